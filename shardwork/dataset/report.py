@@ -1,0 +1,90 @@
+"""DataReport: what was found in data files, as a record and as JSON.
+
+Owns the shape only (a contract with scripts, see docs); `check` fills it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..problem import Problem
+from .rows import Format
+
+#: upper ends of the token histogram
+BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 1 << 30)
+
+
+class Verdict(StrEnum):
+    OK = "ok"
+    WARNINGS = "warnings"
+    ERRORS = "errors"
+    TOO_SMALL = "too small"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A row as the model will read it."""
+
+    file: str
+    line: int
+    #: (text, whether it counts in the loss), in order
+    pieces: tuple[tuple[str, bool], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataReport:
+    #: None when no row could be read
+    format: Format | None
+    rows: int
+    #: tokens that training reads: after cutting, without dropped rows
+    tokens: int
+    loss_tokens: int
+    #: no tokenizer yet: tokens were estimated from bytes
+    is_estimated: bool
+    max_length: int
+    errors: tuple[Problem, ...]
+    #: all errors; `errors` lists the first ones
+    num_errors: int
+    warnings: tuple[Problem, ...]
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    truncated_rows: int
+    all_masked_rows: int
+    duplicate_rows: int
+    eval_rows: int
+    #: training rows that equal a held-out one
+    eval_duplicates: int
+    #: (upper end, rows) of the buckets that hold any, before cutting
+    histogram: tuple[tuple[int, int], ...]
+    preview: tuple[Sample, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The keys of `data check --json`."""
+        return {
+            "format": str(self.format) if self.format else None,
+            "rows": self.rows,
+            "tokens": self.tokens,
+            "loss_tokens": self.loss_tokens,
+            "tokens_estimated": self.is_estimated,
+            "max_length": self.max_length,
+            "errors": [problem.to_json() for problem in self.errors],
+            "error_count": self.num_errors,
+            "warnings": [problem.to_json() for problem in self.warnings],
+            "verdict": str(self.verdict),
+            "reasons": list(self.reasons),
+            "truncated_rows": self.truncated_rows,
+            "all_masked_rows": self.all_masked_rows,
+            "duplicate_rows": self.duplicate_rows,
+            "eval_rows": self.eval_rows,
+            "eval_duplicates": self.eval_duplicates,
+            "histogram": [{"up_to": top, "rows": rows} for top, rows in self.histogram],
+            "preview": [
+                {
+                    "file": sample.file,
+                    "line": sample.line,
+                    "pieces": [{"text": text, "loss": counts} for text, counts in sample.pieces],
+                }
+                for sample in self.preview
+            ],
+        }

@@ -1,0 +1,70 @@
+"""Which rows are held out, and in what order the rest is learnt: functions of content and seed alone.
+
+Owns the shuffle and the split. Uses SHA-256 and not a random generator, whose streams may change between versions: the
+same rows and seed must give the same artifacts on every machine. Called by `prepare`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import InvalidInput
+
+#: a selection half and a test half need a row each
+MIN_EVAL_ROWS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Positions of rows. No row of `train` equals a row of `held_out`."""
+
+    train: list[int]
+    held_out: list[int]
+    #: rows that are neither, because an equal row is held out
+    dropped: int
+
+
+def shuffled(count: int, seed: bytes, purpose: str) -> list[int]:
+    """0 … count-1 in the order of SHA-256(seed, purpose, number)."""
+    prefix = hashlib.sha256(seed + b"\0" + purpose.encode() + b"\0")
+
+    def key(number: int) -> bytes:
+        digest = prefix.copy()
+        digest.update(number.to_bytes(8, "big"))
+        return digest.digest()
+
+    return sorted(range(count), key=key)
+
+
+def hold_out(digests: Sequence[bytes], *, fraction: float, most: int, seed: bytes) -> Split:
+    """Holds out about `fraction` of the rows, at most `most`; equal rows stay together on one side.
+
+    Raises InvalidInput "data.too_few_to_hold_out" when fewer than two distinct rows could stay and two be held out.
+    """
+    order = shuffled(len(digests), seed, "hold out")
+    distinct = len(set(digests))
+    wanted = min(max(MIN_EVAL_ROWS, round(len(digests) * fraction)), most)
+    if distinct < 2 * MIN_EVAL_ROWS or wanted < MIN_EVAL_ROWS:
+        raise InvalidInput(
+            "data.too_few_to_hold_out",
+            f"{distinct} distinct rows are too few to hold some out.",
+            next_step="Give more rows, give eval_data, or leave out eval_fraction.",
+            key="eval_fraction",
+            rows=len(digests),
+        )
+    chosen: dict[bytes, int] = {}
+    for position in order:
+        if len(chosen) == min(wanted, distinct - MIN_EVAL_ROWS):
+            break
+        chosen.setdefault(digests[position], position)
+    train = [position for position, digest in enumerate(digests) if digest not in chosen]
+    held_out = list(chosen.values())
+    return Split(train, held_out, len(digests) - len(train) - len(held_out))
+
+
+def without(digests: Sequence[bytes], held_out: set[bytes]) -> Split:
+    """All rows but those that equal a held-out one from another file."""
+    train = [position for position, digest in enumerate(digests) if digest not in held_out]
+    return Split(train, [], len(digests) - len(train))

@@ -1,0 +1,181 @@
+"""What a recipe is: plan, check, compute, merge; and the small Protocols it is given.
+
+A recipe file is the whole of a job kind. `plan` and `check` run in the coordinator and are light; `compute` runs in the
+worker's child (or in the operator's executor for `prepare`, `split`, `merge`, `apply`, `join`) and imports torch, if at
+all, only behind the `Trainer` Protocol. The registry that finds recipes is `shardwork.recipes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from pydantic import BaseModel
+
+from ..job import StageSpec
+from ..why import Why
+from .orders import EvaluateOrder, InitOrder, LearnOrder, PublishOrder
+
+
+class StageType(StrEnum):
+    MAP = "map"
+    ROUNDS = "rounds"
+
+
+class RoundKind(StrEnum):
+    """What a round is for: number 0 sets up, then map or learn rounds, then (rounds stages) one that publishes."""
+
+    SETUP = "setup"
+    LEARN = "learn"
+    MAP = "map"
+    PUBLISH = "publish"
+
+
+#: phases that the operator's executor runs; every other phase is leased to workers
+EXECUTOR_PHASES = frozenset({"prepare", "split", "merge", "apply", "join"})
+#: phases whose result needs a reference worker or the agreement of two keys
+AGREED_PHASES = frozenset({"init", "evaluate", "publish"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageFacts:
+    """What the client measured in a stage's files (no torch); prices and plans come from these."""
+
+    rows: int = 0
+    tokens: int = 0
+    #: parameters a forward pass touches
+    run_params: int = 0
+    #: parameters an update touches
+    trained_params: int = 0
+    input_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanInput:
+    """Everything a phase is planned from. Pure: the same input gives the same shards."""
+
+    job_id: str
+    job_name: str
+    stage: StageSpec
+    round_number: int
+    phase: str
+    facts: StageFacts
+    #: artifacts of the stage so far by name: base, train, eval, checkpoint, outer, parent_checkpoint, step, moments …
+    artifacts: Mapping[str, str]
+    #: numbers that earlier phases reported: rows, tokens, inner steps taken …
+    numbers: Mapping[str, float]
+    #: facts for the model card
+    card: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPlan:
+    """One shard to be: its frozen order, its inputs by content and its size."""
+
+    index: int
+    order_json: str
+    #: input name -> artifact id
+    inputs: Mapping[str, str]
+    #: tokens x parameters, from the plan and never from a report
+    work_units: int
+    #: bytes a device needs to run it, estimated
+    memory_bytes: int = 0
+    #: planned tokens, the shard's weight in the mean
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """A submission as the light check sees it: names, sizes and metrics; never the bytes."""
+
+    outputs: Mapping[str, str]
+    output_bytes: Mapping[str, int]
+    #: files of each output: path -> size
+    output_files: Mapping[str, Mapping[str, int]]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A check's verdict. `why` is None when the work is accepted."""
+
+    why: Why | None = None
+
+    @property
+    def accepted(self) -> bool:
+        return self.why is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Computed:
+    """What compute hands back: output name -> folder of files, and numbers."""
+
+    outputs: Mapping[str, Path]
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+class Trainer(Protocol):
+    """The worker's torch side, reached by recipes without importing it. Folders in, folders out."""
+
+    def init(self, order: InitOrder, context: Context) -> Computed: ...
+    def learn(self, order: LearnOrder, context: Context) -> Computed: ...
+    def evaluate(self, order: EvaluateOrder, context: Context) -> Computed: ...
+    def publish(self, order: PublishOrder, context: Context) -> Computed: ...
+
+
+class Context(Protocol):
+    """What compute may touch: its inputs, an empty folder per output, its seed, and a way to say how far it is."""
+
+    @property
+    def inputs(self) -> Mapping[str, Path]:
+        """Input name -> folder with the artifact's files (read only)."""
+        ...
+
+    @property
+    def seed(self) -> bytes: ...
+
+    @property
+    def trainer(self) -> Trainer: ...
+
+    def output(self, name: str) -> Path:
+        """An empty folder whose files become the output `name`."""
+        ...
+
+    def progress(self, fraction: float, *, loss: float | None = None) -> None:
+        """Tells the agent how far the shard is (0 to 1). Raises `Interrupted` when the lease was revoked."""
+        ...
+
+
+class Recipe(Protocol):
+    """One job kind or one internal phase. Implementations are stateless; the registry holds one instance of each."""
+
+    kind: ClassVar[str]
+    stage_type: ClassVar[StageType]
+    Params: ClassVar[type[BaseModel]]
+
+    def freeze(self, stage: StageSpec, facts: StageFacts) -> StageSpec:
+        """The stage with validated params and every `auto` replaced by a value. Raises InvalidInput."""
+        ...
+
+    def learn_rounds(self, stage: StageSpec) -> int:
+        """How many learn or map rounds follow set-up."""
+        ...
+
+    def phases(self, kind: RoundKind, artifacts: Mapping[str, str]) -> tuple[str, ...]:
+        """The ordered phases of a round of this kind, given what the stage has (no "eval": no evaluation)."""
+        ...
+
+    def plan(self, given: PlanInput) -> Sequence[ShardPlan]:
+        """The shards of `given.phase`, covering its input exactly once."""
+        ...
+
+    def check(self, phase: str, order_json: str, reported: Reported) -> Finding:
+        """Light, coordinator side: shape, bounds and plausibility. Never loads tensors."""
+        ...
+
+    def compute(self, phase: str, order_json: str, context: Context) -> Computed:
+        """The pure function itself."""
+        ...

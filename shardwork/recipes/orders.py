@@ -1,0 +1,193 @@
+"""Orders: the frozen parameters of one shard, per phase. What the planner writes and `compute` reads.
+
+An order holds everything a shard needs beside its inputs: nothing is `auto` here any more. They travel as canonical
+JSON in the signed lease. Pure data, no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Order(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def canonical_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+class Method(StrEnum):
+    LORA = "lora"
+    FULL = "full"
+    PARTIAL = "partial"
+
+
+class Tuning(Order):
+    """Which parameters learn. For LoRA the base stays frozen and an adapter learns."""
+
+    method: Method
+    rank: int = 8
+    alpha: int = 16
+    #: "all-linear" or module names, as PEFT takes them
+    target_modules: str | tuple[str, ...] = "all-linear"
+    #: partial: the last N transformer blocks learn
+    last_layers: int = 1
+    train_final_norm: bool = True
+    #: partial: the output head learns too; refused by the worker when it is tied to the embedding
+    train_head: bool = False
+
+
+class Schedule(Order):
+    """Learning rate by global step: linear warm-up, then the named shape down to min_ratio x learning_rate."""
+
+    kind: Literal["cosine", "linear", "constant"] = "cosine"
+    learning_rate: float
+    warmup_steps: int = 0
+    total_steps: int
+    min_ratio: float = 0.1
+
+
+class Optimizer(Order):
+    """AdamW."""
+
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+
+
+class Precision(StrEnum):
+    FP32 = "fp32"
+    #: bf16 autocast over fp32 master weights
+    BF16 = "bf16"
+
+
+class InitOrder(Order):
+    """phase "init": inputs base -> outputs checkpoint.
+
+    `from_scratch`: the base holds config and tokenizer, no weights.
+    """
+
+    tuning: Tuning
+    from_scratch: bool
+
+
+class LearnOrder(Order):
+    """phase "learn": inputs base, checkpoint, train -> output delta; metrics loss_first, loss_last, train_loss, tokens.
+
+    Rows [first_row, first_row + steps x batch_size) modulo the number of rows, in stored order.
+    """
+
+    tuning: Tuning
+    from_scratch: bool
+    schedule: Schedule
+    optimizer: Optimizer
+    #: inner steps already taken by this line of checkpoints; the schedule is read at start_step + i
+    start_step: int
+    steps: int
+    first_row: int
+    batch_size: int
+    micro_batch_size: int
+    max_length: int
+    #: name in the encoding registry: "int8" | "fp32" (shardwork.encoding)
+    encoding: str
+    precision: Precision = Precision.FP32
+    threads: int = 1
+
+
+class EvaluateOrder(Order):
+    """phase "evaluate": inputs base, checkpoint, eval, step-<candidate>… -> metrics only.
+
+    Metrics: "before.test_loss", and per candidate "<candidate>.selection_loss", "<candidate>.test_loss",
+    "<candidate>.test_se" (standard error over rows); losses are nats a token.
+    """
+
+    tuning: Tuning
+    from_scratch: bool
+    candidates: tuple[str, ...]
+    max_length: int
+    batch_size: int = 16
+    precision: Precision = Precision.FP32
+    threads: int = 1
+
+
+class PublishOrder(Order):
+    """phase "publish": inputs base, checkpoint -> output model (HF folder, or PEFT adapter folder), and samples."""
+
+    tuning: Tuning
+    from_scratch: bool
+    job_id: str
+    job_name: str
+    stage: str
+    recipe: str
+    #: what an adapter's base_model_name_or_path becomes: the job's own name for the base
+    base_id: str
+    #: facts for the model card, shown in order: [["rounds", "4"], …]
+    card: tuple[tuple[str, str], ...]
+    #: "model": the base's own chat template; a name: the template of ours that the rows were rendered with
+    chat_template: str = "model"
+    #: short prompts to sample from after reloading
+    sample_prompts: tuple[str, ...] = ("",)
+    threads: int = 1
+
+
+class PrepareOrder(Order):
+    """phase "prepare" (executor): inputs data, eval_data?, base? -> outputs train, eval?, skeleton?; metrics counts."""
+
+    recipe: str  # "pretrain": text packed to max_length; "sft": rows with a loss mask
+    max_length: int
+    eval_fraction: float | None
+    eval_rows_max: int = 512
+    seed: str  # hex; shuffles rows once
+    #: pretrain from a preset: train a BPE tokenizer of this size and write config.json of the preset
+    preset: str | None = None
+    vocab_size: int | None = None
+    #: sft on text rows, or completion-only loss
+    train_on_prompt: bool = False
+    #: "model", or the name of a template of ours for a base that has none
+    chat_template: str = "model"
+    #: what will learn, so that the parameters that were declared can be counted again
+    tuning: Tuning | None = None
+
+
+class SplitOrder(Order):
+    """phase "split" (executor, map stages): inputs data -> outputs part-0 … part-(n-1), lines in order, none twice."""
+
+    parts: int
+
+
+class MergeOrder(Order):
+    """phase "merge" (executor): inputs checkpoint, outer?, delta-0 … -> outputs step-<candidate>…, moments, outer."""
+
+    rule: str  # "mean" | "screened_mean"
+    #: inner steps each delta was ordered to take; one that says otherwise is refused
+    steps: int
+    #: planned tokens of each delta, the weights of the mean
+    weights: tuple[int, ...]
+    #: outer steps to offer to evaluation: "mean", "nesterov", "mean1.5", "mean2"
+    candidates: tuple[str, ...]
+    encoding: str
+
+
+class ApplyOrder(Order):
+    """phase "apply" (executor): inputs checkpoint, step, moments -> output checkpoint (exactly as decoded)."""
+
+    steps: int
+    encoding: str
+
+
+class JoinOrder(Order):
+    """phase "join" (executor, map stages): inputs output-0 … -> output report or rows."""
+
+    recipe: str
+
+
+class CountOrder(Order):
+    """phase "map" of recipe "count": input part -> output counts."""
+
+    top: int

@@ -1,0 +1,69 @@
+"""Recipe `sft`: tune a base model on rows of text, messages or prompt and completion; loss only on the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from ..errors import InvalidInput
+from ..job import StageSpec
+from .base import StageFacts
+from .learning import LearningParams, LearningRecipe
+from .orders import Method, Tuning
+
+
+class SftParams(LearningParams):
+    """Parameters of `sft`."""
+
+    method: Annotated[
+        Literal["lora", "full", "partial"],
+        Field(description="what learns: an adapter, all weights, or the last layers"),
+    ] = "lora"
+    rank: Annotated[int, Field(ge=1, le=1024, description="lora: rank of the adapter")] = 8
+    alpha: Annotated[int, Field(ge=1, le=4096, description="lora: scale; the update counts alpha : rank")] = 16
+    target_modules: Annotated[
+        str | list[str], Field(description="lora: 'all-linear', or names of the modules to adapt")
+    ] = "all-linear"
+    last_layers: Annotated[int, Field(ge=1, le=1024, description="partial: how many of the last layers learn")] = 1
+    train_final_norm: Annotated[bool, Field(description="partial: the final norm learns too")] = True
+    train_head: Annotated[bool, Field(description="partial: the output head learns too, where it is not tied")] = False
+    train_on_prompt: Annotated[bool, Field(description="count the prompt's tokens in the loss as well")] = False
+    chat_template: Annotated[
+        Literal["model", "chatml"],
+        Field(description="'model': the base model's own; 'chatml': for a base that has none"),
+    ] = "model"
+
+
+class Sft(LearningRecipe):
+    kind: ClassVar[str] = "sft"
+    Params: ClassVar[type[BaseModel]] = SftParams
+
+    def freeze(self, stage: StageSpec, facts: StageFacts) -> StageSpec:
+        if stage.base_model is None:
+            raise InvalidInput(
+                "sft.no_base_model",
+                f"Stage {stage.name!r} tunes a model but names none.",
+                next_step="Set base_model to a model folder, or to an earlier stage's `stage.model`.",
+                stage=stage.name,
+                key="base_model",
+            )
+        return super().freeze(stage, facts)
+
+    def tuning(self, params: Mapping[str, Any]) -> Tuning:
+        modules = params["target_modules"]
+        return Tuning(
+            method=Method(params["method"]),
+            rank=params["rank"],
+            alpha=params["alpha"],
+            target_modules=modules if isinstance(modules, str) else tuple(modules),
+            last_layers=params["last_layers"],
+            train_final_norm=params["train_final_norm"],
+            train_head=params["train_head"],
+        )
+
+    def auto_rate(self, params: Mapping[str, Any], facts: StageFacts) -> float:
+        """LoRA takes about ten times the rate of full tuning, and full tuning a quarter of pre-training's."""
+        pretrain_rate = super().auto_rate(params, facts)
+        return min(2 * pretrain_rate, 5e-3) if params["method"] == "lora" else pretrain_rate / 4
