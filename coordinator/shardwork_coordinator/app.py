@@ -1,0 +1,306 @@
+"""The composition root: builds a coordinator from its settings and runs it until it is told to stop.
+
+    store         rows and money                     artifacts     bytes
+    links         attached workers                   engine        machine x store, pushes, wake-ups
+    granting      ready work x idle workers          sweeper       what time brings
+    outbox        committed effects                  executor      prepare, merge, apply, in processes
+    servicers     gRPC: enrolment, jobs, work, artifacts, wallet, operator, health, reflection
+    web           health, /metrics and the overview page, on loopback
+
+Everything is imported here and nothing imports this, but `cli`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import ipaddress
+import logging
+import os
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from shardwork.clock import SystemClock
+from shardwork.errors import Conflict, InvalidInput
+from shardwork.keys import SigningKey, load_or_create
+from shardwork.protocol import MAX_MESSAGE_BYTES
+from shardwork.session import JoinLine
+from shardwork.v1 import (
+    artifacts_pb2,
+    artifacts_pb2_grpc,
+    enrolment_pb2,
+    enrolment_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    operator_pb2,
+    operator_pb2_grpc,
+    wallet_pb2,
+    wallet_pb2_grpc,
+    work_pb2,
+    work_pb2_grpc,
+)
+
+from . import deposits, payouts
+from .artifacts import ArtifactStore
+from .artifacts_rpc import ArtifactDesk, ArtifactsServicer
+from .auth import TokenGate, Tokens
+from .engine import Engine
+from .enrolment_rpc import Challenges, EnrolmentDesk, EnrolmentServicer
+from .executor import Executor
+from .failpoints import Failing
+from .granting import Granting
+from .jobs_rpc import JobsDesk, JobsServicer
+from .links import Links
+from .operator_rpc import OperatorDesk, OperatorServicer
+from .outbox import OutboxRunner
+from .payments.simulated import SimulatedPayments
+from .pricing import RateCard
+from .settings import Settings
+from .store import MemoryStore, SqlStore
+from .store.base import Store
+from .sweeper import Sweeper
+from .tls import Authority
+from .wallet_rpc import WalletServicer
+from .web import serve_web
+from .work_rpc import WorkDesk, WorkServicer
+
+OPTIONS: list[tuple[str, int]] = [
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_concurrent_streams", 256),
+    ("grpc.so_reuseport", 0),
+    # idle workers may ping, but not flood
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+STOP_GRACE_S = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """A coordinator that serves."""
+
+    join: str
+    web: str
+    engine: Engine
+    background: tuple[asyncio.Task[None], ...]
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
+    """Starts everything, yields, and stops it in the reverse order. Raises InvalidInput or Conflict."""
+    folder = settings.data_dir
+    host = _advertised(settings)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(_only_one(folder))
+        clock, links = SystemClock(), Links()
+        store = Failing(open_store(settings))
+        store.start()
+        stack.callback(store.close)
+        contents = ArtifactStore.open(settings.storage or folder / "artifacts")
+        engine = Engine(store, links, clock)
+        links.changed = engine.work_ready.set
+        executor = Executor(
+            str(settings.storage or folder / "artifacts"), folder / "scratch", processes=settings.executor_processes
+        )
+        stack.callback(executor.close)
+        payments = _open_payments(settings, clock)
+        key = load_or_create(folder / "keys" / "coordinator.key")
+        operator = load_or_create(folder / "keys" / "operator.key")
+        authority = Authority.load_or_create(folder / "keys")
+        tokens = Tokens(key, authority.ca_sha256, clock)
+        gate = TokenGate(tokens, store, clock, operator_public_key=operator.public_key)
+
+        server = grpc.aio.server(options=OPTIONS)
+        _add_services(server, settings, engine, contents, tokens, gate, authority, key, operator, payments)
+        port = _listen(server, settings, authority)
+
+        async def money() -> None:
+            await deposits.sweep(store, payments, clock)
+            await payouts.advance(
+                store, payments, clock, payouts.PayoutRules(threshold_msat=settings.payout_threshold_sats * 1000)
+            )
+
+        sweeper = Sweeper(engine, settings, money)
+        await sweeper.revive()
+        await server.start()
+        stack.push_async_callback(server.stop, STOP_GRACE_S)
+        stack.callback(links.close)
+        web = await stack.enter_async_context(serve_web(settings, engine))
+        background = tuple(
+            _background(stack, name, work)
+            for name, work in (
+                ("granting", Granting(engine, key, settings).run()),
+                ("outbox", OutboxRunner(engine, executor).run()),
+                ("sweeper", sweeper.run()),
+            )
+        )
+        engine.work_ready.set()
+        join = JoinLine(host=host, port=port, ca_sha256=authority.ca_sha256)
+        yield Serving(join=join.text(), web=web, engine=engine, background=background)
+
+
+def _add_services(
+    server: grpc.aio.Server,
+    settings: Settings,
+    engine: Engine,
+    contents: ArtifactStore,
+    tokens: Tokens,
+    gate: TokenGate,
+    authority: Authority,
+    key: SigningKey,
+    operator: SigningKey,
+    payments: SimulatedPayments,
+) -> None:
+    store, clock = engine.store, engine.clock
+    desk = EnrolmentDesk(
+        ca_pem=authority.ca_pem,
+        ca_sha256=authority.ca_sha256,
+        coordinator_public_key=key.public_key,
+        operator_public_key=operator.public_key,
+        tokens=tokens,
+        store=store,
+        clock=clock,
+        challenges=Challenges(clock),
+    )
+    enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentServicer(desk), server)
+    work = WorkDesk(engine=engine, artifacts=contents, tokens=tokens, settings=settings)
+    work_pb2_grpc.add_WorkServiceServicer_to_server(WorkServicer(gate, work), server)
+    jobs = JobsDesk(engine=engine, rates=_rates(settings))
+    jobs_pb2_grpc.add_JobsServiceServicer_to_server(JobsServicer(gate, jobs), server)
+    artifacts = ArtifactsServicer(gate, ArtifactDesk(store, contents, clock))
+    artifacts_pb2_grpc.add_ArtifactsServiceServicer_to_server(artifacts, server)
+    wallet_pb2_grpc.add_WalletServiceServicer_to_server(WalletServicer(gate, store, payments, clock), server)
+    operator_pb2_grpc.add_OperatorServiceServicer_to_server(OperatorServicer(gate, OperatorDesk(engine=engine)), server)
+    _add_health(server)
+
+
+def _add_health(server: grpc.aio.Server) -> None:
+    names = [
+        module.DESCRIPTOR.services_by_name[name].full_name
+        for module, name in (
+            (enrolment_pb2, "EnrolmentService"),
+            (work_pb2, "WorkService"),
+            (jobs_pb2, "JobsService"),
+            (artifacts_pb2, "ArtifactsService"),
+            (wallet_pb2, "WalletService"),
+            (operator_pb2, "OperatorService"),
+        )
+    ]
+    servicer = health.HealthServicer()
+    for name in ("", *names):
+        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+
+
+def _listen(server: grpc.aio.Server, settings: Settings, authority: Authority) -> int:
+    """The port that the service got. Raises InvalidInput "serve.cannot_listen" for a taken port or a bad address."""
+    try:
+        # gRPC itself takes a port above 65535 modulo 65536, and says nothing
+        if int(settings.listen.rpartition(":")[2]) > 65535:
+            raise ValueError("no such port")
+        return server.add_secure_port(settings.listen, authority.server_credentials())
+    except (RuntimeError, ValueError) as error:
+        raise InvalidInput(
+            "serve.cannot_listen",
+            f"The coordinator can't listen on {settings.listen}.",
+            next_step="Give --listen as HOST:PORT with a port that nothing else uses, or port 0 for any free one.",
+            listen=settings.listen,
+        ) from error
+
+
+def _background(stack: contextlib.AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    task = asyncio.create_task(work, name=name)
+
+    async def stop() -> None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task
+
+    stack.push_async_callback(stop)
+    return task
+
+
+def _rates(settings: Settings) -> RateCard:
+    return RateCard(
+        msat_per_tera_unit=settings.msat_per_tera_unit,
+        minimum_msat=settings.minimum_shard_msat,
+        fee_basis_points=settings.fee_basis_points,
+    )
+
+
+def open_store(settings: Settings) -> Store:
+    if settings.database == "memory":
+        return MemoryStore()
+    return SqlStore(settings.database or f"sqlite:///{(settings.data_dir / 'coordinator.db').absolute()}")
+
+
+def _open_payments(settings: Settings, clock: SystemClock) -> SimulatedPayments:
+    """Simulated sats are the default on loopback; elsewhere somebody must ask for them."""
+    host = settings.listen.rpartition(":")[0].strip("[]")
+    if settings.payments == "auto" and not _is_loopback(host):
+        raise InvalidInput(
+            "payments.not_chosen",
+            f"The coordinator listens on {host}, where simulated sats are not the default.",
+            next_step="Say --payments simulated, and everybody will be told that the sats are not real.",
+            listen=settings.listen,
+        )
+    _log.warning("payments are SIMULATED: no sat here is real, and none can be withdrawn as real")
+    return SimulatedPayments(clock, settings.data_dir / "simulated-payments.jsonl")
+
+
+def _advertised(settings: Settings) -> str:
+    """The host that others dial. Raises InvalidInput "serve.no_advertise" when listening everywhere says nothing."""
+    host = settings.listen.rpartition(":")[0].strip("[]")
+    if settings.advertise:
+        return settings.advertise
+    if host in ("", "0.0.0.0", "::"):
+        raise InvalidInput(
+            "serve.no_advertise",
+            f"Listening on {settings.listen} does not say by which name others reach this machine.",
+            next_step="Give --advertise a host name or an address.",
+        )
+    return host
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Generator[None, None, None]:
+    """Refuses a second coordinator on one data folder; the lock goes with the process."""
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise Conflict(
+            "coordinator.already_running",
+            "Another coordinator uses this data folder.",
+            next_step="Stop it first, or give this one a --data-dir of its own.",
+            data_dir=folder,
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,271 @@
+"""ArtifactStore: content in and out by artifact id, for the coordinator's RPC layer and its executor processes.
+
+Every upload is staged per owner until it is whole, also when the content exists already: an owner proves that it has
+the bytes by sending them, and sees nothing of anybody else's upload. Whole artifacts are shared. Calls block and may
+come from any thread; calls for one upload are serialised here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from obstore.store import from_url
+
+from shardwork.artifact import LEAF_BYTES, Manifest, describe_folder, open_leaf_file, read_leaf
+from shardwork.errors import Conflict, InvalidInput, NotFound
+from shardwork.ids import ArtifactId
+
+from .backend import Backend, FolderBackend, ObjectBackend
+from .disk import make_folder
+from .packs import Packs
+from .staging import Staging, delete_folder
+
+_ID = re.compile(r"[0-9a-f]{64}")
+_OWNER = re.compile(r"[0-9a-z-]{0,64}")
+
+
+@dataclass(slots=True)
+class _Upload:
+    """A place for one staging; the lock serialises its calls."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    staging: Staging | None = None
+
+
+class ArtifactStore:
+    def __init__(self, backend: Backend, spool: Path) -> None:
+        self._backend = backend
+        self._spool = spool
+        self._uploads: dict[Path, _Upload] = {}
+        self._lock = threading.Lock()
+        make_folder(spool)
+
+    @classmethod
+    def open(cls, location: str | Path, *, spool: Path | None = None) -> ArtifactStore:
+        """A folder, or "s3://…", "gs://…", "az://…", "memory://". `spool` is the local folder for uploads that are not
+        whole yet: inside a local store by default, else a temporary folder, which a reboot may empty."""
+        text = str(location)
+        if "://" not in text:
+            root = Path(text)
+            return cls(FolderBackend(root), spool or root / "uploads")
+        url = text + "/" if text.endswith("://") else text
+        return cls(
+            ObjectBackend(from_url(url)), spool or Path(tempfile.gettempdir()) / f"shardwork-spool-{os.getuid()}"
+        )
+
+    def has(self, artifact_id: str) -> bool:
+        """Whether the whole artifact is stored."""
+        return _ID.fullmatch(artifact_id) is not None and self._backend.has(ArtifactId(artifact_id))
+
+    def manifest(self, artifact_id: str) -> Manifest:
+        """Raises NotFound "artifact.not_found"."""
+        data = self._backend.manifest(_checked_id(artifact_id))
+        if data is None:
+            raise not_found(artifact_id)
+        return Manifest.parse(data)
+
+    def free_bytes(self) -> int:
+        """Room for uploads, in bytes."""
+        return shutil.disk_usage(self._spool).free
+
+    def begin(self, manifest: Manifest, *, owner: str = "") -> int:
+        """Opens or continues this owner's upload; answers how many leaves are durable already."""
+        folder = self._folder(manifest.id, owner)
+        upload = self._upload(folder)
+        with upload.lock:
+            if upload.staging is None or upload.staging.published:
+                upload.staging = Staging.reopen(folder, manifest.id) or Staging.create(folder, manifest)
+            return upload.staging.sync()
+
+    def append(self, artifact_id: str, leaves: bytes | bytearray | memoryview, *, owner: str = "") -> int:
+        """Checks whole leaves and writes them behind the last; answers how many are written (durable after `sync`).
+        Raises Corrupt "artifact.bad_leaf", InvalidInput "artifact.torn_leaf", NotFound "artifact.no_upload"."""
+        with self._staged(artifact_id, owner) as staging:
+            return staging.append(leaves)
+
+    def sync(self, artifact_id: str, *, owner: str = "") -> int:
+        """Makes what was written durable; answers the number of durable leaves."""
+        with self._staged(artifact_id, owner) as staging:
+            return staging.sync()
+
+    def durable_leaves(self, artifact_id: str, *, owner: str = "") -> int:
+        """Leaves of this owner's upload that survive a power cut."""
+        with self._staged(artifact_id, owner) as staging:
+            return staging.durable
+
+    def upload_manifest(self, artifact_id: str, *, owner: str = "") -> Manifest:
+        """What this owner said it will send. Raises NotFound "artifact.no_upload"."""
+        with self._staged(artifact_id, owner) as staging:
+            return staging.manifest
+
+    def complete(self, artifact_id: str, *, owner: str = "") -> None:
+        """Publishes a whole upload; durable when it returns. Raises Conflict "artifact.incomplete"."""
+        folder = self._folder(artifact_id, owner)
+        with self._staged(artifact_id, owner) as staging:
+            durable = staging.sync()
+            if not staging.whole:
+                raise Conflict(
+                    "artifact.incomplete",
+                    "The upload is not whole yet.",
+                    next_step="Send the remaining leaves.",
+                    durable_leaves=durable,
+                    leaves=staging.manifest.leaf_count,
+                )
+            self._backend.publish(staging.manifest.id, folder)
+            staging.published = True
+        self._forget(folder)
+
+    def release(self, artifact_id: str, *, owner: str = "") -> None:
+        """Syncs and forgets an interrupted upload, so that it costs no memory until it goes on."""
+        folder = self._folder(artifact_id, owner)
+        upload = self._forget(folder)
+        if upload is not None:
+            with upload.lock:
+                if upload.staging is not None:
+                    upload.staging.sync()
+
+    def close(self) -> None:
+        """Syncs and forgets all uploads; for the end of the process. They go on after the next start."""
+        with self._lock:
+            uploads = list(self._uploads.values())
+            self._uploads.clear()
+        for upload in uploads:
+            with upload.lock:
+                if upload.staging is not None:
+                    upload.staging.sync()
+
+    def discard(self, artifact_id: str, *, owner: str = "") -> None:
+        """Deletes an upload that will not go on. Whole artifacts stay."""
+        folder = self._folder(artifact_id, owner)
+        upload = self._forget(folder) or _Upload()
+        with upload.lock:
+            if upload.staging is not None:
+                upload.staging.close()
+                upload.staging = None
+            delete_folder(folder)
+
+    def discard_stale(self, older_than_s: float) -> int:
+        """Deletes uploads that nobody continued for so long; answers how many. For a sweeper."""
+        limit = time.time() - older_than_s
+        stale = 0
+        for folder in list(self._spool.iterdir()):
+            artifact_id, _, owner = folder.name.partition(".")
+            if folder not in self._uploads and folder.stat().st_mtime < limit:
+                self.discard(artifact_id, owner=owner)
+                stale += 1
+        return stale
+
+    def read_leaves(self, artifact_id: str, first: int = 0, count: int | None = None) -> Iterator[bytes]:
+        """The leaves [first, first + count), each checked against its digest, one piece per leaf.
+        Raises NotFound "artifact.not_found", InvalidInput "artifact.no_such_leaf", Corrupt "artifact.bad_leaf"."""
+        manifest = self.manifest(artifact_id)
+        last = manifest.leaf_count if count is None else first + count
+        if not 0 <= first <= last <= manifest.leaf_count:
+            raise InvalidInput(
+                "artifact.no_such_leaf", "The artifact has no such leaf.", leaf=last, leaves=manifest.leaf_count
+            )
+        return self._read(manifest, range(first, last))
+
+    def put_folder(self, folder: Path) -> Manifest:
+        """Stores a local folder durably; for executors, which hold the content already."""
+        manifest = describe_folder(folder)
+        if self.has(manifest.id):
+            return manifest
+        owner = f"put-{os.getpid()}-{secrets.token_hex(4)}"
+        buffer = bytearray(LEAF_BYTES)
+        self.begin(manifest, owner=owner)
+        try:
+            for entry in manifest.files:
+                with open_leaf_file(folder / entry.path) as file:
+                    while leaf := read_leaf(file, buffer):
+                        self.append(manifest.id, leaf, owner=owner)
+            self.complete(manifest.id, owner=owner)
+        except BaseException:
+            self.discard(manifest.id, owner=owner)
+            raise
+        return manifest
+
+    def materialise(self, artifact_id: str, into: Path) -> Manifest:
+        """Writes the artifact's files to the folder `into`, which must not exist; checked leaf by leaf, there whole or
+        not at all. Not fsynced: the store keeps the durable copy. Raises Conflict "artifact.folder_exists"."""
+        if into.exists():
+            raise Conflict("artifact.folder_exists", "The folder exists already.", folder=into)
+        manifest = self.manifest(artifact_id)
+        into.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}.") as temporary:
+            files = Path(temporary) / "files"
+            files.mkdir()
+            pieces = self._read(manifest, range(manifest.leaf_count))
+            for entry in manifest.files:
+                path = files / entry.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("xb") as file:
+                    for _ in entry.leaves:
+                        file.write(next(pieces))
+            files.rename(into)
+        return manifest
+
+    def _read(self, manifest: Manifest, leaves: range) -> Iterator[bytes]:
+        packs = Packs(manifest)
+        for number in leaves:
+            place = packs.place(number)
+            piece = self._backend.read(manifest.id, place.pack, place.offset_bytes, place.size_bytes)
+            manifest.leaf(number).check(piece)
+            yield piece
+
+    @contextmanager
+    def _staged(self, artifact_id: str, owner: str) -> Generator[Staging, None, None]:
+        """This owner's upload, alone in this process; from disk when it was released or the coordinator restarted."""
+        folder = self._folder(artifact_id, owner)
+        upload = self._upload(folder)
+        with upload.lock:
+            if upload.staging is None or upload.staging.published:
+                upload.staging = Staging.reopen(folder, ArtifactId(artifact_id))
+            if upload.staging is None:
+                self._forget(folder)
+                raise NotFound(
+                    "artifact.no_upload",
+                    "There is no such upload.",
+                    next_step="Begin the upload again.",
+                    artifact=artifact_id,
+                )
+            yield upload.staging
+
+    def _upload(self, folder: Path) -> _Upload:
+        with self._lock:
+            return self._uploads.setdefault(folder, _Upload())
+
+    def _forget(self, folder: Path) -> _Upload | None:
+        with self._lock:
+            return self._uploads.pop(folder, None)
+
+    def _folder(self, artifact_id: str, owner: str) -> Path:
+        if not _OWNER.fullmatch(owner):
+            raise InvalidInput("artifact.bad_owner", "An owner is named by digits, small letters and '-'.", owner=owner)
+        return self._spool / f"{_checked_id(artifact_id)}.{owner}"
+
+
+def not_found(artifact_id: str) -> NotFound:
+    """One answer for what is unknown and what is forbidden, so that ids can't be probed."""
+    return NotFound(
+        "artifact.not_found",
+        "There is no such artifact, or you may not read it.",
+        next_step="Check the id, and that the lease that grants it is still live.",
+        artifact=artifact_id[:64],
+    )
+
+
+def _checked_id(artifact_id: str) -> ArtifactId:
+    if not _ID.fullmatch(artifact_id):
+        raise not_found(artifact_id)
+    return ArtifactId(artifact_id)

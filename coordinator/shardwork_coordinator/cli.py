@@ -1,0 +1,180 @@
+"""`shardwork-coordinator`: serve, and look at the books.
+
+Owns flags, signals and exit codes; `app` builds what runs. Heavy imports wait until a command needs them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shardwork.errors import ShardworkError
+
+app = typer.Typer(help="Run a Shardwork coordinator.", no_args_is_help=True, add_completion=False)
+ledger_app = typer.Typer(help="Look at the books.", no_args_is_help=True)
+worker_app = typer.Typer(help="Look at and mark workers.", no_args_is_help=True)
+app.add_typer(ledger_app, name="ledger")
+app.add_typer(worker_app, name="worker")
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder of keys, database and artifacts.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@app.command()
+def serve(
+    data_dir: DataDir = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT for gRPC; port 0 is any free one.")] = None,
+    web: Annotated[str | None, typer.Option(help="HOST:PORT for the web page; loopback only.")] = None,
+    advertise: Annotated[str | None, typer.Option(help="Host name to put into the join line.")] = None,
+    database: Annotated[str | None, typer.Option(help="Database URL; SQLite in the data folder by default.")] = None,
+    storage: Annotated[str | None, typer.Option(help="Artifact folder or object-store URL.")] = None,
+    payments: Annotated[str | None, typer.Option(help="Payment back-end: simulated.")] = None,
+) -> None:
+    """Serve until Ctrl-C. Once ready, prints one JSON line with the join line, the web address and the process id."""
+    flags = {
+        "listen": listen,
+        "web": web,
+        "advertise": advertise,
+        "database": database,
+        "storage": storage,
+        "payments": payments,
+    }
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    raise typer.Exit(asyncio.run(_serve(_settings(data_dir, flags))))
+
+
+async def _serve(settings: Any) -> int:
+    from .app import serving
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(settings) as running:
+        print(json.dumps({"join": running.join, "web": running.web, "pid": os.getpid()}), flush=True)
+        waiting = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait({waiting, *running.background}, return_when=asyncio.FIRST_COMPLETED)
+        if waiting in done:
+            return 0
+        # a part that ended on its own is a broken contract: say which, and stop rather than limp
+        broken = next(iter(done))
+        print(f"error: the {broken.get_name()} loop ended: {broken.exception()!r}", file=sys.stderr)
+        return 1
+
+
+@ledger_app.command("check")
+def ledger_check(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Recount every transfer and compare with the accounts. Exit 1 when the books do not balance."""
+    from .ledger import check, ledger_report_json
+
+    report = asyncio.run(_read(_settings(data_dir, {}), check))
+    if as_json:
+        print(json.dumps(ledger_report_json(report)))
+    else:
+        print("balanced" if report.balanced else "NOT BALANCED")
+        print(f"{report.transfers} transfers, {report.accounts} accounts, sum {report.sum_msat} msat")
+        for violation in report.violations:
+            print(f"violation: {violation.render()}")
+    raise typer.Exit(0 if report.balanced else 1)
+
+
+@worker_app.command("list")
+def worker_list(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Every worker that ever enrolled."""
+    from google.protobuf.json_format import MessageToDict
+
+    from .links import Links
+    from .operator_rpc import worker_views
+
+    views = asyncio.run(_read(_settings(data_dir, {}), partial(worker_views, links=Links())))
+    if as_json:
+        print(json.dumps([MessageToDict(view, preserving_proto_field_name=True) for view in views]))
+        return
+    for view in views:
+        mark = " reference" if view.reference else ""
+        print(f"{view.id}  {view.name or '-'}  accepted {view.accepted}  rejected {view.rejected}{mark}")
+
+
+@worker_app.command("reference")
+def worker_reference(
+    worker: Annotated[str, typer.Argument(help="Worker id.")],
+    off: Annotated[bool, typer.Option("--off", help="Take the mark away.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Mark a worker as `reference`: its init, evaluate and publish results need no second key. Takes effect when the
+    worker attaches again."""
+    from dataclasses import replace
+
+    from shardwork.errors import NotFound
+
+    from .records import Party
+    from .store.base import Transaction
+
+    def mark(tx: Transaction) -> None:
+        party = tx.get(Party, worker)
+        if party is None:
+            raise NotFound("worker.not_found", f"There is no worker {worker!r}.", worker=worker)
+        tx.put(replace(party, reference=not off))
+
+    asyncio.run(_write(_settings(data_dir, {}), mark))
+    print(f"{worker} is {'no longer ' if off else ''}a reference worker")
+
+
+def _settings(data_dir: Path | None, flags: Mapping[str, object]) -> Any:
+    from shardwork.config import Home, load_settings
+
+    from .settings import Settings
+
+    home = Home.find()
+    given = {**flags, "data_dir": data_dir}
+    defaults: dict[str, object] = (
+        {} if data_dir or os.environ.get("SHARDWORK_DATA_DIR") else {"data_dir": home.data_dir / "coordinator"}
+    )
+    others = {name for name in os.environ if name in ("SHARDWORK_FAILPOINT", "SHARDWORK_DEBUG", "SHARDWORK_JOIN")}
+    merged = {**given, **defaults}
+    return load_settings(Settings, home.config_dir / "coordinator.toml", os.environ, merged, other_variables=others)
+
+
+async def _read(settings: Any, work: Any) -> Any:
+    from .app import open_store
+
+    store = open_store(settings)
+    store.start()
+    try:
+        return await store.read(work)
+    finally:
+        store.close()
+
+
+async def _write(settings: Any, work: Any) -> Any:
+    from .app import open_store
+
+    store = open_store(settings)
+    store.start()
+    try:
+        return await store.write(work)
+    finally:
+        store.close()
+
+
+def main() -> None:
+    """Entry point: typed errors become their sentence and exit code, never a traceback."""
+    try:
+        app()
+    except ShardworkError as error:
+        print(f"error: {error.why.render()} [{error.code}]", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

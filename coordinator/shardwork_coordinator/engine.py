@@ -1,0 +1,274 @@
+"""The engine: loads a slice, lets the machine step, and writes everything the step decided in one transaction.
+
+Owns the glue between the pure machine and the store; decides nothing itself. Handlers, granting, the sweeper and the
+outbox write with a function of the transaction; pushes, wake-ups and watchers follow after the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Collection
+from dataclasses import replace
+from typing import TypeVar
+
+from shardwork.clock import Clock
+from shardwork.errors import InvalidInput, NotFound, StaleLease
+from shardwork.ids import LeaseId
+from shardwork.job import STAGE_OUTPUT, StageSpec
+from shardwork.money import show
+
+from . import ledger
+from .events import Change, Follow, MachineEvent, Push, Slice, StageStarted, World
+from .failpoints import AFTER, BEFORE, hit
+from .links import Links
+from .machine import step
+from .machine.endings import succeed
+from .machine.states import LIVE
+from .records import (
+    Artifact,
+    ArtifactState,
+    Event,
+    Job,
+    Lease,
+    Outbox,
+    OutboxState,
+    Record,
+    Replica,
+    Round,
+    RoundState,
+    Shard,
+    Stage,
+    StageState,
+)
+from .store.base import Store, Transaction
+
+R = TypeVar("R", Shard, Replica)
+T = TypeVar("T")
+
+LONGEST_LEASE_ID, HIGHEST_NUMBER = 200, 2**31
+
+
+class Engine:
+    """Carries decisions out. One per coordinator process."""
+
+    def __init__(self, store: Store, links: Links, clock: Clock) -> None:
+        self.store, self.links, self.clock = store, links, clock
+        #: set after a commit that may have made work ready or effects pending
+        self.work_ready, self.effects_pending = asyncio.Event(), asyncio.Event()
+        #: replaced at each commit; watchers wait on the one they took
+        self.committed = asyncio.Event()
+
+    def world(self) -> World:
+        return self.links.world(self.clock.now_ms())
+
+    def after_commit(self, pushes: Collection[Push]) -> None:
+        """What follows a commit: pushes go out, sleepers wake."""
+        if pushes:
+            hit("effect:push", BEFORE)
+            self.links.push(pushes)
+            hit("effect:push", AFTER)
+        self.work_ready.set()
+        self.effects_pending.set()
+        self.committed.set()
+        self.committed = asyncio.Event()
+
+
+def advance(tx: Transaction, state: Slice, event: MachineEvent, world: World) -> list[Push]:
+    """Steps the machine and writes its change; starts the next stage, or ends the job, where that follows."""
+    world = replace(world, card=_card(tx, state.job.id))
+    change = step(state, event, world)
+    return write_change(tx, state.job.id, change, world)
+
+
+def write_change(tx: Transaction, job_id: str, change: Change, world: World) -> list[Push]:
+    _store(tx, job_id, change, world.now_ms)
+    pushes = list(change.pushes)
+    if change.follow is Follow.NEXT_STAGE:
+        pushes += start_next_stage(tx, job_id, world)
+    return pushes
+
+
+def start_next_stage(tx: Transaction, job_id: str, world: World) -> list[Push]:
+    """Starts the first waiting stage with its inputs resolved, or ends the job when there is none."""
+    job = found(tx.get(Job, job_id), "job", job_id)
+    stages = tx.find(Stage, job_id=job_id, order="position")
+    _grant_outputs(tx, job, stages, world.now_ms)
+    waiting = next((stage for stage in stages if stage.state is StageState.WAITING), None)
+    if waiting is None:
+        return write_change(tx, job_id, succeed(job, world), world)
+    placeholder = Round(
+        job_id=job_id,
+        stage=waiting.name,
+        number=0,
+        kind="setup",
+        state=RoundState.OPEN,
+        phase="",
+        started_ms=world.now_ms,
+    )
+    state = Slice(job=job, stage=waiting, round=placeholder, shards=(), replicas=())
+    return advance(tx, state, StageStarted(artifacts=_stage_inputs(job, waiting, stages)), world)
+
+
+# ---- slices ---------------------------------------------------------------------------------------------------------
+
+
+def slice_of_round(tx: Transaction, round_: Round, phase: str | None = None) -> Slice:
+    """The round with the shards of one phase (its current one by default)."""
+    return Slice(
+        job=found(tx.get(Job, round_.job_id), "job", round_.job_id),
+        stage=found(tx.get(Stage, round_.job_id, round_.stage), "stage", round_.stage),
+        round=round_,
+        shards=tuple(_of_phase(tx, Shard, round_, phase or round_.phase, "position")),
+        replicas=tuple(_of_phase(tx, Replica, round_, phase or round_.phase, "number")),
+    )
+
+
+def slice_of_replica(tx: Transaction, replica: Replica) -> Slice:
+    round_ = tx.get(Round, replica.job_id, replica.stage, replica.round)
+    return slice_of_round(tx, found(round_, "round", replica.shard_id), replica.phase)
+
+
+def slice_of_job(tx: Transaction, job: Job) -> Slice:
+    """The job's current round, with every replica anywhere in the job that a worker holds or that is ready."""
+    stages = tx.find(Stage, job_id=job.id, order="position")
+    stage = next((one for one in stages if one.state is StageState.RUNNING), stages[-1])
+    rounds = tx.find(Round, job_id=job.id, stage=stage.name, order="number", descending=True, limit=1)
+    current = slice_of_round(tx, rounds[0])
+    others = tuple(
+        one
+        for one in tx.find(Replica, job_id=job.id, state=[*LIVE, "ready", "submitted"])
+        if not any((one.shard_id, one.number) == (mine.shard_id, mine.number) for mine in current.replicas)
+    )
+    known = {shard.id for shard in current.shards}
+    extra = {one.shard_id for one in others} - known
+    shards = tuple(found(tx.get(Shard, one), "shard", one) for one in sorted(extra))
+    return replace(current, shards=current.shards + shards, replicas=current.replicas + others)
+
+
+def parse_lease(lease: str) -> LeaseId:
+    """Raises InvalidInput "lease.bad_id", also for numbers that no row could hold."""
+    try:
+        identity = LeaseId.parse(lease) if len(lease) <= LONGEST_LEASE_ID else None
+    except ValueError:
+        identity = None
+    if identity is None or max(identity.replica, identity.epoch) > HIGHEST_NUMBER:
+        raise InvalidInput("lease.bad_id", "This is not a lease id.", lease=lease[:100])
+    return identity
+
+
+def live_replica(tx: Transaction, lease: str, worker_id: str) -> Replica:
+    """The replica that this lease still holds. Raises StaleLease when its epoch is not the live one."""
+    identity = parse_lease(lease)
+    replica = tx.get(Replica, identity.shard, identity.replica)
+    if (
+        replica is None
+        or replica.worker_id != worker_id
+        or replica.epoch != identity.epoch
+        or replica.state not in LIVE
+    ):
+        raise StaleLease(
+            "lease.stale",
+            "This lease is no longer yours: it was given back, expired, or its job ended.",
+            lease=lease,
+            next_step="Drop the work; nothing of it is lost for the job.",
+        )
+    return replica
+
+
+def found(record: T | None, what: str, name: str) -> T:
+    if record is None:
+        raise NotFound(f"{what}.not_found", f"There is no {what} {name!r}.")
+    return record
+
+
+def _of_phase(tx: Transaction, kind: type[R], round_: Round, phase: str, order: str) -> list[R]:
+    return tx.find(kind, order=order, job_id=round_.job_id, stage=round_.stage, round=round_.number, phase=phase)
+
+
+# ---- inside ---------------------------------------------------------------------------------------------------------
+
+
+def _store(tx: Transaction, job_id: str, change: Change, now_ms: int) -> None:
+    for row in _last_of_each(change.rows):
+        tx.put(row)
+    for movement in change.movements:
+        ledger.apply(tx, movement, now_ms)
+    for effect in change.effects:
+        tx.put(
+            Outbox(
+                id=effect.id,
+                kind=effect.kind,
+                payload_json=json.dumps(dict(effect.payload), sort_keys=True),
+                state=OutboxState.PENDING,
+                created_ms=now_ms,
+            )
+        )
+    for note in change.notes:
+        tx.insert(
+            Event(
+                job_id=job_id,
+                at_ms=now_ms,
+                kind=note.kind,
+                subject=note.subject,
+                sentence=note.sentence,
+                evidence_json=json.dumps(dict(note.evidence), sort_keys=True),
+            )
+        )
+
+
+def _last_of_each(rows: list[Record]) -> list[Record]:
+    """A step may write a row twice; only how it left it counts."""
+    last: dict[tuple[object, ...], Record] = {}
+    for row in rows:
+        last[(type(row), *(getattr(row, column) for column in row.KEY))] = row
+    return list(last.values())
+
+
+def _stage_inputs(job: Job, stage: Stage, stages: list[Stage]) -> dict[str, str]:
+    """What the stage reads, by the names its recipe knows: uploads of the job, or earlier stages' outputs."""
+    spec = StageSpec.model_validate_json(stage.spec_json)
+    uploads: dict[str, str] = json.loads(job.inputs_json)
+    outputs: dict[str, dict[str, str]] = {}
+    for earlier in stages:
+        outputs |= json.loads(earlier.outputs_json)
+    resolved: dict[str, str] = {}
+    for key, field, value in (
+        ("base", "base_model", [spec.base_model] if spec.base_model else []),
+        ("data", "data", spec.data),
+        ("eval_data", "eval_data", spec.eval_data),
+    ):
+        if len(value) == 1 and STAGE_OUTPUT.match(value[0]):
+            resolved[key] = outputs[value[0]]["artifact_id"]
+        elif f"{stage.name}.{field}" in uploads:
+            resolved[key] = uploads[f"{stage.name}.{field}"]
+    return resolved
+
+
+def _grant_outputs(tx: Transaction, job: Job, stages: list[Stage], now_ms: int) -> None:
+    """Makes finished stages' outputs readable by the job's owner."""
+    for stage in stages:
+        for output in json.loads(stage.outputs_json).values():
+            if tx.get(Artifact, output["artifact_id"], job.owner) is None:
+                known = tx.find(Artifact, id=output["artifact_id"], limit=1)
+                tx.insert(
+                    Artifact(
+                        id=output["artifact_id"],
+                        owner=job.owner,
+                        purpose=f"output of {job.id}",
+                        state=ArtifactState.STORED,
+                        bytes=known[0].bytes if known else 0,
+                        leaves=known[0].leaves if known else 0,
+                        created_ms=now_ms,
+                    )
+                )
+
+
+def _card(tx: Transaction, job_id: str) -> tuple[tuple[str, str], ...]:
+    leases = tx.find(Lease, job_id=job_id, state="accepted")
+    paid = sum(lease.paid_msat for lease in leases)
+    return (
+        ("workers", str(len({lease.worker_id for lease in leases}))),
+        ("accepted shards", str(len(leases))),
+        ("paid to workers", show(paid)),
+    )

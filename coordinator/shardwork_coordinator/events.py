@@ -1,0 +1,218 @@
+"""Events and changes: what goes into the state machine and what comes out, as data.
+
+Pure. Handlers, the sweeper and the outbox make events; `machine.step` answers with a Change; `engine` carries it out in
+one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from shardwork.why import Why
+
+from .movements import Movement
+from .records import Job, Record, Replica, Round, Shard, Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """What one step may see: a round, the shards of its current phase and their replicas; never a whole job."""
+
+    job: Job
+    stage: Stage
+    round: Round
+    shards: tuple[Shard, ...]
+    replicas: tuple[Replica, ...]
+
+    def shard(self, shard_id: str) -> Shard:
+        return next(shard for shard in self.shards if shard.id == shard_id)
+
+    def replica(self, shard_id: str, number: int) -> Replica:
+        return next(one for one in self.replicas if one.shard_id == shard_id and one.number == number)
+
+    def replicas_of(self, shard_id: str) -> tuple[Replica, ...]:
+        return tuple(one for one in self.replicas if one.shard_id == shard_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What a step may know beside its slice, measured by the caller."""
+
+    now_ms: int
+    #: distinct keys that are attached, accept work and can train
+    workers: int = 0
+    #: those of them that the operator marked `reference`
+    references: int = 0
+    #: facts about the job so far for the model card: workers, cost
+    card: tuple[tuple[str, str], ...] = ()
+
+
+# ---- events ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStarted:
+    """The stage's turn has come; the slice's round is its set-up round, not stored yet."""
+
+    #: what its inputs resolved to: {"base": id, "data": id, "eval_data": id}
+    artifacts: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseGranted:
+    shard_id: str
+    number: int
+    worker_id: str
+    offer: bytes
+    offer_sha256: str
+    expires_ms: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultCommitted:
+    shard_id: str
+    number: int
+    output_root: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultSubmitted:
+    """A result whose envelope, root and digests held. `refused` is what the recipe's check found, if anything."""
+
+    shard_id: str
+    number: int
+    outputs: Mapping[str, str]
+    metrics: Mapping[str, float]
+    compute_ms: int
+    bytes_up: int
+    bytes_down: int
+    refused: Why | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseLost:
+    """No heartbeat, released by its worker, or past its deadline."""
+
+    shard_id: str
+    number: int
+    why: Why
+    #: False when nobody is to blame (a worker that paused)
+    costs_an_attempt: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupWanted:
+    shard_id: str
+    why: Why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuorumShrunk:
+    """No second key is there to agree: the job goes on, marked self-evaluated."""
+
+    shard_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorFinished:
+    phase: str
+    outputs: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorFailed:
+    phase: str
+    why: Why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPaused:
+    why: Why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResumed:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobCancelled:
+    pass
+
+
+MachineEvent = (
+    StageStarted
+    | LeaseGranted
+    | ResultCommitted
+    | ResultSubmitted
+    | LeaseLost
+    | BackupWanted
+    | QuorumShrunk
+    | ExecutorFinished
+    | ExecutorFailed
+    | JobPaused
+    | JobResumed
+    | JobCancelled
+)
+
+
+# ---- changes --------------------------------------------------------------------------------------------------------
+
+
+class EffectKind(StrEnum):
+    #: run an executor phase; its answer comes back as ExecutorFinished or ExecutorFailed
+    EXECUTE = "execute"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """Must happen at least once after the commit; kept in the outbox until it did."""
+
+    id: str
+    kind: EffectKind
+    payload: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Push:
+    """Tells an attached worker; lost with its stream, and then made up for by the state at reconnection."""
+
+    worker_id: str
+    lease_id: str
+    #: "offer", "revoke" or a replica's final state
+    kind: str
+    offer: bytes = b""
+    paid_msat: int = 0
+    why: Why | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """A line for those who watch the job."""
+
+    kind: str
+    subject: str
+    sentence: str
+    evidence: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Follow(StrEnum):
+    """What the engine does next, inside the same transaction, because it needs rows outside the slice."""
+
+    NEXT_STAGE = "next_stage"
+
+
+@dataclass(slots=True, kw_only=True)
+class Change:
+    """Everything one step decided. Rows, movements, effects and notes commit together; pushes go out afterwards."""
+
+    rows: list[Record] = field(default_factory=list[Record])
+    movements: list[Movement] = field(default_factory=list[Movement])
+    effects: list[Effect] = field(default_factory=list[Effect])
+    pushes: list[Push] = field(default_factory=list[Push])
+    notes: list[Note] = field(default_factory=list[Note])
+    follow: Follow | None = None

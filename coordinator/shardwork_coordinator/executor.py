@@ -1,0 +1,265 @@
+"""Executor: runs prepare, split, merge, apply and join in the operator's own processes, never on the event loop.
+
+A task is pure: artifacts in by id, artifacts out by id, so a repeated task gives the same ids and a crash costs only
+time. The parent side (`Executor`) owns the pool and the scratch folders; the child side (`run_task`) owns one task: it
+materialises inputs, dispatches by phase and stores the outputs. Called by the outbox. No torch in either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import secrets
+import shutil
+import signal
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from shardwork.errors import ERRORS, Internal, InvalidInput, ShardworkError
+from shardwork.recipes import recipe
+from shardwork.recipes.base import Computed, Trainer
+from shardwork.recipes.orders import ApplyOrder, MergeOrder, PrepareOrder
+from shardwork.why import Why
+
+from .artifacts import ArtifactStore
+from .inputcache import InputCache
+
+#: materialised inputs kept between tasks: a round reads the checkpoint twice
+CACHE_BYTES = 8 * 1024**3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorTask:
+    #: for logs and folder names only; the result does not depend on it
+    id: str
+    phase: str
+    #: recipe kind, for split and join
+    recipe: str
+    order_json: str
+    #: input name -> artifact id
+    inputs: Mapping[str, str]
+    seed: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputInfo:
+    artifact_id: str
+    bytes: int
+    #: path -> size in bytes
+    files: Mapping[str, int]
+    leaves: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorResult:
+    outputs: Mapping[str, OutputInfo]
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A ShardworkError on its way between processes: exceptions with keyword arguments do not survive pickling."""
+
+    error: str
+    why_json: str
+
+    def to_error(self) -> ShardworkError:
+        return ERRORS.get(self.error, Internal).from_why(Why.from_json(self.why_json))
+
+
+class Executor:
+    """A pool of processes that is rebuilt when one dies. One instance per coordinator."""
+
+    def __init__(self, artifact_location: str, scratch: Path, processes: int = 1, *, cache_bytes: int = CACHE_BYTES):
+        self._location = artifact_location
+        self._tasks = scratch / "tasks"
+        self._cache = scratch / "cache"
+        self._cache_bytes = cache_bytes
+        self._processes = processes
+        self._pool: ProcessPoolExecutor | None = None
+        # what a killed coordinator left behind
+        shutil.rmtree(self._tasks, ignore_errors=True)
+
+    async def run(self, task: ExecutorTask) -> ExecutorResult:
+        """Runs a task to its end. Raises the task's ShardworkError, or Internal "executor.died" when its process did.
+
+        A cancelled call lets the process finish: its result is thrown away.
+        """
+        folder = self._tasks / f"{secrets.token_hex(8)}"
+        work = Work(task, self._location, folder, self._cache, self._cache_bytes)
+        pool = self._open_pool()
+        try:
+            outcome = await asyncio.get_running_loop().run_in_executor(pool, run_task, work)
+        except BrokenProcessPool:
+            self._drop(pool)
+            raise Internal(
+                "executor.died",
+                "An executor process died, most often for want of memory.",
+                next_step="Give the coordinator more memory, or fewer executor processes.",
+                phase=task.phase,
+                task=task.id,
+            ) from None
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        if isinstance(outcome, Failed):
+            raise outcome.to_error()
+        return outcome
+
+    def close(self) -> None:
+        """Ends the processes at once: tasks are pure, and whoever asked runs them again after a restart."""
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        # the pool itself could only wait for a merge of minutes
+        for process in list(pool._processes.values()):
+            process.kill()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+    def _open_pool(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # spawn: a fork of a process with threads and gRPC inside may hang
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._processes, mp_context=context, initializer=_start_child)
+        return self._pool
+
+    def _drop(self, pool: ProcessPoolExecutor) -> None:
+        """Forgets a broken pool; the next task opens another. Several tasks may report the same one."""
+        if self._pool is pool:
+            self._pool = None
+        pool.shutdown(wait=False)
+
+
+# ---- child side -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A task and where its child finds things."""
+
+    task: ExecutorTask
+    artifact_location: str
+    #: the task's own folder; the parent deletes it
+    folder: Path
+    cache: Path
+    cache_bytes: int
+
+
+def _start_child() -> None:
+    """Ctrl-C is the parent's business, and a child does not outlive its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True, name="parent-watch").start()
+
+
+def _follow(parent_sentinel: int) -> None:
+    wait([parent_sentinel])
+    os._exit(1)
+
+
+def run_task(work: Work) -> ExecutorResult | Failed:
+    """Runs one task in this process. Errors come back as values; only a dying process raises."""
+    try:
+        return _run(work)
+    except ShardworkError as error:
+        return Failed(type(error).__name__, error.why.to_json())
+    except Exception as error:
+        found = Internal(
+            "executor.failed",
+            "An executor phase failed unexpectedly.",
+            phase=work.task.phase,
+            error=f"{type(error).__name__}: {error}"[:500],
+        )
+        return Failed("Internal", found.why.to_json())
+
+
+def _run(work: Work) -> ExecutorResult:
+    store = ArtifactStore.open(work.artifact_location)
+    cache = InputCache(work.cache, store, limit_bytes=work.cache_bytes)
+    inputs = {
+        name: cache.link(artifact_id, work.folder / "inputs" / _plain(name))
+        for name, artifact_id in work.task.inputs.items()
+    }
+    computed = compute(work.task, TaskContext(inputs, work.task.seed, work.folder / "outputs"))
+    outputs: dict[str, OutputInfo] = {}
+    for name, folder in computed.outputs.items():
+        manifest = store.put_folder(folder)
+        cache.keep(manifest.id, folder)
+        outputs[name] = OutputInfo(
+            artifact_id=manifest.id,
+            bytes=manifest.total_bytes,
+            files={entry.path: entry.size for entry in manifest.files},
+            leaves=manifest.leaf_count,
+        )
+    return ExecutorResult(outputs=outputs, metrics=dict(computed.metrics))
+
+
+def compute(task: ExecutorTask, context: TaskContext) -> Computed:
+    """Dispatches by phase. Heavy modules are imported by the phases that need them."""
+    try:
+        match task.phase:
+            case "prepare":
+                from shardwork.recipes import measure, prepare
+
+                # first of all, because it also refuses a base that holds code, pickles or another kind of model
+                order = PrepareOrder.model_validate_json(task.order_json)
+                measured = measure.counted(order, context.inputs.get("base"))
+                computed = prepare.compute(task.phase, task.order_json, context)
+                return replace(computed, metrics={**computed.metrics, **measured})
+            case "merge":
+                from .aggregate import merge
+
+                return merge.compute(MergeOrder.model_validate_json(task.order_json), context)
+            case "apply":
+                from .aggregate import apply
+
+                return apply.compute(ApplyOrder.model_validate_json(task.order_json), context)
+            case "split" | "join":
+                return recipe(task.recipe).compute(task.phase, task.order_json, context)
+            case _:
+                raise Internal("executor.unknown_phase", f"No executor phase is called {task.phase!r}.")
+    except ValidationError as error:
+        raise InvalidInput("executor.bad_order", "An order is malformed.", phase=task.phase, reason=error) from error
+
+
+class TaskContext:
+    """The executor's Context: folders in the task's own place, no trainer, progress unheard."""
+
+    def __init__(self, inputs: Mapping[str, Path], seed: bytes, outputs: Path) -> None:
+        self._inputs = dict(inputs)
+        self._seed = seed
+        self._outputs = outputs
+
+    @property
+    def inputs(self) -> Mapping[str, Path]:
+        return self._inputs
+
+    @property
+    def seed(self) -> bytes:
+        return self._seed
+
+    @property
+    def trainer(self) -> Trainer:
+        raise Internal("executor.no_trainer", "The coordinator's executor has no torch and trains nothing.")
+
+    def output(self, name: str) -> Path:
+        folder = self._outputs / _plain(name)
+        folder.mkdir(parents=True)
+        return folder
+
+    def progress(self, fraction: float, *, loss: float | None = None) -> None:
+        """Nobody listens: executor phases are short."""
+
+
+def _plain(name: str) -> str:
+    if not name or name != os.path.basename(name) or name in (".", ".."):
+        raise Internal("executor.bad_name", "An input or output has a name that is no plain word.", name=name)
+    return name

@@ -1,0 +1,120 @@
+"""Links: the workers that are attached to this coordinator right now, and the way to push to them.
+
+In memory only: everything that must survive is in the store, and a worker that comes back is told again. Written by
+`work_rpc`, read by `granting`, the sweeper, views and metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from shardwork import wire
+from shardwork.v1 import types_pb2, work_pb2
+
+from .events import Push, World
+from .scheduler import Worker
+
+#: offers, revocations and settlements a worker may lag behind before its stream is dropped
+QUEUE_LIMIT = 1_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Link:
+    """One attached worker."""
+
+    worker_id: str
+    name: str
+    capability: work_pb2.Capability
+    minimum_msat: int
+    accepting: bool
+    reference: bool
+    since_ms: int
+    last_seen_ms: int
+    queue: asyncio.Queue[work_pb2.AttachResponse | None] = field(
+        default_factory=lambda: asyncio.Queue[work_pb2.AttachResponse | None](QUEUE_LIMIT)
+    )
+
+    def end(self) -> None:
+        """Ends the stream; what a worker that stopped reading has not taken is dropped, it learns it again."""
+        while self.queue.full():
+            self.queue.get_nowait()
+        self.queue.put_nowait(None)
+
+    def as_worker(self) -> Worker:
+        return Worker(
+            id=self.worker_id,
+            memory_bytes=self.capability.memory_bytes,
+            minimum_msat=self.minimum_msat,
+            reference=self.reference,
+            can_train=self.capability.can_train,
+            recipes=frozenset(self.capability.recipes),
+        )
+
+
+class Links:
+    """All links of this process, one per worker: a second stream of the same key replaces the first."""
+
+    def __init__(self) -> None:
+        self._links: dict[str, Link] = {}
+        #: called after a worker came, left or changed what it accepts
+        self.changed: Callable[[], None] = lambda: None
+
+    def attach(self, link: Link) -> None:
+        previous = self._links.get(link.worker_id)
+        if previous is not None:
+            previous.end()
+        self._links[link.worker_id] = link
+        self.changed()
+
+    def detach(self, link: Link) -> bool:
+        """True when it was the worker's current link."""
+        if self._links.get(link.worker_id) is not link:
+            return False
+        del self._links[link.worker_id]
+        self.changed()
+        return True
+
+    def close(self) -> None:
+        """Ends every stream, so that a stopping server waits for none."""
+        for link in self.all():
+            link.end()
+
+    def get(self, worker_id: str) -> Link | None:
+        return self._links.get(worker_id)
+
+    def all(self) -> list[Link]:
+        return list(self._links.values())
+
+    def accepting(self) -> list[Worker]:
+        return [link.as_worker() for link in self._links.values() if link.accepting]
+
+    def world(self, now_ms: int) -> World:
+        able = [worker for worker in self.accepting() if worker.can_train]
+        return World(now_ms=now_ms, workers=len(able), references=sum(1 for worker in able if worker.reference))
+
+    def push(self, pushes: Iterable[Push]) -> None:
+        """Hands each push to its worker's stream, if that is here; drops it otherwise."""
+        for push in pushes:
+            link = self._links.get(push.worker_id)
+            if link is None:
+                continue
+            try:
+                link.queue.put_nowait(message(push))
+            except asyncio.QueueFull:
+                # a worker that stopped reading is let go; it learns everything again when it comes back
+                del self._links[push.worker_id]
+                link.end()
+
+
+def message(push: Push) -> work_pb2.AttachResponse:
+    """The wire form of a push."""
+    why = wire.why_to_proto(push.why) if push.why else None
+    if push.kind == "offer":
+        return work_pb2.AttachResponse(offer=types_pb2.Envelope.FromString(push.offer))
+    if push.kind == "revoke":
+        return work_pb2.AttachResponse(revoke=work_pb2.Revoke(lease_id=push.lease_id, why=why))
+    return work_pb2.AttachResponse(
+        settlement=work_pb2.Settlement(lease_id=push.lease_id, state=push.kind, paid_msat=push.paid_msat, why=why)
+    )

@@ -1,0 +1,50 @@
+"""The one state machine: `step(slice, event, world) -> Change`. Pure: no I/O, clock or randomness inside.
+
+`moves` holds the table of legal moves and refuses every other; `leases` moves replicas and shards, `phases` moves
+rounds and stages, `endings` moves jobs. Only this package assigns a state. Called by `engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..events import (
+    BackupWanted,
+    Change,
+    ExecutorFailed,
+    ExecutorFinished,
+    JobCancelled,
+    JobPaused,
+    JobResumed,
+    LeaseGranted,
+    LeaseLost,
+    MachineEvent,
+    QuorumShrunk,
+    ResultCommitted,
+    ResultSubmitted,
+    Slice,
+    StageStarted,
+    World,
+)
+from . import endings, leases, phases
+
+_HANDLERS: dict[type, Callable[[Slice, Any, World], Change]] = {
+    StageStarted: phases.stage_started,
+    LeaseGranted: leases.granted,
+    ResultCommitted: leases.committed,
+    ResultSubmitted: leases.submitted,
+    LeaseLost: leases.lost,
+    BackupWanted: leases.backup,
+    QuorumShrunk: leases.quorum_shrunk,
+    ExecutorFinished: phases.executor_finished,
+    ExecutorFailed: endings.executor_failed,
+    JobPaused: endings.paused,
+    JobResumed: endings.resumed,
+    JobCancelled: endings.cancelled,
+}
+
+
+def step(state: Slice, event: MachineEvent, world: World) -> Change:
+    """The change that `event` makes to `state`. Raises Conflict "machine.illegal_move" with the story otherwise."""
+    return _HANDLERS[type(event)](state, event, world)

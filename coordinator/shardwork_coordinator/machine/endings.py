@@ -1,0 +1,144 @@
+"""Jobs pause, resume, succeed, fail and are cancelled; what was valid stays paid and the rest flows back.
+
+Pure; called by `machine.step`, by the other rules, and by `engine` when the last stage is done.
+"""
+
+from __future__ import annotations
+
+from shardwork.why import Why
+
+from ..events import Change, ExecutorFailed, JobCancelled, JobPaused, JobResumed, Note, Slice, World
+from ..movements import MoveAll, escrow_account, round_account
+from ..records import Job, JobState, Replica, ReplicaState, RoundState, Shard, ShardState, StageState
+from .moves import move
+from .states import FINAL_JOB, FINAL_ROUND, LIVE
+from .verdicts import decide, give_up, refund_job
+
+#: attempts a shard gets when its requester resumes the job
+FRESH_ATTEMPTS = 4
+
+
+def paused(state: Slice, event: JobPaused, world: World) -> Change:
+    if state.job.state is JobState.PAUSED:
+        return Change()
+    return pause(state, event.why, Change())
+
+
+def pause(state: Slice, why: Why, change: Change) -> Change:
+    """No new leases; those that run go on and are paid."""
+    if state.job.state is not JobState.RUNNING:
+        return change
+    change.rows.append(move(_written_job(state, change), JobState.PAUSED, why_json=why.to_json()))
+    change.notes.append(
+        Note(kind="job.paused", subject=state.job.id, sentence=why.sentence, evidence=dict(why.evidence))
+    )
+    return change
+
+
+def resumed(state: Slice, event: JobResumed, world: World) -> Change:
+    """Leases are given again; exhausted shards get fresh attempts."""
+    if state.job.state is JobState.RUNNING:
+        return Change()
+    change = Change(rows=[move(state.job, JobState.RUNNING, why_json="")])
+    for shard in state.shards:
+        if shard.state is ShardState.EXHAUSTED:
+            change.rows += _fresh_attempts(state, shard)
+        elif shard.state is ShardState.RUNNING and _is_in_dispute(state, shard):
+            _ask_afresh(state, shard, world, change)
+    change.notes.append(Note(kind="job.running", subject=state.job.id, sentence="The job goes on."))
+    return change
+
+
+def cancelled(state: Slice, event: JobCancelled, world: World) -> Change:
+    """The slice holds every live replica of the job here, whatever its phase."""
+    why = Why(code="job.cancelled", sentence="The requester cancelled the job.")
+    return _end(state, JobState.CANCELLED, why, world, Change())
+
+
+def executor_failed(state: Slice, event: ExecutorFailed, world: World) -> Change:
+    if state.round.phase != event.phase or state.round.state in FINAL_ROUND or state.job.state in FINAL_JOB:
+        return Change()
+    return fail(state, event.why, world, Change())
+
+
+def fail(state: Slice, why: Why, world: World, change: Change) -> Change:
+    return _end(state, JobState.FAILED, why, world, change)
+
+
+def succeed(job: Job, world: World) -> Change:
+    """The last stage is done: what is left in escrow goes back."""
+    job = move(job, JobState.SUCCEEDED, ended_ms=world.now_ms, why_json="")
+    change = Change(rows=[job], movements=[refund_job(job.id, job.owner, "end")])
+    change.notes.append(Note(kind="job.succeeded", subject=job.id, sentence="The job succeeded."))
+    return change
+
+
+def _end(state: Slice, final: JobState, why: Why, world: World, change: Change) -> Change:
+    job = _written_job(state, change)
+    job = move(job, final, ended_ms=world.now_ms, why_json=why.to_json())
+    change.rows.append(job)
+    if state.round.state not in FINAL_ROUND:
+        change.rows.append(move(state.round, RoundState.ABANDONED, ended_ms=world.now_ms))
+    if state.stage.state is StageState.RUNNING:
+        change.rows.append(move(state.stage, StageState.FAILED))
+    for replica in state.replicas:
+        if replica.state in LIVE or replica.state in (ReplicaState.READY, ReplicaState.SUBMITTED):
+            _take_back(state, replica, why, world, change)
+    touched = {(one.stage, one.round) for one in state.replicas} | {(state.stage.name, state.round.number)}
+    for stage, number in sorted(touched):
+        change.movements.append(
+            MoveAll(
+                id=f"release/{job.id}/{stage}/r{number}/{final}",
+                debit=round_account(job.id, stage, number),
+                credit=escrow_account(job.id),
+                reason="release",
+                reference=job.id,
+            )
+        )
+    change.movements.append(refund_job(job.id, job.owner, "end"))
+    change.notes.append(Note(kind=f"job.{final}", subject=job.id, sentence=why.sentence, evidence=dict(why.evidence)))
+    return change
+
+
+def _take_back(state: Slice, replica: Replica, why: Why, world: World, change: Change) -> None:
+    shard = state.shard(replica.shard_id)
+    if replica.state is ReplicaState.READY:
+        change.rows.append(move(replica, ReplicaState.EXPIRED))
+        return
+    give_up(shard, replica, why, world, change)
+
+
+def _fresh_attempts(state: Slice, shard: Shard) -> list[Shard | Replica]:
+    """As many places as its quorum still needs, beside results that wait and places that are open."""
+    rows: list[Shard | Replica] = [move(shard, ShardState.READY, attempts_left=FRESH_ATTEMPTS, why_json="")]
+    replicas = state.replicas_of(shard.id)
+    ended = [one for one in replicas if one.state in (ReplicaState.EXPIRED, ReplicaState.REJECTED)]
+    wanted = max(shard.quorum - (len(replicas) - len(ended)), 0)
+    rows += [_open_again(one) for one in ended[:wanted]]
+    return rows
+
+
+def _is_in_dispute(state: Slice, shard: Shard) -> bool:
+    """Every key that was asked answered, and no two agree."""
+    replicas = state.replicas_of(shard.id)
+    open_ones = [one for one in replicas if one.state in LIVE or one.state is ReplicaState.READY]
+    return not open_ones and any(one.state is ReplicaState.SUBMITTED for one in replicas)
+
+
+def _ask_afresh(state: Slice, shard: Shard, world: World, change: Change) -> None:
+    """Results that did not agree are refused, and a new quorum is asked: nobody can tell which of them was right."""
+    why = Why(code="result.no_agreement", sentence="No two workers agreed, so the phase was asked afresh.")
+    disputed = [one for one in state.replicas_of(shard.id) if one.state is ReplicaState.SUBMITTED]
+    refused = [decide(shard, one, ReplicaState.REJECTED, world, change, why=why) for one in disputed]
+    change.rows += [_open_again(one) for one in refused[: shard.quorum]]
+    change.rows.append(move(move(shard, ShardState.EXHAUSTED), ShardState.READY, attempts_left=FRESH_ATTEMPTS))
+
+
+def _open_again(replica: Replica) -> Replica:
+    return move(replica, ReplicaState.READY, worker_id="", offer=b"", step="", progress=0.0)
+
+
+def _written_job(state: Slice, change: Change) -> Job:
+    """The job as this change last wrote it."""
+    written = [row for row in change.rows if isinstance(row, Job)]
+    return written[-1] if written else state.job

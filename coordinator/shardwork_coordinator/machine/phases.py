@@ -1,0 +1,456 @@
+"""Rounds and stages: a phase opens, closes, hands its outputs to the next; a round merges or is rolled back.
+
+Planning is the recipe's (pure); pricing is the job's frozen rate card. The executor's phases become outbox effects,
+every other phase becomes shards with replicas, and a reserve to pay them from. Pure; called by `machine.step` and
+`leases`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+from shardwork.ids import derive_seed, shard_id
+from shardwork.job import StageSpec
+from shardwork.recipes import recipe
+from shardwork.recipes.base import (
+    AGREED_PHASES,
+    EXECUTOR_PHASES,
+    PlanInput,
+    RoundKind,
+    ShardPlan,
+    StageFacts,
+    StageType,
+)
+from shardwork.recipes.measure import under_declared
+from shardwork.recipes.orders import EvaluateOrder
+from shardwork.why import Why
+
+from ..events import Change, Effect, EffectKind, ExecutorFinished, Follow, Note, Slice, StageStarted, World
+from ..movements import Move, escrow_account, round_account
+from ..pricing import RateCard
+from ..records import Purpose, Replica, ReplicaState, Round, RoundState, Shard, ShardState, Stage, StageState
+from .choice import choose
+from .endings import fail
+from .moves import move, name
+from .states import FINAL_JOB, FINAL_ROUND
+from .verdicts import release_round
+
+#: how often a shard may be tried before the job pauses and asks
+ATTEMPTS = 4
+
+DIVERGED = Why(
+    code="training.diverged",
+    sentence="Held-out loss rose in every round that was tried; nothing was learned.",
+    next_step="Lower params.learning_rate, or check that training and held-out rows are of one kind.",
+)
+
+
+def stage_started(state: Slice, event: StageStarted, world: World) -> Change:
+    stage = move(state.stage, StageState.RUNNING, artifacts_json=_dump(event.artifacts))
+    change = Change(rows=[stage])
+    change.notes.append(Note(kind="stage.running", subject=name(stage), sentence=f"Stage {stage.name} started."))
+    return _open_round(replace(state, stage=stage), 0, RoundKind.SETUP, world, change)
+
+
+def executor_finished(state: Slice, event: ExecutorFinished, world: World) -> Change:
+    """The operator's executor finished a phase. A second answer, or one for a job that ended, changes nothing."""
+    if state.round.phase != event.phase or state.round.state in FINAL_ROUND or state.job.state in FINAL_JOB:
+        return Change()
+    refused = under_declared(_facts(state), event.metrics) if event.phase == "prepare" else None
+    if refused is not None:
+        return fail(state, refused, world, Change())
+    results = {**json.loads(state.round.results_json), **_renamed(event)}
+    round_ = replace(state.round, results_json=_dump(results))
+    numbers = json.loads(state.stage.numbers_json)
+    if event.phase in ("prepare", "split"):
+        numbers |= dict(event.metrics)
+    stage = replace(state.stage, numbers_json=json.dumps(numbers, sort_keys=True))
+    if event.phase in ("prepare", "split"):
+        stage = _keep(stage, {("base" if key == "skeleton" else key): value for key, value in event.outputs.items()})
+    change = Change(rows=[round_, stage])
+    if event.phase == "merge":
+        dropped = sum(1 for key, value in event.metrics.items() if key.startswith("kept.") and value == 0)
+        if dropped:
+            change.notes.append(
+                Note(
+                    kind="round.screened",
+                    subject=name(round_),
+                    sentence=f"{dropped} of the round's deltas were screened out of the mean, and paid all the same.",
+                    evidence={key: f"{value:.4g}" for key, value in event.metrics.items()},
+                )
+            )
+    return _next_phase(replace(state, round=round_, stage=stage), world, change)
+
+
+def close_phase(state: Slice, world: World, change: Change) -> Change:
+    """All shards of a leased phase are done: their outputs become the round's results."""
+    results = json.loads(state.round.results_json)
+    metrics: list[dict[str, float]] = []
+    for shard in sorted(state.shards, key=lambda one: one.position):
+        winner = state.replica(shard.id, shard.canonical)
+        metrics.append(json.loads(winner.metrics_json))
+        for output, artifact in json.loads(winner.outputs_json).items():
+            results[_result_name(shard.phase, output, shard.position)] = artifact
+    round_ = state.round
+    if round_.state is RoundState.OPEN:
+        round_ = move(round_, RoundState.JUDGING)
+    round_ = replace(round_, results_json=_dump(results))
+    if round_.phase == "learn":
+        round_ = replace(round_, train_loss=sum(one["train_loss"] for one in metrics) / len(metrics))
+    state = replace(state, round=round_)
+    change.rows.append(round_)
+    match round_.phase:
+        case "init":
+            stage = _keep(state.stage, {"checkpoint": results["checkpoint"]})
+            change.rows.append(stage)
+            return _next_phase(replace(state, stage=stage), world, change)
+        case "evaluate":
+            candidates = EvaluateOrder.model_validate_json(state.shards[0].order_json).candidates
+            return _decide_round(state, candidates, metrics[0], world, change)
+        case "publish":
+            return _round_merged(state, world, change)
+        case _:
+            return _next_phase(state, world, change)
+
+
+# ---- phases and rounds ----------------------------------------------------------------------------------------------
+
+
+def _next_phase(state: Slice, world: World, change: Change) -> Change:
+    kind = recipe(state.stage.recipe)
+    phases = kind.phases(RoundKind(state.round.kind), json.loads(state.stage.artifacts_json))
+    at = phases.index(state.round.phase) + 1
+    if at == len(phases):
+        return _round_merged(state, world, change)
+    if phases[at] == "apply" and "chosen_step" not in json.loads(state.round.results_json):
+        # nothing was held out, so nothing was chosen by measurement: the only candidate is applied
+        state = _choose(state, _only_candidate(state))
+        change.rows.append(state.round)
+    return _open_phase(state, phases[at], world, change)
+
+
+def _open_round(state: Slice, number: int, kind: RoundKind, world: World, change: Change) -> Change:
+    round_ = Round(
+        job_id=state.job.id,
+        stage=state.stage.name,
+        number=number,
+        kind=kind,
+        state=RoundState.OPEN,
+        phase="",
+        started_ms=world.now_ms,
+    )
+    phases = recipe(state.stage.recipe).phases(kind, json.loads(state.stage.artifacts_json))
+    return _open_phase(replace(state, round=round_, shards=(), replicas=()), phases[0], world, change)
+
+
+_ROUND_STATE_OF_PHASE = {
+    "merge": RoundState.MERGING,
+    "join": RoundState.MERGING,
+    "evaluate": RoundState.EVALUATING,
+    "apply": RoundState.EVALUATING,
+}
+
+
+def _open_phase(state: Slice, phase: str, world: World, change: Change) -> Change:
+    target = _ROUND_STATE_OF_PHASE.get(phase, RoundState.OPEN)
+    round_ = replace(state.round, phase=phase)
+    if round_.state is not target:
+        round_ = move(round_, target)
+    state = replace(state, round=round_)
+    plans = recipe(state.stage.recipe).plan(_plan_input(state, phase, world))
+    if phase in EXECUTOR_PHASES:
+        change.rows.append(round_)
+        change.effects.append(_execute(state, phase, plans[0]))
+        return change
+    return _lease_out(state, phase, list(plans), world, change)
+
+
+def _lease_out(state: Slice, phase: str, plans: list[ShardPlan], world: World, change: Change) -> Change:
+    """Shards and replicas of a leased phase, and the reserve they are paid from."""
+    rates = RateCard.from_json(state.job.rates_json)
+    quorum, reference_only = 1, False
+    if phase in AGREED_PHASES:
+        reference_only = world.references > 0
+        # a job that went on alone once does not wait at every phase for a second key that is still not there
+        alone = state.job.self_evaluated and world.workers < 2
+        quorum = 1 if reference_only or alone else 2
+    prices = [rates.price(plan.work_units) for plan in plans]
+    reserve = rates.reserve(prices, quorum)
+    round_ = replace(state.round, reserved_msat=state.round.reserved_msat + reserve)
+    change.rows.append(round_)
+    if reserve:
+        change.movements.append(
+            Move(
+                id=f"reserve/{name(round_)}/{phase}",
+                debit=escrow_account(state.job.id),
+                credit=round_account(state.job.id, state.stage.name, round_.number),
+                msat=reserve,
+                reason="reserve",
+                reference=state.job.id,
+            )
+        )
+    for plan, price in zip(plans, prices, strict=True):
+        shard = _shard(state, phase, plan, world)
+        shard = replace(
+            shard, price_msat=price, fee_msat=rates.fee(price), quorum=quorum, reference_only=reference_only
+        )
+        change.rows.append(shard)
+        for number in range(quorum):
+            change.rows.append(_replica(shard, number, world))
+    change.notes.append(
+        Note(
+            kind="round.phase",
+            subject=name(round_),
+            sentence=f"Stage {state.stage.name}, round {round_.number}: {phase} is open with {len(plans)} "
+            f"{'shard' if len(plans) == 1 else 'shards'}.",
+            evidence={"reserve_msat": str(reserve), "copies": str(quorum)},
+        )
+    )
+    return change
+
+
+def _decide_round(
+    state: Slice, candidates: tuple[str, ...], metrics: dict[str, float], world: World, change: Change
+) -> Change:
+    """Takes the outer step that held-out rows liked best, or rolls the round back."""
+    numbers = json.loads(state.stage.numbers_json)
+    before = metrics["before.test_loss"]
+    choice = choose(metrics, candidates, before, int(numbers.get("rollbacks_in_a_row", 0)))
+    numbers.setdefault("eval_loss_start", before)
+    loss = before if choice.rolled_back else choice.test_loss
+    numbers["eval_loss"] = loss
+    numbers["rollbacks_in_a_row"] = numbers.get("rollbacks_in_a_row", 0) + 1 if choice.rolled_back else 0
+    numbers["stopped"] = 1.0 if choice.stop else 0.0
+    stage = replace(state.stage, numbers_json=json.dumps(numbers, sort_keys=True))
+    state = replace(state, stage=stage, round=replace(state.round, eval_loss=loss, outer=choice.candidate))
+    change.rows += [stage, state.round]
+    if not choice.rolled_back:
+        state = _choose(state, choice.candidate)
+        change.rows.append(state.round)
+        return _next_phase(state, world, change)
+    round_ = move(state.round, RoundState.ROLLED_BACK, ended_ms=world.now_ms)
+    state = replace(state, round=round_)
+    change.rows.append(round_)
+    change.movements.append(release_round(state, "end"))
+    change.notes.append(_note_why("round.rolled_back", name(round_), choice.why))
+    return _after_round(state, world, change)
+
+
+def _round_merged(state: Slice, world: World, change: Change) -> Change:
+    round_ = move(state.round, RoundState.MERGED, ended_ms=world.now_ms)
+    stage = _with_checkpoint(state) if round_.kind == RoundKind.LEARN else state.stage
+    state = replace(state, round=round_, stage=stage)
+    change.rows += [round_, stage]
+    change.movements.append(release_round(state, "end"))
+    loss = "" if round_.eval_loss is None else f", held-out loss {round_.eval_loss:.4f}"
+    change.notes.append(
+        Note(
+            kind="round.merged",
+            subject=name(round_),
+            sentence=f"Stage {stage.name}, round {round_.number} ({round_.kind}) is merged{loss}.",
+            evidence={"outer": round_.outer} if round_.outer else {},
+        )
+    )
+    return _after_round(state, world, change)
+
+
+def _after_round(state: Slice, world: World, change: Change) -> Change:
+    kind = recipe(state.stage.recipe)
+    stopped = json.loads(state.stage.numbers_json).get("stopped", 0.0) == 1.0
+    if stopped and "best_checkpoint" not in json.loads(state.stage.artifacts_json):
+        return fail(state, DIVERGED, world, change)
+    last = state.round.number >= kind.learn_rounds(_spec(state)) or stopped
+    if not last:
+        next_kind = RoundKind.LEARN if kind.stage_type is StageType.ROUNDS else RoundKind.MAP
+        return _open_round(state, state.round.number + 1, next_kind, world, change)
+    if kind.stage_type is StageType.ROUNDS and state.round.kind != RoundKind.PUBLISH:
+        return _open_round(state, state.round.number + 1, RoundKind.PUBLISH, world, change)
+    return _stage_done(state, change)
+
+
+def _stage_done(state: Slice, change: Change) -> Change:
+    results = json.loads(state.round.results_json)
+    artifacts = json.loads(state.stage.artifacts_json)
+    method = _spec(state).params.get("method")
+    outputs: dict[str, dict[str, str]] = {}
+    for output in ("model", "report"):
+        if output in results:
+            kind = "adapter" if output == "model" and method == "lora" else output
+            outputs[f"{state.stage.name}.{output}"] = {"artifact_id": results[output], "kind": kind}
+    if "best_checkpoint" in artifacts:
+        outputs[f"{state.stage.name}.checkpoint"] = {
+            "artifact_id": artifacts["best_checkpoint"],
+            "kind": "checkpoint",
+        }
+    stage = move(state.stage, StageState.DONE, outputs_json=json.dumps(outputs, sort_keys=True))
+    change.rows.append(stage)
+    change.notes.append(Note(kind="stage.done", subject=name(stage), sentence=f"Stage {stage.name} is done."))
+    change.follow = Follow.NEXT_STAGE
+    return change
+
+
+# ---- inside ---------------------------------------------------------------------------------------------------------
+
+
+def _with_checkpoint(state: Slice) -> Stage:
+    """The stage after an applied round: the new checkpoint, and the way to it from the old one."""
+    results = json.loads(state.round.results_json)
+    artifacts = json.loads(state.stage.artifacts_json)
+    numbers = json.loads(state.stage.numbers_json)
+    kept = {
+        "parent_checkpoint": artifacts["checkpoint"],
+        "step": results["chosen_step"],
+        "moments": results["moments"],
+        "checkpoint": results["new_checkpoint"],
+        "outer": results["outer"],
+    }
+    best = numbers.get("best_loss")
+    loss = state.round.eval_loss
+    if loss is None or best is None or loss < best:
+        kept["best_checkpoint"] = results["new_checkpoint"]
+        numbers["best_round"] = float(state.round.number)
+        if loss is not None:
+            numbers["best_loss"] = loss
+    return replace(_keep(state.stage, kept), numbers_json=json.dumps(numbers, sort_keys=True))
+
+
+def _plan_input(state: Slice, phase: str, world: World) -> PlanInput:
+    artifacts = {**json.loads(state.stage.artifacts_json), **json.loads(state.round.results_json)}
+    if phase == "apply":
+        artifacts["new_moments"] = artifacts["moments"]
+    if phase in ("learn", "evaluate") and "parent_checkpoint" not in artifacts:
+        for stale in ("step", "moments"):
+            artifacts.pop(stale, None)
+    return PlanInput(
+        job_id=state.job.id,
+        job_name=state.job.name,
+        stage=_spec(state),
+        round_number=state.round.number,
+        phase=phase,
+        facts=_facts(state),
+        artifacts=artifacts,
+        numbers=json.loads(state.stage.numbers_json),
+        card=_card(state, world),
+    )
+
+
+def _card(state: Slice, world: World) -> tuple[tuple[str, str], ...]:
+    """Facts for the model card, in the order they are shown."""
+    spec, numbers = _spec(state), json.loads(state.stage.numbers_json)
+    facts = [
+        ("recipe", spec.recipe),
+        ("method", str(spec.params.get("method", "full"))),
+        ("rounds", str(spec.plan.rounds)),
+        ("shards a round", str(spec.plan.shards_per_round)),
+        ("inner steps", str(spec.plan.inner_steps)),
+        ("learning rate", str(spec.params.get("learning_rate", ""))),
+        ("training rows", f"{int(numbers.get('rows', 0)):,}"),
+        ("training tokens", f"{int(numbers.get('tokens', 0)):,}"),
+    ]
+    if "best_loss" in numbers:
+        facts.append(("held-out loss before", f"{numbers['eval_loss_start']:.4f}"))
+        facts.append(("held-out loss after", f"{numbers['best_loss']:.4f}"))
+    return (*facts, *world.card, ("self-evaluated", "yes" if state.job.self_evaluated else "no"))
+
+
+def _execute(state: Slice, phase: str, plan: ShardPlan) -> Effect:
+    identity = f"{name(state.round)}/{phase}"
+    return Effect(
+        id=f"execute/{identity}",
+        kind=EffectKind.EXECUTE,
+        payload={
+            "job_id": state.job.id,
+            "stage": state.stage.name,
+            "round": state.round.number,
+            "phase": phase,
+            "recipe": state.stage.recipe,
+            "order_json": plan.order_json,
+            "inputs": dict(plan.inputs),
+            "seed": derive_seed(state.job.id, state.stage.name, state.round.number, phase, 0).hex(),
+        },
+    )
+
+
+def _shard(state: Slice, phase: str, plan: ShardPlan, world: World) -> Shard:
+    return Shard(
+        id=shard_id(state.job.id, state.stage.name, state.round.number, phase, plan.index),
+        job_id=state.job.id,
+        stage=state.stage.name,
+        round=state.round.number,
+        phase=phase,
+        position=plan.index,
+        recipe=state.stage.recipe,
+        state=ShardState.READY,
+        order_json=plan.order_json,
+        inputs_json=_dump(plan.inputs),
+        seed=derive_seed(state.job.id, state.stage.name, state.round.number, phase, plan.index),
+        work_units=plan.work_units,
+        tokens=plan.tokens,
+        memory_bytes=plan.memory_bytes,
+        price_msat=0,
+        fee_msat=0,
+        attempts_left=ATTEMPTS,
+        created_ms=world.now_ms,
+    )
+
+
+def _replica(shard: Shard, number: int, world: World) -> Replica:
+    return Replica(
+        shard_id=shard.id,
+        number=number,
+        job_id=shard.job_id,
+        stage=shard.stage,
+        round=shard.round,
+        phase=shard.phase,
+        purpose=Purpose.PRIMARY if number == 0 else Purpose.AGREEMENT,
+        state=ReplicaState.READY,
+        created_ms=world.now_ms,
+    )
+
+
+def _result_name(phase: str, output: str, position: int) -> str:
+    """Learn and map shards each give one output of the same name; the round numbers them."""
+    return {"learn": f"delta-{position}", "map": f"output-{position}"}.get(phase, output)
+
+
+def _renamed(event: ExecutorFinished) -> dict[str, str]:
+    """apply's checkpoint is the round's new one; the stage still has the old one beside it."""
+    if event.phase == "apply":
+        return {"new_checkpoint": event.outputs["checkpoint"]}
+    return dict(event.outputs)
+
+
+def _choose(state: Slice, candidate: str) -> Slice:
+    results = json.loads(state.round.results_json)
+    results["chosen_step"] = results[f"step-{candidate}"]
+    return replace(state, round=replace(state.round, results_json=_dump(results), outer=candidate))
+
+
+def _only_candidate(state: Slice) -> str:
+    results: dict[str, str] = json.loads(state.round.results_json)
+    names = [key for key in results if key.startswith("step-")]
+    return names[0].removeprefix("step-")
+
+
+def _keep(stage: Stage, artifacts: dict[str, str]) -> Stage:
+    return replace(stage, artifacts_json=_dump({**json.loads(stage.artifacts_json), **artifacts}))
+
+
+def _note_why(kind: str, subject: str, why: Why | None) -> Note:
+    if why is None:
+        return Note(kind=kind, subject=subject, sentence="The round was rolled back.")
+    return Note(kind=kind, subject=subject, sentence=why.sentence, evidence=dict(why.evidence))
+
+
+def _facts(state: Slice) -> StageFacts:
+    return StageFacts(**json.loads(state.job.facts_json).get(state.stage.name, {}))
+
+
+def _spec(state: Slice) -> StageSpec:
+    return StageSpec.model_validate_json(state.stage.spec_json)
+
+
+def _dump(values: Mapping[str, str]) -> str:
+    return json.dumps(dict(values), sort_keys=True)

@@ -1,0 +1,132 @@
+"""Verdicts: what a decision on a replica writes: its row, its history, its money and its push.
+
+The lowest layer of the machine: `endings`, `phases` and `leases` build on it. Pure.
+"""
+
+from __future__ import annotations
+
+from shardwork.ids import LeaseId, ShardId
+from shardwork.why import Why
+
+from ..events import Change, Note, Push, Slice, World
+from ..movements import MoveAll, PostHold, VoidHold, escrow_account, round_account, user_account
+from ..records import Lease, Replica, ReplicaState, Shard
+from .moves import move
+
+
+def lease_id(replica: Replica) -> str:
+    return str(LeaseId(ShardId(replica.shard_id), replica.number, replica.epoch))
+
+
+def hold_ids(lease: str) -> tuple[str, str]:
+    """(pay, fee) hold ids of a lease."""
+    return f"pay/{lease}", f"fee/{lease}"
+
+
+def decide(
+    shard: Shard,
+    replica: Replica,
+    verdict: ReplicaState,
+    world: World,
+    change: Change,
+    *,
+    why: Why | None = None,
+    compute_ms: int = 0,
+) -> Replica:
+    """Writes the verdict on a replica with its money, history and push."""
+    judged = move(replica, verdict, why_json=why.to_json() if why else "")
+    paid = shard.price_msat if verdict is ReplicaState.ACCEPTED else 0
+    # a row written earlier in this change is superseded: the last one put is the one that stays
+    change.rows.append(judged)
+    change.rows.append(
+        history(judged, verdict, phase=shard.phase, now_ms=world.now_ms, why=why, paid_msat=paid, compute_ms=compute_ms)
+    )
+    lease = lease_id(replica)
+    if verdict is ReplicaState.ACCEPTED:
+        pay, fee = hold_ids(lease)
+        change.movements += [
+            PostHold(hold_id=hold, msat=msat) for hold, msat in ((pay, shard.price_msat), (fee, shard.fee_msat)) if msat
+        ]
+    else:
+        change.movements += void(shard, lease)
+        change.notes.append(
+            Note(
+                kind="shard.rejected",
+                subject=shard.id,
+                sentence=f"A result of {shard.phase} shard {shard.position} was refused: {why.sentence if why else ''}",
+                evidence={"lease": lease, "worker": replica.worker_id, **(why.evidence if why else {})},
+            )
+        )
+    change.pushes.append(verdict_push(judged, str(verdict), why, paid_msat=paid))
+    return judged
+
+
+def give_up(shard: Shard, replica: Replica, why: Why, world: World, change: Change) -> None:
+    """The job ended: a running lease is taken back unpaid and nobody is to blame; a result that was handed in and only
+    waited for a second key passed its checks, so it is paid."""
+    if replica.state is ReplicaState.SUBMITTED:
+        decide(shard, replica, ReplicaState.ACCEPTED, world, change)
+        return
+    gone = move(replica, ReplicaState.EXPIRED, why_json=why.to_json())
+    change.rows += [gone, history(gone, ReplicaState.EXPIRED, phase=shard.phase, now_ms=world.now_ms, why=why)]
+    change.movements += void(shard, lease_id(replica))
+    change.pushes.append(verdict_push(gone, "revoke", why))
+
+
+def release_round(state: Slice, cause: str) -> MoveAll:
+    """What the round reserved and does not need goes back to the job's escrow."""
+    job, stage, number = state.job.id, state.stage.name, state.round.number
+    return MoveAll(
+        id=f"release/{job}/{stage}/r{number}/{cause}",
+        debit=round_account(job, stage, number),
+        credit=escrow_account(job),
+        reason="release",
+        reference=job,
+    )
+
+
+def refund_job(job: str, owner: str, cause: str) -> MoveAll:
+    """What is left in escrow goes back to the requester."""
+    return MoveAll(
+        id=f"refund/{job}/{cause}",
+        debit=escrow_account(job),
+        credit=user_account(owner),
+        reason="refund",
+        reference=job,
+    )
+
+
+def void(shard: Shard, lease: str) -> list[VoidHold]:
+    pay, fee = hold_ids(lease)
+    return [VoidHold(hold_id=hold) for hold, msat in ((pay, shard.price_msat), (fee, shard.fee_msat)) if msat]
+
+
+def history(
+    replica: Replica,
+    verdict: ReplicaState,
+    *,
+    phase: str,
+    now_ms: int = 0,
+    why: Why | None = None,
+    paid_msat: int = 0,
+    compute_ms: int = 0,
+) -> Lease:
+    return Lease(
+        id=lease_id(replica),
+        job_id=replica.job_id,
+        shard_id=replica.shard_id,
+        replica=replica.number,
+        epoch=replica.epoch,
+        worker_id=replica.worker_id,
+        phase=phase,
+        state=verdict,
+        granted_ms=replica.granted_ms,
+        ended_ms=now_ms,
+        paid_msat=paid_msat,
+        compute_ms=compute_ms,
+        why_json=why.to_json() if why else "",
+    )
+
+
+def verdict_push(replica: Replica, kind: str, why: Why | None, *, paid_msat: int = 0) -> Push:
+    return Push(worker_id=replica.worker_id, lease_id=lease_id(replica), kind=kind, paid_msat=paid_msat, why=why)

@@ -1,0 +1,164 @@
+"""The outbox: carries out committed effects at least once, and reports what came of them to the machine.
+
+An effect stays pending until its report is committed in the same transaction that marks it done, so a crash at any
+point repeats it; executor phases are pure, so repeating is harmless. Runs in `app`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import logging
+from collections import Counter
+from dataclasses import replace
+
+from shardwork.errors import Internal, ShardworkError
+from shardwork.why import Why
+
+from .engine import Engine, advance, found, slice_of_round
+from .events import ExecutorFailed, ExecutorFinished, MachineEvent, Push
+from .executor import Executor, ExecutorResult, ExecutorTask
+from .failpoints import AFTER, BEFORE, hit
+from .records import Artifact, ArtifactState, Outbox, OutboxState, Round
+from .store.base import Transaction
+
+#: an effect that fails for reasons of ours is tried this often before its job fails
+MOST_ATTEMPTS = 3
+RETRY_S = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class OutboxRunner:
+    """Runs pending effects, a few at a time, in the order they came."""
+
+    def __init__(self, engine: Engine, executor: Executor, *, at_once: int = 2) -> None:
+        self._engine, self._executor = engine, executor
+        self._slots = asyncio.Semaphore(at_once)
+        self._running: dict[str, asyncio.Task[None]] = {}
+        #: how often an effect's result could not be recorded
+        self._unrecorded: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Starts effects as they are committed; picks up what a crash left. Ends by cancellation."""
+        try:
+            while True:
+                self._engine.effects_pending.clear()
+                for effect in await self._engine.store.read(_pending):
+                    if effect.id not in self._running:
+                        task = asyncio.create_task(self._carry_out(effect))
+                        self._running[effect.id] = task
+                        task.add_done_callback(functools.partial(self._forget, effect.id))
+                await self._engine.effects_pending.wait()
+        finally:
+            for task in list(self._running.values()):
+                task.cancel()
+
+    def _forget(self, name: str, _: asyncio.Task[None]) -> None:
+        self._running.pop(name, None)
+
+    async def _carry_out(self, effect: Outbox) -> None:
+        async with self._slots:
+            try:
+                await self._execute(effect)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                # the database refused, or what came of the effect fits nowhere: look again, but not for ever
+                _log.exception("effect %s could not be recorded", effect.id)
+                await self._fail_later(effect, error)
+
+    async def _fail_later(self, effect: Outbox, error: Exception) -> None:
+        """A result that can't be recorded after several tries ends its job, which gets its money back."""
+        self._unrecorded[effect.id] += 1
+        if self._unrecorded[effect.id] >= MOST_ATTEMPTS:
+            sentence = "The coordinator could not go on with the result of its own phase."
+            why = Why(code="executor.unrecorded", sentence=sentence, evidence={"error": f"{error}"[:300]})
+            try:
+                await self._execute(effect, why)
+                return
+            except Exception:
+                _log.exception("effect %s could not even be failed", effect.id)
+        # later than this task's end, or the loop would take the effect for one that still runs
+        asyncio.get_running_loop().call_later(RETRY_S, self._engine.effects_pending.set)
+
+    async def _execute(self, effect: Outbox, failed: Why | None = None) -> None:
+        """Runs the effect, unless it is known to have failed, and reports."""
+        payload = json.loads(effect.payload_json)
+        hit("effect:execute", BEFORE)
+        outcome = failed or await self._attempt(effect, payload)
+        hit("effect:execute", AFTER)
+        if outcome is None:
+            return
+        world = self._engine.world()
+
+        def report(tx: Transaction) -> list[Push]:
+            current = tx.get(Outbox, effect.id)
+            if current is None or current.state is OutboxState.DONE:
+                return []
+            tx.put(replace(current, state=OutboxState.DONE))
+            event = _event(payload["phase"], outcome)
+            if isinstance(outcome, ExecutorResult):
+                _own(tx, outcome, world.now_ms)
+            key = payload["job_id"], payload["stage"], payload["round"]
+            round_ = found(tx.get(Round, *key), "round", effect.id)
+            return advance(tx, slice_of_round(tx, round_), event, world)
+
+        self._engine.after_commit(await self._engine.store.write(report))
+
+    async def _attempt(self, effect: Outbox, payload: dict[str, str]) -> ExecutorResult | Why | None:
+        """The result, the reason why it can't be had, or None when it is to be tried again."""
+        task = ExecutorTask(
+            id=effect.id,
+            phase=payload["phase"],
+            recipe=payload["recipe"],
+            order_json=payload["order_json"],
+            inputs=json.loads(json.dumps(payload["inputs"])),
+            seed=bytes.fromhex(payload["seed"]),
+        )
+        try:
+            return await self._executor.run(task)
+        except Internal as error:
+            _log.warning("effect %s: %s", effect.id, error)
+            if effect.attempts + 1 >= MOST_ATTEMPTS:
+                return error.why
+            await self._count(effect, error.why)
+            return None
+        except ShardworkError as error:
+            return error.why
+
+    async def _count(self, effect: Outbox, why: Why) -> None:
+        def count(tx: Transaction) -> None:
+            tx.put(replace(effect, attempts=effect.attempts + 1, why_json=why.to_json()))
+
+        await self._engine.store.write(count)
+        asyncio.get_running_loop().call_later(RETRY_S, self._engine.effects_pending.set)
+
+
+def _pending(tx: Transaction) -> list[Outbox]:
+    return tx.find(Outbox, state=OutboxState.PENDING, order="created_ms", limit=100)
+
+
+def _event(phase: str, outcome: ExecutorResult | Why) -> MachineEvent:
+    if isinstance(outcome, Why):
+        return ExecutorFailed(phase=phase, why=outcome)
+    outputs = {name: output.artifact_id for name, output in outcome.outputs.items()}
+    return ExecutorFinished(phase=phase, outputs=outputs, metrics=dict(outcome.metrics))
+
+
+def _own(tx: Transaction, result: ExecutorResult, now_ms: int) -> None:
+    """The house owns what its executor made; leases and finished jobs grant it on."""
+    for output in result.outputs.values():
+        if tx.get(Artifact, output.artifact_id, "house") is None:
+            tx.insert(
+                Artifact(
+                    id=output.artifact_id,
+                    owner="house",
+                    purpose="executor",
+                    state=ArtifactState.STORED,
+                    bytes=output.bytes,
+                    leaves=0,
+                    created_ms=now_ms,
+                )
+            )

@@ -1,0 +1,1 @@
+"""Payments: how sats enter and leave. `base` is the Protocol of five calls; each back-end is one file beside it."""

@@ -1,0 +1,106 @@
+"""Which worker gets which replica: a pure matching of what is ready with who is idle, and why something waits.
+
+No I/O. Called by `granting` inside its transaction, and by `views` to say why a job waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shardwork.why import Why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyReplica:
+    shard_id: str
+    number: int
+    recipe: str
+    #: jobs in the order they came, then shards in order
+    rank: tuple[int, int, int]
+    memory_bytes: int
+    price_msat: int
+    reference_only: bool
+    needs_training: bool
+    #: workers that must not get it: they hold or made another copy of the shard
+    excluded: frozenset[str] = frozenset()
+    #: workers that failed at it: only when nobody else is there
+    shunned: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """An attached worker that accepts work."""
+
+    id: str
+    memory_bytes: int
+    minimum_msat: int
+    reference: bool
+    can_train: bool
+    recipes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    replica: ReadyReplica
+    worker: Worker
+
+
+def match(ready: Sequence[ReadyReplica], idle: Sequence[Worker], everyone: Sequence[Worker]) -> list[Match]:
+    """Pairs each idle worker with at most one replica, oldest work first. `everyone` also counts the busy ones."""
+    free = list(idle)
+    found: list[Match] = []
+    for replica in sorted(ready, key=lambda one: one.rank):
+        fitting = [worker for worker in free if refusal(replica, worker) is None]
+        fresh = [worker for worker in fitting if worker.id not in replica.shunned]
+        if not fresh and _others_may(replica, everyone):
+            continue
+        if choices := fresh or fitting:
+            free.remove(choices[0])
+            found.append(Match(replica, choices[0]))
+    return found
+
+
+def refusal(replica: ReadyReplica, worker: Worker) -> str | None:
+    """Why this worker can't take this replica, as a clause, or None."""
+    if worker.id in replica.excluded:
+        return "already holds or made a copy of this shard"
+    if replica.reference_only and not worker.reference:
+        return "is not a reference worker"
+    if replica.needs_training and not worker.can_train:
+        return "can't train (no torch)"
+    if replica.recipe not in worker.recipes:
+        return f"does not run recipe {replica.recipe!r}"
+    if worker.memory_bytes and replica.memory_bytes > worker.memory_bytes:
+        return f"has too little memory ({worker.memory_bytes:,} of {replica.memory_bytes:,} bytes)"
+    if worker.minimum_msat > replica.price_msat:
+        return f"asks for at least {worker.minimum_msat:,} msat a shard (the price is {replica.price_msat:,})"
+    return None
+
+
+def why_waiting(replica: ReadyReplica, everyone: Sequence[Worker]) -> Why:
+    """Why nobody has this replica yet."""
+    if not everyone:
+        return Why(
+            code="shard.no_workers",
+            sentence="No worker is attached.",
+            next_step="Start one with `shardwork-worker start JOIN`, or wait for volunteers.",
+        )
+    reasons = {worker.id: refusal(replica, worker) for worker in everyone}
+    if all(reasons.values()):
+        return Why(
+            code="shard.no_fitting_worker",
+            sentence=f"None of the {len(everyone)} attached workers can take it.",
+            evidence={worker: reason or "" for worker, reason in list(reasons.items())[:5]},
+            next_step="Wait for another worker, or make the shards smaller.",
+        )
+    return Why(
+        code="shard.workers_busy",
+        sentence="Every worker that could take it is busy.",
+        evidence={"fitting": str(sum(1 for reason in reasons.values() if reason is None))},
+    )
+
+
+def _others_may(replica: ReadyReplica, everyone: Sequence[Worker]) -> bool:
+    """Somebody who has not failed at it, busy or not, could take it."""
+    return any(worker.id not in replica.shunned and refusal(replica, worker) is None for worker in everyone)

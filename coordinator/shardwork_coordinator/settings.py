@@ -1,0 +1,41 @@
+"""Settings of a coordinator, each with its default and a line of documentation. Read by `cli`, used by `app`.
+
+flag > SHARDWORK_* variable > coordinator.toml > default.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data_dir: Annotated[Path, Field(description="folder of keys, database and artifacts")]
+    listen: Annotated[str, Field(description="HOST:PORT of the gRPC service; port 0 is any free one")] = "127.0.0.1:0"
+    web: Annotated[str, Field(description="HOST:PORT of the web page and /metrics; loopback only")] = "127.0.0.1:0"
+    advertise: Annotated[str, Field(description="host name or address in the join line; empty: the listen host")] = ""
+    database: Annotated[str, Field(description="database URL; empty: SQLite in data_dir; `memory` keeps nothing")] = ""
+    storage: Annotated[str, Field(description="artifact store: a folder or an obstore URL; empty: in data_dir")] = ""
+    payments: Annotated[
+        Literal["auto", "simulated"],
+        Field(description="payment back-end; auto: simulated, on loopback only"),
+    ] = "auto"
+    heartbeat_s: Annotated[int, Field(ge=1, le=60, description="seconds between a worker's heartbeats")] = 2
+    lease_ttl_s: Annotated[int, Field(ge=3, le=3600, description="silence after which a lease is taken back")] = 12
+    reconnect_grace_s: Annotated[float, Field(ge=0, description="silence allowed after a stream broke")] = 4.0
+    agreement_grace_s: Annotated[
+        float, Field(ge=0, description="how long to wait for a second key before a job is self-evaluated")
+    ] = 15.0
+    backup_factor: Annotated[
+        float, Field(ge=1, description="a shard slower than this many times its siblings' median gets a copy")
+    ] = 2.0
+    backup_min_s: Annotated[float, Field(ge=0, description="no copy before a shard ran this long")] = 5.0
+    payout_threshold_sats: Annotated[int, Field(ge=1, description="earnings are paid out from this amount on")] = 1_000
+    msat_per_tera_unit: Annotated[int, Field(ge=0, description="price of 10^12 tokens x parameters")] = 10
+    minimum_shard_msat: Annotated[int, Field(ge=0, description="no shard costs less")] = 1_000
+    fee_basis_points: Annotated[int, Field(ge=0, le=5_000, description="the house's share on top")] = 200
+    executor_processes: Annotated[int, Field(ge=1, le=64, description="processes for prepare and merging")] = 1

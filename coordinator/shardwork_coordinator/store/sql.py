@@ -1,0 +1,248 @@
+"""SqlStore: the Store in SQLite (default) or another SQL database, by SQLAlchemy Core.
+
+Owns engines, transactions and the reader threads; `statements` owns the SQL, `writer` the commit, `tables` the shape,
+`migrations` its history. SQLite runs in WAL mode with synchronous=FULL: what was answered survives a power cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
+
+from shardwork.errors import Internal, InvalidInput
+
+from ..records import Event, Lease, Record
+from .base import Match, R, T, Transaction
+from .columns import Query, column, key_of
+from .migrations import migrate
+from .rules import APPEND_ONLY, check_record, check_replace, duplicate
+from .statements import Statement, Statements, key_parameters, query_parameters, record_of, values_of
+from .writer import Writer
+
+#: how long one process waits for another's write lock
+BUSY_TIMEOUT_MS = 10_000
+READERS = 4
+
+
+class SqlTransaction:
+    """One unit of work on one connection, whose transaction somebody else begins and ends."""
+
+    def __init__(self, connection: Connection, statements: Statements, *, read_only: bool) -> None:
+        self._statements = statements
+        self._read_only = read_only
+        self._cursor: Any = connection.connection.cursor()
+        self._errors: type[Exception] = connection.dialect.loaded_dbapi.Error
+
+    def get(self, kind: type[R], *key: str | int) -> R | None:
+        rows = self._rows(self._statements.of(kind).get, key_parameters(kind, key))
+        return record_of(kind, rows[0]) if rows else None
+
+    def find(
+        self,
+        kind: type[R],
+        *,
+        order: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        after: str | int | None = None,
+        **equals: Match,
+    ) -> list[R]:
+        query = Query.of(kind, equals, order=order, descending=descending, limit=limit, after=after)
+        return [record_of(kind, row) for row in self._rows(self._statements.find(query), query_parameters(query))]
+
+    def count(self, kind: type[Record], by: str, **equals: Match) -> dict[str, int]:
+        read = bool if column(kind, by).type is bool else str
+        query = Query.of(kind, equals)
+        rows = self._rows(self._statements.count(query, by), query_parameters(query))
+        return {"" if value is None else str(read(value)): total for value, total in rows}
+
+    def insert(self, record: R) -> R:
+        self._check_write(record)
+        if isinstance(record, Event) and record.sequence == 0:
+            ((sequence,),) = self._rows(self._statements.insert_event, values_of(record))
+            return cast("R", replace(record, sequence=sequence))
+        if self._change(self._statements.of(type(record)).insert, values_of(record)) == 0:
+            raise duplicate(record)
+        return record
+
+    def put(self, record: Record) -> None:
+        self._check_write(record)
+        kind, statements = type(record), self._statements.of(type(record))
+        if kind in APPEND_ONLY or kind is Lease:
+            old = self.get(kind, *key_of(record))
+            if old is not None:
+                check_replace(old)
+        own_key = key_parameters(kind, key_of(record))
+        parameters = values_of(record) | own_key
+        for names, holder in statements.unique.items():
+            held = {name: parameters[name] for name in names}
+            if None not in held.values() and self._rows(holder, held | own_key):
+                raise duplicate(record, names)
+        if kind in APPEND_ONLY or self._change(statements.update, parameters) == 0:
+            self.insert(record)
+
+    def _check_write(self, record: Record) -> None:
+        if self._read_only:
+            raise Internal("store.read_only", "A reading transaction can't write.", kind=type(record).__name__)
+        check_record(record)
+
+    def _rows(self, statement: Statement, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        try:
+            statement.run(self._cursor, parameters)
+            rows: list[tuple[Any, ...]] = self._cursor.fetchall()
+        except self._errors as error:
+            raise _database_error(error) from error
+        return rows
+
+    def _change(self, statement: Statement, parameters: Mapping[str, Any]) -> int:
+        """How many rows it changed."""
+        try:
+            statement.run(self._cursor, parameters)
+        except self._errors as error:
+            raise _database_error(error) from error
+        return int(self._cursor.rowcount)
+
+
+def _database_error(error: BaseException | None) -> Internal:
+    """Names the cause without the statement's values, which may be another party's."""
+    return Internal(
+        "store.database",
+        "The database refused a statement.",
+        next_step="Check the disk and the coordinator's log.",
+        cause=f"{type(error).__name__}: {error}",
+    )
+
+
+class _WriterSession:
+    """The writer's connection. SQLite takes its write lock at BEGIN, so that no commit can find it taken."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._connection = engine.connect()
+        self._statements = Statements(engine.dialect)
+
+    def begin(self) -> Transaction:
+        try:
+            self._connection.begin()
+        except DBAPIError as error:
+            raise _database_error(error.orig) from error
+        return SqlTransaction(self._connection, self._statements, read_only=False)
+
+    def commit(self) -> None:
+        self._connection.commit()
+
+    def rollback(self) -> None:
+        self._connection.rollback()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class SqlStore:
+    """The Store at a SQLAlchemy URL, e.g. "sqlite:////var/lib/shardwork/coordinator.db"."""
+
+    def __init__(self, url: str) -> None:
+        """Raises InvalidInput "store.bad_url" for SQLite without a file: readers could not see the writer's rows."""
+        parsed = make_url(url)
+        self._is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._path = Path(parsed.database) if self._is_sqlite and parsed.database else None
+        if self._is_sqlite and (self._path is None or parsed.database == ":memory:"):
+            raise InvalidInput("store.bad_url", "The SQLite store needs a file.", next_step="Give sqlite:///path.")
+        self._url = parsed
+        self._engines: list[Engine] = []
+        self._writer: Writer | None = None
+        self._readers: ThreadPoolExecutor | None = None
+        self._read_engine: Engine | None = None
+        self._read_statements: Statements | None = None
+
+    def start(self) -> None:
+        """Raises Conflict "store.newer_database" for a database that a newer version wrote."""
+        if self._path is not None:
+            _prepare_file(self._path)
+        write_engine = self._engine(write=True)
+        try:
+            with write_engine.begin() as connection:
+                migrate(connection)
+        except BaseException:
+            self.close()
+            raise
+        self._read_engine = self._engine(write=False)
+        self._read_statements = Statements(self._read_engine.dialect)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+        self._writer = Writer(lambda: _WriterSession(write_engine))
+        self._writer.start()
+
+    async def write(self, work: Callable[[Transaction], T]) -> T:
+        if self._writer is None:
+            raise _not_started()
+        return await self._writer.submit(work)
+
+    async def read(self, work: Callable[[Transaction], T]) -> T:
+        if self._readers is None:
+            raise _not_started()
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        if self._readers is not None:
+            self._readers.shutdown()
+            self._readers = None
+        for engine in self._engines:
+            engine.dispose()
+        self._engines.clear()
+
+    def _read(self, work: Callable[[Transaction], T]) -> T:
+        engine, statements = self._read_engine, self._read_statements
+        if engine is None or statements is None:
+            raise _not_started()
+        with engine.connect() as connection, connection.begin():
+            return work(SqlTransaction(connection, statements, read_only=True))
+
+    def _engine(self, *, write: bool) -> Engine:
+        options = {} if self._is_sqlite else _server_options(write=write)
+        engine = create_engine(self._url, pool_size=1 if write else READERS, **options)
+        if self._is_sqlite:
+            _tune_sqlite(engine, write=write)
+        self._engines.append(engine)
+        return engine
+
+
+def _not_started() -> Internal:
+    return Internal("store.closed", "The store is closed.")
+
+
+def _prepare_file(path: Path) -> None:
+    """A folder and a file that only this user reads; SQLite gives its -wal and -shm files the same mode."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _server_options(*, write: bool) -> dict[str, Any]:
+    """PostgreSQL: readers on a snapshot."""
+    return {} if write else {"execution_options": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}}
+
+
+def _tune_sqlite(engine: Engine, *, write: bool) -> None:
+    """Durable WAL mode, and BEGIN said by us: the driver's own begins too late and never for a read."""
+
+    def connected(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA journal_mode=WAL" if write else "PRAGMA query_only=ON")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.close()
+
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", begun)

@@ -1,0 +1,197 @@
+"""Writer: the one thread that changes the database, with group commit.
+
+It drains its queue, runs every queued work in one transaction, commits once and only then answers. When a work raises,
+the group is rolled back and each member runs again in a commit of its own, so that one failure costs nobody else.
+A commit that fails has an unknown outcome: the writer stops and refuses everything until a restart has looked.
+Knows no SQL; `sql` gives it a Session. Called by `SqlStore.write` from any running loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from shardwork.errors import Internal
+
+from .base import T, Transaction
+
+#: works in one commit; bounds how long the first of them waits
+GROUP_MAX = 256
+
+log = logging.getLogger(__name__)
+
+
+class Session(Protocol):
+    """The writer's own connection."""
+
+    def begin(self) -> Transaction: ...
+
+    def commit(self) -> None: ...
+
+    def rollback(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Task:
+    work: Callable[[Transaction], Any]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+    answered: bool = False
+
+
+class Writer:
+    def __init__(self, open_session: Callable[[], Session]) -> None:
+        """`open_session` is called once, on the writer's thread."""
+        self._open_session = open_session
+        self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        # makes "refused" and "queued before the end" exclusive
+        self._gate = threading.Lock()
+        self._refusal: Internal | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def submit(self, work: Callable[[Transaction], T]) -> T:
+        loop = asyncio.get_running_loop()
+        task = _Task(work, loop, loop.create_future())
+        with self._gate:
+            if self._refusal is not None:
+                raise Internal.from_why(self._refusal.why)
+            self._queue.put(task)
+        result: T = await task.future
+        return result
+
+    def close(self) -> None:
+        """Finishes what is queued and ends the thread. Idempotent."""
+        self._refuse(Internal("store.closed", "The store is closed."))
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _refuse(self, refusal: Internal) -> None:
+        with self._gate:
+            self._refusal = self._refusal or refusal
+
+    def _run(self) -> None:
+        session: Session | None = None
+        pending: list[_Task] = []
+        try:
+            session = self._open_session()
+            ending = False
+            while not ending:
+                pending, ending = self._take()
+                self._run_group(session, pending)
+        except BaseException as error:
+            self._stop(error, pending)
+        finally:
+            if session is not None:
+                _close_quietly(session)
+
+    def _take(self) -> tuple[list[_Task], bool]:
+        """Waits for one task, then takes all that are there; the flag says that the end was reached."""
+        tasks: list[_Task] = []
+        item = self._queue.get()
+        while True:
+            if item is None:
+                return tasks, True
+            tasks.append(item)
+            if len(tasks) == GROUP_MAX or self._queue.empty():
+                return tasks, False
+            item = self._queue.get()
+
+    def _run_group(self, session: Session, tasks: list[_Task]) -> None:
+        if not tasks:
+            return
+        if _try_works(session, tasks):
+            session.commit()
+            _answer(tasks)
+        elif len(tasks) == 1:
+            _answer(tasks)
+        else:
+            for task in tasks:
+                self._run_group(session, [task])
+
+    def _stop(self, error: BaseException, pending: list[_Task]) -> None:
+        """A commit or rollback failed: whether the group is durable is unknown, so nobody may be told yes or no."""
+        log.critical("the store's writer stopped: %s", error, exc_info=error)
+        self._refuse(
+            Internal(
+                "store.stopped",
+                "The store refuses writes since a commit failed.",
+                next_step="Check the disk and restart the coordinator.",
+                cause=type(error).__name__,
+            )
+        )
+        while not self._queue.empty():
+            task = self._queue.get()
+            if task is not None:
+                pending.append(task)
+        pending = [task for task in pending if not task.answered]
+        for task in pending:
+            task.error = Internal(
+                "store.commit_unknown",
+                "A commit failed; whether this change was kept is unknown until a restart.",
+                next_step="Check the disk and restart the coordinator.",
+                cause=type(error).__name__,
+            )
+        _answer(pending)
+
+
+def _try_works(session: Session, tasks: list[_Task]) -> bool:
+    """Runs all works in one open transaction. On the first error rolls back and returns False."""
+    task = tasks[0]
+    try:
+        transaction = session.begin()
+        for task in tasks:
+            task.error = None
+            task.result = task.work(transaction)
+    except BaseException as error:
+        task.error = error
+        session.rollback()
+        return False
+    return True
+
+
+def _answer(tasks: list[_Task]) -> None:
+    """Resolves the futures in their own loops, waking each loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Task]] = {}
+    for task in tasks:
+        task.answered = True
+        by_loop.setdefault(task.loop, []).append(task)
+    for loop, members in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, members)
+        except RuntimeError:
+            # the loop is closed: its callers are gone
+            continue
+
+
+def _resolve(tasks: list[_Task]) -> None:
+    for task in tasks:
+        if task.future.done():
+            # cancelled by its caller
+            continue
+        if isinstance(task.error, StopIteration):
+            # a future refuses to carry one, and its caller would wait for ever
+            task.future.set_exception(RuntimeError("a work raised StopIteration"))
+        elif task.error is not None:
+            task.future.set_exception(task.error)
+        else:
+            task.future.set_result(task.result)
+
+
+def _close_quietly(session: Session) -> None:
+    try:
+        session.close()
+    except Exception as error:
+        log.warning("closing the writer's connection failed: %s", error)

@@ -1,0 +1,249 @@
+"""The sweeper: what time brings. Leases that fell silent, shards that lag, keys that never come, payouts that wait.
+
+Looks twice a second and turns what it sees into machine events; decides by the settings' few numbers. Runs in `app`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import statistics
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from shardwork.why import Why
+
+from . import ledger
+from .engine import Engine, advance, slice_of_replica, slice_of_round
+from .events import BackupWanted, LeaseLost, MachineEvent, Push, QuorumShrunk, Slice, World
+from .granting import ready_replica
+from .machine.states import FINAL_ROUND, LIVE
+from .movements import round_account
+from .records import Job, JobState, Purpose, Replica, ReplicaState, Round, Shard, ShardState
+from .scheduler import Worker, refusal
+from .settings import Settings
+from .store.base import Transaction
+
+TICK_S = 0.5
+#: a copy is made only of shards that showed at least this much, or nothing for long
+LEAST_PROGRESS = 0.02
+#: a shard gets a copy after so many times the factor, whatever its worker says of its progress
+PATIENCE = 2
+
+_log = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """One per coordinator process."""
+
+    def __init__(self, engine: Engine, settings: Settings, money: Callable[[], Awaitable[object]]) -> None:
+        self._engine, self._settings, self._money = engine, settings, money
+        #: phases that wait for a second key, and since when
+        self._lonely: dict[str, int] = {}
+        self._started_ms = engine.clock.now_ms()
+
+    async def revive(self) -> None:
+        """At start: leases live on for a full time, because it was the coordinator that was away."""
+        expires_ms = self._engine.clock.now_ms() + self._settings.lease_ttl_s * 1000
+
+        def extend(tx: Transaction) -> None:
+            for replica in tx.find(Replica, state=[str(state) for state in LIVE]):
+                tx.put(replace(replica, expires_ms=max(replica.expires_ms, expires_ms)))
+
+        await self._engine.store.write(extend)
+
+    async def run(self) -> None:
+        """Sweeps until cancelled."""
+        while True:
+            await self.sweep()
+            await asyncio.sleep(TICK_S)
+
+    async def sweep(self) -> None:
+        """One look at everything. What fails is logged and looked at again; it keeps nothing else from being done."""
+        for part in (self._expire, self._copy_stragglers, self._shrink_quorums, self._money):
+            try:
+                await part()
+            except Exception:
+                _log.exception("a part of a sweep failed: %s", part)
+
+    # ---- expiry -----------------------------------------------------------------------------------------------
+
+    async def _expire(self) -> None:
+        world = self._engine.world()
+
+        def due(tx: Transaction) -> list[Replica]:
+            held = tx.find(Replica, state=[str(state) for state in LIVE])
+            return [one for one in held if one.expires_ms <= world.now_ms or one.deadline_ms <= world.now_ms]
+
+        for replica in await self._engine.store.read(due):
+
+            def work(tx: Transaction, replica: Replica = replica) -> list[Push]:
+                if tx.get(Replica, replica.shard_id, replica.number) != replica:
+                    # its worker was heard of since
+                    return []
+                event = LeaseLost(shard_id=replica.shard_id, number=replica.number, why=_why_lost(replica, world))
+                return advance(tx, slice_of_replica(tx, replica), event, world)
+
+            try:
+                self._engine.after_commit(await self._engine.store.write(work))
+            except Exception:
+                # the others are taken back all the same
+                _log.exception("the lease of %s could not be taken back", replica.shard_id)
+
+    # ---- stragglers -------------------------------------------------------------------------------------------
+
+    async def _copy_stragglers(self) -> None:
+        """A shard far slower than its siblings gets a second copy, when somebody is idle to take it."""
+        world, idle = self._engine.world(), await self._idle_workers()
+        if not idle:
+            return
+
+        def work(tx: Transaction) -> list[Push]:
+            pushes: list[Push] = []
+            for round_, phase in _open_phases(tx):
+                state = slice_of_round(tx, round_, phase)
+                slow = next(
+                    (one for one in stragglers(state, world, self._settings, self._started_ms) if _can_pay(tx, one[0])),
+                    None,
+                )
+                if slow is not None:
+                    pushes += advance(tx, state, BackupWanted(shard_id=slow[0].id, why=slow[1]), world)
+                    break
+            return pushes
+
+        def look(tx: Transaction) -> bool:
+            return any(
+                stragglers(slice_of_round(tx, round_, phase), world, self._settings, self._started_ms)
+                for round_, phase in _open_phases(tx)
+            )
+
+        if await self._engine.store.read(look):
+            self._engine.after_commit(await self._engine.store.write(work))
+
+    async def _idle_workers(self) -> set[str]:
+        accepting = {worker.id for worker in self._engine.links.accepting()}
+        if not accepting:
+            return set()
+
+        def busy(tx: Transaction) -> set[str]:
+            return {one.worker_id for one in tx.find(Replica, state=[str(state) for state in LIVE])}
+
+        return accepting - await self._engine.store.read(busy)
+
+    # ---- agreement --------------------------------------------------------------------------------------------
+
+    async def _shrink_quorums(self) -> None:
+        """When no second key is there to agree for a while, the job goes on and says that it is self-evaluated."""
+        world, everyone = self._engine.world(), self._engine.links.accepting()
+
+        def lonely(tx: Transaction) -> list[Shard]:
+            running = {job.id for job in tx.find(Job, state=JobState.RUNNING)}
+            waiting = tx.find(Shard, state=[ShardState.READY, ShardState.RUNNING], quorum=2) if running else []
+            return [one for one in waiting if one.job_id in running and len(_keys(tx, one, everyone)) < 2]
+
+        waiting = await self._engine.store.read(lonely)
+        since = {shard.id: self._lonely.get(shard.id, world.now_ms) for shard in waiting}
+        self._lonely = since
+        grace_ms = int(self._settings.agreement_grace_s * 1000)
+        # with nobody there at all the job simply waits
+        ripe = {name for name, start in since.items() if world.now_ms - start >= grace_ms and world.workers > 0}
+        if not ripe:
+            return
+
+        def work(tx: Transaction) -> list[Push]:
+            pushes: list[Push] = []
+            for shard in lonely(tx):
+                replica = tx.get(Replica, shard.id, 0)
+                if shard.id in ripe and replica is not None:
+                    event: MachineEvent = QuorumShrunk(shard_id=shard.id)
+                    pushes += advance(tx, slice_of_replica(tx, replica), event, world)
+            return pushes
+
+        self._engine.after_commit(await self._engine.store.write(work))
+
+
+def _keys(tx: Transaction, shard: Shard, everyone: Sequence[Worker]) -> set[str]:
+    """Workers that hold or made a copy of the shard, and those attached that could take one. A worker that is merely
+    there, asks for too much or runs other recipes, is no second key, or it could keep the job waiting for ever."""
+    keys = {one.worker_id for one in tx.find(Replica, shard_id=shard.id) if one.worker_id}
+    place = ready_replica(shard, rank=(0, 0, 0))
+    return keys | {worker.id for worker in everyone if refusal(place, worker) is None}
+
+
+def stragglers(state: Slice, world: World, settings: Settings, since_ms: int = 0) -> list[tuple[Shard, Why]]:
+    """Shards worth a second copy, slowest first: predicted to need `backup_factor` x their siblings' median.
+
+    A sibling counts with the time it took, or, while it runs, with what its progress predicts. `since_ms`: when this
+    coordinator started; the time in which it was away is nobody's slowness. Pure.
+    """
+    ready = any(one.state is ReplicaState.READY for one in state.replicas)
+    if ready or state.job.state is not JobState.RUNNING:
+        return []
+    durations: dict[str, float] = {}
+    for shard in state.shards:
+        winner = [one for one in state.replicas_of(shard.id) if one.number == shard.canonical]
+        if shard.state is ShardState.DONE and winner:
+            durations[shard.id] = max(shard.done_ms - winner[0].granted_ms, 1) / 1000
+    found: list[tuple[float, Shard, Why]] = []
+    for replica in state.replicas:
+        shard = state.shard(replica.shard_id)
+        elapsed = (world.now_ms - max(replica.granted_ms, since_ms)) / 1000
+        if replica.state not in LIVE or shard.state is ShardState.DONE or elapsed < settings.backup_min_s:
+            continue
+        if any(one.purpose is Purpose.BACKUP for one in state.replicas_of(shard.id)):
+            continue
+        predicted = elapsed / replica.progress if replica.progress >= LEAST_PROGRESS else elapsed * 2
+        typical = _typical(state, shard, durations, world)
+        is_slow = typical is not None and predicted > settings.backup_factor * typical
+        # a worker that says "nearly done" for long is not believed for ever
+        worth_it = typical is not None and (
+            predicted - elapsed > typical or elapsed > PATIENCE * settings.backup_factor * typical
+        )
+        if typical is not None and is_slow and worth_it:
+            found.append((predicted, shard, _why_backup(replica, predicted, typical)))
+    return [(shard, why) for _, shard, why in sorted(found, key=lambda one: -one[0])]
+
+
+def _typical(state: Slice, shard: Shard, durations: dict[str, float], world: World) -> float | None:
+    others = [seconds for name, seconds in durations.items() if name != shard.id]
+    for replica in state.replicas:
+        if replica.shard_id != shard.id and replica.state in LIVE and replica.progress >= 0.2:
+            others.append((world.now_ms - replica.granted_ms) / 1000 / replica.progress)
+    return statistics.median(others) if others else None
+
+
+def _why_backup(replica: Replica, predicted: float, typical: float) -> Why:
+    return Why(
+        code="shard.straggler",
+        sentence=f"worker {replica.worker_id} would need {predicted:.0f} s, its siblings need about {typical:.0f} s.",
+        evidence={"worker": replica.worker_id, "progress": f"{replica.progress:.2f}"},
+    )
+
+
+def _why_lost(replica: Replica, world: World) -> Why:
+    if replica.deadline_ms <= world.now_ms:
+        return Why(code="lease.past_deadline", sentence="it did not finish before its deadline.")
+    return Why(
+        code="lease.silent",
+        sentence="it fell silent.",
+        evidence={"seconds_held": f"{(world.now_ms - replica.granted_ms) / 1000:.1f}"},
+    )
+
+
+def _open_phases(tx: Transaction) -> list[tuple[Round, str]]:
+    """Rounds with a leased phase in which somebody works."""
+    held = tx.find(Replica, state=[str(state) for state in LIVE])
+    keys = sorted({(one.job_id, one.stage, one.round, one.phase) for one in held})
+    found: list[tuple[Round, str]] = []
+    for job_id, stage, number, phase in keys:
+        round_, job = tx.get(Round, job_id, stage, number), tx.get(Job, job_id)
+        if round_ is None or job is None or round_.state in FINAL_ROUND or round_.phase != phase:
+            continue
+        found.append((round_, phase))
+    return found
+
+
+def _can_pay(tx: Transaction, shard: Shard) -> bool:
+    """A spare copy must fit in what the round reserved for spares."""
+    reserve = round_account(shard.job_id, shard.stage, shard.round)
+    return ledger.available(tx, reserve) >= shard.price_msat + shard.fee_msat

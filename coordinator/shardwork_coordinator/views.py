@@ -1,0 +1,245 @@
+"""Views: what people see of jobs, built from rows in one read. Used by the jobs RPC, the operator RPC and the web page.
+
+Owns wording and sums for display; decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+
+from shardwork import wire
+from shardwork.v1 import jobs_pb2
+from shardwork.why import Why
+
+from . import ledger
+from .granting import ready_replicas
+from .machine.states import LIVE
+from .movements import FEES, escrow_account, round_account
+from .records import (
+    Account,
+    Artifact,
+    Event,
+    Job,
+    JobState,
+    Lease,
+    Party,
+    Replica,
+    ReplicaState,
+    Round,
+    Shard,
+    Stage,
+    Transfer,
+    TransferKind,
+)
+from .scheduler import Worker, why_waiting
+from .store.base import Transaction
+
+
+def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bool = True) -> jobs_pb2.JobView:
+    stages = tx.find(Stage, job_id=job.id, order="position")
+    all_rounds = tx.find(Round, job_id=job.id, order="number")
+    money = job_money(tx, job, all_rounds)
+    view = jobs_pb2.JobView(
+        id=job.id,
+        name=job.name,
+        state=job.state,
+        why=wire.why_to_proto(job_why(tx, job, stages, workers)),
+        shards=tx.count(Shard, "state", job_id=job.id),
+        budget_msat=job.budget_msat,
+        reserved_msat=money["reserved"],
+        spent_msat=money["spent"],
+        refunded_msat=money["refunded"],
+        self_evaluated=job.self_evaluated,
+        created_unix_ms=job.created_ms,
+        ended_unix_ms=job.ended_ms,
+        outputs=_outputs(tx, job, stages),
+    )
+    verdicts = _verdicts(tx, job) if rounds else {}
+    for stage in stages:
+        mine = [one for one in all_rounds if one.stage == stage.name] if rounds else []
+        start = json.loads(stage.numbers_json).get("eval_loss_start")
+        view.stages.append(
+            jobs_pb2.StageView(
+                name=stage.name,
+                recipe=stage.recipe,
+                state=stage.state,
+                planned_rounds=stage.planned_rounds,
+                rounds=[_round_view(one, start, verdicts, job) for one in mine],
+            )
+        )
+    return view
+
+
+def job_money(tx: Transaction, job: Job, rounds: Sequence[Round]) -> dict[str, int]:
+    """Msat reserved (escrow and rounds), refunded, and spent (the rest of the budget)."""
+    accounts = [escrow_account(job.id), *(round_account(job.id, one.stage, one.number) for one in rounds)]
+    reserved = sum(ledger.available(tx, account) + ledger.held(tx, account) for account in accounts)
+    # found by the account they left, which is indexed; by their reference it would be the whole ledger
+    refunds = tx.find(Transfer, debit=escrow_account(job.id), reason="refund")
+    refunded = sum(one.msat for one in refunds if one.kind is TransferKind.POSTED)
+    return {"reserved": reserved, "refunded": refunded, "spent": job.budget_msat - reserved - refunded}
+
+
+def job_why(tx: Transaction, job: Job, stages: Sequence[Stage], workers: Sequence[Worker]) -> Why:
+    """Why the job is where it is: its own reason, or what its current phase waits for."""
+    if job.why_json:
+        return Why.from_json(job.why_json)
+    if job.state is JobState.SUCCEEDED:
+        return Why(code="job.succeeded", sentence="Every stage is done and its outputs are published.")
+    stage = next((one for one in stages if one.state == "running"), None)
+    if stage is None:
+        return Why(code=f"job.{job.state}", sentence=f"The job is {job.state}.")
+    current = tx.find(Round, job_id=job.id, stage=stage.name, order="number", descending=True, limit=1)
+    if not current:
+        return Why(code="job.starting", sentence="The job is about to start.")
+    return _phase_why(tx, job, current[0], workers)
+
+
+def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worker]) -> Why:
+    where = {"stage": round_.stage, "round": str(round_.number), "phase": round_.phase}
+    held = tx.find(Replica, job_id=job.id, state=[str(state) for state in LIVE])
+    if held:
+        return Why(
+            code="job.running",
+            sentence=f"{len(held)} {'worker is' if len(held) == 1 else 'workers are'} on the {round_.phase} phase.",
+            evidence=where,
+        )
+    waiting = ready_replicas(tx, job_id=job.id, limit=1)
+    handed_in = tx.find(Replica, job_id=job.id, state=ReplicaState.SUBMITTED, limit=1)
+    if handed_in:
+        return Why(
+            code="job.waits_for_agreement",
+            sentence="One worker handed in this phase; a second one must confirm it.",
+            evidence=where,
+            next_step="If none comes, the job goes on by itself and is marked self-evaluated.",
+        )
+    if waiting:
+        return why_waiting(waiting[0], workers)
+    return Why(code="job.executor", sentence=f"The coordinator runs the {round_.phase} phase.", evidence=where)
+
+
+def running_shards(tx: Transaction, job: Job, now_ms: int, names: dict[str, str]) -> list[jobs_pb2.RunningShard]:
+    found: list[jobs_pb2.RunningShard] = []
+    for one in tx.find(Replica, job_id=job.id, state=[str(state) for state in LIVE], order="shard_id"):
+        running = jobs_pb2.RunningShard(
+            shard=one.shard_id,
+            phase=one.phase,
+            worker_id=one.worker_id,
+            worker_name=names.get(one.worker_id, ""),
+            progress=one.progress,
+            seconds=(now_ms - one.granted_ms) / 1000,
+        )
+        if one.loss is not None:
+            running.loss = one.loss
+        found.append(running)
+    return found
+
+
+def event_view(event: Event) -> jobs_pb2.JobEvent:
+    return jobs_pb2.JobEvent(
+        sequence=event.sequence,
+        at_unix_ms=event.at_ms,
+        kind=event.kind,
+        subject=event.subject,
+        sentence=event.sentence,
+        evidence=json.loads(event.evidence_json),
+    )
+
+
+def report_view(tx: Transaction, job: Job, workers: Sequence[Worker]) -> jobs_pb2.GetJobReportResponse:
+    leases = tx.find(Lease, job_id=job.id, order="granted_ms")
+    shares: dict[str, jobs_pb2.WorkerShare] = {}
+    shards: dict[str, set[str]] = defaultdict(set)
+    payments: list[jobs_pb2.ShardPayment] = []
+    for lease in leases:
+        party = tx.get(Party, lease.worker_id)
+        share = shares.setdefault(
+            lease.worker_id, jobs_pb2.WorkerShare(worker_id=lease.worker_id, name=party.name if party else "")
+        )
+        shards[lease.worker_id].add(lease.shard_id)
+        share.accepted += lease.state is ReplicaState.ACCEPTED
+        share.rejected += lease.state is ReplicaState.REJECTED
+        share.paid_msat += lease.paid_msat
+        if lease.state is ReplicaState.ACCEPTED:
+            payments.append(
+                jobs_pb2.ShardPayment(
+                    shard=lease.shard_id,
+                    replica=lease.replica,
+                    worker_id=lease.worker_id,
+                    msat=lease.paid_msat,
+                    phase=lease.phase,
+                )
+            )
+    for worker, share in shares.items():
+        share.shards = len(shards[worker])
+    return jobs_pb2.GetJobReportResponse(
+        job=job_view(tx, job, workers),
+        workers=sorted(shares.values(), key=lambda share: -share.paid_msat),
+        payments=payments,
+    )
+
+
+def _verdicts(tx: Transaction, job: Job) -> dict[tuple[str, str], dict[str, int]]:
+    """(stage, round) -> accepted and rejected results."""
+    counts: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: {"accepted": 0, "rejected": 0})
+    for lease in tx.find(Lease, job_id=job.id, state=[ReplicaState.ACCEPTED, ReplicaState.REJECTED]):
+        _, stage, number, *_ = lease.shard_id.split("/")
+        counts[(stage, number)][str(lease.state)] += 1
+    return counts
+
+
+def _round_view(
+    round_: Round, start: float | None, verdicts: dict[tuple[str, str], dict[str, int]], job: Job
+) -> jobs_pb2.RoundView:
+    counts = verdicts.get((round_.stage, f"r{round_.number}"), {"accepted": 0, "rejected": 0})
+    ended_ms = round_.ended_ms or job.ended_ms
+    view = jobs_pb2.RoundView(
+        number=round_.number,
+        kind=round_.kind,
+        state=round_.state,
+        phase=round_.phase,
+        accepted=counts["accepted"],
+        rejected=counts["rejected"],
+        seconds=max(ended_ms - round_.started_ms, 0) / 1000 if ended_ms else 0.0,
+        bytes_up=round_.bytes_up,
+        bytes_down=round_.bytes_down,
+        outer=round_.outer,
+    )
+    eval_loss = start if round_.number == 0 else round_.eval_loss
+    if round_.train_loss is not None:
+        view.train_loss = round_.train_loss
+    if eval_loss is not None:
+        view.eval_loss = eval_loss
+    return view
+
+
+def _outputs(tx: Transaction, job: Job, stages: Sequence[Stage]) -> list[jobs_pb2.OutputView]:
+    found: list[jobs_pb2.OutputView] = []
+    for stage in stages:
+        for name, output in json.loads(stage.outputs_json).items():
+            row = tx.get(Artifact, output["artifact_id"], job.owner)
+            found.append(
+                jobs_pb2.OutputView(
+                    name=name,
+                    kind=output["kind"],
+                    artifact_id=output["artifact_id"],
+                    bytes=row.bytes if row else 0,
+                )
+            )
+    return found
+
+
+def house_totals(tx: Transaction) -> dict[str, int]:
+    """Msat in escrow, owed to workers, paid out and taken as fees, over all accounts."""
+    totals = {"escrow": 0, "owed": 0, "fees": ledger.available(tx, FEES), "paid": 0}
+    for account in tx.find(Account):
+        kind = account.id.split(":", 1)[0]
+        balance = account.credits_posted - account.debits_posted
+        if kind in ("escrow", "round"):
+            totals["escrow"] += balance
+        elif kind == "worker":
+            totals["owed"] += balance
+            totals["paid"] += account.debits_posted
+    return totals

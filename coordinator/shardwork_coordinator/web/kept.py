@@ -1,0 +1,34 @@
+"""Kept: an answer that is dear to compute, given again for a while instead of being computed for each who asks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+#: a computation is followed by a rest of this many times its length, so that it takes a small share of the machine
+RESTS = 20.0
+
+
+class Kept(Generic[T]):
+    """Asks `compute` at most once per `keep_s`, and less often when it is slow. One computation at a time."""
+
+    def __init__(
+        self, compute: Callable[[], Awaitable[T]], keep_s: float, *, seconds: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._compute, self._keep_s, self._seconds = compute, keep_s, seconds
+        self._answer: tuple[T] | None = None
+        self._fresh_until = 0.0
+        self._lock = asyncio.Lock()
+
+    async def get(self) -> T:
+        """The answer: the one from before while it is fresh."""
+        async with self._lock:
+            started = self._seconds()
+            if self._answer is None or started >= self._fresh_until:
+                self._answer = (await self._compute(),)
+                took = self._seconds() - started
+                self._fresh_until = started + max(self._keep_s, took * RESTS)
+            return self._answer[0]

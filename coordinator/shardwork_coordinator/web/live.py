@@ -1,0 +1,142 @@
+"""Live: one look at the coordinator, shared by everybody who watches the page.
+
+Owns when to look and what changed since; `rows` says what is seen, `pages` sends it. However many watch, the store is
+read at most once per `QUIET_S`, and less often when that read is slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup, escape
+from sse_starlette import ServerSentEvent
+
+from shardwork.money import show
+
+from .. import views
+from ..engine import Engine
+from . import rows
+from .kept import Kept
+
+FOLDER = Path(__file__).parent
+#: the parts of the page that change, each with a template and an event of its own
+PARTS = ("figures", "jobs", "workers", "events")
+#: somebody who watches is told something at most this often
+QUIET_S = 1.0
+#: and at least this often, so that a page notices when the coordinator is gone
+REFRESH_S = 5.0
+#: house totals read every account
+KEEP_TOTALS_S = 5.0
+#: a look is followed by a rest of this many times its length
+RESTS = 10.0
+MOST_LISTENERS = 32
+#: a browser that lost the connection tries again after this long
+RETRY_MS = 1_000
+
+#: ages move on in the browser; they are no change
+_CODE = re.compile(r"`([^`]+)`")
+_AGE = re.compile(r"(<time[^>]*>)[^<]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The page at one moment."""
+
+    number: int
+    now_ms: int
+    parts: Mapping[str, str]
+    #: the parts without what changes by itself
+    keys: Mapping[str, str]
+    #: set by the next commit after this look
+    committed: asyncio.Event
+    fresh_until: float
+
+
+class Live:
+    """Everybody's view of one coordinator."""
+
+    def __init__(self, engine: Engine, *, quiet_s: float = QUIET_S, refresh_s: float = REFRESH_S) -> None:
+        self._engine, self._quiet_s, self._refresh_s = engine, quiet_s, refresh_s
+        self._latest: Snapshot | None = None
+        self._lock = asyncio.Lock()
+        self._totals = Kept(lambda: engine.store.read(views.house_totals), KEEP_TOTALS_S)
+        self._templates = environment()
+        self.listeners = 0
+
+    async def now(self) -> Snapshot:
+        """The page as it is, or as it was less than `QUIET_S` ago."""
+        async with self._lock:
+            latest = self._latest
+            if latest is None or time.monotonic() >= latest.fresh_until:
+                latest = self._latest = await self._look(latest.number + 1 if latest else 1)
+            return latest
+
+    async def after(self, seen: Snapshot) -> Snapshot:
+        """The next look after one that was seen: soon after a commit, or after `REFRESH_S` without one."""
+        try:
+            await asyncio.wait_for(seen.committed.wait(), self._refresh_s)
+        except TimeoutError:
+            pass
+        await asyncio.sleep(max(seen.fresh_until - time.monotonic(), 0))
+        return await self.now()
+
+    async def updates(self) -> AsyncGenerator[ServerSentEvent, None]:
+        """Each part when it changed, and a beat with the coordinator's clock at least every few seconds."""
+        if self.listeners >= MOST_LISTENERS:
+            return
+        self.listeners += 1
+        try:
+            sent: dict[str, str] = {}
+            snapshot = await self.now()
+            while True:
+                for name in PARTS:
+                    if sent.get(name) != snapshot.keys[name]:
+                        sent[name] = snapshot.keys[name]
+                        yield ServerSentEvent(snapshot.parts[name], event=name)
+                yield ServerSentEvent(str(snapshot.now_ms), event="beat", retry=RETRY_MS)
+                snapshot = await self.after(snapshot)
+        finally:
+            self.listeners -= 1
+
+    async def _look(self, number: int) -> Snapshot:
+        started, engine = time.monotonic(), self._engine
+        # taken first: a commit during the look is then another look's reason
+        committed, now_ms = engine.committed, engine.clock.now_ms()
+        totals = await self._totals.get()
+        links = engine.links.all()
+        seen = await engine.store.read(lambda tx: rows.overview(tx, links, engine.links.accepting(), now_ms))
+        parts = {
+            name: self._templates.get_template(f"parts/{name}.html").render(seen=seen, money=totals, now_ms=now_ms)
+            for name in PARTS
+        }
+        return Snapshot(
+            number=number,
+            now_ms=now_ms,
+            parts=parts,
+            keys={name: _AGE.sub(r"\1", html) for name, html in parts.items()},
+            committed=committed,
+            fresh_until=started + max(self._quiet_s, (time.monotonic() - started) * RESTS),
+        )
+
+
+def commands(text: str) -> Markup:
+    """What stands between `backticks` becomes code; everything is escaped first."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
+
+
+def environment() -> Environment:
+    """Jinja with every value escaped: names of jobs and workers are strangers' text."""
+    found = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    found.filters["sat"] = show
+    found.filters["age"] = rows.age
+    found.filters["moment"] = rows.moment
+    found.filters["commands"] = commands
+    return found

@@ -1,0 +1,107 @@
+"""/metrics in Prometheus' conventions, read from the store at scrape time; no ids in labels.
+
+Recounting the ledger reads every transfer, so its answer is kept for a minute.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from shardwork.protocol import software_version
+
+from .. import ledger, views
+from ..engine import Engine
+from ..operator_rpc import worker_states
+from ..records import Event, Job, Lease, Outbox, Replica, Shard
+from ..store.base import Transaction
+from .kept import Kept
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+KEEP_CHECK_S = 60.0
+
+# every scrape makes its registry anew, so the time a counter was made says nothing
+disable_created_metrics()  # type: ignore[no-untyped-call]
+#: processor seconds, memory and open files of this process, under Prometheus' usual names
+_process = CollectorRegistry()
+ProcessCollector(registry=_process)
+
+
+class Metrics:
+    """What one coordinator's web server exposes."""
+
+    def __init__(self, engine: Engine, *, keep_check_s: float = KEEP_CHECK_S) -> None:
+        self._engine = engine
+        self._checked = Kept(self._check, keep_check_s)
+
+    async def scrape(self) -> bytes:
+        """The exposition text: one consistent read, and the ledger's last check."""
+        registry = CollectorRegistry()
+        balanced, checked_s = await self._checked.get()
+
+        def look(tx: Transaction) -> None:
+            _states(tx, self._engine, registry)
+            _counters(tx, registry)
+            _money(tx, registry)
+
+        await self._engine.store.read(look)
+        _gauge(registry, "shardwork_ledger_balanced", "1 while every account adds up.", 1 if balanced else 0)
+        text = "When the ledger was last recounted; at most about a minute ago."
+        _gauge(registry, "shardwork_ledger_checked_timestamp_seconds", text, checked_s)
+        info = Gauge("shardwork_build_info", "1; the label says which version runs.", ["version"], registry=registry)
+        info.labels(software_version()).set(1)
+        return generate_latest(registry) + generate_latest(_process)
+
+    async def _check(self) -> tuple[bool, float]:
+        checked_s = self._engine.clock.now_ms() / 1000
+        return (await self._engine.store.read(ledger.check)).balanced, checked_s
+
+
+async def scrape(engine: Engine) -> bytes:
+    """One scrape without memory; the reference is generated from it."""
+    return await Metrics(engine).scrape()
+
+
+def _states(tx: Transaction, engine: Engine, registry: CollectorRegistry) -> None:
+    for name, text, counts in (
+        ("shardwork_jobs", "Jobs by state.", tx.count(Job, "state")),
+        ("shardwork_shards", "Shards by state.", tx.count(Shard, "state")),
+        ("shardwork_replicas", "Replicas by state.", tx.count(Replica, "state")),
+        ("shardwork_workers", "Enrolled workers by state.", worker_states(tx, engine.links)),
+        ("shardwork_outbox_effects", "Effects that follow commits, by state.", tx.count(Outbox, "state")),
+    ):
+        gauge = Gauge(name, text, ["state"], registry=registry)
+        for state, number in counts.items():
+            gauge.labels(state).set(number)
+
+
+def _counters(tx: Transaction, registry: CollectorRegistry) -> None:
+    leases = Counter("shardwork_leases", "Leases that ended, by how they ended.", ["state"], registry=registry)
+    for state, number in tx.count(Lease, "state").items():
+        if state not in ("leased", "committed"):
+            leases.labels(state).inc(number)
+    newest = tx.find(Event, order="sequence", descending=True, limit=1)
+    events = Counter("shardwork_events", "Events that were ever noted.", registry=registry)
+    events.inc(newest[0].sequence if newest else 0)
+
+
+def _money(tx: Transaction, registry: CollectorRegistry) -> None:
+    totals = views.house_totals(tx)
+    _gauge(registry, "shardwork_escrow_msat", "Millisatoshi that jobs set aside and did not spend.", totals["escrow"])
+    _gauge(registry, "shardwork_owed_msat", "Millisatoshi that workers earned and were not sent.", totals["owed"])
+    for name, text, msat in (
+        ("shardwork_paid_msat", "Millisatoshi that were paid out to workers.", totals["paid"]),
+        ("shardwork_fees_msat", "Millisatoshi that were taken as fees.", totals["fees"]),
+    ):
+        Counter(name, text, registry=registry).inc(msat)
+
+
+def _gauge(registry: CollectorRegistry, name: str, text: str, value: float) -> None:
+    Gauge(name, text, registry=registry).set(value)

@@ -1,0 +1,327 @@
+"""Rows: what the overview page shows, from one consistent read. Owns what is shown and in which order, and its caps.
+
+Every list is capped, so that a page costs the same after a year as on the first day.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from shardwork.role import Role
+
+from .. import views
+from ..links import Link
+from ..machine.states import FINAL_JOB, FINAL_ROUND, LIVE
+from ..movements import worker_account
+from ..records import (
+    Account,
+    Event,
+    Job,
+    JobState,
+    Lease,
+    Party,
+    Replica,
+    Round,
+    Shard,
+    Stage,
+    StageState,
+)
+from ..scheduler import Worker
+from ..store.base import Transaction
+
+MOST_LIVE_JOBS, MOST_ENDED_JOBS, MOST_WORKERS, MOST_EVENTS, MOST_HANDS = 20, 10, 30, 15, 6
+#: offline workers are looked for among this many parties that were seen last
+MOST_PARTIES = 200
+#: most points of a drawn loss curve
+MOST_POINTS = 60
+CURVE_WIDTH, CURVE_HEIGHT = 120, 28
+#: share of a round that its own work is; the rest is merging and evaluating
+WORK_SHARE = 0.85
+WORK_PHASES = frozenset({"learn", "map"})
+#: what needs a person comes first
+ORDER = (JobState.PAUSED, JobState.RUNNING, JobState.FUNDED, JobState.DRAFT)
+
+_PARTY_ID = re.compile(r"\b[0-9a-f]{16}\b")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """From the first to the last known value, and its curve as SVG points."""
+
+    what: str
+    first: float
+    last: float
+    points: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hand:
+    """A worker on a shard."""
+
+    worker: str
+    phase: str
+    percent: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    id: str
+    name: str
+    state: str
+    where: str
+    percent: int
+    loss: Loss | None
+    hands: Sequence[Hand]
+    more_hands: int
+    spent_msat: int
+    budget_msat: int
+    why: str
+    next_step: str
+    created_ms: int
+    ended_ms: int
+    self_evaluated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRow:
+    id: str
+    name: str
+    state: str
+    doing: str
+    device: str
+    accepted: int
+    rejected: int
+    expired: int
+    earned_msat: int
+    reference: bool
+    #: 0 while it is attached
+    gone_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    sequence: int
+    at_ms: int
+    kind: str
+    job_id: str
+    job: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    jobs: Sequence[JobRow]
+    #: number of jobs by state, all of them
+    counts: Mapping[str, int]
+    hidden_jobs: int
+    workers: Sequence[WorkerRow]
+    hidden_workers: int
+    attached: int
+    busy: int
+    events: Sequence[EventRow]
+
+
+def overview(tx: Transaction, links: Sequence[Link], accepting: Sequence[Worker], now_ms: int) -> Overview:
+    held = tx.find(Replica, state=[str(state) for state in LIVE])
+    jobs, counts = _jobs(tx), tx.count(Job, "state")
+    workers, hidden_workers = _workers(tx, links, held)
+    return Overview(
+        jobs=[_job_row(tx, job, accepting) for job in jobs],
+        counts=counts,
+        hidden_jobs=sum(counts.values()) - len(jobs),
+        workers=workers,
+        hidden_workers=hidden_workers,
+        attached=len(links),
+        busy=len({one.worker_id for one in held} & {link.worker_id for link in links}),
+        events=_events(tx),
+    )
+
+
+# ---- jobs -----------------------------------------------------------------------------------------------------------
+
+
+def _jobs(tx: Transaction) -> list[Job]:
+    found: list[Job] = []
+    for state in ORDER:
+        room = MOST_LIVE_JOBS - len(found)
+        found += tx.find(Job, state=state, order="created_ms", descending=True, limit=room) if room else []
+    final = [str(state) for state in FINAL_JOB]
+    return found + tx.find(Job, state=final, order="ended_ms", descending=True, limit=MOST_ENDED_JOBS)
+
+
+def _job_row(tx: Transaction, job: Job, accepting: Sequence[Worker]) -> JobRow:
+    stages = tx.find(Stage, job_id=job.id, order="position")
+    rounds = tx.find(Round, job_id=job.id, order="number")
+    stage = next((one for one in stages if one.state is StageState.RUNNING), stages[-1])
+    mine = [one for one in rounds if one.stage == stage.name]
+    ended = job.state in FINAL_JOB
+    held = [] if ended else tx.find(Replica, job_id=job.id, state=[str(state) for state in LIVE], order="shard_id")
+    why = views.job_why(tx, job, stages, accepting)
+    return JobRow(
+        id=job.id,
+        name=job.name,
+        state=job.state,
+        where=_where(job, stages, stage, mine),
+        percent=100 if job.state is JobState.SUCCEEDED else _percent(tx, stages, rounds, held),
+        loss=_loss(stages, rounds),
+        hands=[_hand(tx, one) for one in held[:MOST_HANDS]],
+        more_hands=max(len(held) - MOST_HANDS, 0),
+        spent_msat=views.job_money(tx, job, rounds)["spent"],
+        budget_msat=job.budget_msat,
+        why=why.sentence,
+        next_step=why.next_step,
+        created_ms=job.created_ms,
+        ended_ms=job.ended_ms,
+        self_evaluated=job.self_evaluated,
+    )
+
+
+def _where(job: Job, stages: Sequence[Stage], stage: Stage, rounds: Sequence[Round]) -> str:
+    """ "Stage 2 of 3 (tune), round 3 of 6: learn"."""
+    if job.state is JobState.SUCCEEDED:
+        learned = sum(each.planned_rounds for each in stages)
+        return f"Done: {learned} {'round' if learned == 1 else 'rounds'} planned"
+    several = f"Stage {stage.position + 1} of {len(stages)} ({stage.name}), " if len(stages) > 1 else ""
+    if not rounds:
+        return f"{several}waiting to start"
+    current = rounds[-1]
+    if 1 <= current.number <= stage.planned_rounds and current.kind not in ("setup", "publish"):
+        return f"{several}round {current.number} of {stage.planned_rounds}: {current.phase}"
+    return f"{several}{current.kind}: {current.phase}"
+
+
+def _percent(tx: Transaction, stages: Sequence[Stage], rounds: Sequence[Round], held: Sequence[Replica]) -> int:
+    """Finished rounds of the planned ones, plus the part of the current round that is done."""
+    planned = sum(each.planned_rounds + (1 if each.recipe == "count" else 2) for each in stages)
+    done: float = sum(1 for one in rounds if one.state in FINAL_ROUND)
+    current = next((one for one in reversed(rounds) if one.state not in FINAL_ROUND), None)
+    if current is not None and current.phase in WORK_PHASES:
+        counts = tx.count(
+            Shard, "state", job_id=current.job_id, stage=current.stage, round=current.number, phase=current.phase
+        )
+        parts = counts.get("done", 0) + sum(one.progress for one in held if one.phase == current.phase)
+        done += WORK_SHARE * min(parts / max(sum(counts.values()), 1), 1.0)
+    elif current is not None and current.kind not in ("setup", "publish"):
+        done += WORK_SHARE
+    return min(int(100 * done / max(planned, 1)), 99)
+
+
+def _loss(stages: Sequence[Stage], rounds: Sequence[Round]) -> Loss | None:
+    """Of the last stage that has any: held-out loss, or training loss where nothing is held out."""
+    for stage in reversed(stages):
+        mine = [one for one in rounds if one.stage == stage.name]
+        start = json.loads(stage.numbers_json).get("eval_loss_start")
+        evaluated = ([] if start is None else [start]) + [one.eval_loss for one in mine if one.eval_loss is not None]
+        trained = [one.train_loss for one in mine if one.train_loss is not None]
+        for what, values in (("held-out loss", evaluated), ("training loss", trained)):
+            if values:
+                return Loss(what=what, first=values[0], last=values[-1], points=curve(values))
+    return None
+
+
+def curve(values: Sequence[float]) -> str:
+    """Points of an SVG polyline through the values, thinned out; empty for fewer than two."""
+    if len(values) < 2:
+        return ""
+    step = max((len(values) - 1) / (MOST_POINTS - 1), 1.0)
+    thin = [values[round(number * step)] for number in range(int((len(values) - 1) / step) + 1)]
+    low, high = min(thin), max(thin)
+    spread = (high - low) or 1.0
+    return " ".join(
+        f"{2 + (CURVE_WIDTH - 4) * number / (len(thin) - 1):.1f},{2 + (CURVE_HEIGHT - 4) * (high - value) / spread:.1f}"
+        for number, value in enumerate(thin)
+    )
+
+
+def _hand(tx: Transaction, replica: Replica) -> Hand:
+    party = tx.get(Party, replica.worker_id)
+    name = party.name if party and party.name else replica.worker_id
+    return Hand(worker=name, phase=replica.phase, percent=int(100 * replica.progress))
+
+
+# ---- workers --------------------------------------------------------------------------------------------------------
+
+
+def _workers(tx: Transaction, links: Sequence[Link], held: Sequence[Replica]) -> tuple[list[WorkerRow], int]:
+    """Attached ones first, then those that left last; and how many more there are among the latest parties."""
+    attached = {link.worker_id: link for link in sorted(links, key=lambda link: -link.since_ms)}
+    parties = [tx.get(Party, name) for name in list(attached)[:MOST_WORKERS]]
+    recent = tx.find(Party, order="last_seen_ms", descending=True, limit=MOST_PARTIES)
+    away = [one for one in recent if Role.WORKER in one.roles.split(",") and one.id not in attached]
+    everyone = sorted((one for one in parties if one is not None), key=lambda one: (one.name.casefold(), one.id)) + away
+    hands = {one.worker_id: one for one in held}
+    shown = everyone[:MOST_WORKERS]
+    found = [_worker_row(tx, one, attached.get(one.id), hands.get(one.id)) for one in shown]
+    return found, len(attached) + len(away) - len(shown)
+
+
+def _worker_row(tx: Transaction, party: Party, link: Link | None, hand: Replica | None) -> WorkerRow:
+    counts = tx.count(Lease, "state", worker_id=party.id)
+    account = tx.get(Account, worker_account(party.id))
+    state = "offline" if link is None else "busy" if hand else "ready" if link.accepting else "paused"
+    return WorkerRow(
+        id=party.id,
+        name=party.name or party.id,
+        state=state,
+        doing=_doing(tx, state, hand),
+        device=link.capability.device_name if link else "",
+        accepted=counts.get("accepted", 0),
+        rejected=counts.get("rejected", 0),
+        expired=counts.get("expired", 0),
+        # everything that was ever paid to it, paid out or not
+        earned_msat=account.credits_posted if account else 0,
+        reference=party.reference,
+        gone_ms=0 if link else party.last_seen_ms,
+    )
+
+
+def _doing(tx: Transaction, state: str, hand: Replica | None) -> str:
+    if hand is None or state != "busy":
+        return {"ready": "waits for work", "paused": "takes no work: its owner paused it"}.get(state, "not connected")
+    job = tx.get(Job, hand.job_id)
+    return f"{hand.phase} of {job.name if job else hand.job_id}, {int(100 * hand.progress)} %"
+
+
+# ---- events ---------------------------------------------------------------------------------------------------------
+
+
+def _events(tx: Transaction) -> list[EventRow]:
+    newest = tx.find(Event, order="sequence", descending=True, limit=MOST_EVENTS)
+    jobs = {name: tx.get(Job, name) for name in {one.job_id for one in newest}}
+
+    def named(found: re.Match[str]) -> str:
+        party = tx.get(Party, found[0])
+        return f"“{party.name}”" if party and party.name else found[0]
+
+    return [
+        EventRow(
+            sequence=one.sequence,
+            at_ms=one.at_ms,
+            kind=one.kind,
+            job_id=one.job_id,
+            job=job.name if (job := jobs[one.job_id]) else one.job_id,
+            sentence=_PARTY_ID.sub(named, one.sentence),
+        )
+        for one in newest
+    ]
+
+
+# ---- words ----------------------------------------------------------------------------------------------------------
+
+
+def age(milliseconds: int) -> str:
+    """ "now", "12 s ago", "3 min ago", "2 h ago", "5 d ago"; `static/page.js` says the same."""
+    seconds = max(milliseconds, 0) // 1000
+    for limit, unit, name in ((60, 1, "s"), (3_600, 60, "min"), (86_400, 3_600, "h")):
+        if seconds < limit:
+            return "now" if seconds < 2 else f"{seconds // unit} {name} ago"
+    return f"{seconds // 86_400} d ago"
+
+
+def moment(at_ms: int) -> str:
+    """ISO 8601 in UTC."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,103 @@
+"""Binds the web server, says whether it is healthy, starts and stops it with the coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections.abc import AsyncGenerator
+
+import uvicorn
+from fastapi import FastAPI, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.responses import PlainTextResponse
+
+from shardwork.errors import InvalidInput
+
+from ..engine import Engine
+from ..records import Event
+from ..settings import Settings
+from . import pages
+from .guard import Guard
+from .live import FOLDER, Live
+from .metrics import CONTENT_TYPE, Metrics
+
+#: a store that does not answer a read for this long is not healthy
+HEALTH_TIMEOUT_S = 5.0
+
+
+def build(engine: Engine) -> FastAPI:
+    """The application, without a socket; tests drive it directly."""
+    app = FastAPI(title="Shardwork coordinator", docs_url=None, redoc_url=None, openapi_url=None)
+    app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
+    app.include_router(pages.router(Live(engine)))
+    metrics = Metrics(engine)
+
+    async def health() -> Response:
+        return await _health(engine)
+
+    async def scrape() -> Response:
+        return Response(await metrics.scrape(), media_type=CONTENT_TYPE)
+
+    app.get("/healthz")(health)
+    app.get("/metrics")(scrape)
+    app.add_middleware(Guard)
+    return app
+
+
+async def _health(engine: Engine) -> Response:
+    """ok while the store answers."""
+    try:
+        await asyncio.wait_for(
+            engine.store.read(lambda tx: tx.find(Event, order="sequence", limit=1)), HEALTH_TIMEOUT_S
+        )
+    except Exception as error:
+        return PlainTextResponse(f"the store does not answer: {type(error).__name__}\n", status_code=503)
+    return PlainTextResponse("ok\n")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextlib.asynccontextmanager
+async def serve_web(settings: Settings, engine: Engine) -> AsyncGenerator[str, None]:
+    """Serves until left; yields the page's address. Raises InvalidInput "web.not_loopback" (no TLS, no login)."""
+    host, _, port = settings.web.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    if not _is_loopback(host):
+        raise InvalidInput(
+            "web.not_loopback",
+            f"The web page has no login yet, so it is not served on {host}.",
+            next_step="Give a loopback address, and reach it through ssh or a proxy with a login.",
+            web=settings.web,
+        )
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, int(port)))
+    except (OSError, OverflowError, ValueError) as error:
+        listener.close()
+        raise InvalidInput(
+            "web.port_taken",
+            f"The web page can't listen on {settings.web}.",
+            next_step="Give --web another port, or port 0 for any free one.",
+            reason=str(error),
+        ) from error
+    server = uvicorn.Server(uvicorn.Config(build(engine), log_level="warning", access_log=False, lifespan="off"))
+    # the coordinator owns the signals
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    task = asyncio.create_task(server.serve([listener]), name="web")
+    shown = f"[{host}]" if ":" in host else host
+    try:
+        yield f"http://{shown}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        listener.close()

@@ -1,0 +1,64 @@
+// What the page does by itself: ages move on, and a lost connection is said and mended. htmx swaps the rest.
+(() => {
+  "use strict";
+  // the coordinator is heard at least every 5 s; after this it counts as gone
+  const SILENCE_MS = 15000;
+  const root = document.documentElement;
+  const shown = document.getElementById("connection");
+  let ahead = Number(document.getElementById("beat").dataset.now) - Date.now();
+  let heard = Date.now();
+  let asOf = new Date();
+  let source = null;
+
+  // the same words as rows.age
+  const age = (ms) => {
+    const seconds = Math.floor(Math.max(ms, 0) / 1000);
+    if (seconds < 2) return "now";
+    if (seconds < 60) return `${seconds} s ago`;
+    if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+    if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ago`;
+    return `${Math.floor(seconds / 86400)} d ago`;
+  };
+
+  const tick = () => {
+    for (const one of document.querySelectorAll("time")) {
+      const text = age(Date.now() + ahead - Date.parse(one.dateTime));
+      if (one.textContent !== text) one.textContent = text;
+    }
+  };
+
+  const show = (state, text) => {
+    if (shown.textContent !== text) shown.textContent = text;
+    root.dataset.connection = state;
+  };
+
+  const lost = () => show("lost", `Reconnecting. This is from ${asOf.toLocaleTimeString()}.`);
+
+  document.addEventListener("htmx:sseOpen", (event) => { source = event.detail.source; });
+  document.addEventListener("htmx:sseError", lost);
+  // a message is believed, an open connection alone is not
+  document.addEventListener("htmx:sseBeforeMessage", (event) => {
+    heard = Date.now();
+    if (event.detail.type !== "beat") return;
+    asOf = new Date();
+    ahead = Number(event.detail.data) - Date.now();
+    show("live", "Live");
+  });
+  // before the browser paints what was swapped in
+  document.addEventListener("htmx:afterSwap", tick);
+
+  setInterval(() => {
+    if (Date.now() - heard > SILENCE_MS) {
+      lost();
+      heard = Date.now();
+      // a connection that died without a word: closing it makes the extension open another
+      if (source && source.readyState !== EventSource.CLOSED) {
+        source.close();
+        source.onerror(new Event("error"));
+      }
+    }
+    tick();
+  }, 1000);
+  show("connecting", "Connecting");
+  tick();
+})();
