@@ -1,0 +1,372 @@
+"""The agent: what this worker is willing to do, and the one lease it has in hand.
+
+Owns accepting and refusing offers, pause / finish / resume / stop, the circuit breaker and its status. The stream
+brings it messages (it is the stream's desk), the control socket commands, the app starts and ends it. The steps of a
+lease are `Lease`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from shardwork.errors import ShardworkError
+from shardwork.money import show
+from shardwork.protocol import software_version
+from shardwork.v1 import types_pb2, work_pb2
+from shardwork.why import Why
+from shardwork.wire import why_from_proto, why_to_proto
+
+from .control import Command
+from .earnings import Earnings
+from .lease import Ended, Lease, Outcome, Step, Workplace
+from .log import say
+from .offer import SignedOffer, open_offer
+from .state_file import LeaseRecord
+from .status import State, Status
+from .stream import Stream
+
+#: shards that fail in a row before the worker pauses itself
+BREAKER_LIMIT = 3
+RELEASE_TIMEOUT_S = 5.0
+#: how long a pending verdict keeps `--until-idle` from ending
+VERDICT_PATIENCE_S = 60.0
+
+PAUSED = Why(code="worker.paused", sentence="The worker was paused by its owner.", next_step="shardwork-worker resume")
+DRAINING = Why(code="worker.draining", sentence="The worker completes its shard and then takes no more.")
+FINISHED = Why(
+    code="worker.finished", sentence="The worker finished as its owner asked.", next_step="shardwork-worker resume"
+)
+STOPPED = Why(code="worker.stopping", sentence="The worker was stopped by its owner.")
+BUSY = Why(code="worker.busy", sentence="The worker has another lease in hand.")
+UNEXPECTED = Why(
+    code="worker.unexpected",
+    sentence="The worker hit an error that it does not know.",
+    next_step="Its owner finds the traceback where it runs.",
+)
+
+SETTLED = {"accepted": Outcome.ACCEPTED, "rejected": Outcome.REJECTED, "expired": Outcome.LOST}
+
+
+class Agent:
+    """One worker on one device. All methods run on the event loop that made it."""
+
+    def __init__(self, place: Workplace, capability: work_pb2.Capability, *, minimum_msat: int = 0) -> None:
+        self._place = place
+        self._capability = capability
+        self._minimum_msat = minimum_msat
+        self.stream = Stream(place.session, self)
+        self._earnings = Earnings(place.session)
+        self._welcomed = False
+        #: why there is no connection; None while there is one or none was tried
+        self._lost: Why | None = None
+        #: why no offer is taken; None while offers are
+        self._resting: Why | None = None
+        self._lease: Lease | None = None
+        self._holding: asyncio.Task[None] | None = None
+        #: an offer that came while the lease before it was ending
+        self._next: SignedOffer | None = None
+        self._failures_in_row = 0
+        self._shards_done = 0
+        self._shards_failed = 0
+        self._errands: set[asyncio.Task[None]] = set()
+        self._active_at_s = place.clock.monotonic()
+
+    @property
+    def tripped(self) -> bool:
+        """Whether the circuit breaker paused the worker."""
+        return self._failures_in_row >= BREAKER_LIMIT
+
+    @property
+    def folder_in_hand(self) -> Path | None:
+        """Where the lease in hand keeps its outputs; None without one."""
+        return self._lease.folder if self._lease else None
+
+    def go_on_with(self, record: LeaseRecord) -> None:
+        """Takes up the lease that an earlier process had in hand."""
+        try:
+            offer = self._opened(types_pb2.Envelope.FromString(record.offer))
+        except (ShardworkError, ValueError) as error:
+            say(f"forgot a lease of an earlier run: {error}")
+            self._place.journal.forget()
+            return
+        say(f"going on with {offer.lease_id} from before the restart")
+        self._take(offer, record)
+
+    async def stop(self) -> None:
+        """Releases the lease in hand and ends everything that the agent started."""
+        self._resting = STOPPED
+        await self._drop(STOPPED)
+        if self._errands:
+            await asyncio.wait(self._errands, timeout=RELEASE_TIMEOUT_S)
+        for errand in self._errands:
+            errand.cancel()
+
+    def idle_s(self) -> float | None:
+        """Seconds since there was anything to do; None while there is, while paused by the owner, or disconnected."""
+        if self._lease is not None or not self._welcomed or self._resting == PAUSED:
+            return None
+        idle_s = self._place.clock.monotonic() - self._active_at_s
+        # a verdict that waits for a second key often brings more work, but it must not keep us for ever
+        return None if self._earnings.now().pending_msat and idle_s < VERDICT_PATIENCE_S else idle_s
+
+    async def obey(self, command: Command) -> dict[str, Any]:
+        """Carries out a command of the owner and answers with the status after it."""
+        match command:
+            case Command.PAUSE:
+                self._rest(PAUSED)
+                await self._drop(PAUSED)
+            case Command.FINISH:
+                self._rest(FINISHED if self._lease is None else DRAINING)
+            case Command.RESUME:
+                self._failures_in_row = 0
+                self._rest(None)
+            case Command.STOP:
+                await self.stop()
+            case Command.STATUS:
+                pass
+        return self.status().to_json()
+
+    def status(self) -> Status:
+        lease, place = self._lease, self._place
+        state, why = self._state()
+        return Status(
+            state=state,
+            why=why,
+            shard=lease.offer.lease_id if lease else None,
+            progress=round(lease.progress, 4) if lease else None,
+            step=lease.step.value if lease else None,
+            loss=lease.loss if lease else None,
+            earned=self._earnings.now(),
+            worker_id=place.session.party_id,
+            device=place.device,
+            coordinator=place.session.join.address,
+            shards_done=self._shards_done,
+            shards_failed=self._shards_failed,
+        )
+
+    # What the stream's desk is asked and told.
+
+    @property
+    def accepting(self) -> bool:
+        return self._resting is None
+
+    def running(self) -> Sequence[work_pb2.LeaseStatus]:
+        """The lease in hand, and the offer that waits for its end: unsaid, it would be taken back as silent."""
+        in_hand = [self._lease.status()] if self._lease else []
+        waiting = [work_pb2.LeaseStatus(lease_id=self._next.lease_id, step="waiting")] if self._next else []
+        return [*in_hand, *waiting]
+
+    def hello(self) -> work_pb2.Hello:
+        return work_pb2.Hello(
+            capability=self._capability,
+            minimum_msat=self._minimum_msat,
+            running=self.running(),
+            software_version=software_version(),
+            accepting=self.accepting,
+        )
+
+    def on_welcome(self, worker_id: str) -> None:
+        word = "joined" if self._lost is None else "joined again:"
+        self._welcomed, self._lost = True, None
+        self._active_at_s = self._place.clock.monotonic()
+        say(f"{word} {self._place.session.join.address} as worker {worker_id} with {self._place.device}")
+        self._send_off(self._earnings.refresh())
+
+    def on_disconnect(self, why: Why) -> None:
+        self._welcomed = False
+        if self._lost is None or self._lost.code != why.code:
+            say(f"no connection, trying again until there is one: {why.render()}")
+        self._lost = why
+
+    def on_offer(self, envelope: types_pb2.Envelope) -> None:
+        self._active_at_s = self._place.clock.monotonic()
+        try:
+            offer = self._opened(envelope)
+        except ShardworkError as error:
+            # nothing in it can be trusted, so there is nothing to give back either
+            say(f"refused an offer: {error}")
+            return
+        if offer.lease_id in self._known_leases():
+            # told again after a reconnect
+            return
+        refusal = self._refusal(offer)
+        if refusal is not None:
+            say(f"gave back {offer.lease_id}: {refusal.render()}")
+            self._send_off(self._release(offer.lease_id, refusal))
+        elif self._lease is None:
+            self._take(offer)
+        else:
+            self._next = offer
+
+    def on_revoke(self, lease_id: str, why: Why) -> None:
+        if self._next is not None and self._next.lease_id == lease_id:
+            self._next = None
+        if self._lease is not None and self._lease.offer.lease_id == lease_id:
+            say(f"{lease_id} was revoked: {why.render()}")
+            self._send_off(self._drop(why, tell=False))
+        else:
+            # handed in and waiting for its verdict: there will be none
+            self._earnings.judge(lease_id)
+
+    def on_settlement(self, settlement: work_pb2.Settlement) -> None:
+        self._send_off(self._earnings.refresh())
+        outcome = SETTLED.get(settlement.state)
+        in_hand = self._lease is not None and self._lease.offer.lease_id == settlement.lease_id
+        # the answer to Submit, which is on its way, says the same and ends the lease
+        if outcome is None or in_hand:
+            return
+        why = why_from_proto(settlement.why) if settlement.HasField("why") else None
+        self._judge(settlement.lease_id, Ended(outcome=outcome, why=why, paid_msat=settlement.paid_msat))
+
+    # The lease in hand.
+
+    def _known_leases(self) -> set[str]:
+        offers = [self._lease.offer if self._lease else None, self._next]
+        return {offer.lease_id for offer in offers if offer is not None}
+
+    def _opened(self, envelope: types_pb2.Envelope) -> SignedOffer:
+        session = self._place.session
+        return open_offer(envelope, coordinator_key=session.coordinator_public_key, worker_id=session.party_id)
+
+    def _refusal(self, offer: SignedOffer) -> Why | None:
+        lease, ours = offer.lease, self._capability.execution_class
+        if self._resting is not None:
+            return self._resting
+        if self._next is not None or (self._lease is not None and not self._is_ending):
+            return BUSY
+        if lease.execution_class not in ("", ours):
+            sentence = "The shard needs another execution class."
+            evidence = {"wanted": lease.execution_class, "ours": ours}
+            return Why(code="worker.other_class", sentence=sentence, evidence=evidence)
+        if lease.price_msat < self._minimum_msat:
+            evidence = {"price_msat": str(lease.price_msat), "minimum_msat": str(self._minimum_msat)}
+            return Why(code="worker.below_minimum", sentence="The price is below this worker's.", evidence=evidence)
+        return None
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether the coordinator may already count the lease in hand as over: handed in, refused or revoked."""
+        handing_in = self._lease is not None and self._lease.step in (Step.COMMITTING, Step.UPLOADING)
+        return handing_in or (self._holding is not None and self._holding.cancelling() > 0)
+
+    def _take(self, offer: SignedOffer, record: LeaseRecord | None = None) -> None:
+        lease = offer.lease
+        if record is None:
+            say(f"took {offer.lease_id} ({lease.recipe} {lease.phase}) for {show(lease.price_msat)}")
+        self._lease = Lease(self._place, offer, record)
+        self._holding = asyncio.create_task(self._hold(self._lease))
+
+    async def _hold(self, lease: Lease) -> None:
+        started_s = self._place.clock.monotonic()
+        try:
+            ended = await lease.run()
+        except Exception:
+            # a bug must not leave the worker holding a lease for ever
+            traceback.print_exc()
+            ended = Ended(outcome=Outcome.FAILED, why=UNEXPECTED)
+        self._end(lease, ended, seconds=self._place.clock.monotonic() - started_s)
+
+    def _end(self, lease: Lease, ended: Ended | None, *, seconds: float = 0.0) -> None:
+        """Draws the consequences; `ended` is None for a dropped lease. No await: nothing sees a half-ended lease."""
+        lease.clear()
+        self._lease, self._holding = None, None
+        self._active_at_s = self._place.clock.monotonic()
+        lease_id = lease.offer.lease_id
+        if ended is not None and ended.outcome is Outcome.PENDING:
+            say(f"{lease_id} handed in after {seconds:.1f} s, its verdict is pending")
+            self._earnings.hand_in(lease_id, lease.offer.lease.price_msat)
+        elif ended is not None:
+            self._judge(lease_id, ended, seconds=seconds)
+            self._send_off(self._earnings.refresh())
+        if ended is not None and ended.outcome is Outcome.FAILED:
+            self._send_off(self._release(lease_id, ended.why or UNEXPECTED))
+        if self._resting == DRAINING:
+            self._rest(FINISHED)
+        following, self._next = self._next, None
+        if following is not None and self.accepting:
+            self._take(following)
+        elif following is not None:
+            self._send_off(self._release(following.lease_id, self._resting or BUSY))
+
+    def _judge(self, lease_id: str, ended: Ended, *, seconds: float = 0.0) -> None:
+        """Tells a verdict once and counts it for the breaker."""
+        if not self._earnings.judge(lease_id):
+            return
+        duration = f" in {seconds:.1f} s" if seconds else ""
+        reason = ended.why.render() if ended.why else ""
+        match ended.outcome:
+            case Outcome.ACCEPTED:
+                say(f"{lease_id} done{duration}, paid {show(ended.paid_msat)}")
+                self._shards_done += 1
+                self._failures_in_row = 0
+            case Outcome.REJECTED:
+                say(f"{lease_id} was rejected: {reason}")
+                self._count_failure(ended.why)
+            case Outcome.FAILED:
+                say(f"{lease_id} failed: {reason}")
+                self._count_failure(ended.why)
+            case Outcome.LOST | Outcome.PENDING:
+                say(f"{lease_id} is no longer ours: {reason}")
+
+    def _count_failure(self, last: Why | None) -> None:
+        self._shards_failed += 1
+        self._failures_in_row += 1
+        # an owner's pause or finish keeps its own reason
+        if self.tripped and self._resting is None:
+            why = Why(
+                code="worker.breaker",
+                sentence=f"{self._failures_in_row} shards in a row failed, so the worker paused itself.",
+                evidence={"last": last.render() if last else ""},
+                next_step="Mend the cause, then: shardwork-worker resume",
+            )
+            say(why.render())
+            self._rest(why)
+
+    async def _drop(self, why: Why, *, tell: bool = True) -> None:
+        """Ends the lease in hand, if there is one, without finishing it."""
+        lease, holding = self._lease, self._holding
+        if lease is None or holding is None:
+            return
+        # cancelling twice would cut short the child's time to obey
+        if not holding.cancelling():
+            holding.cancel()
+        await asyncio.wait({holding})
+        if self._lease is lease:
+            self._end(lease, None)
+            if tell:
+                await self._release(lease.offer.lease_id, why)
+
+    async def _release(self, lease_id: str, why: Why) -> None:
+        """Gives a lease back with its reason; if that fails, heartbeats show that it is not held any more."""
+        session = self._place.session
+        request = work_pb2.ReleaseLeaseRequest(lease_id=lease_id, why=why_to_proto(why))
+        try:
+            await session.call(session.work.ReleaseLease, request, timeout_s=RELEASE_TIMEOUT_S, retries=1)
+        except ShardworkError as error:
+            say(f"could not give back {lease_id}: {error}")
+
+    def _rest(self, why: Why | None) -> None:
+        self._resting = why
+        self._active_at_s = self._place.clock.monotonic()
+        self.stream.nudge()
+
+    def _state(self) -> tuple[State, Why | None]:
+        if self._resting == DRAINING:
+            return State.DRAINING, DRAINING
+        if self._resting is not None:
+            return State.PAUSED, self._resting
+        if self._lease is not None:
+            return State.BUSY, self._lost
+        if self._lost is not None:
+            return State.OFFLINE, self._lost
+        return (State.READY if self._welcomed else State.JOINING), None
+
+    def _send_off(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs it beside everything else; kept, because the loop alone would let it be collected."""
+        errand = asyncio.create_task(work)
+        self._errands.add(errand)
+        errand.add_done_callback(self._errands.discard)

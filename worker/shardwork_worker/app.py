@@ -1,0 +1,240 @@
+"""Puts a worker together and runs it until it is told to end.
+
+Owns the lock on the worker's folders, the order of start and end, signals, and the wait for the first join. The CLI's
+`start` calls `run`. Ctrl-C and SIGTERM release the lease in hand and end the child before the process leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shardwork.clock import SystemClock
+from shardwork.config import Home
+from shardwork.errors import Conflict, Unreachable
+from shardwork.keys import SigningKey, load_or_create
+from shardwork.money import sats
+from shardwork.role import Role
+from shardwork.session import JoinLine, Session, backoff_s
+from shardwork.why import Why
+
+from . import control, probe
+from .agent import Agent
+from .cache import Cache
+from .control import Command
+from .lease import Workplace
+from .log import say
+from .settings import WorkerSettings
+from .state_file import Journal, replace_durably
+from .status import State, Status
+from .trainer_process import TrainerProcess
+
+CHILD_COMMAND = (sys.executable, "-I", "-m", "shardwork_worker.child")
+EXIT_INTERRUPTED = 130
+#: tries for a join line that never worked before: a wrong one must not wait for ever
+FIRST_JOIN_TRIES = 3
+IDLE_CHECK_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What `start` was asked for."""
+
+    join: JoinLine
+    home: Home
+    settings: WorkerSettings
+    #: end with exit 0 once nothing came for this long; None runs until stopped
+    idle_s: float | None = None
+    child_command: Sequence[str] = CHILD_COMMAND
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where one worker keeps its things."""
+
+    state: Path
+    artifacts: Path
+    work: Path
+
+    @classmethod
+    def of(cls, home: Home) -> Folders:
+        cache = home.cache_dir / "worker"
+        return cls(state=state_folder(home), artifacts=cache / "artifacts", work=cache / "work")
+
+    def make(self) -> None:
+        for folder in (self.state, self.artifacts, self.work):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def state_folder(home: Home) -> Path:
+    """Lock, journal, control socket and the child's log."""
+    return home.state_dir / "worker"
+
+
+def run(start: Start) -> int:
+    """Runs a worker to its end; the exit code. Raises Conflict "worker.already_running" and what joining raises."""
+    folders = Folders.of(start.home)
+    folders.make()
+    with only_one(folders.state):
+        return asyncio.run(Worker(start, folders).run())
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Generator[None]:
+    """Holds the lock of a worker's folder; two workers with one key would fight over one identity and one journal."""
+    descriptor = os.open(folder / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                "worker.already_running",
+                "A worker already runs with this key and these folders.",
+                next_step="See it with `shardwork-worker status`, or set SHARDWORK_HOME for a second one.",
+                folder=folder,
+                pid=os.pread(descriptor, 32, 0).decode().strip() or "unknown",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(slots=True)
+class Worker:
+    """One run. `_ending` holds the exit code once something asked for the end."""
+
+    start: Start
+    folders: Folders
+    _agent: Agent | None = None
+    _why: Why | None = None
+    _ending: asyncio.Future[int] = field(init=False)
+
+    async def run(self) -> int:
+        self._ending = asyncio.get_running_loop().create_future()
+        self._listen_to_signals()
+        working = asyncio.create_task(self._work())
+        await asyncio.wait({working, self._ending}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        working.cancel()
+        await asyncio.wait({working})
+        if not working.cancelled() and (error := working.exception()) is not None:
+            raise error
+        return self._ending.result()
+
+    async def _work(self) -> int:
+        start, folders = self.start, self.folders
+        key = load_or_create(start.home.key_path("worker"))
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(control.serve(folders.state, self._obey))
+            trainer = TrainerProcess(start.child_command, log=folders.state / "trainer.log")
+            stack.push_async_callback(trainer.stop)
+            ready = await trainer.start()
+            device = probe.choose_device(ready, start.settings.device)
+            session = await self._join(key)
+            stack.push_async_callback(session.close)
+            place = Workplace(
+                session=session,
+                trainer=trainer,
+                cache=Cache(folders.artifacts, limit_bytes=start.settings.cache_bytes),
+                journal=Journal(folders.state / "lease.json"),
+                key=key,
+                clock=SystemClock(),
+                device=device.device,
+                work_folder=folders.work,
+            )
+            capability = probe.capability(ready, device, disk=folders.artifacts)
+            agent = Agent(place, capability, minimum_msat=sats(start.settings.minimum_sats))
+            self._agent = agent
+            self._take_up(agent, place.journal)
+            streaming = asyncio.create_task(agent.stream.run())
+            stack.callback(streaming.cancel)
+            # last in, first out: the lease is given back while everything it needs is still there
+            stack.push_async_callback(agent.stop)
+            return await self._wait_end(agent, streaming)
+
+    def _take_up(self, agent: Agent, journal: Journal) -> None:
+        record = journal.load()
+        if record is not None:
+            agent.go_on_with(record)
+        in_hand = agent.folder_in_hand
+        for folder in self.folders.work.iterdir():
+            if folder != in_hand:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    async def _join(self, key: SigningKey) -> Session:
+        """Enrols. Waits for ever for a coordinator that was there before; a new join line gets a few tries."""
+        note = self.folders.state / "joined"
+        was_there = note.exists() and note.read_text() == self.start.join.text()
+        attempt = 0
+        while True:
+            try:
+                settings = self.start.settings
+                session = await Session.open(
+                    self.start.join, key, Role.WORKER, name=settings.name, payout_address=settings.payout_address
+                )
+            except Unreachable as error:
+                attempt += 1
+                if not was_there and attempt >= FIRST_JOIN_TRIES:
+                    raise
+                if self._why is None:
+                    say(f"cannot join yet, trying again: {error}")
+                self._why = error.why
+                await asyncio.sleep(backoff_s(min(attempt, 10)))
+            else:
+                replace_durably(note, self.start.join.text().encode())
+                return session
+
+    async def _wait_end(self, agent: Agent, streaming: asyncio.Task[None]) -> int:
+        """Until idle if that was asked for, else until cancelled. A stream that ends has met a bug, which is raised."""
+        patience_s = self.start.idle_s
+        if patience_s is None:
+            await streaming
+        while patience_s is not None and not streaming.done():
+            idle_s = agent.idle_s()
+            if idle_s is not None and idle_s >= patience_s:
+                break
+            await asyncio.wait({streaming}, timeout=IDLE_CHECK_S)
+        if streaming.done():
+            streaming.result()
+        say("nothing to do any more")
+        return 1 if agent.tripped else 0
+
+    async def _obey(self, command: Command) -> Mapping[str, Any]:
+        if self._agent is not None:
+            answer = await self._agent.obey(command)
+        elif command in (Command.STATUS, Command.STOP):
+            state = Status(state=State.JOINING, why=self._why, coordinator=self.start.join.address)
+            answer = state.to_json()
+        else:
+            sentence = "The worker has not joined yet."
+            raise Conflict("worker.joining", sentence, next_step="Try again once it has, or stop it.")
+        if command is Command.STOP:
+            # after the answer, which is written without waiting once this returns
+            asyncio.get_running_loop().call_soon(self.end, 0)
+        return answer
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, self.end, EXIT_INTERRUPTED)
+        loop.add_signal_handler(signal.SIGTERM, self.end, 0)
+
+    def end(self, exit_code: int) -> None:
+        """Asks for the end: what signals and the `stop` command do."""
+        if not self._ending.done():
+            say("stopping: giving the shard in hand back" if self._agent and self._agent.folder_in_hand else "stopping")
+            self._ending.set_result(exit_code)
+        elif exit_code == EXIT_INTERRUPTED:
+            # asked twice: the child's pipe closes with this process, the coordinator sees the stream end
+            os._exit(exit_code)

@@ -1,0 +1,134 @@
+"""`shardwork-worker`: start a worker, see it, and steer the one that runs.
+
+Owns names, flags and exit codes (a contract). Imports stay light: grpc and the agent load only in `start`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from shardwork.errors import NotFound, ShardworkError
+
+from .control import Command, ask
+from .status import offline, readable
+
+app = typer.Typer(
+    help="Runs shards of language-model jobs on this machine and is paid for each one that is accepted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command()
+def start(
+    join: Annotated[str, typer.Argument(help="The coordinator's join line: shardwork://HOST:PORT?ca=...")],
+    payout: Annotated[str | None, typer.Option(help="Lightning address that earnings are paid out to.")] = None,
+    name: Annotated[str | None, typer.Option(help="Shown to people beside this worker's id.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda:0.")] = None,
+    minimum_sats: Annotated[int | None, typer.Option(help="Least pay for a shard; 0 gives the work.", min=0)] = None,
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="Exit 0 once no work came for a while.")] = False,
+    idle_seconds: Annotated[float, typer.Option(hidden=True, min=0)] = 10.0,
+) -> None:
+    """Join a coordinator and work until stopped. Ctrl-C gives the shard in hand back."""
+    from shardwork.config import Home
+    from shardwork.session import JoinLine
+
+    from .app import Start, run
+    from .settings import load
+
+    home = Home.find()
+    flags = {"payout_address": payout, "name": name, "device": device, "minimum_sats": minimum_sats}
+    settings = load(home, os.environ, flags)
+    wanted = Start(join=JoinLine.parse(join), home=home, settings=settings, idle_s=idle_seconds if until_idle else None)
+    raise typer.Exit(run(wanted))
+
+
+@app.command()
+def status(as_json: JsonFlag = False) -> None:
+    """What the worker does, why, and what it earned. Exit 4 when none runs."""
+    exit_code = 0
+    try:
+        found = _ask(Command.STATUS)
+    except NotFound as error:
+        found, exit_code = offline(error.why).to_json(), error.exit_code
+    typer.echo(json.dumps(found) if as_json else readable(found))
+    raise typer.Exit(exit_code)
+
+
+@app.command()
+def pause() -> None:
+    """Give the shard in hand back at once and take no more."""
+    _tell(Command.PAUSE)
+
+
+@app.command()
+def finish() -> None:
+    """Complete the shard in hand, then take no more."""
+    _tell(Command.FINISH)
+
+
+@app.command()
+def resume() -> None:
+    """Take shards again after pause, finish or too many failures."""
+    _tell(Command.RESUME)
+
+
+@app.command()
+def stop() -> None:
+    """Give the shard in hand back and end the worker."""
+    _tell(Command.STOP)
+
+
+@app.command()
+def doctor(
+    join: Annotated[str | None, typer.Argument(help="Also check that this coordinator can be reached.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check disk, key, torch, devices and the coordinator, with cause and fix. Exit 1 when something is broken."""
+    import asyncio
+
+    from shardwork.config import Home
+    from shardwork.session import JoinLine
+
+    from .doctor import Health, examine
+
+    findings = asyncio.run(examine(Home.find(), JoinLine.parse(join) if join else None))
+    is_broken = any(finding.health is Health.BAD for finding in findings)
+    if as_json:
+        typer.echo(json.dumps({"ok": not is_broken, "checks": [finding.to_json() for finding in findings]}))
+    else:
+        typer.echo("\n".join(f"{one.health:<5} {one.check:<12} {one.why.render()}" for one in findings))
+    raise typer.Exit(1 if is_broken else 0)
+
+
+def main() -> None:
+    """Entry of the command. Prints what went wrong and exits with the error's code."""
+    try:
+        app()
+    except ShardworkError as error:
+        print(f"error: {error} [{error.code}]", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def _tell(command: Command) -> None:
+    found = _ask(command)
+    typer.echo("stopped" if command is Command.STOP else readable(found), err=True)
+
+
+def _ask(command: Command) -> dict[str, Any]:
+    from shardwork.config import Home
+
+    return ask(Home.find().state_dir / "worker", command)
+
+
+if __name__ == "__main__":
+    main()

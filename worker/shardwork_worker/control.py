@@ -1,0 +1,122 @@
+"""The control socket: how `status`, `pause`, `finish`, `resume` and `stop` reach the worker that runs.
+
+A Unix socket in the worker's state folder that only its user can open; one JSON line asks, one answers. The agent
+serves it, the CLI asks. Light: the asking side needs neither grpc nor asyncio's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from shardwork.errors import Internal, InvalidInput, NotFound, ShardworkError
+
+from .status import why_from_json, why_to_json
+
+SOCKET_NAME = "worker.sock"
+#: `pause` and `stop` wait for the child to obey, which may take its whole grace time
+ANSWER_TIMEOUT_S = 45.0
+LINE_LIMIT_BYTES = 64 * 1024
+
+
+class Command(StrEnum):
+    STATUS = "status"
+    PAUSE = "pause"
+    FINISH = "finish"
+    RESUME = "resume"
+    STOP = "stop"
+
+
+Handler = Callable[[Command], Awaitable[Mapping[str, Any]]]
+
+
+def ask(state_dir: Path, command: Command) -> dict[str, Any]:
+    """The worker's status after it carried out `command`. Raises NotFound "worker.not_running", or what it answers."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(ANSWER_TIMEOUT_S)
+        try:
+            with _reachable(state_dir) as address:
+                connection.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise not_running(state_dir) from None
+        try:
+            connection.sendall(json.dumps({"command": command.value}).encode() + b"\n")
+            with connection.makefile("rb") as answers:
+                answer = json.loads(answers.readline())
+        except (OSError, ValueError):
+            sentence = "The worker did not answer."
+            raise Internal("worker.no_answer", sentence, next_step="See what it says where it runs.") from None
+    if "error" in answer:
+        raise ShardworkError.from_why(why_from_json(answer["error"]))
+    return dict(answer["status"])
+
+
+def not_running(state_dir: Path) -> NotFound:
+    return NotFound(
+        "worker.not_running",
+        "No worker runs here.",
+        next_step="Start one: shardwork-worker start JOIN.",
+        state_folder=state_dir,
+    )
+
+
+@contextlib.asynccontextmanager
+async def serve(state_dir: Path, handler: Handler) -> AsyncGenerator[None]:
+    """Answers requests until the block ends. The caller holds the worker's lock: a socket found there is left over."""
+    (state_dir / SOCKET_NAME).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with _reachable(state_dir) as address:
+        before = os.umask(0o177)
+        try:
+            listener.bind(address)
+        finally:
+            os.umask(before)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            line = await reader.readline()
+            writer.write(json.dumps(await _answer(line, handler)).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, sock=listener, limit=LINE_LIMIT_BYTES)
+    try:
+        yield
+    finally:
+        server.close()
+        (state_dir / SOCKET_NAME).unlink(missing_ok=True)
+
+
+async def _answer(line: bytes, handler: Handler) -> dict[str, Any]:
+    try:
+        return {"status": dict(await handler(_parse(line)))}
+    except ShardworkError as error:
+        return {"error": why_to_json(error.why)}
+
+
+def _parse(line: bytes) -> Command:
+    try:
+        return Command(json.loads(line)["command"])
+    except (ValueError, KeyError, TypeError):
+        known = ", ".join(Command)
+        raise InvalidInput("worker.unknown_command", "The worker does not know this command.", known=known) from None
+
+
+@contextlib.contextmanager
+def _reachable(state_dir: Path) -> Generator[str]:
+    """An address of the socket that fits into the 107 bytes the system allows, however deep the folder lies."""
+    try:
+        folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise not_running(state_dir) from None
+    try:
+        yield f"/proc/self/fd/{folder}/{SOCKET_NAME}"
+    finally:
+        os.close(folder)

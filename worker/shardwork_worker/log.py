@@ -1,0 +1,17 @@
+"""Lines for the person who watches the worker: time and plain words on standard error.
+
+No levels and no settings: what is not worth a line to a person is not said.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+
+def say(text: str) -> None:
+    """One line, at once. A closed terminal must not end the worker."""
+    try:
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+    except OSError:
+        pass

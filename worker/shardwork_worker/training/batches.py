@@ -1,0 +1,138 @@
+# pyright: standard
+"""Prepared rows: reading them by number from their files, and laying them side by side as a padded batch.
+
+Only the files that hold asked-for rows are opened. The format is written by `shardwork.recipes.prepare`:
+`index.json` and safetensors with `tokens`, `mask` (1 = this token is a label) and `offsets`.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shardwork.errors import Corrupt, InvalidInput, ShardworkError
+from shardwork.tensorfile import open_tensors
+
+#: labels with this value count for nothing (torch's cross entropy and transformers use the same)
+IGNORE = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence: `tokens` int64 [n] and `labels` int64 [n], IGNORE where nothing is to be predicted."""
+
+    tokens: Tensor
+    labels: Tensor
+
+    @property
+    def label_count(self) -> int:
+        return int(self.labels.ne(IGNORE).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows padded on the right to the longest of them: int64 [rows, longest] each."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+
+
+class RowFile:
+    """One open file of rows; the kernel reads in the pages that are asked for.
+
+    Raises Corrupt "rows.unreadable", and "rows.token_out_of_range" for a row whose tokens the model lacks.
+    """
+
+    def __init__(self, path: Path, max_length: int, vocabulary: int) -> None:
+        try:
+            tensors = open_tensors(path)
+            self._tokens, self._mask = tensors["tokens"], tensors["mask"]
+            self._offsets: list[int] = tensors["offsets"].tolist()
+        except (OSError, KeyError, ShardworkError) as error:
+            raise Corrupt("rows.unreadable", "A file of prepared rows cannot be read.", file=path.name) from error
+        ends = [0, *self._offsets, min(self._tokens.size, self._mask.size)]
+        if not self._offsets or any(start > end for start, end in pairwise(ends)):
+            raise Corrupt("rows.unreadable", "A file of prepared rows has offsets that do not rise.", file=path.name)
+        self._name, self._max_length, self._vocabulary = path.name, max_length, vocabulary
+        self.rows = len(self._offsets) - 1
+
+    def row(self, number: int) -> Row:
+        start = self._offsets[number]
+        end = min(self._offsets[number + 1], start + self._max_length)
+        tokens = torch.from_numpy(self._tokens[start:end].astype(np.int64))
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self._vocabulary:
+            # a GPU would answer with an error that poisons the whole process
+            sentence = "A prepared row holds a token that the model's vocabulary lacks."
+            raise Corrupt("rows.token_out_of_range", sentence, file=self._name, row=number, vocabulary=self._vocabulary)
+        labels = tokens.masked_fill(torch.from_numpy(self._mask[start:end] == 0), IGNORE)
+        labels[:1] = IGNORE  # nothing comes before a row's first token that could predict it
+        return Row(tokens=tokens, labels=labels)
+
+
+class TrainRows:
+    """The rows of a `train` artifact by number, counted modulo their count."""
+
+    def __init__(self, folder: Path, max_length: int, vocabulary: int) -> None:
+        self._folder, self._max_length, self._vocabulary = folder, max_length, vocabulary
+        index = read_index(folder)
+        self._names = [Path(file["name"]).name for file in index["files"]]  # in this folder, whatever it says
+        self._ends = list(accumulate(int(file["rows"]) for file in index["files"]))
+        self._open: tuple[int, RowFile] | None = None
+        self.pad_token_id = int(index.get("pad_token_id") or 0)
+        if not self._ends or self._ends[-1] == 0:
+            raise InvalidInput("rows.none", "There is no row to train on.")
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def row(self, number: int) -> Row:
+        number %= len(self)
+        which = bisect_right(self._ends, number)
+        if self._open is None or self._open[0] != which:
+            # one file at a time: rows are read in stored order
+            self._open = (which, RowFile(self._folder / self._names[which], self._max_length, self._vocabulary))
+        first = self._ends[which - 1] if which else 0
+        return self._open[1].row(number - first)
+
+
+def eval_rows(folder: Path, part: str, max_length: int, vocabulary: int) -> list[Row]:
+    """Rows of `selection` or `test` that have at least one label; empty when the file is not there."""
+    path = folder / f"{part}.safetensors"
+    if not path.exists():
+        return []
+    file = RowFile(path, max_length, vocabulary)
+    rows = (file.row(number) for number in range(file.rows))
+    return [row for row in rows if row.label_count]
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The artifact's index.json. Raises Corrupt "rows.no_index"."""
+    try:
+        index = json.loads((folder / "index.json").read_text())
+    except (OSError, ValueError) as error:
+        raise Corrupt("rows.no_index", "The prepared rows have no readable index.json.") from error
+    return dict(index)
+
+
+def collate(rows: Sequence[Row], pad_token_id: int, device: torch.device) -> Batch:
+    """Side by side, padded on the right. Padding is neither attended to nor predicted."""
+    longest = max(1, *(len(row.tokens) for row in rows))
+    input_ids = torch.full((len(rows), longest), pad_token_id, dtype=torch.int64)
+    attention_mask = torch.zeros((len(rows), longest), dtype=torch.int64)
+    labels = torch.full((len(rows), longest), IGNORE, dtype=torch.int64)
+    for number, row in enumerate(rows):
+        length = len(row.tokens)
+        input_ids[number, :length] = row.tokens
+        attention_mask[number, :length] = 1
+        labels[number, :length] = row.labels
+    return Batch(input_ids.to(device), attention_mask.to(device), labels.to(device))

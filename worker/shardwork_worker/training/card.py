@@ -1,0 +1,69 @@
+"""The model card: README.md with YAML front matter, as model hubs read it.
+
+Owns the text only; the facts come from the order. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shardwork.recipes.orders import Method, PublishOrder
+
+
+def write_card(path: Path, order: PublishOrder, *, parameters: int) -> None:
+    """Writes the card; equal orders give equal bytes."""
+    front = yaml.safe_dump(front_matter(order), sort_keys=False, allow_unicode=True, width=1000)
+    facts = [("job", order.job_id), ("stage", order.stage), ("trained parameters", f"{parameters:,}"), *order.card]
+    table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in facts)
+    path.write_text(
+        f"---\n{front}---\n\n# {_cell(order.job_name)}\n\n{_summary(order)}\n\n"
+        f"| fact | value |\n| --- | --- |\n{table}\n\n## Use\n\n{_usage(order)}"
+    )
+
+
+def front_matter(order: PublishOrder) -> dict[str, Any]:
+    """What a hub indexes, and the job's facts under `shardwork`."""
+    lora = order.tuning.method is Method.LORA
+    front: dict[str, Any] = {"library_name": "peft" if lora else "transformers", "pipeline_tag": "text-generation"}
+    if not order.from_scratch:
+        front["base_model"] = order.base_id
+    front["tags"] = ["shardwork", order.recipe, *(["lora"] if lora else [])]
+    front["shardwork"] = {"job": order.job_id, "stage": order.stage, **dict(order.card)}
+    return front
+
+
+def _summary(order: PublishOrder) -> str:
+    if order.from_scratch:
+        return "A language model trained from scratch by Shardwork."
+    how = {
+        Method.LORA: "A LoRA adapter for",
+        Method.FULL: "All weights tuned from",
+        Method.PARTIAL: f"The last {order.tuning.last_layers} layers tuned from",
+    }
+    return f"{how[order.tuning.method]} `{_cell(order.base_id)}`, made with Shardwork (recipe `{order.recipe}`)."
+
+
+def _usage(order: PublishOrder) -> str:
+    lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
+    if order.tuning.method is Method.LORA:
+        lines += [
+            "from peft import PeftModel",
+            "",
+            f"base = AutoModelForCausalLM.from_pretrained({order.base_id!r})",
+            'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
+        ]
+    else:
+        lines += [
+            "",
+            'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
+            'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
+        ]
+    return "```python\n" + "\n".join(lines) + "\n```\n"
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of a table cell."""
+    return " ".join(text.split()).replace("|", "\\|").replace("`", "'")

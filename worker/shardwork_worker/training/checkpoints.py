@@ -1,0 +1,94 @@
+# pyright: standard
+"""Between torch and checkpoint folders: weights and moments into a model, and a shard's result out of it.
+
+The formats belong to `shardwork.checkpoint`; this file only moves numbers between its arrays and parameters, and
+refuses a checkpoint that was made for other parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from shardwork.checkpoint import open_checkpoint, stepped_weights, write_checkpoint, write_delta
+from shardwork.errors import Corrupt
+from shardwork.recipes.orders import LearnOrder
+from shardwork.tensorfile import TensorFile
+
+from .loop import Moments
+from .model import Built
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+def load_weights(built: Built, checkpoint: Path) -> None:
+    """Overwrites every learning parameter. Raises Corrupt "checkpoint.other_parameters"."""
+    with open_checkpoint(checkpoint) as opened, torch.no_grad():
+        _check_same(built, opened.shapes)
+        opened.weights.check_finite()
+        for name, parameter in built.trainable.items():
+            parameter.copy_(_tensor(opened.weights, name))
+
+
+def load_moments(checkpoint: Path) -> Moments:
+    """Averaged Adam moments on the CPU; none before the first round."""
+    with open_checkpoint(checkpoint) as opened:
+        if opened.m is None or opened.v is None:
+            return Moments({}, {}, opened.adam_step)
+        m, v = opened.m, opened.v
+        return Moments({name: _tensor(m, name) for name in m}, {name: _tensor(v, name) for name in v}, opened.adam_step)
+
+
+def load_candidate(built: Built, checkpoint: Path, step: Path) -> None:
+    """The weights that applying `step` to `checkpoint` gives, decoded as the executor decodes them."""
+    with torch.no_grad():
+        for name, values in stepped_weights(checkpoint, step):
+            built.trainable[name].copy_(torch.from_numpy(values))
+
+
+def write_first(folder: Path, built: Built) -> None:
+    """The checkpoint of round 0: weights, no moments."""
+    write_checkpoint(
+        folder, _arrays(built.trainable), m=None, v=None, method=built.tuning.method.value, adam_step=0, round=0
+    )
+
+
+def write_shard_delta(folder: Path, checkpoint: Path, built: Built, moments: Moments, *, order: LearnOrder) -> None:
+    """A learn shard's output `delta` in the order's encoding: what became of `checkpoint`."""
+    with open_checkpoint(checkpoint) as before:
+        write_delta(
+            folder,
+            order.encoding,
+            before=before.weights,
+            after=_arrays(built.trainable),
+            m=_arrays(moments.m),
+            v=_arrays(moments.v),
+            steps=order.steps,
+            adam_step=moments.step,
+        )
+
+
+def _check_same(built: Built, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    expected = {name: tuple(parameter.shape) for name, parameter in built.trainable.items()}
+    unlike = sorted(set(expected.items()) ^ set(shapes.items()))
+    if unlike:
+        raise Corrupt(
+            "checkpoint.other_parameters",
+            "The checkpoint was made for other parameters than the order's tuning of this base has.",
+            first=unlike[0][0],
+            unlike=len(unlike),
+        )
+
+
+def _tensor(file: TensorFile, name: str) -> torch.Tensor:
+    """A copy: the file's own pages are mapped read-only."""
+    return torch.from_numpy(file[name].copy())
+
+
+def _arrays(tensors: Mapping[str, torch.Tensor]) -> Arrays:
+    """fp32 on the CPU; of a model that is there already, views."""
+    return {name: tensor.detach().to("cpu", torch.float32).contiguous().numpy() for name, tensor in tensors.items()}

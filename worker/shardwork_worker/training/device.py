@@ -1,0 +1,66 @@
+# pyright: standard
+# mypy: disable-error-code="no-untyped-call"
+"""How torch is set up on this machine so that the same shard gives the same bytes; and which GPUs there are.
+
+Called once per trainer and before every shard. The environment variables that must be set before torch is imported
+are in `shardwork_worker.child`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
+
+import torch
+import transformers
+
+from shardwork.errors import InvalidInput
+from shardwork.recipes.orders import Precision
+
+
+def settle(name: str) -> torch.device:
+    """Repeatable arithmetic for the whole process. Raises InvalidInput "trainer.no_device"."""
+    torch.use_deterministic_algorithms(True)
+    # nothing here reads memory before it is written, and filling it costs time at every step
+    deterministic: Any = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    with suppress(RuntimeError):  # may be set only once, before the first parallel work
+        torch.set_num_interop_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InvalidInput("trainer.no_device", "This machine has no such device.", device=name)
+    return device
+
+
+def use_threads(count: int) -> None:
+    """The number of threads is part of the arithmetic: sums are split by it."""
+    torch.set_num_threads(max(1, count))
+
+
+def seed_all(seed: bytes) -> None:
+    """Seeds every generator that a shard could draw from."""
+    torch.manual_seed(int.from_bytes(seed[:8], "big") & (2**63 - 1))
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """bf16 arithmetic over fp32 weights, or nothing."""
+    if precision is Precision.BF16:
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def gpus() -> list[dict[str, Any]]:
+    """Name and memory of each GPU."""
+    return [
+        {
+            "device": f"cuda:{index}",
+            "name": torch.cuda.get_device_name(index),
+            "memory_bytes": torch.cuda.get_device_properties(index).total_memory,
+        }
+        for index in range(torch.cuda.device_count())
+    ]

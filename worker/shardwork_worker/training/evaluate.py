@@ -1,0 +1,103 @@
+# pyright: standard
+"""Phase `evaluate`: held-out losses of the checkpoint and of each candidate for the next one.
+
+Every candidate is what the executor would apply: its step decoded on top of the checkpoint's weights. Selection rows
+choose the candidate; test rows report it and decide on a roll-back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from shardwork.errors import InvalidInput
+from shardwork.recipes.base import Computed, Context
+from shardwork.recipes.orders import EvaluateOrder
+
+from .batches import Row, collate, eval_rows, read_index
+from .checkpoints import load_candidate, load_weights
+from .device import autocast
+from .loop import token_losses
+from .model import Built, check_length
+
+#: reported instead of a loss that is not finite: comparable, JSON-safe and worse than anything real
+WORST_LOSS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Mean loss over labels in nats, and the standard error of that mean over rows."""
+
+    loss: float
+    standard_error: float
+
+
+def evaluate(order: EvaluateOrder, context: Context, built: Built) -> Computed:
+    """Inputs checkpoint, eval, step-<candidate>… -> metrics only (named in `EvaluateOrder`).
+
+    Where one of the two parts has no row, the other stands in for it.
+    Raises InvalidInput "rows.no_eval" when neither has.
+    """
+    check_length(built, order.max_length)
+    folder, checkpoint = context.inputs["eval"], context.inputs["checkpoint"]
+    selection = eval_rows(folder, "selection", order.max_length, built.vocabulary)
+    test = eval_rows(folder, "test", order.max_length, built.vocabulary)
+    selection, test = selection or test, test or selection
+    if not test:
+        raise InvalidInput("rows.no_eval", "There is no held-out row with a token to predict.")
+    passes = _Passes(
+        order=order,
+        context=context,
+        built=built,
+        pad_token_id=int(read_index(folder).get("pad_token_id") or 0),
+        rows_to_come=len(test) + len(order.candidates) * (len(selection) + len(test)),
+    )
+    load_weights(built, checkpoint)
+    metrics = {"before.test_loss": passes.measure(test).loss}
+    for name in order.candidates:
+        load_candidate(built, checkpoint, context.inputs[f"step-{name}"])
+        metrics[f"{name}.selection_loss"] = passes.measure(selection).loss
+        on_test = passes.measure(test)
+        metrics[f"{name}.test_loss"] = on_test.loss
+        metrics[f"{name}.test_se"] = on_test.standard_error
+    return Computed(outputs={}, metrics=metrics)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Passes:
+    """Passes over held-out rows with one progress bar for all of them."""
+
+    order: EvaluateOrder
+    context: Context
+    built: Built
+    pad_token_id: int
+    rows_to_come: int
+    _rows_done: int = 0
+
+    def measure(self, rows: Sequence[Row]) -> HeldOut:
+        """The model's loss on rows. Sums are taken in float64, row by row, so that batching does not show."""
+        sums: list[float] = []
+        for start in range(0, len(rows), self.order.batch_size):
+            these = rows[start : start + self.order.batch_size]
+            batch = collate(these, self.pad_token_id, self.built.device)
+            with torch.inference_mode(), autocast(self.built.device, self.order.precision):
+                losses = token_losses(self.built.model, batch)
+            sums += losses.double().sum(dim=1).tolist()
+            self._rows_done += len(these)
+            self.context.progress(self._rows_done / self.rows_to_come)
+        return summarise(sums, [row.label_count for row in rows])
+
+
+def summarise(sums: Sequence[float], labels: Sequence[int]) -> HeldOut:
+    """Ratio estimate sum(loss) / sum(labels) and its standard error over rows (Cochran, Sampling Techniques, 6.4)."""
+    total, rows = sum(labels), len(labels)
+    loss = sum(sums) / total
+    if not math.isfinite(loss):
+        return HeldOut(WORST_LOSS, WORST_LOSS)
+    if rows < 2:
+        return HeldOut(min(loss, WORST_LOSS), 0.0)
+    spread = sum((value - loss * count) ** 2 for value, count in zip(sums, labels, strict=True))
+    return HeldOut(min(loss, WORST_LOSS), math.sqrt(spread * rows / (rows - 1)) / total)

@@ -1,0 +1,226 @@
+# pyright: standard
+# mypy: disable-error-code="no-untyped-call"
+"""Models: from a folder to a network in fp32 whose learning parameters are marked and named.
+
+Owns what may be loaded (built-in causal-LM architectures, safetensors, no code), the weights' first values from a
+seed, and which parameters learn for full, partial and LoRA tuning. The order's checkpoint is loaded by
+`checkpoints`; the optimiser is `loop`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
+
+from shardwork.errors import InvalidInput
+from shardwork.modelfolder import inspect_model
+from shardwork.recipes.orders import Method, Tuning
+
+from .device import seed_all
+
+
+@dataclass(slots=True)
+class Built:
+    """A model on its device and the parameters that learn, in the model's own order."""
+
+    model: Any
+    trainable: dict[str, nn.Parameter]
+    device: torch.device
+    tuning: Tuning
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding: token ids lie below it."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+
+def build(base: Path, tuning: Tuning, *, from_scratch: bool, seed: bytes, device: torch.device) -> Built:
+    """The model of folder `base`, ready to take a checkpoint.
+
+    Everything random is drawn on the CPU, so that the first weights do not depend on the device. The model stays in
+    evaluation mode also while it learns: dropout would make a shard's result depend on the device's generator and on
+    where a round ends.
+    Raises InvalidInput "model.*" when the folder holds something that is not loaded here, or cannot be tuned this way.
+    """
+    if from_scratch and tuning.method is not Method.FULL:
+        sentence = "A model without weights can only be trained in full."
+        raise InvalidInput("model.scratch_needs_full", sentence, method=tuning.method.value)
+    check_config(base)
+    seed_all(seed)
+    model = _from_config(base) if from_scratch else _from_weights(base)
+    model.eval()
+    model = _mark(model, tuning, seed)
+    model.to(device)
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return Built(model=model, trainable=trainable, device=device, tuning=tuning)
+
+
+def check_config(base: Path) -> None:
+    """Refuses a config that is no built-in causal language model, that names code to run, or another model."""
+    if (base / "adapter_config.json").exists():
+        # transformers would load the model that the adapter names, wherever that lies
+        sentence = "The base model's folder holds an adapter."
+        raise InvalidInput("model.is_adapter", sentence, next_step="Merge the adapter into its base first.")
+    try:
+        config = json.loads((base / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidInput("model.no_config", "The base model has no readable config.json.") from error
+    kind = config.get("model_type")
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise InvalidInput(
+            "model.unknown_architecture",
+            "The base model is not a causal language model that transformers has built in.",
+            model_type=kind,
+        )
+    for path, value in _walk(config):
+        key = path.rsplit(".", 1)[-1]
+        names_code = key in ("auto_map", "custom_pipelines", "quantization_config", "use_kernels") and bool(value)
+        names_kernel = key.endswith("_implementation") and "/" in str(value)
+        if names_code or names_kernel:
+            raise InvalidInput(
+                "model.code_in_config",
+                "The base model's config asks for code or a format that is not loaded here.",
+                next_step="Remove the key, or use a base model in plain safetensors.",
+                key=path,
+            )
+
+
+def check_length(built: Built, max_length: int) -> None:
+    """Refuses rows longer than the model's positions: some models fail on them, others learn nonsense."""
+    limit = getattr(built.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and max_length > limit:
+        sentence = f"max_length {max_length} is more than the model's {limit} positions."
+        raise InvalidInput("model.max_length", sentence, next_step=f"Use max_length: {limit} or less.")
+
+
+def blocks_of(model: Any) -> tuple[nn.ModuleList, list[nn.Module]]:
+    """The transformer blocks, and the norms that follow them in the same module (final norm; none is possible).
+
+    Found by shape, not by name: the shallowest ModuleList as long as the config's number of layers.
+    """
+    count = model.config.get_text_config().num_hidden_layers
+    found = [
+        (name.count("."), parent, child)
+        for name, parent in model.named_modules()
+        for child in parent.children()
+        if isinstance(child, nn.ModuleList) and len(child) == count
+    ]
+    if not found:
+        sentence = "This architecture's transformer blocks were not found, so it cannot be tuned in part."
+        raise InvalidInput("model.no_blocks", sentence, model_type=model.config.model_type)
+    _, parent, blocks = min(found, key=lambda entry: entry[0])
+    siblings = list(parent.children())
+    after = siblings[siblings.index(blocks) + 1 :]
+    return blocks, [module for module in after if "norm" in type(module).__name__.lower()]
+
+
+def _walk(value: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Every key of nested JSON with its value; paths are dotted."""
+    if isinstance(value, dict):
+        pairs = [(f"{path}.{key}" if path else str(key), child) for key, child in value.items()]
+    elif isinstance(value, list):
+        pairs = [(f"{path}.{index}", child) for index, child in enumerate(value)]
+    else:
+        return []
+    return [entry for name, child in pairs for entry in [(name, child), *_walk(child, name)]]
+
+
+def _from_config(base: Path) -> Any:
+    config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+
+
+def _from_weights(base: Path) -> Any:
+    inspect_model(base)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        base,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    model, report = loaded
+    lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report.get("mismatched_keys", ()))
+    if lacking:
+        # transformers would fill these with random numbers and only warn
+        sentence = "The base model's weights lack parameters that its config asks for."
+        raise InvalidInput("model.missing_weights", sentence, count=len(lacking), first=lacking[0])
+    return model
+
+
+def _mark(model: Any, tuning: Tuning, seed: bytes) -> Any:
+    """Sets requires_grad on exactly what learns; LoRA returns the wrapped model."""
+    match tuning.method:
+        case Method.FULL:
+            model.requires_grad_(True)
+        case Method.PARTIAL:
+            _mark_last_layers(model, tuning)
+        case Method.LORA:
+            seed_all(seed)  # A's first values, whatever was drawn while loading
+            return _wrap_lora(model, tuning)
+    return model
+
+
+def _mark_last_layers(model: Any, tuning: Tuning) -> None:
+    blocks, norms = blocks_of(model)
+    if not 1 <= tuning.last_layers <= len(blocks):
+        sentence = f"last_layers must lie between 1 and the model's {len(blocks)} layers."
+        raise InvalidInput("model.last_layers", sentence, last_layers=tuning.last_layers, layers=len(blocks))
+    model.requires_grad_(False)
+    learning: list[nn.Module] = list(blocks)[-tuning.last_layers :]
+    if tuning.train_final_norm:
+        learning += norms
+    if tuning.train_head:
+        learning.append(_own_head(model))
+    for module in learning:
+        module.requires_grad_(True)
+
+
+def _own_head(model: Any) -> Any:
+    """The output head, refused when it is the embedding under another name: training it would train the embedding."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or head.weight is embedding.weight:
+        raise InvalidInput(
+            "model.tied_head",
+            "The output head is tied to the embedding, so it cannot learn on its own.",
+            next_step="Leave train_head off, or tune in full.",
+            model_type=model.config.model_type,
+        )
+    return head
+
+
+def _wrap_lora(model: Any, tuning: Tuning) -> Any:
+    modules = tuning.target_modules
+    config = LoraConfig(
+        r=tuning.rank,
+        lora_alpha=tuning.alpha,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+        lora_dropout=0.0,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        wrapped = get_peft_model(model, config)
+    except ValueError as error:
+        raise InvalidInput(
+            "model.target_modules",
+            "No LoRA adapter fits the named modules of this model.",
+            next_step="Use target_modules: all-linear, or the model's own module names.",
+            detail=str(error)[:300],
+        ) from error
+    wrapped.eval()
+    return wrapped

@@ -1,0 +1,168 @@
+# pyright: standard
+# mypy: disable-error-code="no-untyped-call"
+"""Phase `publish`: the model as people load it, proved by loading it.
+
+A LoRA job gives a PEFT adapter folder, every other job a Hugging Face model folder; both with a model card, in
+safetensors, with no path of this machine anywhere. What was written is loaded again with plain transformers or PEFT,
+must give the logits of the model in memory, and is sampled from. `card` writes the README; equal inputs give equal
+bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from shardwork.dataset.template import NAMED
+from shardwork.errors import Internal
+from shardwork.recipes.base import Computed, Context
+from shardwork.recipes.orders import Method, PublishOrder
+
+from .card import write_card
+from .checkpoints import load_weights
+from .model import build
+
+#: what makes up a tokenizer; copied from the base as it is
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+#: keys that hold a path of the machine that wrote the file, or name code
+DROPPED_KEYS = ("_name_or_path", "name_or_path", "auto_map")
+MAX_LOGIT_DIFFERENCE = 1e-5
+SAMPLE_TOKENS = 48
+PROBE_TOKENS = 16
+
+
+def publish(order: PublishOrder, context: Context, device: torch.device) -> Computed:
+    """Inputs base, checkpoint -> outputs model and samples; metric reload_difference (largest, over logits).
+
+    Raises Internal "publish.reload_differs" and "publish.local_path" rather than hand out a wrong model.
+    """
+    base = context.inputs["base"]
+    built = build(base, order.tuning, from_scratch=order.from_scratch, seed=context.seed, device=device)
+    load_weights(built, context.inputs["checkpoint"])
+    in_memory = probe(built.model)
+    folder = context.output("model")
+    if order.tuning.method is Method.LORA:
+        write_adapter(built.model, folder, order.base_id)
+    else:
+        write_model(built.model, folder, base)
+    if order.chat_template != "model":
+        # the base has none: whoever serves the model needs the one its rows were rendered with
+        (folder / "chat_template.jinja").write_text(NAMED[order.chat_template], encoding="utf-8")
+    write_card(folder / "README.md", order, parameters=sum(p.numel() for p in built.trainable.values()))
+    check_no_path(folder, [str(path) for path in (base, base.resolve(), folder)])
+    context.progress(0.5)
+    del built  # two models at a time are enough
+    reloaded = reload(folder, base, order).to(device)
+    difference = float((probe(reloaded) - in_memory).abs().max())
+    if not difference <= MAX_LOGIT_DIFFERENCE:
+        sentence = "The published model does not give the trained model's logits."
+        raise Internal("publish.reload_differs", sentence, difference=difference)
+    context.progress(0.75)
+    samples = context.output("samples")
+    taken = sample(reloaded, base, order.sample_prompts, context)
+    (samples / "samples.json").write_text(json.dumps({"samples": taken}, indent=2, ensure_ascii=False) + "\n")
+    return Computed(outputs={"model": folder, "samples": samples}, metrics={"reload_difference": difference})
+
+
+def write_model(model: Any, folder: Path, base: Path) -> None:
+    """A model folder: one safetensors file, config, generation config and the base's tokenizer."""
+    # the base's own generation config follows below as a file: saving it would refuse harmless odd values in it
+    model.generation_config = GenerationConfig.from_model_config(model.config)
+    model.save_pretrained(folder, max_shard_size="1TB")
+    for name in (*TOKENIZER_FILES, "generation_config.json"):
+        if (base / name).is_file():
+            (folder / name).write_bytes((base / name).read_bytes())
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+        if (folder / name).is_file():
+            _rewrite(folder / name, dict.fromkeys(DROPPED_KEYS))
+
+
+def write_adapter(model: Any, folder: Path, base_id: str) -> None:
+    """A PEFT adapter folder: adapter_config.json and adapter_model.safetensors, its base named `base_id`."""
+    # "auto" would look the base up by name to see whether its vocabulary grew
+    model.save_pretrained(folder, save_embedding_layers=False)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    modules = config["target_modules"]
+    # PEFT writes a set, in an order that differs from process to process
+    ordered: Any = modules if isinstance(modules, str) else sorted(modules)
+    names = {"base_model_name_or_path": base_id, "revision": None, "target_modules": ordered}
+    _rewrite(path, {**dict.fromkeys(DROPPED_KEYS), **names})
+
+
+def reload(folder: Path, base: Path, order: PublishOrder) -> Any:
+    """The published model as a user loads it."""
+    source = base if order.tuning.method is Method.LORA else folder
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        source, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
+    )
+    if order.tuning.method is Method.LORA:
+        model = PeftModel.from_pretrained(model, folder)
+    model.eval()
+    return model
+
+
+def probe(model: Any) -> torch.Tensor:
+    """Logits of a fixed row of tokens, fp32 [tokens, vocabulary] on the CPU."""
+    vocabulary = model.config.get_text_config().vocab_size
+    tokens = torch.arange(PROBE_TOKENS).mul(7919).remainder(vocabulary).unsqueeze(0).to(model.device)
+    with torch.inference_mode():
+        logits: torch.Tensor = model(input_ids=tokens, use_cache=False).logits
+    return logits[0].float().cpu()
+
+
+def sample(model: Any, base: Path, prompts: tuple[str, ...], context: Context) -> list[dict[str, str]]:
+    """Greedy continuations: the same every time."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    end = tokenizer.eos_token_id
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
+    settings = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=SAMPLE_TOKENS,
+        eos_token_id=end,
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (end or 0),
+    )
+    model.generation_config = settings
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
+    taken: list[dict[str, str]] = []
+    for prompt in prompts:
+        tokens = tokenizer(prompt)["input_ids"] or [start or 0]
+        tokens = tokens[-max(1, room - SAMPLE_TOKENS) :]
+        ids = torch.tensor([tokens], device=model.device)
+        with torch.inference_mode():
+            found = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        completion = tokenizer.decode(found[0, len(tokens) :], skip_special_tokens=True)
+        taken.append({"prompt": prompt, "completion": completion})
+        context.progress(0.75 + 0.25 * len(taken) / len(prompts))
+    return taken
+
+
+def check_no_path(folder: Path, paths: list[str]) -> None:
+    """Raises Internal "publish.local_path" when a text file names one of this machine's folders."""
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".json", ".md", ".jinja", ".txt") and any(path in file.read_text() for path in paths):
+            raise Internal("publish.local_path", "A published file names a path of this machine.", file=file.name)
+
+
+def _rewrite(path: Path, changes: dict[str, Any]) -> None:
+    """Sets keys of a JSON file, and drops those whose new value is None; sorted, so that the bytes are fixed."""
+    values = json.loads(path.read_text())
+    values = {
+        key: value for key, value in {**values, **changes}.items() if key not in changes or changes[key] is not None
+    }
+    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
