@@ -1,0 +1,1 @@
+"""The requester's command line, `shardwork`. Map: `cli` (root), `commands` (verbs), and one module a noun."""

@@ -1,0 +1,186 @@
+"""The coordinator as async functions: thin calls over `shardwork.session.Session`, one per RPC the client uses.
+
+Owns paging and the reconnecting watch; knows nothing of printing. `run` is the one bridge from a synchronous command
+into asyncio: it opens the session with the saved join line and closes it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+
+from shardwork.errors import NotAuthenticated, ShardworkError, Unreachable
+from shardwork.role import Role
+from shardwork.session import Session
+from shardwork.v1 import jobs_pb2, wallet_pb2
+from shardwork.wire import error_from_rpc
+
+from .settings import Access
+
+T = TypeVar("T")
+
+EVENTS_PER_PAGE = 500
+#: how long a watch keeps trying to reach a coordinator that went away
+WATCH_GIVE_UP_S = 600.0
+WATCH_FIRST_PAUSE_S = 0.25
+WATCH_LONGEST_PAUSE_S = 10.0
+
+
+def run(access: Access, work: Callable[[Session], Awaitable[T]], *, name: str = "") -> T:
+    """Opens a session as requester, does `work` in it, closes it. Raises the ShardworkError classes."""
+
+    async def inside() -> T:
+        session = await Session.open(access.join, access.key(), Role.REQUESTER, name=name)
+        try:
+            return await work(session)
+        finally:
+            await session.close()
+
+    return asyncio.run(inside())
+
+
+async def quote(session: Session, request: jobs_pb2.QuoteJobRequest) -> jobs_pb2.Quote:
+    answer = await session.call(session.jobs.QuoteJob, request)
+    return answer.quote
+
+
+async def submit(session: Session, request: jobs_pb2.SubmitJobRequest) -> jobs_pb2.SubmitJobResponse:
+    """Idempotent by `submission_id`, so the session's retries never pay twice."""
+    return await session.call(session.jobs.SubmitJob, request, timeout_s=120.0)
+
+
+async def jobs(session: Session, *, limit: int) -> list[jobs_pb2.JobView]:
+    """The newest `limit` jobs, paged behind the scenes."""
+    found: list[jobs_pb2.JobView] = []
+    token = ""
+    while len(found) < limit:
+        request = jobs_pb2.ListJobsRequest(page_size=min(limit - len(found), 100), page_token=token)
+        page = await session.call(session.jobs.ListJobs, request)
+        found.extend(page.jobs)
+        token = page.next_page_token
+        if not token:
+            break
+    return found[:limit]
+
+
+async def job(session: Session, job_id: str) -> jobs_pb2.JobView:
+    """One job by id or unambiguous prefix."""
+    answer = await session.call(session.jobs.GetJob, jobs_pb2.GetJobRequest(job_id=job_id))
+    return answer.job
+
+
+async def report(session: Session, job_id: str) -> jobs_pb2.GetJobReportResponse:
+    return await session.call(session.jobs.GetJobReport, jobs_pb2.GetJobReportRequest(job_id=job_id))
+
+
+async def events(session: Session, job_id: str, *, after_sequence: int = 0) -> AsyncIterator[jobs_pb2.JobEvent]:
+    """Every event so far after `after_sequence`, oldest first."""
+    while True:
+        request = jobs_pb2.ListJobEventsRequest(job_id=job_id, after_sequence=after_sequence, limit=EVENTS_PER_PAGE)
+        page = await session.call(session.jobs.ListJobEvents, request)
+        for event in page.events:
+            after_sequence = event.sequence
+            yield event
+        if not page.events:
+            return
+
+
+async def pause(session: Session, job_id: str) -> jobs_pb2.JobView:
+    return (await session.call(session.jobs.PauseJob, jobs_pb2.PauseJobRequest(job_id=job_id))).job
+
+
+async def resume(session: Session, job_id: str) -> jobs_pb2.JobView:
+    return (await session.call(session.jobs.ResumeJob, jobs_pb2.ResumeJobRequest(job_id=job_id))).job
+
+
+async def cancel(session: Session, job_id: str) -> jobs_pb2.JobView:
+    return (await session.call(session.jobs.CancelJob, jobs_pb2.CancelJobRequest(job_id=job_id))).job
+
+
+async def create_deposit(session: Session, msat: int, *, idempotency_key: str) -> wallet_pb2.Deposit:
+    request = wallet_pb2.CreateDepositRequest(msat=msat, idempotency_key=idempotency_key)
+    return (await session.call(session.wallet.CreateDeposit, request)).deposit
+
+
+async def deposit(session: Session, deposit_id: str) -> wallet_pb2.Deposit:
+    return (await session.call(session.wallet.GetDeposit, wallet_pb2.GetDepositRequest(id=deposit_id))).deposit
+
+
+async def balance(session: Session) -> wallet_pb2.GetBalanceResponse:
+    return await session.call(session.wallet.GetBalance, wallet_pb2.GetBalanceRequest())
+
+
+async def transfers(session: Session, *, limit: int) -> list[wallet_pb2.TransferView]:
+    """The newest `limit` transfers of the caller's account, newest first."""
+    found: list[wallet_pb2.TransferView] = []
+    before = 0
+    while len(found) < limit:
+        request = wallet_pb2.ListTransfersRequest(limit=min(limit - len(found), 200), before_sequence=before)
+        page = await session.call(session.wallet.ListTransfers, request)
+        if not page.transfers:
+            break
+        found.extend(page.transfers)
+        before = page.transfers[-1].sequence
+    return found[:limit]
+
+
+async def watch(
+    session: Session,
+    job_id: str,
+    *,
+    after_sequence: int = 0,
+    on_lost: Callable[[ShardworkError, int], None],
+) -> AsyncGenerator[jobs_pb2.WatchJobResponse, None]:
+    """Every change until the job is final, across coordinator restarts; no event comes twice.
+
+    `on_lost` hears of each failed attempt and its number since the last answer. Raises Unreachable after
+    WATCH_GIVE_UP_S without an answer.
+    """
+    loop = asyncio.get_running_loop()
+    last_answer_s, attempt, refused = loop.time(), 0, False
+    while True:
+        try:
+            async with aclosing(_watch_once(session, job_id, after_sequence)) as answers:
+                async for answer in answers:
+                    fresh = [event for event in answer.events if event.sequence > after_sequence]
+                    after_sequence = max([after_sequence, *(event.sequence for event in fresh)])
+                    del answer.events[:]
+                    answer.events.extend(fresh)
+                    last_answer_s, attempt, refused = loop.time(), 0, False
+                    yield answer
+                    if answer.final:
+                        return
+            lost: ShardworkError = Unreachable("watch.ended", "The coordinator ended the stream.")
+        except grpc.aio.AioRpcError as error:
+            lost = error_from_rpc(error, session.join.address)
+        except Unreachable as error:
+            lost = error
+        if isinstance(lost, NotAuthenticated) and not refused:
+            # a restarted coordinator may not know our token any more
+            refused = True
+            await session.renew()
+            continue
+        if not isinstance(lost, Unreachable) or loop.time() - last_answer_s > WATCH_GIVE_UP_S:
+            raise lost
+        attempt += 1
+        on_lost(lost, attempt)
+        pause_s = min(WATCH_FIRST_PAUSE_S * 2 ** (attempt - 1), WATCH_LONGEST_PAUSE_S)
+        await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
+
+
+async def _watch_once(
+    session: Session, job_id: str, after_sequence: int
+) -> AsyncGenerator[jobs_pb2.WatchJobResponse, None]:
+    request = jobs_pb2.WatchJobRequest(job_id=job_id, after_sequence=after_sequence)
+    call = session.jobs.WatchJob(request, metadata=await session.metadata())
+    try:
+        async for answer in call:
+            yield answer
+    finally:
+        call.cancel()

@@ -1,0 +1,17 @@
+"""Arguments and options that several commands share, so that they read and mean the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+#: all there will ever be
+ALL_SATS = 21_000_000 * 100_000_000
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; errors as JSON on stderr.")]
+JsonLinesOption = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout; errors as JSON on stderr.")]
+JobIdArgument = Annotated[str, typer.Argument(metavar="ID", help="Job id, or the beginning of one.")]
+JobFileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Job file: YAML, JSON or TOML.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

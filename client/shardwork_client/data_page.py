@@ -1,0 +1,117 @@
+"""What a data check found, as a page: format, counts, lengths, rows with their loss mask visible, and every problem.
+
+Bright text is learned (in «» without colour), dim text is only read. Used by `data check`, and by `plan_page` for the
+preview. The JSON form is the report's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from shardwork.dataset import DataReport
+from shardwork.dataset.report import Sample
+
+from . import figures
+from .render import PROBLEMS_SHOWN, clean, pairs, problem_block
+
+#: a row longer than this is cut in the preview
+PREVIEW_LETTERS = 600
+BAR_WIDTH = 30
+LEARNED_STYLE = "bold green"
+VERDICT_STYLES = {"ok": "bold green", "warnings": "bold yellow"}
+
+
+def page(report: DataReport) -> RenderableType:
+    """The report: counts, first rows, problems, and the verdict at the end."""
+    parts: list[RenderableType] = [_counts(report)]
+    preview = preview_of(report, limit=3)
+    if preview is not None:
+        parts += [Text(""), preview]
+    for problems, failed in ((report.warnings, False), (report.errors, True)):
+        for problem in problems[:PROBLEMS_SHOWN]:
+            parts += [Text(""), problem_block(problem, failed=failed)]
+    hidden = report.num_errors - PROBLEMS_SHOWN
+    if hidden > 0:
+        parts.append(Text(f"  … and {figures.count(hidden)} more errors; --json lists more of them.", style="dim"))
+    verdict = str(report.verdict)
+    return Group(*parts, Text(""), Text.assemble("verdict  ", (verdict, VERDICT_STYLES.get(verdict, "bold red"))))
+
+
+def _counts(report: DataReport) -> Table:
+    rows: list[tuple[str, RenderableType]] = [
+        ("format", str(report.format or "none recognised")),
+        ("rows", figures.count(report.rows)),
+        ("tokens", tokens_text(report)),
+    ]
+    if report.eval_rows:
+        rows.append(("held out", f"{figures.count(report.eval_rows)} rows"))
+    if report.histogram:
+        rows.append(("row length", _histogram(report)))
+    return pairs(rows)
+
+
+def tokens_text(report: DataReport) -> str:
+    """ "10,240, of which 61 % are learned", or that it is an estimate."""
+    if report.is_estimated:
+        return f"about {figures.count(report.tokens)}, estimated from the size; no tokenizer was given"
+    share = report.loss_tokens / report.tokens if report.tokens else 0.0
+    return f"{figures.count(report.tokens)}, of which {figures.percent(share)} are learned"
+
+
+def _histogram(report: DataReport) -> Table:
+    most = max(rows for _, rows in report.histogram)
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(justify="right", no_wrap=True)
+    for top, rows in report.histogram:
+        full, _ = figures.bar(rows / most, BAR_WIDTH)
+        label = f"≤ {figures.count(top)}" if top < 1 << 30 else "longer"
+        grid.add_row(label, Text(full, style="cyan"), figures.count(rows))
+    return grid
+
+
+def preview_of(report: DataReport, *, limit: int) -> Preview | None:
+    """The first rows to show; None when no tokenizer could render them."""
+    samples = tuple(sample for sample in report.preview if any(text for text, _ in sample.pieces))[:limit]
+    return Preview(samples) if samples else None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Rows as the model reads them, one bar a row. Where there is no colour, «» enclose what is learned."""
+
+    samples: tuple[Sample, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        is_plain = console.no_color or console.color_system is None
+        learned = ("between « and » is learned", "") if is_plain else ("bright is learned", LEARNED_STYLE)
+        yield Text.assemble("first rows as the model reads them: ", learned, ", ", ("the rest is only read", "dim"))
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        for sample in self.samples:
+            grid.add_row("", Text(f"{clean(sample.file)}:{sample.line}", style="dim italic"))
+            for line in row_text(sample.pieces, is_plain=is_plain).split("\n", allow_blank=True):
+                grid.add_row(Text("│", style="cyan"), line)
+        yield grid
+
+
+def row_text(pieces: Sequence[tuple[str, bool]], *, is_plain: bool = False) -> Text:
+    """One row: line breaks kept, control characters made visible, long rows cut with an ellipsis."""
+    text, left = Text(), PREVIEW_LETTERS
+    for piece, is_learned in pieces:
+        shown = "\n".join(clean(line) for line in piece.split("\n"))[: max(left, 0)]
+        if is_learned and is_plain:
+            shown = f"«{shown}»"
+        text.append(shown, style=LEARNED_STYLE if is_learned else "dim")
+        left -= len(piece)
+        if left < 0:
+            text.append(" …", style="dim")
+            break
+    return text

@@ -1,0 +1,234 @@
+"""Measuring a stage's files: rows, tokens, parameters and bytes, which prices and plans come from.
+
+Reads data through `shardwork.dataset` and models through `shardwork.modelfolder`; nothing is uploaded and torch is
+never imported. A stage that reads an earlier stage's output is measured by that stage's facts. Used by `plan` and by
+`data check`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shardwork.dataset import DataReport, check_data
+from shardwork.dataset.check import CheckOptions
+from shardwork.errors import InvalidInput
+from shardwork.job import STAGE_OUTPUT, StageSpec
+from shardwork.jobfile import LoadedJob
+from shardwork.jobpaths import StageFiles
+from shardwork.modelfolder import ModelFacts, full_params, inspect_model, lora_params, partial_params
+from shardwork.presets import check_preset, preset_params
+from shardwork.problem import Problem
+from shardwork.recipes import recipe as find_recipe
+from shardwork.recipes.base import StageFacts
+from shardwork.v1 import jobs_pb2
+from shardwork.why import Why
+
+from .views import Json
+
+#: what `auto` becomes, see `shardwork.recipes.learning`
+DEFAULT_MAX_LENGTH = 256
+
+
+class DataInvalid(InvalidInput):
+    """Rows of a stage cannot be used; `problems` holds them all."""
+
+    def __init__(self, stage: str, report: DataReport) -> None:
+        self.problems = report.errors
+        first = self.problems[0]
+        super().__init__(
+            "data.invalid",
+            f"The data of stage {stage!r} has {report.num_errors} problem(s). The first: {first.sentence}",
+            next_step=first.fix,
+            file=first.file,
+            line=first.line or "",
+            key=first.key,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageMeasure:
+    """One stage as measured."""
+
+    stage: StageSpec
+    files: StageFiles
+    facts: StageFacts
+    #: None when the rows come from an earlier stage
+    report: DataReport | None
+    #: of the base, also when an earlier stage or a preset makes it; None for stages without a model
+    model: ModelFacts | None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its rows lie on this machine (and are not another stage's, counted there)."""
+        return self.report is not None
+
+    @property
+    def format(self) -> str:
+        return str(self.report.format or "") if self.report else ""
+
+    @property
+    def warnings(self) -> list[Why]:
+        return [problem_why(problem) for problem in self.report.warnings] if self.report else []
+
+    def wire_facts(self) -> jobs_pb2.StageFacts:
+        facts = self.facts
+        return jobs_pb2.StageFacts(
+            stage=self.stage.name,
+            rows=facts.rows,
+            tokens=facts.tokens,
+            run_params=facts.run_params,
+            trained_params=facts.trained_params,
+            input_bytes=facts.input_bytes,
+        )
+
+    def to_json(self) -> Json:
+        facts = self.facts
+        return {
+            "name": self.stage.name,
+            "recipe": self.stage.recipe,
+            "rows": facts.rows,
+            "tokens": facts.tokens,
+            "run_params": facts.run_params,
+            "trained_params": facts.trained_params,
+            "input_bytes": facts.input_bytes,
+        }
+
+
+def measure_stages(loaded: LoadedJob) -> list[StageMeasure]:
+    """Every stage in order. Raises DataInvalid, and InvalidInput of a model that cannot be trained."""
+    done: dict[str, StageMeasure] = {}
+    for stage in loaded.spec.stages:
+        done[stage.name] = _measure(stage, loaded.files.get(stage.name, StageFiles()), done)
+    return list(done.values())
+
+
+def check_files(files: Sequence[Path], *, recipe: str, base_model: Path | None, max_length: int | None) -> DataReport:
+    """`data check`: the report on files outside any job."""
+    find_recipe(recipe)
+    if base_model is not None:
+        inspect_model(base_model)
+    return check_data(files, recipe=recipe, model_folder=base_model, max_length=max_length or DEFAULT_MAX_LENGTH)
+
+
+def problem_why(problem: Problem) -> Why:
+    """A problem of a file as a reason, its place as evidence."""
+    evidence = {"file": problem.file, "line": str(problem.line or ""), "key": problem.key}
+    known = {key: value for key, value in evidence.items() if value}
+    return Why(code=problem.code, sentence=problem.sentence, evidence=known, next_step=problem.fix)
+
+
+def _measure(stage: StageSpec, files: StageFiles, done: Mapping[str, StageMeasure]) -> StageMeasure:
+    model = _model_of(stage, files, done)
+    frozen = find_recipe(stage.recipe).freeze(stage, StageFacts(run_params=model.run_params if model else 0))
+    report = _report_of(frozen, files)
+    made_rows, made_tokens = _rows_of(stage, done)
+    facts = StageFacts(
+        rows=(report.rows if report else 0) + made_rows,
+        tokens=(report.tokens if report else 0) + made_tokens,
+        run_params=model.run_params if model else 0,
+        trained_params=trained_params(model, frozen.params) if model else 0,
+        input_bytes=_input_bytes(files, model),
+    )
+    return StageMeasure(stage=stage, files=files, facts=facts, report=report, model=model)
+
+
+def _model_of(stage: StageSpec, files: StageFiles, done: Mapping[str, StageMeasure]) -> ModelFacts | None:
+    """The model a stage works on: its folder, an earlier stage's model, or a preset."""
+    if files.base_model is not None:
+        return inspect_model(files.base_model)
+    if stage.base_model is not None and STAGE_OUTPUT.match(stage.base_model):
+        return done[stage.base_model.partition(".")[0]].model
+    preset = stage.params.get("preset")
+    if not isinstance(preset, str):
+        return None
+    vocab_size = find_recipe(stage.recipe).freeze(stage, StageFacts()).params["vocab_size"]
+    return preset_model(preset, int(vocab_size))
+
+
+def preset_model(name: str, vocab_size: int) -> ModelFacts:
+    """A preset's shapes as `inspect_model` will find them once the first stage has made the model."""
+    preset = check_preset(name)
+    hidden, wide = preset.hidden, preset.intermediate
+    narrow = preset.kv_heads * (hidden // preset.heads)
+    shapes = {
+        **{f"self_attn.{part}_proj": (hidden, hidden) for part in "qo"},
+        **{f"self_attn.{part}_proj": (narrow, hidden) for part in "kv"},
+        "mlp.gate_proj": (wide, hidden),
+        "mlp.up_proj": (wide, hidden),
+        "mlp.down_proj": (hidden, wide),
+    }
+    layers = [f"model.layers.{number}" for number in range(preset.layers)]
+    linear = tuple((f"{layer}.{part}.weight", shape) for layer in layers for part, shape in shapes.items())
+    tensors: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocab_size, hidden), **dict(linear)}
+    for layer in layers:
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"{layer}.{norm}.weight"] = (hidden,)
+    tensors["model.norm.weight"] = (hidden,)
+    if not preset.tied:
+        tensors["lm_head.weight"] = (vocab_size, hidden)
+    return ModelFacts(
+        folder=Path(),
+        model_type="llama",
+        architecture="LlamaForCausalLM",
+        run_params=preset_params(name, vocab_size),
+        linear_params=linear,
+        tensors=tensors,
+        hidden_size=hidden,
+        layers=preset.layers,
+        tied_embeddings=preset.tied,
+        vocab_size=vocab_size,
+        context_length=preset.context,
+        has_chat_template=False,
+        files=(),
+    )
+
+
+def trained_params(model: ModelFacts, params: Mapping[str, Any]) -> int:
+    """Parameters that an update touches under these (frozen) recipe parameters."""
+    method = params.get("method", "full")
+    if method == "lora":
+        return lora_params(model, params["rank"], params["target_modules"])
+    if method == "partial":
+        return partial_params(
+            model, params["last_layers"], final_norm=params["train_final_norm"], head=params["train_head"]
+        )
+    return full_params(model)
+
+
+def _report_of(stage: StageSpec, files: StageFiles) -> DataReport | None:
+    """The data's report; None when an earlier stage makes the rows. Raises DataInvalid."""
+    if not files.data:
+        return None
+    options = CheckOptions(
+        chat_template=stage.params.get("chat_template", "model"),
+        train_on_prompt=stage.params.get("train_on_prompt", False),
+        eval_fraction=stage.eval_fraction,
+    )
+    report = check_data(
+        files.data,
+        recipe=stage.recipe,
+        model_folder=files.base_model,
+        max_length=stage.params.get("max_length", DEFAULT_MAX_LENGTH),
+        eval_files=files.eval_data,
+        options=options,
+    )
+    if report.errors:
+        raise DataInvalid(stage.name, report)
+    return report
+
+
+def _rows_of(stage: StageSpec, done: Mapping[str, StageMeasure]) -> tuple[int, int]:
+    """Rows and tokens of the earlier stages that this stage reads."""
+    sources = [done[name.partition(".")[0]].facts for name in stage.data if STAGE_OUTPUT.match(name)]
+    return sum(facts.rows for facts in sources), sum(facts.tokens for facts in sources)
+
+
+def _input_bytes(files: StageFiles, model: ModelFacts | None) -> int:
+    """Bytes that will be uploaded for this stage."""
+    paths = [*files.data, *files.eval_data]
+    if files.base_model is not None and model is not None:
+        paths += [files.base_model / name for name in model.files]
+    return sum(path.stat().st_size for path in paths)

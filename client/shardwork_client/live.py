@@ -1,0 +1,187 @@
+"""The picture `job watch` draws on a terminal: one frame from what is known now. Pure: state in, renderable out.
+
+Stages with their rounds, shards by state, running shards with bars, the held-out loss as a sparkline, money, time left,
+the why line and the newest events. Re-drawn at the terminal's present width, so it survives a resize. `watch` feeds it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from shardwork.money import show as sats
+from shardwork.v1 import jobs_pb2
+
+from . import figures
+from .render import clean, event_line, job_head, loss_trend, one_line, rounds_done, shard_counts, state_text, why_block
+from .views import FINAL_STATES
+
+EVENTS_KEPT = 200
+#: lines that everything but running shards and events takes at most
+FIXED_LINES = 16
+NARROW = 90
+
+
+@dataclass(slots=True, kw_only=True)
+class WatchState:
+    """What a watcher has heard so far."""
+
+    job: jobs_pb2.JobView | None = None
+    running: list[jobs_pb2.RunningShard] = field(default_factory=list[jobs_pb2.RunningShard])
+    events: deque[jobs_pb2.JobEvent] = field(default_factory=lambda: deque[jobs_pb2.JobEvent](maxlen=EVENTS_KEPT))
+    #: why the connection is broken at the moment; empty while it stands
+    lost: str = ""
+
+    def hear(self, answer: jobs_pb2.WatchJobResponse) -> None:
+        self.lost = ""
+        if answer.HasField("job"):
+            self.job = answer.job
+        self.running = list(answer.running)
+        self.events.extend(answer.events)
+
+
+@dataclass(slots=True)
+class Frame:
+    """A renderable that lays itself out for the console it is drawn on."""
+
+    state: WatchState
+    now_ms: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        height = options.height or console.height
+        yield frame(self.state, self.now_ms, width=options.max_width, height=height)
+
+
+def frame(state: WatchState, now_ms: int, *, width: int, height: int) -> RenderableType:
+    """The whole picture, at most about `height` lines."""
+    job = state.job
+    if job is None:
+        return Text(state.lost or "Waiting for the coordinator …", style="dim")
+    spare = max(height - FIXED_LINES - len(job.stages), 4)
+    num_running = min(len(state.running), max(spare // 2, 2))
+    num_events = max(spare - num_running, 2)
+    parts: list[RenderableType] = [job_head(job), Text("")]
+    parts += [_stages(job, width), Text("")]
+    parts += [_facts(job, now_ms, width), Text("")]
+    if state.running:
+        parts += [_running(state, num_running, width), Text("")]
+    if job.why.code and job.state != "succeeded":
+        parts += [why_block(job.why, mark="●", style="yellow"), Text("")]
+    parts += [one_line(event_line(event)) for event in list(state.events)[-num_events:]]
+    parts += [Text(""), _foot(state)]
+    return Group(*parts)
+
+
+def _bar(fraction: float, width: int, style: str = "cyan") -> Text:
+    full, empty = figures.bar(fraction, width)
+    return Text.assemble((full, style), (empty, "bright_black"))
+
+
+def _bar_width(width: int) -> int:
+    return 14 if width < NARROW else 28
+
+
+def _stages(job: jobs_pb2.JobView, width: int) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(5):
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+    for stage in job.stages:
+        fraction = stage_fraction(stage)
+        style = "green" if stage.state == "done" else "red" if stage.state == "failed" else "cyan"
+        grid.add_row(
+            Text(stage.name, style="bold"),
+            Text(stage.recipe, style="dim"),
+            state_text(stage.state),
+            _bar(fraction, _bar_width(width), style),
+            stage_position(stage),
+        )
+    return grid
+
+
+def stage_fraction(stage: jobs_pb2.StageView) -> float:
+    if stage.state == "done":
+        return 1.0
+    return min(rounds_done(stage) / max(stage.planned_rounds, 1), 1.0)
+
+
+def stage_position(stage: jobs_pb2.StageView) -> str:
+    """ "round 2 of 4 · learn", "setup · prepare", "4 rounds"."""
+    if stage.state != "running" or not stage.rounds:
+        rounds = "round" if stage.planned_rounds == 1 else "rounds"
+        return f"{stage.planned_rounds} {rounds}"
+    last = stage.rounds[-1]
+    if last.kind not in ("learn", "map"):
+        return last.kind if last.phase in ("", last.kind) else f"{last.kind} · {last.phase}"
+    where = f"round {last.number} of {stage.planned_rounds}"
+    return f"{where} · {last.phase}" if last.phase else where
+
+
+def _facts(job: jobs_pb2.JobView, now_ms: int, width: int) -> Table:
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row("shards", shard_counts(job))
+    trend = loss_trend(job, width=_bar_width(width))
+    if trend:
+        grid.add_row("held-out loss", trend)
+    share = job.spent_msat / job.budget_msat if job.budget_msat else 0.0
+    money = _bar(share, _bar_width(width), "yellow")
+    money.append(f"  {sats(job.spent_msat)} spent of {sats(job.budget_msat)}")
+    if job.reserved_msat and job.reserved_msat + job.spent_msat != job.budget_msat:
+        money.append(f", {sats(job.reserved_msat)} reserved", style="dim")
+    grid.add_row("money", money)
+    grid.add_row("time", time_text(job, now_ms))
+    return grid
+
+
+def time_text(job: jobs_pb2.JobView, now_ms: int) -> str:
+    end_ms = job.ended_unix_ms or now_ms
+    text = figures.duration(max((end_ms - job.created_unix_ms) / 1000, 0.0) // 1)
+    left_s = seconds_left(job)
+    if left_s is not None and job.state == "running":
+        text += f" so far, about {figures.duration(round(left_s))} left"
+    return text
+
+
+def seconds_left(job: jobs_pb2.JobView) -> float | None:
+    """Rounds still to do at the mean pace of the finished ones; None before the first has finished."""
+    finished = [each for stage in job.stages for each in stage.rounds if each.kind in ("learn", "map") and each.seconds]
+    done = [each for each in finished if each.state in ("merged", "rolled_back")]
+    if not done:
+        return None
+    pace_s = sum(each.seconds for each in done) / len(done)
+    remaining = sum(stage.planned_rounds - rounds_done(stage) for stage in job.stages if stage.state != "done")
+    return pace_s * max(remaining, 0)
+
+
+def _running(state: WatchState, limit: int, width: int) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(4):
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+    job_id = state.job.id if state.job else ""
+    for shard in sorted(state.running, key=lambda each: each.shard)[:limit]:
+        loss = f"loss {figures.loss(shard.loss)}" if shard.HasField("loss") else ""
+        progress = _bar(shard.progress, _bar_width(width))
+        progress.append(f" {figures.percent(shard.progress):>5}")
+        grid.add_row(
+            shard.shard.removeprefix(f"{job_id}/"),
+            Text(clean(shard.worker_name or shard.worker_id), style="cyan"),
+            progress,
+            Text(f"{loss}  {figures.duration(shard.seconds)}".strip(), style="dim"),
+        )
+    hidden = len(state.running) - limit
+    if hidden > 0:
+        grid.add_row(Text(f"and {hidden} more", style="dim"))
+    return grid
+
+
+def _foot(state: WatchState) -> Text:
+    if state.lost:
+        return Text(f"{state.lost} Trying again …", style="yellow")
+    if state.job is not None and state.job.state in FINAL_STATES:
+        return Text("")
+    return Text("Ctrl-C leaves the job running and only detaches.", style="dim")

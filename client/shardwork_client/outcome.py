@@ -1,0 +1,112 @@
+"""How a command ends: its exit code, and what a person or a script reads when it goes wrong.
+
+Every command body runs inside `guard`. Errors go to stderr as what happened, evidence and next step, or as one JSON
+object with --json; a traceback only under SHARDWORK_DEBUG=1. Exit codes are `ShardworkError.exit_code`; 2 is usage, 130
+is Ctrl-C. Nothing here knows a particular command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from shardwork.errors import ShardworkError
+from shardwork.why import Why
+
+if TYPE_CHECKING:
+    from shardwork.problem import Problem
+
+INTERRUPTED = 130
+USAGE = 2
+
+#: evidence keys that together say where in a file the fault is; printed as file:line: key
+PLACE = ("file", "line", "key")
+
+
+@contextmanager
+def guard(json_output: bool = False) -> Generator[None, None, None]:
+    """Turns every failure of a command body into its documented message and exit code."""
+    try:
+        yield
+    except (typer.Exit, typer.BadParameter):
+        raise
+    except (KeyboardInterrupt, typer.Abort):
+        say("Interrupted.")
+        raise typer.Exit(INTERRUPTED) from None
+    except ShardworkError as error:
+        fail(error.why, error.exit_code, json_output, problems=getattr(error, "problems", ()))
+    except BrokenPipeError:
+        # the reader of our output went away (`| head`): not our failure, and nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except Exception as error:
+        if os.environ.get("SHARDWORK_DEBUG") == "1":
+            raise
+        fail(unexpected(error), 1, json_output)
+
+
+def fail(why: Why, exit_code: int, json_output: bool, *, problems: Sequence[Problem] = ()) -> NoReturn:
+    """Prints why on stderr, with every problem of a file where there are some, and leaves with `exit_code`."""
+    if json_output:
+        error: dict[str, object] = {
+            "code": why.code,
+            "sentence": why.sentence,
+            "evidence": dict(why.evidence),
+            "next_step": why.next_step,
+            "exit_code": exit_code,
+        }
+        if problems:
+            error["errors"] = [problem.to_json() for problem in problems]
+        print(json.dumps({"error": error}, ensure_ascii=False), file=sys.stderr)
+    else:
+        from .render import show_problems, show_why
+
+        if problems:
+            show_problems(problems, failed=True)
+        else:
+            show_why(why, failed=True)
+    raise typer.Exit(exit_code) from None
+
+
+def usage(sentence: str, next_step: str, json_output: bool) -> NoReturn:
+    """Leaves with exit 2: the command line itself is incomplete or contradictory."""
+    fail(Why(code="usage", sentence=sentence, next_step=next_step), USAGE, json_output)
+
+
+def unexpected(error: Exception) -> Why:
+    """The story of an error that Shardwork did not foresee."""
+    return Why(
+        code="client.unexpected",
+        sentence=f"Something broke inside the client: {type(error).__name__}: {error}",
+        next_step="Run it again with SHARDWORK_DEBUG=1 to see where, and report that text.",
+    )
+
+
+def place(evidence: Mapping[str, str]) -> str:
+    """`train.jsonl:7: messages` from the evidence keys file, line and key; empty when no file is named."""
+    if not evidence.get("file"):
+        return ""
+    line = f":{evidence['line']}" if evidence.get("line") else ""
+    key = f": {evidence['key']}" if evidence.get("key") else ""
+    return f"{evidence['file']}{line}{key}"
+
+
+def say(text: str) -> None:
+    """A note for the person, never data: stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(value: object) -> None:
+    """One JSON value on one line of stdout, flushed so that a follower sees it at once."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def is_terminal() -> bool:
+    """Whether a person can answer a prompt: both ends are a terminal."""
+    return sys.stdin.isatty() and sys.stderr.isatty()

@@ -1,0 +1,114 @@
+"""The plan of a job: what was measured in its files, and the coordinator's price for it, before a sat moves.
+
+`measure` is local and needs no coordinator; `price` asks for the quote and the wallet. `refuse_unaffordable` is the one
+place that says no for money. Pretty form: `plan_page`. Used by `job plan` and `job submit`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shardwork.errors import InvalidInput, NotEnoughFunds
+from shardwork.job import BudgetSection
+from shardwork.jobfile import LoadedJob
+from shardwork.money import Msat, ceil_sats, sats, show
+from shardwork.session import Session
+from shardwork.v1 import jobs_pb2
+from shardwork.why import Why
+from shardwork.wire import why_from_proto
+
+from . import api
+from .facts import StageMeasure, measure_stages, problem_why
+from .validation import validate
+from .views import Json, quote_json, why_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A valid job with usable data."""
+
+    file: Path
+    loaded: LoadedJob
+    stages: tuple[StageMeasure, ...]
+
+    @property
+    def budget_msat(self) -> Msat:
+        return sats(self.loaded.spec.budget.max_sats)
+
+    def facts(self) -> list[jobs_pb2.StageFacts]:
+        return [stage.wire_facts() for stage in self.stages]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priced:
+    """A measured job with its quote and the wallet's balance at that moment."""
+
+    measured: Measured
+    quote: jobs_pb2.Quote
+    available_msat: int
+    asset: str
+
+    @property
+    def warnings(self) -> list[Why]:
+        """From the job file, from the data and from the coordinator, in this order."""
+        found = [problem_why(problem) for problem in self.measured.loaded.warnings]
+        for stage in self.measured.stages:
+            found += stage.warnings
+        return found + [why_from_proto(warning) for warning in self.quote.warnings]
+
+
+def measure(file: Path, *, max_sats: int | None = None) -> Measured:
+    """Validates the job file and measures every stage's data and model. Raises InvalidInput with all problems.
+
+    `max_sats` replaces the file's budget.
+    """
+    loaded = validate(file)
+    if max_sats is not None:
+        spec = loaded.spec.model_copy(update={"budget": BudgetSection(max_sats=max_sats)})
+        loaded = replace(loaded, spec=spec)
+    return Measured(file=file, loaded=loaded, stages=tuple(measure_stages(loaded)))
+
+
+async def price(session: Session, measured: Measured) -> Priced:
+    spec_json = measured.loaded.spec.canonical_json()
+    quote = await api.quote(session, jobs_pb2.QuoteJobRequest(spec_json=spec_json, facts=measured.facts()))
+    balance = await api.balance(session)
+    return Priced(measured=measured, quote=quote, available_msat=balance.available_msat, asset=balance.asset)
+
+
+def refuse_unaffordable(priced: Priced) -> None:
+    """Raises InvalidInput "budget.below_plan" (exit 3), or NotEnoughFunds "wallet.below_plan" (exit 6)."""
+    needed, budget = priced.quote.reserve_msat, priced.measured.budget_msat
+    if budget < needed:
+        raise InvalidInput(
+            "budget.below_plan",
+            f"The budget of {show(budget)} is below the {show(needed)} that the plan reserves.",
+            next_step=f"Set budget.max_sats to {ceil_sats(Msat(needed))} or more, or plan fewer rounds or steps.",
+            file=priced.measured.file,
+            key="budget.max_sats",
+        )
+    missing = needed - priced.available_msat
+    if missing > 0:
+        raise NotEnoughFunds(
+            "wallet.below_plan",
+            f"Your wallet has {show(priced.available_msat)}, and the plan reserves {show(needed)}.",
+            next_step=f"Put the rest in:  shardwork wallet deposit {ceil_sats(Msat(missing))}",
+            missing=show(missing),
+        )
+
+
+def plan_json(priced: Priced) -> Json:
+    """`job plan --json`."""
+    stages = priced.measured.stages
+    return {
+        "name": priced.measured.loaded.spec.name,
+        **quote_json(priced.quote),
+        "detected_format": ", ".join(dict.fromkeys(stage.format for stage in stages if stage.format)),
+        "rows": sum(stage.facts.rows for stage in stages if stage.is_local),
+        "tokens": sum(stage.facts.tokens for stage in stages if stage.is_local),
+        "budget_msat": priced.measured.budget_msat,
+        "available_msat": priced.available_msat,
+        "warnings": [why_json(warning) for warning in priced.warnings],
+        "stages": [stage.to_json() for stage in stages],
+    }

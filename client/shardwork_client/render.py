@@ -1,0 +1,383 @@
+"""Pretty forms of what the client shows: consoles, the house table, and jobs, rounds, money, reports and reasons.
+
+Data goes to stdout, notes to stderr. Names of workers and jobs come from strangers, so all remote text passes `clean`
+and is never read as markup. The live view is `live`; the plan page is `plan_page`; JSON forms are `views`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from shardwork.money import show as sats
+from shardwork.why import Why
+
+from . import figures
+from .outcome import PLACE, place
+from .views import FINAL_STATES
+
+if TYPE_CHECKING:
+    from shardwork.problem import Problem
+    from shardwork.v1 import jobs_pb2, types_pb2, wallet_pb2
+
+#: columns assumed when output is piped, so that ids and sentences are not cut
+PIPED_WIDTH = 160
+PROBLEMS_SHOWN = 20
+#: from this width on, tables show traffic too
+WIDE = 100
+
+STATE_STYLES = {
+    **dict.fromkeys(("succeeded", "done", "merged", "accepted", "settled", "posted"), "green"),
+    **dict.fromkeys(
+        ("running", "open", "judging", "merging", "evaluating", "leased", "committed", "submitted"), "cyan"
+    ),
+    **dict.fromkeys(("paused", "waiting", "pending", "funded", "draft", "ready"), "yellow"),
+    **dict.fromkeys(("failed", "cancelled", "exhausted", "rejected", "expired", "abandoned", "rolled_back"), "red"),
+}
+#: shards are counted in this order wherever they are shown
+SHARD_STATES = ("done", "running", "ready", "exhausted")
+
+
+class HouseConsole(Console):
+    """rich's console, but a reader that went away is for `outcome.guard` to judge, not exit 1 at once."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console over the present stdout or stderr. Piped output is wide and plain; NO_COLOR is honoured."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else int(os.environ.get("COLUMNS") or PIPED_WIDTH)
+    return HouseConsole(file=stream, width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
+
+
+def show(page: RenderableType, *, stderr: bool = False) -> None:
+    """Prints a page; piped, without the blanks that fill up its columns."""
+    out = console(stderr=stderr)
+    if out.is_terminal:
+        out.print(page)
+        return
+    with out.capture() as captured:
+        out.print(page)
+    out.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    out.file.flush()
+
+
+def clean(text: str) -> str:
+    """Text from elsewhere with control characters made visible as '?': nobody's name may drive the terminal."""
+    return "".join(char if char.isprintable() else " " if char in "\n\t" else "?" for char in text)
+
+
+def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Table:
+    """The house table: no boxes, dim headings, numbers to the right; only `fold` columns may wrap."""
+    grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for name in columns:
+        if name in fold:
+            grid.add_column(name, overflow="fold")
+        else:
+            grid.add_column(name, justify="right" if name in right else "left", no_wrap=True, overflow="ellipsis")
+    return grid
+
+
+def pairs(rows: Iterable[tuple[str, RenderableType]]) -> Table:
+    """Label and value side by side; values wrap under themselves."""
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, value in rows:
+        grid.add_row(label, value)
+    return grid
+
+
+def state_text(state: str) -> Text:
+    return Text(state.replace("_", " "), style=STATE_STYLES.get(state, ""))
+
+
+# ---- reasons --------------------------------------------------------------------------------------------------
+
+
+def why_block(why: types_pb2.Why | Why, *, mark: str, style: str) -> RenderableType:
+    """What happened, its evidence line by line, then the next step behind an arrow."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(mark, style=style), Text(clean(why.sentence), style="bold"))
+    for line in evidence_lines(why.evidence):
+        grid.add_row("", Text(line, style="dim"))
+    if why.next_step:
+        grid.add_row(Text("→", style="cyan"), Text(clean(why.next_step)))
+    return grid
+
+
+def evidence_lines(evidence: Mapping[str, str]) -> list[str]:
+    """`file:line: key` first, then every other fact as "name: value"."""
+    where = place(evidence)
+    skipped = PLACE if where else ()
+    facts = [f"{key.replace('_', ' ')}: {value}" for key, value in evidence.items() if value and key not in skipped]
+    return [clean(line) for line in ([where] if where else []) + facts]
+
+
+def show_why(why: types_pb2.Why | Why, *, failed: bool) -> None:
+    """Prints a reason on stderr: an error, or a warning."""
+    mark, style = ("✗", "bold red") if failed else ("!", "bold yellow")
+    show(why_block(why, mark=mark, style=style), stderr=True)
+
+
+def problem_block(problem: Problem, *, failed: bool) -> RenderableType:
+    """One problem of a file: the sentence, its place, the fix."""
+    where = {"file": problem.file, "line": str(problem.line or ""), "key": problem.key}
+    why = Why(code=problem.code, sentence=problem.sentence, evidence=where, next_step=problem.fix)
+    mark, style = ("✗", "bold red") if failed else ("!", "bold yellow")
+    return why_block(why, mark=mark, style=style)
+
+
+def show_problems(problems: Sequence[Problem], *, failed: bool) -> None:
+    """Prints the first problems of a file on stderr, and how many more there are."""
+    for problem in problems[:PROBLEMS_SHOWN]:
+        show(problem_block(problem, failed=failed), stderr=True)
+    if len(problems) > PROBLEMS_SHOWN:
+        show(Text(f"  … and {len(problems) - PROBLEMS_SHOWN} more; --json lists all.", style="dim"), stderr=True)
+
+
+# ---- jobs -----------------------------------------------------------------------------------------------------
+
+
+def job_list(jobs: Sequence[jobs_pb2.JobView]) -> RenderableType:
+    """One aligned line a job with the name last, and under it why it does not run on."""
+    money = [f"{sats(job.spent_msat)} of {sats(job.budget_msat)}" for job in jobs]
+    width = max(len(text) for text in (*money, "spent of budget"))
+    lines = [Text(f"{'id':<12}  {'state':<9}  {'spent of budget':>{width}}  {'created':<16}  name", style="dim")]
+    for job, spent in zip(jobs, money, strict=True):
+        state = state_text(job.state)
+        state.pad_right(9 - len(state))
+        when = (f"  {figures.day_time(job.created_unix_ms)}  ", "dim")
+        lines.append(Text.assemble(f"{job.id:<12}  ", state, f"  {spent:>{width}}", when, clean(job.name)))
+        if job.why.code and job.state != "succeeded":
+            lines.append(Text(f"{'':<12}  {clean(job.why.sentence)}", style="dim"))
+    return Group(*(one_line(line) for line in lines))
+
+
+def one_line(text: Text) -> Text:
+    """Cut with an ellipsis where the terminal ends, never wrapped."""
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
+
+
+def job_head(job: jobs_pb2.JobView) -> RenderableType:
+    """Name, id, state and, for a job no second key evaluated, that fact."""
+    head = Text.assemble((clean(job.name), "bold"), ("  " + job.id, "dim"), "  ", state_text(job.state))
+    if job.self_evaluated:
+        head.append("  self-evaluated", style="yellow")
+    return head
+
+
+def job_page(job: jobs_pb2.JobView) -> RenderableType:
+    """`job show`: everything about one job."""
+    parts: list[RenderableType] = [job_head(job)]
+    if job.why.code and job.state != "succeeded":
+        parts.append(Padding(why_block(job.why, mark="●", style="yellow"), (1, 0, 0, 0)))
+    for stage in job.stages:
+        parts += [Text(""), stage_head(stage)]
+        if stage.rounds:
+            parts.append(Rounds(stage))
+    facts: list[tuple[str, RenderableType]] = [("shards", shard_counts(job))]
+    trend = loss_trend(job, width=40)
+    if trend:
+        facts.append(("held-out loss", trend))
+    facts += [("money", money_line(job)), ("time", time_line(job))]
+    parts += [Text(""), pairs(facts)]
+    if job.outputs:
+        parts += [Text(""), outputs_table(job)]
+    return Group(*parts)
+
+
+def stage_head(stage: jobs_pb2.StageView) -> Text:
+    """ "sft  sft  running  2 of 4 rounds"."""
+    rounds = f"{rounds_done(stage)} of {stage.planned_rounds} round{'s' if stage.planned_rounds != 1 else ''}"
+    return Text.assemble((stage.name, "bold"), (f"  {stage.recipe}  ", "dim"), state_text(stage.state), f"  {rounds}")
+
+
+def rounds_done(stage: jobs_pb2.StageView) -> int:
+    """Rounds of work (not set-up, not publishing) that have ended."""
+    ended = ("merged", "rolled_back", "abandoned", "done")
+    return sum(1 for each in stage.rounds if each.kind in ("learn", "map") and each.state in ended)
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """The rounds of a stage: losses, verdicts, time and, where there is room, traffic."""
+
+    stage: jobs_pb2.StageView
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        is_wide = options.max_width >= WIDE
+        numbers = ("train", "held-out", "accepted", "rejected", "time", *(("up", "down") if is_wide else ()))
+        grid = table("round", "state", *numbers[:2], "outer", *numbers[2:], right=numbers)
+        for each in self.stage.rounds:
+            values = round_figures(each)
+            grid.add_row(round_name(each), state_text(each.state), *(values if is_wide else values[:-2]))
+        yield grid
+
+
+def round_name(view: jobs_pb2.RoundView) -> str:
+    return str(view.number) if view.kind in ("learn", "map") else view.kind
+
+
+def round_figures(view: jobs_pb2.RoundView) -> list[RenderableType]:
+    rejected = Text(str(view.rejected), style="red" if view.rejected else "dim")
+    return [
+        figures.loss(view.train_loss if view.HasField("train_loss") else None),
+        figures.loss(view.eval_loss if view.HasField("eval_loss") else None),
+        view.outer or "–",
+        str(view.accepted),
+        rejected,
+        figures.duration(view.seconds),
+        figures.size(view.bytes_up),
+        figures.size(view.bytes_down),
+    ]
+
+
+def eval_losses(job: jobs_pb2.JobView) -> list[float]:
+    """Held-out losses of the newest stage that has any, in round order."""
+    for stage in reversed(job.stages):
+        losses = [each.eval_loss for each in stage.rounds if each.HasField("eval_loss")]
+        if losses:
+            return losses
+    return []
+
+
+def loss_trend(job: jobs_pb2.JobView, *, width: int) -> Text | None:
+    """First value, sparkline, last value and the change between them; None before the first."""
+    losses = eval_losses(job)
+    if not losses:
+        return None
+    if len(losses) == 1:
+        return Text(figures.loss(losses[0]))
+    tone = "green" if losses[-1] <= losses[0] else "red"
+    return Text.assemble(
+        (figures.loss(losses[0]) + " ", "dim"),
+        (figures.sparkline(losses, width), "cyan"),
+        " ",
+        (figures.loss(losses[-1]), "bold"),
+        ("  " + figures.change(losses[0], losses[-1]), tone),
+    )
+
+
+def shard_counts(job: jobs_pb2.JobView) -> Text:
+    """ "12 done · 3 running · 1 ready", zero counts left out."""
+    text = Text()
+    for state in (*SHARD_STATES, *sorted(set(job.shards) - set(SHARD_STATES))):
+        number = job.shards.get(state, 0)
+        if number:
+            text.append(" · " if text else "").append(f"{figures.count(number)} ").append_text(state_text(state))
+    return text or Text("none yet", style="dim")
+
+
+def money_line(job: jobs_pb2.JobView) -> Text:
+    """The identity that always holds: budget = spent + reserved + refunded."""
+    text = Text.assemble(sats(job.budget_msat), (" budget = ", "dim"))
+    parts = ((job.spent_msat, "spent"), (job.reserved_msat, "reserved"), (job.refunded_msat, "refunded"))
+    for amount, word in parts:
+        text.append("" if word == "spent" else " + ", "dim").append(sats(amount).removesuffix(" sat"))
+        text.append(f" {word}", "dim")
+    return text
+
+
+def time_line(job: jobs_pb2.JobView) -> str:
+    begun = figures.day_time(job.created_unix_ms)
+    if not job.ended_unix_ms:
+        return f"since {begun}"
+    return f"{begun}, took {figures.duration((job.ended_unix_ms - job.created_unix_ms) / 1000)}"
+
+
+def outputs_table(job: jobs_pb2.JobView) -> Table:
+    grid = table("output", "kind", "size", "digest", right=("size",))
+    for output in job.outputs:
+        grid.add_row(
+            output.name, output.kind, figures.size(output.bytes), Text(f"{output.artifact_id[:16]}…", style="dim")
+        )
+    return grid
+
+
+def report_page(report: jobs_pb2.GetJobReportResponse) -> RenderableType:
+    """`job report`: the job page, who computed what, and every payment."""
+    workers = table(
+        "worker", "name", "shards", "accepted", "rejected", "paid", right=("shards", "accepted", "rejected", "paid")
+    )
+    for each in report.workers:
+        rejected = Text(str(each.rejected), style="red" if each.rejected else "dim")
+        name = clean(each.name) or "–"
+        workers.add_row(each.worker_id, name, str(each.shards), str(each.accepted), rejected, sats(each.paid_msat))
+    payments = table("payment for shard", "phase", "worker", "amount", right=("amount",))
+    for paid in report.payments:
+        shard = paid.shard.removeprefix(f"{report.job.id}/")
+        shard = shard if paid.replica == 0 else f"{shard} (copy {paid.replica})"
+        payments.add_row(shard, paid.phase, paid.worker_id, sats(paid.msat))
+    parts: list[RenderableType] = [job_page(report.job)]
+    if report.workers:
+        parts += [Text(""), workers]
+    if report.payments:
+        parts += [Text(""), payments]
+    return Group(*parts)
+
+
+def event_line(event: jobs_pb2.JobEvent) -> Text:
+    """One event on one line: time, kind, subject, sentence."""
+    tone = event.kind.rsplit(".", 1)[-1]
+    subject = clean(event.subject).partition("/")[2]  # without the job's id, which everybody here knows
+    return Text.assemble(
+        (figures.clock_time(event.at_unix_ms) + "  ", "dim"),
+        (f"{event.kind:<18}  ", STATE_STYLES.get(tone, "")),
+        clean(event.sentence),
+        (f"  {subject}" if subject else "", "dim"),
+    )
+
+
+# ---- money ----------------------------------------------------------------------------------------------------
+
+
+def balance_page(balance: wallet_pb2.GetBalanceResponse) -> RenderableType:
+    rows: list[tuple[str, RenderableType]] = [
+        ("available", Text(sats(balance.available_msat), style="bold green")),
+        ("held in escrow", sats(balance.held_msat)),
+    ]
+    if balance.earned_msat:
+        rows.append(("earned by shards", sats(balance.earned_msat)))
+    if balance.paid_out_msat:
+        rows.append(("paid out", sats(balance.paid_out_msat)))
+    return pairs(rows)
+
+
+def history_table(transfers: Sequence[wallet_pb2.TransferView]) -> Table:
+    grid = table("when", "amount", "kind", "state", "for", right=("amount",))
+    for each in transfers:
+        sign = "+" if each.msat > 0 else ""
+        amount = Text(f"{sign}{sats(each.msat)}", style="green" if each.msat > 0 else "")
+        grid.add_row(figures.day_time(each.at_unix_ms), amount, each.kind, state_text(each.state), each.reference)
+    return grid
+
+
+def is_final(job: jobs_pb2.JobView) -> bool:
+    return job.state in FINAL_STATES
+
+
+def why_page(job: jobs_pb2.JobView) -> RenderableType:
+    """`job why`: the state and the reason with its code; a job without one says so."""
+    if not job.why.code:
+        return Group(job_head(job), Text("Nothing holds it up.", style="dim"))
+    code = pairs([("code", Text(job.why.code, style="dim"))])
+    return Group(job_head(job), Text(""), why_block(job.why, mark="●", style="yellow"), Text(""), code)
+
+
+def job_brief(job: jobs_pb2.JobView) -> RenderableType:
+    """After pause, resume and cancel: the state and the money."""
+    return Group(job_head(job), pairs([("shards", shard_counts(job)), ("money", money_line(job))]))

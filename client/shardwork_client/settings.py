@@ -1,0 +1,88 @@
+"""What the client remembers and is told: the coordinator's join line, and where its key and state lie.
+
+Flag --join beats SHARDWORK_JOIN, which beats `client.toml` (written by `shardwork login`, mode 0600). Used by every
+command that talks to a coordinator.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel, ConfigDict, Field
+
+from shardwork.authority import JoinLine
+from shardwork.config import Home, load_settings
+from shardwork.errors import NotAuthenticated
+from shardwork.keys import SigningKey, load_or_create
+
+CONFIG_FILE = "client.toml"
+KEY_NAME = "requester"
+#: SHARDWORK_* names that are no settings of the client: its debug switch, and those of the two services, which may
+#: share a shell with it
+OTHER_VARIABLES = frozenset(
+    f"SHARDWORK_{name}"
+    for name in (
+        *("DEBUG", "FAILPOINT", "DATA_DIR", "LISTEN", "WEB", "ADVERTISE", "DATABASE", "STORAGE", "PAYMENTS"),
+        *("HEARTBEAT_S", "LEASE_TTL_S", "RECONNECT_GRACE_S", "AGREEMENT_GRACE_S", "BACKUP_FACTOR", "BACKUP_MIN_S"),
+        *("PAYOUT_THRESHOLD_SATS", "MSAT_PER_TERA_UNIT", "MINIMUM_SHARD_MSAT", "FEE_BASIS_POINTS"),
+        *("EXECUTOR_PROCESSES", "NAME", "PAYOUT_ADDRESS", "DEVICE", "MINIMUM_SATS", "CACHE_BYTES"),
+    )
+)
+
+
+class ClientSettings(BaseModel):
+    """Every setting of the client."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    join: Annotated[str, Field(description="join line of the coordinator, shardwork://host:port?ca=<sha256>")] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Which coordinator, and as whom."""
+
+    join: JoinLine
+    home: Home
+
+    def key(self) -> SigningKey:
+        """The requester's key, made at its first use."""
+        return load_or_create(self.home.key_path(KEY_NAME))
+
+
+def home() -> Home:
+    return Home.find()
+
+
+def access(context: typer.Context) -> Access:
+    """The coordinator this command talks to. Raises NotAuthenticated "login.missing" before any login."""
+    place = home()
+    flags: dict[str, object] = {"join": context.find_root().params.get("join")}
+    settings = load_settings(
+        ClientSettings, place.config_dir / CONFIG_FILE, os.environ, flags, other_variables=OTHER_VARIABLES
+    )
+    if not settings.join:
+        raise NotAuthenticated(
+            "login.missing",
+            "You are not logged in to a coordinator yet.",
+            next_step="Ask its operator for the join line, then:  shardwork login 'shardwork://host:port?ca=…'",
+        )
+    return Access(JoinLine.parse(settings.join), place)
+
+
+def save_join(place: Home, join: JoinLine) -> Path:
+    """Remembers the join line; the file is replaced whole, readable by its owner only."""
+    place.config_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = place.config_dir / CONFIG_FILE
+    text = f"# written by `shardwork login`\njoin = {json.dumps(join.text())}\n"
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600), "w") as file:
+        file.write(text)
+    fresh.replace(path)
+    return path

@@ -1,0 +1,172 @@
+"""What `--json` prints: wire messages as the plain dictionaries that scripts rely on.
+
+The key names are the contract of docs/cli; add freely, rename never. Pure; `render` makes the same things pretty.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shardwork.v1 import jobs_pb2, types_pb2, wallet_pb2
+    from shardwork.why import Why
+
+Json = dict[str, Any]
+
+FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+
+
+def why_json(why: types_pb2.Why | Why) -> Json:
+    return {
+        "code": why.code,
+        "sentence": why.sentence,
+        "evidence": dict(why.evidence),
+        "next_step": why.next_step,
+    }
+
+
+def job_json(job: jobs_pb2.JobView) -> Json:
+    """`job show --json`."""
+    return {
+        "id": job.id,
+        "name": job.name,
+        "state": job.state,
+        "why": why_json(job.why) if job.why.code else None,
+        "stages": [stage_json(stage) for stage in job.stages],
+        "shards": dict(sorted(job.shards.items())),
+        "budget_msat": job.budget_msat,
+        "reserved_msat": job.reserved_msat,
+        "spent_msat": job.spent_msat,
+        "refunded_msat": job.refunded_msat,
+        "outputs": [output_json(output) for output in job.outputs],
+        "self_evaluated": job.self_evaluated,
+        "created_unix_ms": job.created_unix_ms,
+        "ended_unix_ms": job.ended_unix_ms or None,
+    }
+
+
+def finite(value: float) -> float | None:
+    """JSON has no NaN or infinity: a diverged loss is null there, and its event says so."""
+    return value if math.isfinite(value) else None
+
+
+def stage_json(stage: jobs_pb2.StageView) -> Json:
+    return {
+        "name": stage.name,
+        "recipe": stage.recipe,
+        "state": stage.state,
+        "planned_rounds": stage.planned_rounds,
+        "rounds": [round_json(each) for each in stage.rounds],
+    }
+
+
+def round_json(view: jobs_pb2.RoundView) -> Json:
+    return {
+        "number": view.number,
+        "kind": view.kind,
+        "state": view.state,
+        "phase": view.phase,
+        "train_loss": finite(view.train_loss) if view.HasField("train_loss") else None,
+        "eval_loss": finite(view.eval_loss) if view.HasField("eval_loss") else None,
+        "outer": view.outer or None,
+        "accepted": view.accepted,
+        "rejected": view.rejected,
+        "seconds": view.seconds,
+        "bytes_up": view.bytes_up,
+        "bytes_down": view.bytes_down,
+    }
+
+
+def output_json(output: jobs_pb2.OutputView) -> Json:
+    return {"name": output.name, "kind": output.kind, "digest": output.artifact_id, "bytes": output.bytes}
+
+
+def report_json(report: jobs_pb2.GetJobReportResponse) -> Json:
+    """`job report --json`: the job plus who computed what and every payment."""
+    return {
+        **job_json(report.job),
+        "workers": [
+            {
+                "id": worker.worker_id,
+                "name": worker.name,
+                "shards": worker.shards,
+                "accepted": worker.accepted,
+                "rejected": worker.rejected,
+                "paid_msat": worker.paid_msat,
+            }
+            for worker in report.workers
+        ],
+        "payments": [
+            {
+                "shard": payment.shard,
+                "replica": payment.replica,
+                "worker": payment.worker_id,
+                "phase": payment.phase,
+                "msat": payment.msat,
+            }
+            for payment in report.payments
+        ],
+    }
+
+
+def event_json(event: jobs_pb2.JobEvent) -> Json:
+    """One line of `job events --follow --json` and `job watch --json`."""
+    return {
+        "sequence": event.sequence,
+        "at_unix_ms": event.at_unix_ms,
+        "kind": event.kind,
+        "subject": event.subject,
+        "sentence": event.sentence,
+        "evidence": dict(event.evidence),
+    }
+
+
+def quote_json(quote: jobs_pb2.Quote) -> Json:
+    """The priced part of `job plan --json`; `plan` adds what was measured in the files."""
+    return {
+        "shards": quote.shards,
+        "rounds": quote.rounds,
+        "estimate_msat": {"low": quote.estimate_low_msat, "high": quote.estimate_high_msat},
+        "compute_msat": quote.compute_msat,
+        "verification_msat": quote.verification_msat,
+        "fees_msat": quote.fees_msat,
+        "reserve_msat": quote.reserve_msat,
+        "estimated_seconds": {"low": quote.seconds_low, "high": quote.seconds_high},
+        "upload_bytes_per_shard": quote.upload_bytes_per_shard,
+        "download_bytes_per_shard": quote.download_bytes_per_shard,
+    }
+
+
+def balance_json(balance: wallet_pb2.GetBalanceResponse) -> Json:
+    return {
+        "available_msat": balance.available_msat,
+        "held_msat": balance.held_msat,
+        "paid_out_msat": balance.paid_out_msat,
+        "earned_msat": balance.earned_msat,
+        "asset": balance.asset,
+    }
+
+
+def deposit_json(deposit: wallet_pb2.Deposit) -> Json:
+    return {
+        "id": deposit.id,
+        "msat": deposit.msat,
+        "invoice": deposit.invoice,
+        "payment_hash": deposit.payment_hash,
+        "state": deposit.state,
+        "expires_unix_ms": deposit.expires_unix_ms,
+        "simulated": deposit.simulated,
+    }
+
+
+def transfer_json(transfer: wallet_pb2.TransferView) -> Json:
+    return {
+        "sequence": transfer.sequence,
+        "id": transfer.id,
+        "at_unix_ms": transfer.at_unix_ms,
+        "msat": transfer.msat,
+        "kind": transfer.kind,
+        "state": transfer.state,
+        "reference": transfer.reference,
+    }
