@@ -1,0 +1,60 @@
+"""Where the coordinator is killed: every failpoint of the source, under the scenario that passes it.
+
+A failpoint that no scenario names fails the ordinary suite (`test_failpoints`); each scenario asserts that it was
+killed at all of its own. Used by the chaos tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+#: commits and effects that a plain job passes
+ON_THE_WAY = (
+    "jobs_rpc:submit_job",
+    "effect:execute",
+    "outbox:OutboxRunner._execute",
+    "granting:Granting.grant",
+    "effect:push",
+    "work_rpc:commit_result",
+    "artifacts_rpc:_store_row",
+    "work_rpc:submit_result",
+)
+#: reached when parties come and go, which each restart makes them do
+AT_ARRIVAL = ("enrolment_rpc:_keep", "work_rpc:_greet", "work_rpc:_reconcile", "sweeper:Sweeper.revive")
+AT_DEPOSIT = ("deposits:create", "deposits:refresh")
+#: a payout is started, gets its invoice and is sent
+PAYOUT_SENT = ("payouts:advance", "payouts:_bind", "payouts:_send")
+#: the node says what became of a payment
+PAYOUT_ANSWERED = ("payouts:_take_answer",)
+#: an address that doesn't answer is asked again, and at last given up
+PAYOUT_REFUSED = ("payouts:_count_attempt", "payouts:_end")
+AT_CONTROL = ("jobs_rpc:control",)
+AT_REFERENCE = ("operator_rpc:set_worker_reference",)
+AT_HEARTBEAT = ("work_rpc:heartbeat",)
+#: a worker's stream breaks, and its lease runs out
+AT_LOSS = ("work_rpc:_left", "sweeper:Sweeper._expire")
+AT_RELEASE = ("work_rpc:release_lease",)
+AT_STRAGGLER = ("sweeper:Sweeper._copy_stragglers",)
+AT_ONE_KEY = ("sweeper:Sweeper._shrink_quorums",)
+AT_DEAD_EXECUTOR = ("outbox:OutboxRunner._count",)
+
+#: scenario -> what it is killed at, on both sides
+SCENARIOS: Mapping[str, tuple[str, ...]] = {
+    "a plain job": ON_THE_WAY,
+    "somebody comes": AT_ARRIVAL,
+    "a deposit": AT_DEPOSIT,
+    "payouts": (*PAYOUT_SENT, *PAYOUT_ANSWERED, *PAYOUT_REFUSED),
+    "pause, resume, cancel": AT_CONTROL,
+    "a reference mark": AT_REFERENCE,
+    "a heartbeat": AT_HEARTBEAT,
+    "a lost worker": AT_LOSS,
+    "a paused worker": AT_RELEASE,
+    "a slow worker": AT_STRAGGLER,
+    "one key only": AT_ONE_KEY,
+    "a dead executor": AT_DEAD_EXECUTOR,
+}
+
+
+def both(names: Iterable[str]) -> list[str]:
+    """Both sides of each."""
+    return [f"{name}:{moment}" for name in names for moment in ("before", "after")]

@@ -1,0 +1,1 @@
+"""Tests of the client, against a fake coordinator with real TLS and enrolment."""

@@ -1,0 +1,250 @@
+"""data check, job validate and job plan: what is measured, what is shown, and what is refused before a sat moves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shardwork.job import JobSpec
+from shardwork.v1 import jobs_pb2
+from shardwork_client.data_page import row_text
+
+from . import tiny_model
+from .conftest import Run, error_of, json_of
+from .fake_coordinator import Fake, why
+
+PLAN_KEYS = {
+    *("shards", "rounds", "estimate_msat", "compute_msat", "verification_msat", "fees_msat", "reserve_msat"),
+    *("estimated_seconds", "detected_format", "rows", "tokens", "warnings"),
+}
+
+
+@pytest.fixture
+def priced(fake: Fake) -> Fake:
+    fake.available_msat = 5_000_000
+    fake.quote = jobs_pb2.Quote(
+        shards=9,
+        rounds=2,
+        estimate_low_msat=1_100_000,
+        estimate_high_msat=1_400_000,
+        compute_msat=900_000,
+        verification_msat=180_000,
+        fees_msat=21_600,
+        reserve_msat=1_500_000,
+        seconds_low=110,
+        seconds_high=260,
+        upload_bytes_per_shard=17_700_000,
+        download_bytes_per_shard=4_700_000,
+        warnings=[why("plan.self_evaluated", "Only one worker is connected.", next_step="Ask for another.")],
+    )
+    return fake
+
+
+def test_plan_json_has_the_contract_s_keys(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
+    plan = json_of(logged_in("job", "plan", tiny_model.write_job(tmp_path), "--json"))
+    assert set(plan) >= PLAN_KEYS
+    assert plan["estimate_msat"] == {"low": 1_100_000, "high": 1_400_000}
+    assert plan["estimated_seconds"] == {"low": 110, "high": 260}
+    assert plan["detected_format"] == "prompt-completion"
+    assert plan["rows"] == 40
+    assert plan["tokens"] > 40
+    assert [warning["code"] for warning in plan["warnings"]] == ["plan.self_evaluated"]
+
+
+def test_the_coordinator_is_told_what_was_measured(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
+    logged_in("job", "plan", tiny_model.write_job(tmp_path), "--json")
+    (request,) = priced.quoted
+    (facts,) = request.facts
+    assert facts.stage == "sft"
+    assert facts.rows == 40
+    assert facts.run_params == tiny_model.num_params()
+    assert facts.trained_params == 2 * tiny_model.LORA_PARAMS_PER_RANK
+    travelling = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
+    model = sum((tmp_path / "models" / "tiny" / name).stat().st_size for name in travelling)
+    data = sum((tmp_path / "data" / name).stat().st_size for name in ("train.jsonl", "valid.jsonl"))
+    assert facts.input_bytes == model + data
+    assert JobSpec.model_validate_json(request.spec_json).name == "tutor"
+
+
+def test_the_page_shows_price_cap_time_bytes_rows_and_warnings(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
+    result = logged_in("job", "plan", tiny_model.write_job(tmp_path))
+    assert result.exit_code == 0, result.stderr
+    for text in (
+        *("tutor", "sft · 2 rounds · 9 shards", "40 rows of prompt-completion", "(lora)"),
+        *(
+            "What is 0?« It is 0.<eos>»",
+            "between « and » is learned",
+            "900 sat",
+            "180 sat",
+            "21.6 sat",
+            "1,100 – 1,400 sat",
+        ),
+        *("1,500 sat", "2,000 sat", "5,000 sat", "1 min 50 s – 4 min 20 s", "17.7 MB up, 4.7 MB down"),
+        *("Only one worker is connected.", "Ask for another."),
+    ):
+        assert text in result.stdout, text
+    assert "shardwork job submit" in result.stderr
+
+
+def test_a_budget_below_the_plan_is_exit_3_after_showing_it(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
+    result = logged_in("job", "plan", tiny_model.write_job(tmp_path, budget_sats=100), "--json")
+    assert result.exit_code == 3
+    assert error_of(result)["code"] == "budget.below_plan"
+    assert "1500" in error_of(result)["next_step"]
+    assert json.loads(result.stdout)["reserve_msat"] == 1_500_000
+
+
+def test_a_wallet_below_the_plan_is_exit_6_and_says_how_much_is_missing(
+    logged_in: Run, priced: Fake, tmp_path: Path
+) -> None:
+    priced.available_msat = 1_000_500
+    result = logged_in("job", "plan", tiny_model.write_job(tmp_path))
+    assert result.exit_code == 6
+    assert "shardwork wallet deposit 500" in result.stderr
+
+
+def test_two_stages_share_facts_through_their_outputs(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("Once upon a time there was a marketplace. " * 400)
+    (tmp_path / "chat.jsonl").write_text('{"text": "Hello there, how are you?"}\n' * 40)
+    job = tmp_path / "two.yaml"
+    job.write_text(
+        "name: two\n"
+        "stages:\n"
+        "- {name: base, recipe: pretrain, data: book.txt, params: {preset: tiny-1m, max_length: 32}}\n"
+        "- {name: tune, recipe: sft, base_model: base.model, data: chat.jsonl, params: {method: lora, rank: 4}}\n"
+        "trust: {class: public}\n"
+        "budget: {max_sats: 5000}\n"
+    )
+    result = logged_in("job", "plan", job, "--json")
+    assert result.exit_code == 0, result.stderr
+    base, tune = priced.quoted[0].facts
+    from shardwork.presets import PRESETS, preset_params
+
+    assert base.run_params == base.trained_params == preset_params("tiny-1m", 2048)
+    assert tune.run_params == base.run_params
+    preset = PRESETS["tiny-1m"]
+    widths = 4 * 2 * preset.hidden + 3 * (preset.hidden + preset.intermediate)
+    assert tune.trained_params == 4 * preset.layers * widths
+
+
+def test_a_preset_s_shapes_add_up_to_its_parameters() -> None:
+    from shardwork.presets import PRESETS, preset_params
+    from shardwork_client.facts import preset_model
+
+    for name in PRESETS:
+        model = preset_model(name, 4096)
+        total = 0
+        for shape in model.tensors.values():
+            size = 1
+            for length in shape:
+                size *= length
+            total += size
+        assert total == preset_params(name, 4096) == model.run_params
+
+
+def test_bad_rows_stop_the_plan_with_every_place(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
+    job = tiny_model.write_job(tmp_path)
+    with (tmp_path / "data" / "train.jsonl").open("a") as file:
+        file.write('{"prompt": "x", "complation": "y"}\n{broken\n')
+    result = logged_in("job", "plan", job, "--json")
+    assert result.exit_code == 3
+    error = error_of(result)
+    assert [problem["line"] for problem in error["errors"]] == [41, 42]
+    assert priced.quoted == []
+    human = logged_in("job", "plan", job).stderr
+    assert "train.jsonl:41" in human and "train.jsonl:42" in human and "completion" in human
+
+
+def test_validate_needs_no_coordinator(run: Run, tmp_path: Path) -> None:
+    job = tiny_model.write_job(tmp_path)
+    told = json_of(run("job", "validate", job, "--json"))
+    assert told["valid"] is True and told["stages"] == [{"name": "sft", "recipe": "sft"}]
+    result = run("job", "validate", job)
+    assert "tutor: sft, 2 rounds of 2 shards" in result.stderr
+
+
+def test_validate_names_every_wrong_key_with_line_and_nearest(run: Run, tmp_path: Path) -> None:
+    job = tiny_model.write_job(tmp_path, extra="parms: {rank: 2}\nevl_data: x\n")
+    result = run("job", "validate", job)
+    assert result.exit_code == 3
+    assert "job.yaml:10: parms" in result.stderr and "params" in result.stderr
+    assert "job.yaml:11: evl_data" in result.stderr
+    problems = error_of(run("job", "validate", job, "--json"))["errors"]
+    assert [problem["key"] for problem in problems] == ["parms", "evl_data"]
+
+
+def test_a_stage_that_its_recipe_cannot_run_is_refused(run: Run, tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    (tmp_path / "book.txt").write_text("text")
+    job.write_text("name: x\nrecipe: pretrain\ndata: book.txt\ntrust: {class: public}\nbudget: {max_sats: 1}\n")
+    result = run("job", "validate", job, "--json")
+    assert result.exit_code == 3
+    assert error_of(result)["code"] == "pretrain.base_or_preset"
+
+
+def test_a_missing_job_file_is_exit_3(run: Run, tmp_path: Path) -> None:
+    result = run("job", "validate", tmp_path / "nope.yaml")
+    assert result.exit_code == 3
+    assert "nope.yaml" in result.stderr
+
+
+CHECK_KEYS = {"format", "rows", "errors", "warnings", "verdict"}
+
+
+def test_data_check_shows_what_is_learned(run: Run, tmp_path: Path) -> None:
+    tiny_model.write_job(tmp_path)
+    rows, model = tmp_path / "data" / "train.jsonl", tmp_path / "models" / "tiny"
+    told = json_of(run("data", "check", rows, "--base-model", model, "--json"))
+    assert set(told) >= CHECK_KEYS
+    assert told["format"] == "prompt-completion" and told["errors"] == []
+    page = run("data", "check", rows, "--base-model", model)
+    assert page.exit_code == 0
+    for text in ("prompt-completion", "40", "is learned", "What is 0?« It is 0.<eos>»", "verdict  ok"):
+        assert text in page.stdout
+
+
+def test_a_problem_without_a_file_shows_its_key_alone(run: Run, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.txt"
+    rows.write_text("the same line\n" * 40)
+    page = run("data", "check", rows, "--recipe", "pretrain", "--max-length", 8).stdout
+    assert "\n  : " not in page
+
+
+def test_on_a_terminal_what_is_learned_is_bright_and_the_prompt_dim(tmp_path: Path) -> None:
+    pieces = [("What is 0?", False), (" It is 0.", True)]
+    bright = row_text(pieces)
+    assert [(bright.plain[span.start : span.end], str(span.style)) for span in bright.spans] == [
+        ("What is 0?", "dim"),
+        (" It is 0.", "bold green"),
+    ]
+    assert row_text([("x" * 5000, True)]).plain == "x" * 600 + " …"
+    assert row_text([("\x1b[2J\n", False)]).plain == "?[2J\n"
+
+
+def test_data_check_without_a_model_says_that_tokens_are_estimated(run: Run, tmp_path: Path) -> None:
+    rows = tmp_path / "book.txt"
+    rows.write_text("Once upon a time. " * 500)
+    page = run("data", "check", rows, "--recipe", "pretrain")
+    assert page.exit_code == 0, page.stdout
+    assert "estimated" in page.stdout
+
+
+def test_data_check_of_bad_rows_is_exit_3_with_places(run: Run, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "fine"}\n{"txet": "typo"}\n')
+    result = run("data", "check", rows, "--json")
+    assert result.exit_code == 3
+    (error,) = json_of(result)["errors"]
+    assert (error["line"], set(error) >= {"file", "line", "key", "code", "fix"}) == (2, True)
+    page = run("data", "check", rows)
+    assert page.exit_code == 3
+    assert "rows.jsonl:2" in page.stdout and "verdict  errors" in page.stdout
+
+
+def test_data_check_of_an_unknown_recipe_or_file_is_exit_3(run: Run, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "fine"}\n')
+    assert run("data", "check", rows, "--recipe", "sfd").exit_code == 3
+    assert run("data", "check", tmp_path / "none.jsonl").exit_code == 3

@@ -1,0 +1,272 @@
+"""What every recipe promises, of every recipe: exact cover, equal plans, strict checks, and nothing heavy on import."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from shardwork.job import PlanSection, StageSpec
+from shardwork.recipes import kinds, recipe
+from shardwork.recipes.base import (
+    EXECUTOR_PHASES,
+    PlanInput,
+    Reported,
+    RoundKind,
+    ShardPlan,
+    StageFacts,
+    StageType,
+)
+from shardwork.recipes.orders import (
+    ApplyOrder,
+    CountOrder,
+    EvaluateOrder,
+    InitOrder,
+    JoinOrder,
+    LearnOrder,
+    MergeOrder,
+    Order,
+    PrepareOrder,
+    PublishOrder,
+    SplitOrder,
+)
+
+KINDS = kinds()
+ROUNDS, SHARDS, STEPS, BATCH = 3, 5, 7, 4
+FACTS = StageFacts(rows=1_000, tokens=90_000, run_params=1_000_000, trained_params=70_000, input_bytes=123_456)
+ORDERS: Mapping[str, type[Order]] = {
+    "prepare": PrepareOrder,
+    "init": InitOrder,
+    "learn": LearnOrder,
+    "merge": MergeOrder,
+    "evaluate": EvaluateOrder,
+    "apply": ApplyOrder,
+    "publish": PublishOrder,
+    "split": SplitOrder,
+    "map": CountOrder,
+    "join": JoinOrder,
+}
+#: what makes a stage of this kind valid
+STAGES: Mapping[str, Mapping[str, Any]] = {
+    "sft": {"base_model": "./base", "params": {"batch_size": BATCH, "max_length": 64}},
+    "pretrain": {"params": {"preset": "tiny-1m", "batch_size": BATCH, "max_length": 64}},
+    "count": {"params": {}},
+}
+
+
+class Names(dict[str, str]):
+    """Any artifact has an id that names it."""
+
+    def __missing__(self, key: str) -> str:
+        return f"id of {key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    round_number: int
+    phase: str
+    shards: tuple[ShardPlan, ...]
+
+
+def stage_of(kind: str) -> StageSpec:
+    plan = PlanSection(rounds=ROUNDS, shards_per_round=SHARDS, inner_steps=STEPS)
+    stage = StageSpec(name="one", recipe=kind, data=["a.jsonl"], plan=plan, **STAGES[kind])
+    return recipe(kind).freeze(stage, FACTS)
+
+
+def artifacts_of(kind: str, phase: str) -> dict[str, str]:
+    names = Names({"eval": "id of eval"} if kind != "count" else {})
+    for index in range(SHARDS):
+        if phase == "merge":
+            names[f"delta-{index}"] = f"id of delta-{index}"
+        if phase == "join":
+            names[f"output-{index}"] = f"id of output-{index}"
+    if phase not in ("prepare", "split"):
+        names["base"] = "id of base"
+    return names
+
+
+def whole_plan(kind: str) -> list[Planned]:
+    """Every phase of every round, as the machine asks for it."""
+    found, stage = recipe(kind), stage_of(kind)
+    learn = RoundKind.LEARN if found.stage_type is StageType.ROUNDS else RoundKind.MAP
+    rounds = [(0, RoundKind.SETUP), *((number, learn) for number in range(1, found.learn_rounds(stage) + 1))]
+    if found.stage_type is StageType.ROUNDS:
+        rounds.append((len(rounds), RoundKind.PUBLISH))
+    made: list[Planned] = []
+    for number, kind_of_round in rounds:
+        for phase in found.phases(kind_of_round, artifacts_of(kind, "")):
+            given = PlanInput(
+                job_id="j",
+                job_name="job",
+                stage=stage,
+                round_number=number,
+                phase=phase,
+                facts=FACTS,
+                artifacts=artifacts_of(kind, phase),
+                numbers={"rows": 900.0, "eval_rows": 50.0},
+            )
+            made.append(Planned(number, phase, tuple(found.plan(given))))
+    return made
+
+
+def worker_phases(kind: str) -> list[tuple[str, ShardPlan]]:
+    """One shard of each phase that workers run."""
+    first = {one.phase: one.shards[0] for one in reversed(whole_plan(kind)) if one.phase not in EXECUTOR_PHASES}
+    return sorted(first.items())
+
+
+ALL_WORK = [(kind, phase, plan.order_json) for kind in KINDS for phase, plan in worker_phases(kind)]
+
+
+def honest(phase: str, order_json: str) -> Reported:
+    """A report as an honest worker makes it."""
+    weights = {"weights.safetensors": 10, "state.json": 1}
+    by_phase: dict[str, dict[str, dict[str, int]]] = {
+        "init": {"checkpoint": weights},
+        "learn": {"delta": dict.fromkeys(("delta.safetensors", "m.safetensors", "v.safetensors", "update.json"), 5)},
+        "evaluate": {},
+        "publish": {
+            "model": {"model.safetensors": 9, "config.json": 1, "README.md": 1},
+            "samples": {"samples.json": 1},
+        },
+        "map": {"counts": {"counts.json": 9}},
+    }
+    files = by_phase[phase]
+    metrics: dict[str, float] = {
+        "init": {"trained_params": 1.0},
+        "learn": {"train_loss": 3.0, "loss_first": 3.5, "loss_last": 2.5, "tokens": 50.0},
+        "publish": {"reload_difference": 0.0},
+        "map": {"words": 10.0, "distinct": 5.0},
+    }.get(phase, {})
+    if phase == "evaluate":
+        metrics = {"before.test_loss": 3.0}
+        for name in EvaluateOrder.model_validate_json(order_json).candidates:
+            metrics |= {f"{name}.selection_loss": 2.9, f"{name}.test_loss": 2.9, f"{name}.test_se": 0.01}
+    return Reported(
+        outputs={name: f"id of {name}" for name in files},
+        output_bytes={name: sum(one.values()) for name, one in files.items()},
+        output_files=files,
+        metrics=metrics,
+    )
+
+
+def with_files(report: Reported, name: str, files: Mapping[str, int]) -> Reported:
+    return replace(report, output_files={**report.output_files, name: files})
+
+
+def tampered(phase: str, report: Reported) -> dict[str, Reported]:
+    """Every way to bend this report that its check must see."""
+    extra = replace(
+        report,
+        outputs={**report.outputs, "extra": "id"},
+        output_files={**report.output_files, "extra": {"a.json": 1}},
+        output_bytes={**report.output_bytes, "extra": 1},
+    )
+    found = {"an extra output": extra}
+    for name in report.outputs:
+        found[f"no {name}"] = replace(
+            report,
+            outputs={key: value for key, value in report.outputs.items() if key != name},
+            output_files={key: value for key, value in report.output_files.items() if key != name},
+        )
+        files = report.output_files[name]
+        for bad in ("weights.pkl", "pytorch_model.bin", "modeling.py", "run.sh", "lib.so"):
+            found[f"{name} with {bad}"] = with_files(report, name, {**files, bad: 1})
+        if name != "samples":
+            found[f"{name} without files"] = with_files(report, name, {})
+            largest = max(files, key=lambda path: files[path])
+            found[f"{name} without {largest}"] = with_files(
+                report, name, {path: size for path, size in files.items() if path != largest}
+            )
+    if phase in ("learn", "evaluate", "map"):
+        for name in report.metrics:
+            for value in (math.nan, math.inf, -math.inf, -1.0, 1e18):
+                if not (name.endswith("_se") and value == 1e18):
+                    found[f"{name} = {value}"] = replace(report, metrics={**report.metrics, name: value})
+            less = {key: value for key, value in report.metrics.items() if key != name}
+            found[f"no {name}"] = replace(report, metrics=less)
+    if phase == "evaluate":
+        found["a candidate of its own"] = replace(report, metrics={**report.metrics, "evil.selection_loss": 0.0})
+    return found
+
+
+def test_every_kind_is_tested_here() -> None:
+    assert set(KINDS) == set(STAGES)
+    assert {phase for kind in KINDS for phase in (one.phase for one in whole_plan(kind))} == set(ORDERS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_input_gives_the_same_plan(kind: str) -> None:
+    assert whole_plan(kind) == whole_plan(kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shards_are_numbered_from_zero_and_orders_survive_their_journey(kind: str) -> None:
+    for planned in whole_plan(kind):
+        assert [shard.index for shard in planned.shards] == list(range(len(planned.shards)))
+        for shard in planned.shards:
+            order = ORDERS[planned.phase].model_validate_json(shard.order_json)
+            assert order.canonical_json() == shard.order_json
+            assert shard.work_units >= 0 and shard.memory_bytes >= 0
+            assert all(artifact for artifact in shard.inputs.values())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if recipe(kind).stage_type is StageType.ROUNDS])
+def test_learn_shards_cover_their_rows_exactly_once_over_all_rounds(kind: str) -> None:
+    spans: list[tuple[int, int]] = []
+    for planned in whole_plan(kind):
+        if planned.phase != "learn":
+            continue
+        for shard in planned.shards:
+            order = LearnOrder.model_validate_json(shard.order_json)
+            assert order.start_step == (planned.round_number - 1) * STEPS
+            spans.append((order.first_row, order.first_row + order.steps * order.batch_size))
+    assert len(spans) == ROUNDS * SHARDS
+    assert spans[0][0] == 0 and spans[-1][1] == ROUNDS * SHARDS * STEPS * BATCH
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if recipe(kind).stage_type is StageType.MAP])
+def test_map_shards_take_every_part_exactly_once(kind: str) -> None:
+    planned = {one.phase: one.shards for one in whole_plan(kind)}
+    parts = [artifact for shard in planned["map"] for artifact in shard.inputs.values()]
+    assert sorted(parts) == sorted(f"id of part-{index}" for index in range(SHARDS))
+    assert json.loads(planned["split"][0].order_json)["parts"] == SHARDS
+    assert set(planned["join"][0].inputs) == {f"output-{index}" for index in range(SHARDS)}
+
+
+@pytest.mark.parametrize(("kind", "phase", "order"), ALL_WORK, ids=lambda value: value[:12])
+def test_an_honest_report_passes_and_every_bent_one_fails_with_a_reason(kind: str, phase: str, order: str) -> None:
+    report = honest(phase, order)
+    finding = recipe(kind).check(phase, order, report)
+    assert finding.accepted, finding.why
+    bent = tampered(phase, report)
+    passed = [name for name, one in bent.items() if recipe(kind).check(phase, order, one).accepted]
+    assert passed == []
+    for one in bent.values():
+        why = recipe(kind).check(phase, order, one).why
+        assert why is not None and why.code.startswith("check.") and why.sentence.endswith(".")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_worker_phase_of_another_name_is_accepted(kind: str) -> None:
+    phase, order = worker_phases(kind)[0][0], worker_phases(kind)[0][1].order_json
+    report = replace(honest(phase, order), outputs={"other": "id"}, output_files={"other": {"a.json": 1}})
+    assert not recipe(kind).check("prepare", order, report).accepted
+
+
+def test_importing_the_recipes_loads_neither_torch_nor_numpy() -> None:
+    heavy = ("torch", "numpy", "transformers", "peft", "safetensors")
+    text = (
+        f"import sys, shardwork.recipes, shardwork.recipes.measure; print([x for x in {heavy!r} if x in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,323 @@
+"""A coordinator's core in one process with scripted workers: real machine, engine, granting, ledger, in-memory store.
+
+Workers compute nothing: their results are made up from the shard's id, so that equal shards give equal results. Tests
+drive it step by step under a ManualClock; nothing sleeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from dataclasses import replace
+
+from shardwork.clock import ManualClock
+from shardwork.ids import LeaseId
+from shardwork.job import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
+from shardwork.keys import SigningKey
+from shardwork.recipes import recipe
+from shardwork.recipes.base import Reported, StageFacts
+from shardwork.v1 import work_pb2
+from shardwork.why import Why
+from shardwork_coordinator import ledger
+from shardwork_coordinator.engine import (
+    Engine,
+    advance,
+    live_replica,
+    slice_of_replica,
+    slice_of_round,
+    start_next_stage,
+    write_change,
+)
+from shardwork_coordinator.events import ExecutorFinished, LeaseLost, Push, ResultCommitted, ResultSubmitted
+from shardwork_coordinator.granting import Granting
+from shardwork_coordinator.jobs_rpc import FINAL, _stages  # pyright: ignore[reportPrivateUsage]
+from shardwork_coordinator.links import Link, Links
+from shardwork_coordinator.machine.opening import open_job
+from shardwork_coordinator.machine.states import LIVE
+from shardwork_coordinator.machine.verdicts import lease_id
+from shardwork_coordinator.movements import Move, external_account, user_account
+from shardwork_coordinator.pricing import RateCard, quote
+from shardwork_coordinator.records import (
+    Job,
+    JobState,
+    Lease,
+    Outbox,
+    OutboxState,
+    Replica,
+    ReplicaState,
+    Round,
+    Shard,
+    Transfer,
+    TransferKind,
+)
+from shardwork_coordinator.settings import Settings
+from shardwork_coordinator.store import MemoryStore
+from shardwork_coordinator.store.base import Transaction
+
+OWNER = "requester0000000"
+FACTS = StageFacts(rows=500, tokens=50_000, run_params=1_000_000, trained_params=70_000, input_bytes=10_000)
+
+
+def fake_id(*parts: object) -> str:
+    return hashlib.sha256("/".join(str(part) for part in parts).encode()).hexdigest()
+
+
+def sft_job(*, rounds: int = 2, shards: int = 2, held_out: bool = True) -> JobSpec:
+    stage = StageSpec(
+        name="tune",
+        recipe="sft",
+        base_model="./base",
+        data=["train.jsonl"],
+        eval_fraction=0.1 if held_out else None,
+        plan=PlanSection(rounds=rounds, shards_per_round=shards, inner_steps=5),
+    )
+    return JobSpec(
+        name="test", stages=[stage], trust=TrustSection(data_class="public"), budget=BudgetSection(max_sats=100_000)
+    )
+
+
+def count_job(parts: int = 3) -> JobSpec:
+    stage = StageSpec(name="words", recipe="count", data=["a.txt"], plan=PlanSection(shards_per_round=parts))
+    return JobSpec(
+        name="words", stages=[stage], trust=TrustSection(data_class="public"), budget=BudgetSection(max_sats=100_000)
+    )
+
+
+class Simulation:
+    """One coordinator core, its workers and its clock."""
+
+    def __init__(self, *, workers: int = 3, seed: int = 0) -> None:
+        self.clock, self.links, self.store = ManualClock(), Links(), MemoryStore()
+        self.random = random.Random(seed)
+        self.settings = Settings(data_dir="/nonexistent")  # type: ignore[arg-type]
+        self.store.start()
+        self.engine = Engine(self.store, self.links, self.clock)
+        self.granting = Granting(self.engine, SigningKey(bytes(32)), self.settings)
+        self.rates = RateCard()
+        #: eval losses to report, candidate -> loss, by round
+        self.losses: dict[int, float] = {}
+        for number in range(workers):
+            self.attach(f"worker{number:010d}")
+
+    def attach(self, worker: str, *, reference: bool = False, minimum_msat: int = 0) -> None:
+        capability = work_pb2.Capability(recipes=["sft", "pretrain", "count"], can_train=True, memory_bytes=1 << 40)
+        self.links.attach(
+            Link(
+                worker_id=worker,
+                name=worker,
+                capability=capability,
+                minimum_msat=minimum_msat,
+                accepting=True,
+                reference=reference,
+                since_ms=self.clock.now_ms(),
+                last_seen_ms=self.clock.now_ms(),
+            )
+        )
+
+    def detach(self, worker: str) -> None:
+        link = self.links.get(worker)
+        assert link is not None
+        self.links.detach(link)
+
+    async def submit(self, spec: JobSpec, *, job_id: str = "job000000001", funds_msat: int = 10**9) -> str:
+        facts = {stage.name: FACTS for stage in spec.stages}
+        priced = quote(spec, facts, self.rates)
+        world = self.engine.world()
+        draft = Job(
+            id=job_id,
+            owner=OWNER,
+            submission_id=job_id,
+            name=spec.name,
+            state=JobState.DRAFT,
+            spec_json=spec.canonical_json(),
+            facts_json=json.dumps(
+                {stage.name: {"run_params": 1_000_000, "trained_params": 70_000} for stage in spec.stages}
+            ),
+            inputs_json=json.dumps({"tune.base_model": fake_id("base"), "tune.data": fake_id("data")})
+            if spec.stages[0].recipe == "sft"
+            else json.dumps({f"{stage.name}.data": fake_id("data") for stage in spec.stages}),
+            quote_json=priced.to_json(),
+            rates_json=self.rates.to_json(),
+            budget_msat=priced.reserve_msat,
+            created_ms=self.clock.now_ms(),
+        )
+
+        def work(tx: Transaction) -> list[Push]:
+            deposit = Move(
+                id=f"deposit/{job_id}",
+                debit=external_account("simulated"),
+                credit=user_account(OWNER),
+                msat=funds_msat,
+                reason="deposit",
+                reference="test",
+            )
+            ledger.apply(tx, deposit, world.now_ms)
+            tx.insert(draft)
+            for stage in _stages(job_id, spec, facts):
+                tx.insert(stage)
+            return write_change(tx, job_id, open_job(draft), world) + start_next_stage(tx, job_id, world)
+
+        await self.store.write(work)
+        return job_id
+
+    # ---- what happens -----------------------------------------------------------------------------------------
+
+    async def run_effects(self) -> int:
+        """The executor finishes everything pending, with outputs named as the real one names them."""
+
+        def pending(tx: Transaction) -> list[Outbox]:
+            return tx.find(Outbox, state=OutboxState.PENDING)
+
+        effects = await self.store.read(pending)
+        for effect in effects:
+            payload = json.loads(effect.payload_json)
+            outputs = {name: fake_id(effect.id, name) for name in _executor_outputs(payload)}
+            metrics = {"rows": 450.0, "tokens": 45_000.0, "eval_rows": 50.0} if payload["phase"] == "prepare" else {}
+
+            def work(
+                tx: Transaction,
+                effect: Outbox = effect,
+                payload: dict[str, str] = payload,
+                outputs: dict[str, str] = outputs,
+                metrics: dict[str, float] = metrics,
+            ) -> list[Push]:
+                tx.put(replace(effect, state=OutboxState.DONE))
+                round_ = tx.get(Round, payload["job_id"], payload["stage"], payload["round"])
+                assert round_ is not None
+                event = ExecutorFinished(phase=payload["phase"], outputs=outputs, metrics=metrics)
+                return advance(tx, slice_of_round(tx, round_), event, self.engine.world())
+
+            await self.store.write(work)
+        return len(effects)
+
+    async def held(self) -> list[Replica]:
+        def look(tx: Transaction) -> list[Replica]:
+            return tx.find(Replica, state=[str(state) for state in LIVE], order="shard_id")
+
+        return await self.store.read(look)
+
+    async def finish(self, replica: Replica, *, honest: bool = True, refused: Why | None = None) -> None:
+        """Commits and submits the replica's result."""
+        lease = lease_id(replica)
+
+        def work(tx: Transaction) -> list[Push]:
+            world = self.engine.world()
+            live = live_replica(tx, lease, replica.worker_id)
+            shard = tx.get(Shard, live.shard_id)
+            assert shard is not None
+            outputs, metrics = self._result(shard, honest=honest, worker=replica.worker_id)
+            root = fake_id(outputs, metrics)
+            event = ResultCommitted(shard_id=shard.id, number=live.number, output_root=root)
+            pushes = advance(tx, slice_of_replica(tx, live), event, world)
+            files = {name: {f"{name}.safetensors": 1} for name in outputs}
+            if shard.phase == "learn":
+                names = ["delta.safetensors", "m.safetensors", "v.safetensors", "update.json"]
+                files = {"delta": dict.fromkeys(names, 1)}
+            if shard.phase == "map":
+                files = {"counts": {"counts.json": 1}}
+            reported = Reported(
+                outputs=outputs, output_bytes=dict.fromkeys(outputs, 1), output_files=files, metrics=metrics
+            )
+            finding = recipe(shard.recipe).check(shard.phase, shard.order_json, reported)
+            assert finding.accepted, finding.why
+            submitted = ResultSubmitted(
+                shard_id=shard.id,
+                number=live.number,
+                outputs=outputs,
+                metrics=metrics,
+                compute_ms=100,
+                bytes_up=10,
+                bytes_down=20,
+                refused=refused,
+            )
+            again = live_replica(tx, lease, replica.worker_id)
+            return pushes + advance(tx, slice_of_replica(tx, again), submitted, world)
+
+        await self.store.write(work)
+
+    async def lose(self, replica: Replica, *, costs_an_attempt: bool = True) -> None:
+        def work(tx: Transaction) -> list[Push]:
+            why = Why(code="lease.silent", sentence="it fell silent.")
+            event = LeaseLost(
+                shard_id=replica.shard_id, number=replica.number, why=why, costs_an_attempt=costs_an_attempt
+            )
+            current = live_replica(tx, lease_id(replica), replica.worker_id)
+            return advance(tx, slice_of_replica(tx, current), event, self.engine.world())
+
+        await self.store.write(work)
+
+    async def job(self, job_id: str = "job000000001") -> Job:
+        def look(tx: Transaction) -> Job | None:
+            return tx.get(Job, job_id)
+
+        job = await self.store.read(look)
+        assert job is not None
+        return job
+
+    async def run_to_end(self, job_id: str = "job000000001", *, steps: int = 500) -> Job:
+        """Honest workers finish whatever they are given, one at a time, until the job is final."""
+        for _ in range(steps):
+            self.clock.advance(0.1)
+            did = await self.run_effects()
+            did += await self.granting.grant()
+            for replica in (await self.held())[:1]:
+                await self.finish(replica)
+                did += 1
+            job = await self.job(job_id)
+            if job.state in FINAL or not did:
+                return job
+        raise AssertionError("the job did not end")
+
+    async def check_books(self) -> None:
+        """Invariants: books balance, an accepted lease is paid exactly once, nothing else is paid."""
+        report = await self.store.read(ledger.check)
+        assert report.balanced, [why.render() for why in report.violations]
+
+        def look(tx: Transaction) -> tuple[list[Lease], list[Transfer]]:
+            return tx.find(Lease), [one for one in tx.find(Transfer) if one.kind is TransferKind.POST]
+
+        leases, posts = await self.store.read(look)
+        paid = sorted(str(post.resolves) for post in posts if post.reason == "shard")
+        accepted = sorted(f"pay/{lease.id}" for lease in leases if lease.state is ReplicaState.ACCEPTED)
+        assert paid == accepted
+
+    def _result(self, shard: Shard, *, honest: bool, worker: str) -> tuple[dict[str, str], dict[str, float]]:
+        salt = "" if honest else worker
+        if shard.phase == "learn":
+            return {"delta": fake_id(shard.id, salt)}, {
+                "train_loss": 3.0,
+                "loss_first": 3.1,
+                "loss_last": 2.9,
+                "tokens": 100.0,
+            }
+        if shard.phase == "map":
+            return {"counts": fake_id(shard.id, salt)}, {"words": 10.0, "distinct": 5.0}
+        if shard.phase == "evaluate":
+            loss = self.losses.get(shard.round, 3.0 - 0.1 * shard.round) + (0.0 if honest else 0.5)
+            metrics = {"before.test_loss": 3.0 - 0.1 * (shard.round - 1)}
+            for name in json.loads(shard.order_json)["candidates"]:
+                metrics |= {f"{name}.selection_loss": loss, f"{name}.test_loss": loss, f"{name}.test_se": 0.001}
+            return {}, metrics
+        names = ("checkpoint",) if shard.phase == "init" else ("model", "samples")
+        return {name: fake_id(shard.id, name, salt) for name in names}, {}
+
+
+def _executor_outputs(payload: dict[str, str]) -> list[str]:
+    match payload["phase"]:
+        case "prepare":
+            order = json.loads(payload["order_json"])
+            return ["train", "eval"] if order["eval_fraction"] else ["train"]
+        case "split":
+            return [f"part-{index}" for index in range(json.loads(payload["order_json"])["parts"])]
+        case "merge":
+            names = json.loads(payload["order_json"])["candidates"]
+            return [*(f"step-{name}" for name in names), "moments", "outer"]
+        case "apply":
+            return ["checkpoint"]
+        case _:
+            return ["report"]
+
+
+def parse(lease: str) -> LeaseId:
+    return LeaseId.parse(lease)

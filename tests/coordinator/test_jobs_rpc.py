@@ -1,0 +1,149 @@
+"""What is asked of a job before it exists, and what its owner finds; the calls are attacked in tests/contract."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from shardwork.errors import Conflict, InvalidInput, NotFound
+from shardwork.role import Role
+from shardwork.v1 import jobs_pb2
+from shardwork_coordinator.auth import Caller
+from shardwork_coordinator.jobs_rpc import (
+    JobsDesk,
+    cancel_job,
+    get_job,
+    get_job_report,
+    list_job_events,
+    list_jobs,
+    parse_facts,
+    parse_spec,
+    pause_job,
+    quote_job,
+    resume_job,
+    watch_job,
+)
+
+from .simulation import OWNER, count_job, sft_job
+from .unruly import Unruly
+
+ME = Caller(OWNER, bytes(32), Role.REQUESTER)
+OTHER = Caller("other00000000000", bytes(32), Role.REQUESTER)
+OPERATOR = Caller("operator00000000", bytes(32), Role.OPERATOR)
+JOBS = ("job000000001", "job000000002", "joc000000003")
+
+
+async def desk_of(simulation: Unruly) -> JobsDesk:
+    """Three jobs, a second apart."""
+    for job_id in JOBS:
+        await simulation.submit(count_job(parts=1), job_id=job_id)
+        simulation.clock.advance(1)
+    return JobsDesk(engine=simulation.engine, rates=simulation.rates)
+
+
+async def test_jobs_are_listed_newest_first_page_by_page_and_to_their_owner_only() -> None:
+    desk = await desk_of(Unruly())
+    pages: list[list[str]] = []
+    token = ""
+    while True:
+        page = await list_jobs(jobs_pb2.ListJobsRequest(page_size=2, page_token=token), ME, desk)
+        pages.append([job.id for job in page.jobs])
+        token = page.next_page_token
+        if not token:
+            break
+    assert pages == [[JOBS[2], JOBS[1]], [JOBS[0]]]
+    assert list((await list_jobs(jobs_pb2.ListJobsRequest(), OTHER, desk)).jobs) == []
+    assert len((await list_jobs(jobs_pb2.ListJobsRequest(), OPERATOR, desk)).jobs) == 3
+
+
+@pytest.mark.parametrize("token", ["x", "-1", "1.5", "²", "9" * 19])
+async def test_a_page_token_that_no_answer_named_is_refused(token: str) -> None:
+    simulation = Unruly()
+    desk = JobsDesk(engine=simulation.engine, rates=simulation.rates)
+    with pytest.raises(InvalidInput, match="page token"):
+        await list_jobs(jobs_pb2.ListJobsRequest(page_token=token), ME, desk)
+
+
+async def test_a_job_is_found_by_a_prefix_that_names_one_only() -> None:
+    desk = await desk_of(Unruly())
+    assert (await get_job(jobs_pb2.GetJobRequest(job_id="joc"), ME, desk)).job.id == JOBS[2]
+    with pytest.raises(InvalidInput, match="Several"):
+        await get_job(jobs_pb2.GetJobRequest(job_id="job"), ME, desk)
+    for named, caller in (("", ME), ("joc", OTHER), (JOBS[0], OTHER), ("nope", OPERATOR)):
+        with pytest.raises(NotFound):
+            await get_job(jobs_pb2.GetJobRequest(job_id=named), caller, desk)
+
+
+async def test_control_is_the_owners_and_ends_with_the_job() -> None:
+    simulation = Unruly()
+    desk = await desk_of(simulation)
+    paused = await pause_job(jobs_pb2.PauseJobRequest(job_id=JOBS[0]), ME, desk)
+    assert (paused.job.state, paused.job.why.code) == ("paused", "job.paused_by_requester")
+    assert (await resume_job(jobs_pb2.ResumeJobRequest(job_id=JOBS[0]), ME, desk)).job.state == "running"
+    with pytest.raises(NotFound):
+        await cancel_job(jobs_pb2.CancelJobRequest(job_id=JOBS[0]), OTHER, desk)
+    cancelled = (await cancel_job(jobs_pb2.CancelJobRequest(job_id=JOBS[0]), ME, desk)).job
+    assert (cancelled.state, cancelled.spent_msat, cancelled.refunded_msat) == ("cancelled", 0, cancelled.budget_msat)
+    assert (await cancel_job(jobs_pb2.CancelJobRequest(job_id=JOBS[0]), ME, desk)).job == cancelled
+    for again in (
+        pause_job(jobs_pb2.PauseJobRequest(job_id=JOBS[0]), ME, desk),
+        resume_job(jobs_pb2.ResumeJobRequest(job_id=JOBS[0]), OPERATOR, desk),
+    ):
+        with pytest.raises(Conflict, match="already"):
+            await again
+
+
+async def test_a_report_adds_up_and_events_go_on_where_they_were_left() -> None:
+    simulation = Unruly()
+    await simulation.submit(sft_job(rounds=1))
+    job = await simulation.run_to_end()
+    desk = JobsDesk(engine=simulation.engine, rates=simulation.rates)
+    report = await get_job_report(jobs_pb2.GetJobReportRequest(job_id=job.id), ME, desk)
+    assert sum(one.msat for one in report.payments) == sum(one.paid_msat for one in report.workers) > 0
+    assert report.job.budget_msat == report.job.spent_msat + report.job.refunded_msat
+    everything = (await list_job_events(jobs_pb2.ListJobEventsRequest(job_id=job.id), ME, desk)).events
+    first = (await list_job_events(jobs_pb2.ListJobEventsRequest(job_id=job.id, limit=3), ME, desk)).events
+    rest = jobs_pb2.ListJobEventsRequest(job_id=job.id, after_sequence=first[-1].sequence)
+    assert [*first, *(await list_job_events(rest, ME, desk)).events] == list(everything)
+
+
+async def test_a_watch_of_a_finished_job_says_everything_and_ends() -> None:
+    simulation = Unruly()
+    await simulation.submit(count_job(parts=1))
+    job = await simulation.run_to_end()
+    desk = JobsDesk(engine=simulation.engine, rates=simulation.rates)
+    seen = [one async for one in watch_job(jobs_pb2.WatchJobRequest(job_id=job.id), ME, desk)]
+    assert [one.final for one in seen] == [True]
+    assert seen[0].events[-1].kind == "job.succeeded"
+    assert desk.watching == {}
+
+
+async def test_a_quote_is_free_and_warns_when_nobody_is_there() -> None:
+    simulation = Unruly(workers=0)
+    desk = JobsDesk(engine=simulation.engine, rates=simulation.rates)
+    request = jobs_pb2.QuoteJobRequest(
+        spec_json=sft_job().canonical_json(),
+        facts=[jobs_pb2.StageFacts(stage="tune", run_params=10**6, trained_params=10**4)],
+    )
+    quote = (await quote_job(request, ME, desk)).quote
+    assert 0 < quote.estimate_low_msat <= quote.reserve_msat
+    assert 1 <= quote.seconds_low <= quote.seconds_high
+    assert [why.code for why in quote.warnings] == ["plan.no_workers"]
+
+
+def test_facts_are_read_as_sent_and_bounded() -> None:
+    sent = jobs_pb2.StageFacts(stage="a", rows=1, tokens=2, run_params=3, trained_params=4, input_bytes=5)
+    found = parse_facts([sent])["a"]
+    assert (found.rows, found.tokens, found.run_params, found.trained_params, found.input_bytes) == (1, 2, 3, 4, 5)
+    sent.tokens = 10**13 + 1
+    with pytest.raises(InvalidInput, match="that much"):
+        parse_facts([sent])
+
+
+def test_a_wrong_key_is_named() -> None:
+    spec = json.loads(sft_job().canonical_json())
+    spec["stages"][0]["plan"]["rounds"] = 0
+    with pytest.raises(InvalidInput) as refused:
+        parse_spec(json.dumps(spec))
+    assert refused.value.why.evidence["key"] == "stages.0.plan.rounds"

@@ -1,0 +1,96 @@
+"""Who gets what, and why something waits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from shardwork_coordinator.scheduler import ReadyReplica, Worker, match, refusal, why_waiting
+
+REPLICA = ReadyReplica(
+    shard_id="j/t/r1/learn/s0",
+    number=0,
+    recipe="sft",
+    rank=(0, 0, 0),
+    memory_bytes=1_000,
+    price_msat=1_000,
+    reference_only=False,
+    needs_training=True,
+)
+WORKER = Worker(
+    id="w1", memory_bytes=2_000, minimum_msat=0, reference=False, can_train=True, recipes=frozenset({"sft"})
+)
+OTHER = replace(WORKER, id="w2")
+
+
+def pairs(ready: list[ReadyReplica], idle: list[Worker], everyone: list[Worker] | None = None) -> list[tuple[str, str]]:
+    return [(one.replica.shard_id, one.worker.id) for one in match(ready, idle, idle if everyone is None else everyone)]
+
+
+@pytest.mark.parametrize(
+    ("replica", "worker", "word"),
+    [
+        (replace(REPLICA, excluded=frozenset({"w1"})), WORKER, "already"),
+        (replace(REPLICA, reference_only=True), WORKER, "reference"),
+        (REPLICA, replace(WORKER, can_train=False), "torch"),
+        (REPLICA, replace(WORKER, recipes=frozenset({"count"})), "recipe"),
+        (REPLICA, replace(WORKER, memory_bytes=999), "memory"),
+        (REPLICA, replace(WORKER, minimum_msat=1_001), "at least"),
+    ],
+)
+def test_a_worker_that_can_not_take_a_shard_is_told_why(replica: ReadyReplica, worker: Worker, word: str) -> None:
+    assert word in (refusal(replica, worker) or "")
+    assert match([replica], [worker], [worker]) == []
+
+
+@pytest.mark.parametrize(
+    ("replica", "worker"),
+    [
+        (REPLICA, WORKER),
+        (replace(REPLICA, excluded=frozenset({"w2"})), WORKER),
+        (replace(REPLICA, reference_only=True), replace(WORKER, reference=True)),
+        (replace(REPLICA, needs_training=False), replace(WORKER, can_train=False)),
+        (REPLICA, replace(WORKER, memory_bytes=0)),
+        (REPLICA, replace(WORKER, memory_bytes=1_000, minimum_msat=1_000)),
+    ],
+)
+def test_a_worker_that_just_fits_gets_the_shard(replica: ReadyReplica, worker: Worker) -> None:
+    assert refusal(replica, worker) is None
+    assert pairs([replica], [worker]) == [(REPLICA.shard_id, "w1")]
+
+
+def test_older_work_goes_first_and_a_worker_gets_one_shard_at_a_time() -> None:
+    late = replace(REPLICA, shard_id="late", rank=(9, 0, 0))
+    early = replace(REPLICA, shard_id="early", rank=(1, 5, 0))
+    assert pairs([late, early], [WORKER]) == [("early", "w1")]
+    assert pairs([late, early], [WORKER, OTHER]) == [("early", "w1"), ("late", "w2")]
+
+
+def test_a_worker_that_failed_at_a_shard_waits_for_another_to_take_it() -> None:
+    failed = replace(REPLICA, shunned=frozenset({"w1"}))
+    assert pairs([failed], [WORKER, OTHER]) == [(REPLICA.shard_id, "w2")]
+    assert pairs([failed], [WORKER], [WORKER, OTHER]) == []
+    assert pairs([failed], [WORKER]) == [(REPLICA.shard_id, "w1")]
+    unfit = replace(OTHER, memory_bytes=1)
+    assert pairs([failed], [WORKER], [WORKER, unfit]) == [(REPLICA.shard_id, "w1")]
+
+
+def test_a_shard_that_nobody_fits_keeps_nobody_from_other_work() -> None:
+    huge = replace(REPLICA, shard_id="huge", memory_bytes=10**12)
+    small = replace(REPLICA, shard_id="small", rank=(1, 0, 0))
+    assert pairs([huge, small], [WORKER]) == [("small", "w1")]
+
+
+def test_two_copies_of_a_shard_never_go_to_one_worker_in_one_round() -> None:
+    copies = [REPLICA, replace(REPLICA, number=1, rank=(0, 0, 1))]
+    assert pairs(copies, [WORKER]) == [(REPLICA.shard_id, "w1")]
+    assert pairs(copies, [WORKER, OTHER]) == [(REPLICA.shard_id, "w1"), (REPLICA.shard_id, "w2")]
+
+
+def test_what_waits_says_for_whom() -> None:
+    assert why_waiting(REPLICA, []).code == "shard.no_workers"
+    assert why_waiting(REPLICA, [WORKER]).code == "shard.workers_busy"
+    poor = replace(WORKER, memory_bytes=1)
+    why = why_waiting(REPLICA, [poor])
+    assert why.code == "shard.no_fitting_worker" and "memory" in why.evidence["w1"]

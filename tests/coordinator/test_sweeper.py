@@ -1,0 +1,195 @@
+"""What time brings: silent leases, stragglers and keys that never come; and one trouble does not hide the others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from shardwork.errors import StaleLease
+from shardwork_coordinator.engine import slice_of_replica
+from shardwork_coordinator.events import Slice
+from shardwork_coordinator.records import Job, JobState, Purpose, Replica, ReplicaState, Shard
+from shardwork_coordinator.store.base import Transaction
+from shardwork_coordinator.sweeper import Sweeper, stragglers
+
+from .simulation import Simulation, count_job, sft_job
+from .unruly import Unruly
+
+
+class Swept:
+    """A simulation with its sweeper, which counts what it did for the money."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.paid = 0
+        self.sweeper = Sweeper(simulation.engine, simulation.settings, self._pay)
+
+    async def _pay(self) -> None:
+        self.paid += 1
+
+    async def after(self, seconds: float) -> None:
+        self.simulation.clock.advance(seconds)
+        await self.sweeper.sweep()
+
+
+async def beat(simulation: Simulation, replica: Replica, *, progress: float, expires_in_s: float = 10**6) -> None:
+    """What a heartbeat writes."""
+
+    def work(tx: Transaction) -> None:
+        row = tx.get(Replica, replica.shard_id, replica.number)
+        assert row is not None
+        expires_ms = simulation.clock.now_ms() + int(expires_in_s * 1000)
+        tx.put(replace(row, progress=progress, expires_ms=expires_ms, deadline_ms=expires_ms))
+
+    await simulation.store.write(work)
+
+
+async def test_a_silent_lease_is_taken_back_and_a_live_one_is_not() -> None:
+    simulation = Unruly(workers=2)
+    swept = Swept(simulation)
+    await simulation.submit(count_job(parts=2))
+    silent, live = await simulation.grant_all()
+    await beat(simulation, live, progress=0.1)
+    await swept.after(simulation.settings.lease_ttl_s + 1)
+    assert [one.worker_id for one in await simulation.held()] == [live.worker_id]
+    with pytest.raises(StaleLease):
+        await simulation.finish(silent)
+    await simulation.check_books()
+
+
+async def test_a_lease_past_its_deadline_is_taken_back_however_lively_its_worker() -> None:
+    simulation = Unruly(workers=1)
+    swept = Swept(simulation)
+    await simulation.submit(count_job(parts=1))
+    (held,) = await simulation.grant_all()
+    await beat(simulation, held, progress=0.9, expires_in_s=30)
+
+    def late(tx: Transaction) -> None:
+        row = tx.get(Replica, held.shard_id, 0)
+        assert row is not None
+        tx.put(replace(row, expires_ms=row.expires_ms + 10**6))
+
+    await simulation.store.write(late)
+    await swept.after(31)
+    assert await simulation.held() == []
+    shard = (await simulation.shards())[0]
+    assert "lease.past_deadline" in shard.why_json
+
+
+async def learning(simulation: Unruly, *, shards: int) -> list[Replica]:
+    """The held learn leases of a job's first round."""
+    await simulation.submit(sft_job(rounds=1, shards=shards))
+    for replica in await simulation.grant_all():
+        await simulation.finish(replica)
+    return await simulation.grant_all()
+
+
+@pytest.mark.parametrize(
+    ("progress", "after_s", "copied"),
+    [(0.01, 30, True), (0.9, 30, False), (0.5, 30, True), (0.2, 60, True), (0.99, 30, False), (0.99, 200, True)],
+)
+async def test_a_straggler_gets_a_copy_and_saying_nearly_done_helps_only_for_a_while(
+    progress: float, after_s: float, copied: bool
+) -> None:
+    simulation = Unruly(workers=3)
+    swept = Swept(simulation)
+    slow, *others = await learning(simulation, shards=3)
+    simulation.clock.advance(20)
+    for replica in (slow, *others):
+        await beat(simulation, replica, progress=progress)
+    for replica in others:
+        await simulation.finish(replica)
+    await swept.after(after_s - 20)
+    shards = [one for one in await simulation.grant_all() if one.shard_id == slow.shard_id]
+    assert (len(shards) == 2) is copied
+    assert {one.purpose for one in shards[1:]} <= {Purpose.BACKUP}
+    await simulation.check_books()
+
+
+async def test_stragglers_are_judged_by_siblings_only() -> None:
+    simulation = Unruly(workers=2)
+    (alone,) = await learning(simulation, shards=1)
+    state: Slice = await simulation.store.read(lambda tx: slice_of_replica(tx, alone))
+    simulation.clock.advance(10**5)
+    assert stragglers(state, simulation.engine.world(), simulation.settings) == []
+    paused = replace(state, job=replace(state.job, state=JobState.PAUSED))
+    assert stragglers(paused, simulation.engine.world(), simulation.settings) == []
+
+
+async def test_without_a_second_key_a_job_goes_on_and_says_so() -> None:
+    simulation = Unruly(workers=1)
+    swept = Swept(simulation)
+    await simulation.submit(sft_job(rounds=1))
+    (first,) = await simulation.grant_all()
+    await beat(simulation, first, progress=0.5)
+    await simulation.finish(first)
+    await swept.after(1)
+    assert not (await simulation.job()).self_evaluated
+    await swept.after(simulation.settings.agreement_grace_s + 1)
+    assert (await simulation.job()).self_evaluated
+    assert (await simulation.run_to_end()).state is JobState.SUCCEEDED
+    await simulation.check_ending()
+
+
+async def test_a_worker_that_is_there_but_takes_nothing_is_no_second_key() -> None:
+    simulation = Unruly(workers=1)
+    simulation.attach("idler00000000000", minimum_msat=2**63)
+    swept = Swept(simulation)
+    await simulation.submit(sft_job(rounds=1))
+    (first,) = await simulation.grant_all()
+    await simulation.finish(first)
+    await swept.after(1)
+    await swept.after(simulation.settings.agreement_grace_s + 1)
+    assert (await simulation.job()).self_evaluated
+
+
+async def test_two_able_workers_are_waited_for_and_a_job_that_is_over_is_not_marked() -> None:
+    simulation = Unruly(workers=2)
+    swept = Swept(simulation)
+    await simulation.submit(sft_job(rounds=1))
+    first, second = await simulation.grant_all()
+    await simulation.finish(first)
+    await beat(simulation, second, progress=0.5)
+    for _ in range(3):
+        await swept.after(simulation.settings.agreement_grace_s + 1)
+    assert not (await simulation.job()).self_evaluated
+    await simulation.cancel()
+    simulation.detach(second.worker_id)
+    for _ in range(3):
+        await swept.after(simulation.settings.agreement_grace_s + 1)
+    assert not (await simulation.job()).self_evaluated
+    await simulation.check_ending()
+
+
+async def test_a_poisoned_row_keeps_neither_other_leases_nor_money_waiting() -> None:
+    simulation = Unruly(workers=2)
+    swept = Swept(simulation)
+    await simulation.submit(count_job(parts=2))
+    poisoned, healthy = await simulation.grant_all()
+
+    def poison(tx: Transaction) -> None:
+        shard = tx.get(Shard, poisoned.shard_id)
+        assert shard is not None
+        # the replica's phase has no such shard any more: whatever is decided about it raises
+        tx.put(replace(shard, phase="elsewhere"))
+
+    await simulation.store.write(poison)
+    await swept.after(simulation.settings.lease_ttl_s + 1)
+    assert [one.shard_id for one in await simulation.held()] == [poisoned.shard_id]
+    assert healthy.state is ReplicaState.LEASED
+    assert swept.paid == 1
+
+
+async def test_leases_live_on_for_a_whole_time_after_a_restart() -> None:
+    simulation = Unruly(workers=1)
+    await simulation.submit(count_job(parts=1))
+    (held,) = await simulation.grant_all()
+    simulation.clock.advance(3600)
+    restarted = Swept(simulation)
+    await restarted.sweeper.revive()
+    await beat(simulation, held, progress=0.0, expires_in_s=simulation.settings.lease_ttl_s)
+    await restarted.after(simulation.settings.lease_ttl_s - 1)
+    assert len(await simulation.held()) == 1
+    jobs = await simulation.store.read(lambda tx: tx.find(Job))
+    assert [job.state for job in jobs] == [JobState.RUNNING]

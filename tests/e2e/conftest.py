@@ -1,0 +1,34 @@
+"""Worlds shared by the end-to-end tests: a town with two workers, and a quiet one where nobody works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from . import models
+from .world import CALM, WORKERS, World
+
+
+@pytest.fixture(scope="session")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A coordinator, two workers and a requester with 100,000 sats, a model folder and chat rows."""
+    world = World(tmp_path_factory.mktemp("town"), CALM)
+    try:
+        world.start(*WORKERS, sats=100_000)
+        models.write_gpt2(world.folder / "models" / "gpt2")
+        models.write_chat(world.folder / "chat.jsonl")
+        yield world
+    finally:
+        world.stop()
+
+
+@pytest.fixture(scope="session")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A coordinator without any worker, and a requester with 1,000 sats."""
+    world = World(tmp_path_factory.mktemp("quiet"))
+    try:
+        world.start(sats=1_000)
+        yield world
+    finally:
+        world.stop()

@@ -1,0 +1,234 @@
+"""What the data report says: of good files, of broken ones, and how fast."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shardwork.dataset import CheckOptions, DataReport, Format, Verdict, check_data, raise_errors
+from shardwork.dataset import source as source_module
+from shardwork.errors import InvalidInput
+
+from .folders import CHAT, SENTENCES, tokenizer_folder, turn, write_jsonl
+
+GOOD = '{"prompt": "a", "completion": "b"}'
+ASKED = {"role": "user", "content": "hi"}
+
+#: name -> (file content, expected code, line, key)
+BROKEN: dict[str, tuple[str | bytes, str, int | None, str]] = {
+    "nothing": (b"", "data.empty_file", None, ""),
+    "blank lines": ("\n \n\t\n", "data.empty_file", None, ""),
+    "bad utf-8": (GOOD.encode() + b'\n{"text": "\xff"}\n', "data.not_utf8", 2, ""),
+    "utf-16": ('{"text": "a"}'.encode("utf-16"), "data.not_utf8", 1, ""),
+    "half a row": (GOOD + '\n{"prompt": "a", \n', "data.bad_json", 2, ""),
+    "a comma too many": ('{"text": "a",}\n', "data.bad_json", 1, ""),
+    "a json list": ('[{"text": "a"}]\n', "data.not_an_object", 1, ""),
+    "a list over lines": ('[\n{"text": "a"}\n]\n', "data.bad_json", 1, ""),
+    "a bare string": ('"text"\n', "data.not_an_object", 1, ""),
+    "a number": ("3\n", "data.not_an_object", 1, ""),
+    "a key twice": ('{"text": "a", "text": "b"}\n', "data.duplicate_key", 1, "text"),
+    "too deep": ("[" * 100_000 + "\n", "data.bad_json", 1, ""),
+    "mistyped prompt": ('{"promt": "a", "completion": "b"}\n', "data.unknown_key", 1, "promt"),
+    "mistyped messages": (json.dumps({"mesages": [ASKED]}) + "\n", "data.unknown_key", 1, "mesages"),
+    "capital": ('{"Text": "a"}\n', "data.unknown_key", 1, "Text"),
+    "no completion": ('{"prompt": "a"}\n', "data.missing_key", 1, "completion"),
+    "no prompt": ('{"completion": "a"}\n', "data.missing_key", 1, "prompt"),
+    "null": ('{"text": null}\n', "data.null_value", 1, "text"),
+    "no key at all": ("{}\n", "data.unknown_format", 1, ""),
+    "strange keys": ('{"foo": 1, "bar": 2}\n', "data.unknown_format", 1, "foo"),
+    "alpaca": ('{"instruction": "a", "input": "", "output": "b"}\n', "data.format_not_built", 1, "instruction"),
+    "sharegpt": ('{"conversations": [{"from": "human", "value": "a"}]}\n', "data.format_not_built", 1, "conversations"),
+    "preferences": ('{"prompt": "a", "chosen": "b", "rejected": "c"}\n', "data.format_not_built", 1, "chosen"),
+    "tokens": ('{"input_ids": [1, 2]}\n', "data.format_not_built", 1, "input_ids"),
+    "two formats at once": ('{"text": "a", "prompt": "a", "completion": "b"}\n', "data.ambiguous", 1, "text"),
+    "formats mixed": (GOOD + "\n" + GOOD + '\n{"text": "a"}\n', "data.mixed_formats", 3, "text"),
+    "text is a number": ('{"text": 3}\n', "data.wrong_type", 1, "text"),
+    "text is empty": ('{"text": "  "}\n', "data.empty_value", 1, "text"),
+    "completion is empty": ('{"prompt": "a", "completion": ""}\n', "data.empty_value", 1, "completion"),
+    "completion is a list": (
+        '{"prompt": "a", "completion": [{"role": "assistant", "content": "b"}]}\n', "data.wrong_type", 1, "completion",
+    ),
+    "messages is a string": ('{"messages": "hi"}\n', "data.wrong_type", 1, "messages"),
+    "messages is empty": ('{"messages": []}\n', "data.empty_value", 1, "messages"),
+    "a message is a string": ('{"messages": ["hi"]}\n', "data.wrong_type", 1, "messages.0"),
+    "no role": ('{"messages": [{"content": "a"}]}\n', "data.missing_key", 1, "messages.0.role"),
+    "from for role": ('{"messages": [{"from": "user", "content": "a"}]}\n', "data.missing_key", 1, "messages.0.role"),
+    "no content": ('{"messages": [{"role": "user"}]}\n', "data.missing_key", 1, "messages.0.content"),
+    "a mistyped role": (
+        json.dumps({"messages": [ASKED, {"role": "asistant", "content": "b"}]}) + "\n",
+        "data.unknown_role", 1, "messages.1.role",
+    ),
+    "content is a list": (
+        '{"messages": [{"role": "user", "content": [{"type": "text"}]}]}\n', "data.wrong_type", 1, "messages.0.content",
+    ),
+    "nobody answers": (json.dumps({"messages": [ASKED]}) + "\n", "data.no_answer", 1, "messages"),
+    "tools are a word": (
+        json.dumps({"messages": [ASKED, turn("assistant", "x")], "tools": "hammer"}) + "\n",
+        "data.wrong_type", 1, "tools",
+    ),
+    "template arguments": (
+        json.dumps({"messages": [ASKED, turn("assistant", "x")], "chat_template_kwargs": {"a": 1}}) + "\n",
+        "data.not_built", 1, "chat_template_kwargs",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tokenizer_folder(tmp_path_factory.mktemp("model"), template=CHAT)
+
+
+def check_rows(tmp_path: Path, rows: list[dict[str, Any]], model: Path | None, **options: Any) -> DataReport:
+    recipe, max_length = options.pop("recipe", "sft"), options.pop("max_length", 64)
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
+    return check_data([data], recipe=recipe, model_folder=model, max_length=max_length, options=CheckOptions(**options))
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_row_is_named_by_file_line_key_and_code(name: str, tmp_path: Path) -> None:
+    content, code, line, key = BROKEN[name]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    report = check_data([path], recipe="sft")
+    problem = report.errors[0]
+    assert (problem.code, problem.line, problem.key) == (code, line, key)
+    assert problem.file == str(path) and problem.fix and problem.sentence.endswith(".")
+    assert report.verdict is Verdict.ERRORS
+    with pytest.raises(InvalidInput) as caught:
+        raise_errors(report)
+    assert caught.value.code == code
+
+
+def test_hints_name_the_nearest_key(tmp_path: Path) -> None:
+    report = check_rows(tmp_path, [{"promt": "a", "completion": "b"}], None)
+    assert report.errors[0].fix == "Did you mean 'prompt'?"
+    report = check_rows(tmp_path, [{"messages": [turn("asistant", "a")]}], None)
+    assert report.errors[0].fix == "Did you mean 'assistant'?"
+
+
+def test_a_line_without_end_costs_no_memory_and_the_next_row_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "MAX_LINE_BYTES", 1000)
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "' + "x" * 5000 + '"}\n{"text": 3}\n')
+    codes = [(problem.code, problem.line) for problem in check_data([path], recipe="sft").errors]
+    assert codes == [("data.line_too_long", 1), ("data.wrong_type", 2)]
+
+
+def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a,b\n")
+    report = check_data([tmp_path / "none.jsonl", tmp_path / "rows.csv"], recipe="sft")
+    assert [problem.code for problem in report.errors] == ["data.missing_file", "data.file_type"]
+    assert check_data([], recipe="sft").errors[0].code == "data.no_files"
+
+
+def test_every_error_is_counted_but_only_the_first_are_listed(tmp_path: Path) -> None:
+    report = check_rows(tmp_path, [{"text": 3}] * 250, None)
+    assert (report.num_errors, len(report.errors)) == (250, 100)
+
+
+def test_good_rows_are_counted_and_shown_with_their_mask(tmp_path: Path, model: Path) -> None:
+    rows = [{"messages": [turn("user", f"Question {n}?"), turn("assistant", f"Answer {n}.")]} for n in range(20)]
+    report = check_rows(tmp_path, rows, model)
+    assert (report.format, report.rows, report.verdict) == (Format.MESSAGES, 20, Verdict.OK)
+    assert 0 < report.loss_tokens < report.tokens
+    learnt = "".join(text for text, counts in report.preview[0].pieces if counts)
+    read = "".join(text for text, counts in report.preview[0].pieces if not counts)
+    assert "Answer 0." in learnt and "Question" not in learnt and "Question 0?" in read
+    shown = json.loads(json.dumps(report.to_json()))
+    assert shown["format"] == "messages" and shown["errors"] == [] and shown["verdict"] == "ok"
+    assert sum(bucket["rows"] for bucket in shown["histogram"]) == 20
+
+
+def test_only_answers_count_unless_asked(tmp_path: Path, model: Path) -> None:
+    rows = [{"prompt": "A question", "completion": " and its answer"}] * 3
+    masked = check_rows(tmp_path, rows, model)
+    whole = check_rows(tmp_path, rows, model, train_on_prompt=True)
+    assert masked.tokens == whole.tokens == whole.loss_tokens + 3
+    assert masked.loss_tokens < whole.loss_tokens
+
+
+def test_rows_without_an_answer_left_are_warned_about_and_all_of_them_is_an_error(tmp_path: Path, model: Path) -> None:
+    long, short = {"prompt": SENTENCES[0] * 9, "completion": "x"}, {"prompt": "a", "completion": "b"}
+    some = check_rows(tmp_path, [long, short, {"prompt": "c", "completion": "d"}], model)
+    assert (some.all_masked_rows, some.truncated_rows, some.verdict) == (1, 1, Verdict.WARNINGS)
+    assert {"data.masked_rows", "data.truncated_rows"} <= {problem.code for problem in some.warnings}
+    every = check_rows(tmp_path, [long] * 3, model)
+    assert [problem.code for problem in every.errors] == ["data.all_masked"]
+
+
+def test_held_out_rows_among_the_training_rows_are_reported(tmp_path: Path, model: Path) -> None:
+    rows = [{"prompt": str(n), "completion": "b"} for n in range(6)]
+    train = write_jsonl(tmp_path / "train.jsonl", [*rows, rows[0]])
+    held = write_jsonl(tmp_path / "held.jsonl", [*rows[4:], {"prompt": "new", "completion": "b"}])
+    report = check_data([train], recipe="sft", model_folder=model, eval_files=[held])
+    assert (report.eval_rows, report.eval_duplicates, report.duplicate_rows) == (3, 2, 1)
+    leak = next(problem for problem in report.warnings if problem.code == "data.eval_leak")
+    assert leak.line == 5
+
+
+def test_too_little_data_has_its_own_verdict(tmp_path: Path, model: Path) -> None:
+    report = check_rows(tmp_path, [{"prompt": "a", "completion": "b"}], model, min_rows=8)
+    assert (report.verdict, report.errors[0].code) == (Verdict.TOO_SMALL, "data.too_few")
+    report = check_rows(tmp_path, [{"text": "a few words"}], model, recipe="pretrain")
+    assert report.verdict is Verdict.TOO_SMALL
+
+
+def test_conversations_need_a_template_and_no_other_is_taken_silently(tmp_path: Path) -> None:
+    bare = tokenizer_folder(tmp_path / "bare")
+    rows = [{"messages": [turn("user", "a"), turn("assistant", "b")]}] * 3
+    report = check_rows(tmp_path, rows, bare)
+    assert [problem.code for problem in report.errors] == ["template.missing"]
+    assert "chatml" in report.errors[0].fix
+    assert check_rows(tmp_path, rows, bare, chat_template="chatml").errors == ()
+
+
+def test_pretraining_reads_text_only(tmp_path: Path, model: Path) -> None:
+    report = check_rows(tmp_path, [{"prompt": "a", "completion": "b"}], model, recipe="pretrain")
+    assert [problem.code for problem in report.errors] == ["data.wrong_format"]
+
+
+def test_unread_keys_are_a_warning_that_names_them(tmp_path: Path, model: Path) -> None:
+    rows = [{"prompt": str(n), "completion": "b", "source": "web"} for n in range(4)]
+    (warning,) = check_rows(tmp_path, rows, model).warnings
+    assert (warning.code, warning.key) == ("data.ignored_key", "source")
+
+
+def test_text_files_give_a_document_a_paragraph(tmp_path: Path) -> None:
+    path = tmp_path / "book.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n\r\n\r\nthree\n")
+    report = check_data([path], recipe="count")
+    assert (report.format, report.rows, report.is_estimated) == (Format.TEXT, 2, True)
+    assert [(sample.line, sample.pieces[0][0]) for sample in report.preview] == [(1, "one\ntwo"), (5, "three")]
+
+
+def test_a_folder_is_read_in_sorted_order(tmp_path: Path) -> None:
+    for name in ("b", "a", "sub/c"):
+        write_jsonl(tmp_path / f"{name}.jsonl", [{"text": name}])
+    (tmp_path / "notes.md").write_text("not data")
+    report = check_data([tmp_path], recipe="count", options=CheckOptions(preview_rows=9))
+    assert [sample.pieces[0][0] for sample in report.preview] == ["a", "b", "sub/c"]
+
+
+def test_short_rows_are_checked_quickly(tmp_path: Path, model: Path) -> None:
+    """20,000 rows a second is the aim; a loaded machine gets a wide margin."""
+    rows = [{"prompt": f"What is {n}?", "completion": f"It is number {n}."} for n in range(20_000)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    started = time.process_time()
+    report = check_data([path], recipe="sft", model_folder=model)
+    assert report.rows == 20_000
+    assert time.process_time() - started < 8
+
+
+def test_the_clients_side_needs_neither_numpy_nor_torch() -> None:
+    modules = "shardwork.dataset, shardwork.jobfile, shardwork.modelfolder, shardwork.presets"
+    code = f"import sys, {modules}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"numpy", "torch", "transformers"}.isdisjoint(loaded)

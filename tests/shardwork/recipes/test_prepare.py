@@ -1,0 +1,247 @@
+"""Prepare: the artifacts that workers read, byte for byte the same each time."""
+
+# pyright: standard
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shardwork.errors import InvalidInput
+from shardwork.presets import preset_params
+from shardwork.recipes import prepare
+from shardwork.recipes.base import Computed, Trainer
+from shardwork.recipes.orders import PrepareOrder
+from shardwork.tensorfile import read_tensors
+from tests.shardwork.dataset.folders import CHAT, tokenizer_folder, turn, write_jsonl
+
+WORDS = ("river", "stone", "light", "keeper", "bread", "apple", "cloud", "quiet", "seven", "sings", "Fluss", "grün")
+
+
+class Inputs:
+    """A context that only holds folders."""
+
+    def __init__(self, inputs: Mapping[str, Path], out: Path) -> None:
+        self.inputs = inputs
+        self.seed = b""
+        self.fractions: list[float] = []
+        self._out = out
+
+    @property
+    def trainer(self) -> Trainer:
+        raise AssertionError("prepare needs no trainer")
+
+    def output(self, name: str) -> Path:
+        folder = self._out / name
+        folder.mkdir(parents=True)
+        return folder
+
+    def progress(self, fraction: float, *, loss: float | None = None) -> None:
+        self.fractions.append(fraction)
+
+
+def run(inputs: Mapping[str, Path], out: Path, **order: Any) -> Computed:
+    given: dict[str, Any] = {"recipe": "sft", "max_length": 32, "eval_fraction": None, "seed": "ab" * 32, **order}
+    context = Inputs(inputs, out)
+    computed = prepare.compute("prepare", PrepareOrder(**given).canonical_json(), context)
+    assert context.fractions[-1] == 1.0 and context.fractions == sorted(context.fractions)
+    return computed
+
+
+def documents(folder: Path, count: int = 200) -> Path:
+    chance = random.Random(5)
+    write_jsonl(folder / "a.jsonl", [{"text": " ".join(chance.choices(WORDS, k=30))} for _ in range(count)])
+    return folder
+
+
+def pairs(folder: Path, count: int = 100) -> Path:
+    write_jsonl(folder / "a.jsonl", [{"prompt": f"Number {n}?", "completion": f" It is {n}."} for n in range(count)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tokenizer_folder(tmp_path_factory.mktemp("model"))
+
+
+def bytes_of(computed: Computed) -> dict[str, str]:
+    return {
+        f"{name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, folder in computed.outputs.items()
+        for path in sorted(folder.iterdir())
+    }
+
+
+def rows_of(folder: Path) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """(tokens, mask) of each row, in stored order, as a worker reads them."""
+    found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    for file in json.loads((folder / "index.json").read_text())["files"]:
+        tensors = read_tensors(folder / file["name"])
+        assert [tensors[name].dtype for name in ("tokens", "mask", "offsets")] == [np.int32, np.uint8, np.int64]
+        offsets = tensors["offsets"]
+        assert len(offsets) == file["rows"] + 1 and offsets[0] == 0 and offsets[-1] == len(tensors["tokens"])
+        for begin, end in itertools.pairwise(offsets):
+            found.append((tuple(tensors["tokens"][begin:end].tolist()), tuple(tensors["mask"][begin:end].tolist())))
+    return found
+
+
+def test_the_same_input_and_seed_give_the_same_bytes(tmp_path: Path, model: Path) -> None:
+    data = pairs(tmp_path / "data")
+    inputs = {"data": data, "base": model}
+    first = bytes_of(run(inputs, tmp_path / "1", eval_fraction=0.1))
+    assert first == bytes_of(run(inputs, tmp_path / "2", eval_fraction=0.1))
+    assert first != bytes_of(run(inputs, tmp_path / "3", eval_fraction=0.1, seed="cd" * 32))
+
+
+def test_pretraining_from_nothing_is_repeatable_and_loads_in_transformers(tmp_path: Path) -> None:
+    import transformers
+
+    library: Any = transformers
+
+    data = documents(tmp_path / "data")
+    order: dict[str, Any] = {"recipe": "pretrain", "preset": "tiny-1m", "vocab_size": 300, "eval_fraction": 0.1}
+    one = run({"data": data}, tmp_path / "1", **order)
+    assert bytes_of(one) == bytes_of(run({"data": data}, tmp_path / "2", **order))
+    skeleton = one.outputs["skeleton"]
+    assert {path.name for path in skeleton.iterdir()} == {
+        "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    tokenizer = library.AutoTokenizer.from_pretrained(skeleton)
+    network = library.AutoModelForCausalLM.from_config(library.AutoConfig.from_pretrained(skeleton))
+    assert sum(parameter.numel() for parameter in network.parameters()) == preset_params("tiny-1m", 300)
+    assert tokenizer.decode(tokenizer("Fluss  grün 漢\n").input_ids) == "Fluss  grün 漢\n"
+    assert one.metrics["vocab_size"] == len(tokenizer) <= 300
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (0, 1)
+
+
+def test_documents_are_packed_end_to_end_into_full_rows(tmp_path: Path, model: Path) -> None:
+    data = documents(tmp_path / "data")
+    computed = run({"data": data, "base": model}, tmp_path / "out", recipe="pretrain", eval_fraction=0.1)
+    rows = rows_of(computed.outputs["train"])
+    assert {len(tokens) for tokens, _ in rows} == {32} and {bit for _, mask in rows for bit in mask} == {1}
+    assert any(0 in tokens for tokens, _ in rows)  # the end token between documents
+    assert computed.metrics["tokens"] == 32 * len(rows)
+    assert computed.metrics["loss_tokens"] == 31 * len(rows)
+
+
+def test_no_held_out_row_is_learnt(tmp_path: Path, model: Path) -> None:
+    data = pairs(tmp_path / "data")
+    with (data / "a.jsonl").open("a") as file:
+        file.write((data / "a.jsonl").read_text())  # every row twice
+    computed = run({"data": data, "base": model}, tmp_path / "out", eval_fraction=0.1)
+    train, held = rows_of(computed.outputs["train"]), rows_of(computed.outputs["eval"])
+    assert set(train).isdisjoint(held)
+    assert len(set(held)) == len(held) == computed.metrics["eval_rows"] == 20
+    assert (len(train), computed.metrics["dropped_rows"]) == (160, 20)
+    names = [file["rows"] for file in json.loads((computed.outputs["eval"] / "index.json").read_text())["files"]]
+    assert names == [10, 10]
+
+
+def test_eval_files_are_held_out_and_their_rows_leave_training(tmp_path: Path, model: Path) -> None:
+    data = pairs(tmp_path / "data", 50)
+    held = pairs(tmp_path / "held", 10)
+    computed = run({"data": data, "base": model, "eval_data": held}, tmp_path / "out")
+    assert (computed.metrics["rows"], computed.metrics["eval_rows"], computed.metrics["dropped_rows"]) == (40, 10, 10)
+
+
+def test_without_held_out_rows_there_is_no_eval_artifact(tmp_path: Path, model: Path) -> None:
+    computed = run({"data": pairs(tmp_path / "data"), "base": model}, tmp_path / "out")
+    assert set(computed.outputs) == {"train"} and computed.metrics["eval_rows"] == 0
+
+
+def test_rows_are_shuffled_but_all_there(tmp_path: Path, model: Path) -> None:
+    data = pairs(tmp_path / "data")
+    one = rows_of(run({"data": data, "base": model}, tmp_path / "1").outputs["train"])
+    other = rows_of(run({"data": data, "base": model}, tmp_path / "2", seed="00" * 32).outputs["train"])
+    assert one != other and sorted(one) == sorted(other) and len(one) == 100
+
+
+def test_only_answers_are_labels_unless_asked(tmp_path: Path, model: Path) -> None:
+    data = pairs(tmp_path / "data")
+    masked = run({"data": data, "base": model}, tmp_path / "1")
+    whole = run({"data": data, "base": model}, tmp_path / "2", train_on_prompt=True)
+    assert masked.metrics["loss_tokens"] < whole.metrics["loss_tokens"] == whole.metrics["tokens"] - 100
+    for tokens, mask in rows_of(masked.outputs["train"]):
+        assert mask[0] == 0 and mask[-1] == 1 and tokens[-1] == 0
+        assert sorted(mask) == list(mask)
+
+
+def test_long_rows_are_cut_and_unanswered_ones_dropped_and_counted(tmp_path: Path, model: Path) -> None:
+    data = pairs(tmp_path / "data", 10)
+    long = [
+        {"prompt": "x " * 90, "completion": "never"},
+        {"prompt": "a", "completion": "y " * 90},
+    ]
+    write_jsonl(data / "long.jsonl", long)
+    computed = run({"data": data, "base": model}, tmp_path / "out")
+    assert [computed.metrics[name] for name in ("rows", "truncated_rows", "dropped_rows")] == [11, 1, 1]
+    index = json.loads((computed.outputs["train"] / "index.json").read_text())
+    assert index["truncated_rows"] == 1 and max(len(tokens) for tokens, _ in rows_of(computed.outputs["train"])) == 32
+
+
+def test_many_rows_go_into_several_files(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "ROWS_PER_FILE", 40)
+    computed = run({"data": pairs(tmp_path / "data"), "base": model}, tmp_path / "out")
+    index = json.loads((computed.outputs["train"] / "index.json").read_text())
+    assert [file["rows"] for file in index["files"]] == [40, 40, 20]
+    assert len(rows_of(computed.outputs["train"])) == 100
+
+
+def test_conversations_use_the_models_template_or_the_one_asked_for(tmp_path: Path, model: Path) -> None:
+    data = tmp_path / "data"
+    write_jsonl(data / "a.jsonl", [{"messages": [turn("user", f"q{n}"), turn("assistant", f"a{n}")]} for n in range(9)])
+    with pytest.raises(InvalidInput) as caught:
+        run({"data": data, "base": model}, tmp_path / "1")
+    assert caught.value.code == "template.missing"
+    ours = run({"data": data, "base": model}, tmp_path / "2", max_length=64, chat_template="chatml")
+    own = run({"data": data, "base": tokenizer_folder(tmp_path / "m", template=CHAT)}, tmp_path / "3", max_length=64)
+    assert ours.metrics["rows"] == own.metrics["rows"] == 9
+    assert rows_of(ours.outputs["train"]) != rows_of(own.outputs["train"])
+
+
+def test_one_long_text_is_split_by_rows(tmp_path: Path, model: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    chance = random.Random(3)
+    (data / "book.txt").write_text(" ".join(chance.choices(WORDS, k=3000)))
+    computed = run({"data": data, "base": model}, tmp_path / "out", recipe="pretrain", eval_fraction=0.1)
+    train, held = rows_of(computed.outputs["train"]), rows_of(computed.outputs["eval"])
+    assert set(train).isdisjoint(held) and len(held) >= 2 and len(train) > len(held)
+
+
+@pytest.mark.parametrize(
+    ("rows", "order", "code"),
+    [
+        ([{"text": "a"}], {"recipe": "pretrain"}, "data.too_few"),
+        ([{"prompt": "x " * 90, "completion": "b"}], {}, "data.too_few"),
+        ([{"prompt": "a", "completion": "b"}] * 9, {"eval_fraction": 0.1}, "data.too_few_to_hold_out"),
+        ([{"promt": "a", "completion": "b"}], {}, "data.unknown_key"),
+        ([{"prompt": "a", "completion": "b"}], {"recipe": "pretrain"}, "data.wrong_format"),
+        ([], {}, "data.empty_file"),
+    ],
+)
+def test_data_that_will_not_do_is_refused_with_its_reason(
+    rows: list[dict[str, str]], order: dict[str, Any], code: str, tmp_path: Path, model: Path
+) -> None:
+    write_jsonl(tmp_path / "data" / "a.jsonl", rows)
+    with pytest.raises(InvalidInput) as caught:
+        run({"data": tmp_path / "data", "base": model}, tmp_path / "out", **order)
+    assert caught.value.code == code and caught.value.why.next_step
+
+
+def test_a_vocabulary_that_is_too_small_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="at least 258"):
+        run({"data": documents(tmp_path / "d")}, tmp_path / "o", recipe="pretrain", preset="tiny-1m", vocab_size=257)
+
+
+def test_neither_base_nor_preset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="neither a base model nor a preset"):
+        run({"data": documents(tmp_path / "d")}, tmp_path / "o", recipe="pretrain")

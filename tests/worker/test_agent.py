@@ -1,0 +1,260 @@
+"""What the agent takes, gives back and shows: commands of its owner, revocation, failures, reconnecting, idleness."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shardwork.v1 import work_pb2
+from shardwork_worker.control import Command
+from shardwork_worker.trainer_process import TrainerProcess
+
+from .conftest import Workers, let_go
+from .fake_coordinator import FakeCoordinator
+
+
+async def test_heartbeats_carry_step_progress_and_loss_of_the_shard_in_hand(
+    coordinator: FakeCoordinator, workers: Workers, waiting: dict[str, Any]
+) -> None:
+    worker = await workers.here()
+    lease = coordinator.lease(waiting)
+    coordinator.offer(lease)
+    status = await coordinator.until_computing()
+    assert (status.lease_id, status.progress, status.loss) == (lease.lease_id, 0.5, 1.25)
+    shown = await worker.ask(Command.STATUS)
+    assert (shown["state"], shown["shard"], shown["progress"]) == ("busy", lease.lease_id, 0.5)
+    let_go(waiting)
+    await coordinator.wait("SubmitResult")
+
+
+async def test_earnings_come_from_the_wallet_after_a_verdict(coordinator: FakeCoordinator, workers: Workers) -> None:
+    worker = await workers.here()
+    lease = coordinator.lease({"do": "copy"})
+    coordinator.verdict = work_pb2.SubmitResultResponse(state="submitted")
+    coordinator.offer(lease)
+    await coordinator.wait("SubmitResult")
+    assert (await worker.until_idle())["earned_msat"] == {"paid": 0, "pending": 7000, "held": 0}
+    coordinator.earned_msat = 7000
+    settlement = work_pb2.Settlement(lease_id=lease.lease_id, state="accepted", paid_msat=7000)
+    asked = coordinator.calls["GetBalance"]
+    coordinator.push(work_pb2.AttachResponse(settlement=settlement))
+    await coordinator.wait("GetBalance", asked + 1)
+    async with asyncio.timeout(5):
+        while (await worker.ask(Command.STATUS))["earned_msat"] != {"paid": 7000, "pending": 0, "held": 0}:
+            pass
+    assert (await worker.ask(Command.STATUS))["shards_done"] == 1
+
+
+async def test_a_revoked_shard_stops_at_once_and_is_not_released(
+    coordinator: FakeCoordinator, workers: Workers, waiting: dict[str, Any]
+) -> None:
+    worker = await workers.here()
+    lease = coordinator.lease(waiting)
+    coordinator.offer(lease)
+    await coordinator.until_computing()
+    coordinator.revoke(lease.lease_id)
+    # comes while the first is still ending, twice, and goes to the same child, which obeyed
+    following = coordinator.lease({"do": "copy"})
+    coordinator.offer(following)
+    coordinator.offer(following)
+    await coordinator.wait("SubmitResult")
+    assert coordinator.calls["ReleaseLease"] == 0
+    await worker.until_idle()
+    assert not list(worker.folders.work.iterdir())
+
+
+async def test_an_offer_that_waits_for_a_stubborn_child_is_kept_alive(
+    coordinator: FakeCoordinator, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the hanging child is killed after this long; heartbeats come every second
+    monkeypatch.setattr(TrainerProcess.__init__, "__kwdefaults__", {"grace_s": 3.0})
+    await workers.here()
+    lease, following = coordinator.lease({"do": "hang"}), coordinator.lease({"do": "copy"})
+    coordinator.offer(lease)
+    await coordinator.until_computing()
+    coordinator.revoke(lease.lease_id)
+    coordinator.offer(following)
+
+    def is_told() -> bool:
+        return [(one.lease_id, one.step) for one in coordinator.last("Heartbeat").running][1:] == [
+            (following.lease_id, "waiting")
+        ]
+
+    async with asyncio.timeout(10):
+        await coordinator.wait_until(is_told)
+    assert coordinator.calls["ReleaseLease"] == 0
+
+
+async def test_a_crash_of_the_child_releases_the_lease_with_the_reason(
+    coordinator: FakeCoordinator, workers: Workers
+) -> None:
+    worker = await workers.here()
+    lease = coordinator.lease({"do": "crash"})
+    coordinator.offer(lease)
+    release = await coordinator.wait("ReleaseLease")
+    assert (release.lease_id, release.why.code) == (lease.lease_id, "trainer.died")
+    assert release.why.evidence["exit_status"] == "3"
+    assert "crashes as it was told" in release.why.evidence["stderr"]
+    coordinator.offer(coordinator.lease({"do": "copy"}))
+    await coordinator.wait("SubmitResult")
+    assert (await worker.until_idle())["shards_failed"] == 1
+
+
+async def test_three_failures_in_a_row_pause_the_worker_until_it_is_resumed(
+    coordinator: FakeCoordinator, workers: Workers
+) -> None:
+    worker = await workers.here()
+    for count in (1, 2, 3):
+        coordinator.offer(coordinator.lease({"do": "fail"}))
+        await coordinator.wait("ReleaseLease", count)
+    status = await worker.ask(Command.STATUS)
+    assert (status["state"], status["why"]["code"]) == ("paused", "worker.breaker")
+    assert "fake child failed" in status["why"]["evidence"]["last"]
+    await coordinator.wait_until(lambda: not coordinator.last("Heartbeat").accepting)
+    assert (await worker.ask(Command.RESUME))["state"] == "ready"
+    coordinator.offer(coordinator.lease({"do": "copy"}))
+    await coordinator.wait("SubmitResult")
+
+
+async def test_a_shard_in_between_that_succeeds_resets_the_breaker(
+    coordinator: FakeCoordinator, workers: Workers
+) -> None:
+    worker = await workers.here()
+    for number, do in enumerate(("fail", "fail", "copy", "fail", "fail")):
+        coordinator.offer(coordinator.lease({"do": do}))
+        if do == "copy":
+            await coordinator.wait("SubmitResult")
+        else:
+            await coordinator.wait("ReleaseLease", number + (number < 2))
+        await worker.until_idle()
+    assert (await worker.ask(Command.STATUS))["state"] == "ready"
+
+
+async def test_offers_it_cannot_take_are_given_back_with_the_reason(
+    coordinator: FakeCoordinator, workers: Workers, waiting: dict[str, Any]
+) -> None:
+    await workers.here(minimum_sats=5)
+    coordinator.offer(coordinator.lease({"do": "copy"}, price_msat=4999))
+    assert (await coordinator.wait("ReleaseLease", 1)).why.code == "worker.below_minimum"
+    coordinator.offer(coordinator.lease({"do": "copy"}, execution_class="cuda:other"))
+    assert (await coordinator.wait("ReleaseLease", 2)).why.code == "worker.other_class"
+    taken = coordinator.lease(waiting)
+    coordinator.offer(taken)
+    await coordinator.until_computing()
+    coordinator.offer(taken)
+    coordinator.offer(coordinator.lease({"do": "copy"}))
+    assert (await coordinator.wait("ReleaseLease", 3)).why.code == "worker.busy"
+    let_go(waiting)
+    assert (await coordinator.wait("SubmitResult")) is not None
+    assert coordinator.calls["ReleaseLease"] == 3
+
+
+async def test_pause_gives_the_shard_back_at_once_and_resume_takes_work_again(
+    coordinator: FakeCoordinator, workers: Workers, waiting: dict[str, Any]
+) -> None:
+    worker = await workers.here()
+    lease = coordinator.lease(waiting)
+    coordinator.offer(lease)
+    await coordinator.until_computing()
+    status = await worker.ask(Command.PAUSE)
+    assert (status["state"], status["shard"]) == ("paused", None)
+    release = await coordinator.wait("ReleaseLease")
+    assert (release.lease_id, release.why.code) == (lease.lease_id, "worker.paused")
+    await coordinator.wait_until(lambda: not coordinator.last("Heartbeat").accepting)
+    coordinator.offer(coordinator.lease({"do": "copy"}))
+    await coordinator.wait("ReleaseLease", 2)
+    assert (await worker.ask(Command.RESUME))["state"] == "ready"
+    coordinator.offer(coordinator.lease({"do": "copy"}))
+    await coordinator.wait("SubmitResult")
+
+
+async def test_finish_completes_the_shard_and_then_takes_no_more(
+    coordinator: FakeCoordinator, workers: Workers, waiting: dict[str, Any]
+) -> None:
+    worker = await workers.here()
+    coordinator.offer(coordinator.lease(waiting))
+    await coordinator.until_computing()
+    assert (await worker.ask(Command.FINISH))["state"] == "draining"
+    let_go(waiting)
+    await coordinator.wait("SubmitResult")
+    status = await worker.until_idle()
+    assert (status["state"], status["why"]["code"]) == ("paused", "worker.finished")
+    assert coordinator.calls["ReleaseLease"] == 0
+
+
+async def test_stop_gives_the_shard_back_and_ends_with_exit_code_0(
+    coordinator: FakeCoordinator, workers: Workers, waiting: dict[str, Any]
+) -> None:
+    worker = await workers.here()
+    coordinator.offer(coordinator.lease(waiting))
+    await coordinator.until_computing()
+    await worker.ask(Command.STOP)
+    assert await worker.task == 0
+    assert coordinator.last("ReleaseLease").why.code == "worker.stopping"
+    assert not list(worker.folders.work.iterdir())
+    assert not (worker.folders.state / "lease.json").exists()
+
+
+async def test_a_worker_computes_on_while_the_coordinator_is_away_and_reports_its_lease_again(
+    coordinator: FakeCoordinator, workers: Workers, waiting: dict[str, Any]
+) -> None:
+    worker = await workers.here()
+    lease = coordinator.lease(waiting)
+    coordinator.offer(lease)
+    await coordinator.until_computing()
+    await coordinator.stop()
+    let_go(waiting)
+    async with asyncio.timeout(10):
+        while (status := await worker.ask(Command.STATUS))["step"] != "committing":
+            pass
+    assert (status["state"], status["why"]["code"]) == ("busy", "coordinator.unreachable")
+    await coordinator.start()
+    hello = await coordinator.wait("Hello", 2)
+    assert [running.lease_id for running in hello.running] in ([lease.lease_id], [])
+    await coordinator.wait("SubmitResult")
+    assert coordinator.calls["ReleaseLease"] == 0
+
+
+async def test_an_idle_worker_calls_nothing_but_heartbeats(coordinator: FakeCoordinator, workers: Workers) -> None:
+    await workers.here()
+    await coordinator.wait("GetBalance")
+    before = coordinator.calls.copy()
+    await coordinator.wait("Heartbeat", 3)
+    assert coordinator.calls == before
+    assert not coordinator.last("Heartbeat").running and coordinator.last("Heartbeat").accepting
+
+
+async def test_hello_tells_what_the_machine_is(coordinator: FakeCoordinator, workers: Workers) -> None:
+    await workers.here(minimum_sats=3)
+    hello = coordinator.last("Hello")
+    assert hello.minimum_msat == 3000 and hello.accepting
+    capability = hello.capability
+    assert (capability.device, capability.memory_bytes, capability.can_train) == ("cpu", 1 << 30, False)
+    assert capability.execution_class.endswith(":torchnone:fp32:t1")
+    assert {"sft", "pretrain", "count"} <= set(capability.recipes)
+
+
+async def test_until_idle_ends_once_the_work_is_done(
+    coordinator: FakeCoordinator, workers: Workers, run_log: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    worker = await workers.here(idle_s=0.5)
+    coordinator.offer(coordinator.lease({"do": "copy", "log": str(tmp_path / "runs.log")}))
+    assert await asyncio.wait_for(worker.task, 20) == 0
+    assert len(run_log()) == coordinator.calls["SubmitResult"] == 1
+
+
+async def test_until_idle_waits_for_a_pending_verdict(coordinator: FakeCoordinator, workers: Workers) -> None:
+    worker = await workers.here(idle_s=0.3)
+    coordinator.verdict = work_pb2.SubmitResultResponse(state="submitted")
+    lease = coordinator.lease({"do": "copy"})
+    coordinator.offer(lease)
+    await coordinator.wait("SubmitResult")
+    await coordinator.wait("Heartbeat", sum(name == "Heartbeat" for name, _ in coordinator.events) + 2)
+    assert not worker.task.done()
+    settlement = work_pb2.Settlement(lease_id=lease.lease_id, state="accepted", paid_msat=7000)
+    coordinator.push(work_pb2.AttachResponse(settlement=settlement))
+    assert await asyncio.wait_for(worker.task, 10) == 0

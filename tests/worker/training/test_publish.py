@@ -1,0 +1,158 @@
+# pyright: standard
+"""What is published loads in plain transformers and PEFT, says where it comes from, and names no path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from shardwork.errors import Internal
+from shardwork.recipes.base import Computed
+from shardwork.tensorfile import open_tensors
+from shardwork_worker.training import publish as publishing
+from shardwork_worker.training.trainer import TorchTrainer
+
+from . import tiny
+
+BaseOf = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def trainer() -> TorchTrainer:
+    return TorchTrainer("cpu")
+
+
+def published(trainer: TorchTrainer, base: Path, into: Path, method: str) -> Computed:
+    checkpoint = tiny.first_checkpoint(trainer, base, into / "init", method)
+    return trainer.publish(tiny.publish_order(method), tiny.context(into / "out", base=base, checkpoint=checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"), [("full", "llama"), ("full", "gpt2"), ("full", "gemma2"), ("partial", "qwen2")]
+)
+def test_a_model_folder_loads_as_any_other(
+    method: str, kind: str, trainer: TorchTrainer, base_of: BaseOf, tmp_path: Path
+) -> None:
+    done = published(trainer, base_of(kind), tmp_path, method)
+    folder = done.outputs["model"]
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    base = AutoModelForCausalLM.from_pretrained(base_of(kind), local_files_only=True)
+    ids = AutoTokenizer.from_pretrained(folder, local_files_only=True)("The worker", return_tensors="pt").input_ids
+    assert torch.equal(model(ids).logits, base(ids).logits)  # nothing was trained yet
+    assert {path.name for path in folder.iterdir()} >= {"model.safetensors", "config.json", "README.md"}
+    assert model.config.use_cache
+    assert done.metrics["reload_difference"] == 0.0
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
+def test_an_adapter_folder_holds_exactly_what_peft_needs(
+    kind: str, trainer: TorchTrainer, base_of: BaseOf, tmp_path: Path
+) -> None:
+    folder = published(trainer, base_of(kind), tmp_path, "lora").outputs["model"]
+    assert {path.name for path in folder.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "README.md",
+    }
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "models/tiny"
+    assert config["target_modules"] == sorted(config["target_modules"])
+    base = AutoModelForCausalLM.from_pretrained(base_of(kind), local_files_only=True)
+    adapted = PeftModel.from_pretrained(base, folder)
+    assert adapted.active_peft_config.to_dict()["r"] == 8
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_what_was_learned_is_what_is_published(
+    method: str, trainer: TorchTrainer, base_of: BaseOf, train: Path, tmp_path: Path
+) -> None:
+    from .test_learn import learned, next_checkpoint
+
+    base = base_of("llama")
+    first = tiny.first_checkpoint(trainer, base, tmp_path / "init", method)
+    delta, _ = learned(trainer, tiny.learn_order(method), tmp_path / "learn", base=base, checkpoint=first, train=train)
+    checkpoint = next_checkpoint(first, delta, tmp_path / "applied")
+    context = tiny.context(tmp_path / "out", base=base, checkpoint=checkpoint)
+    folder = trainer.publish(tiny.publish_order(method), context).outputs["model"]
+    file = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
+    with open_tensors(folder / file) as given, open_tensors(checkpoint / "weights.safetensors") as learned_weights:
+        for name, values in learned_weights.items():
+            assert (given[name.replace(".default.", ".")] == values).all()
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_card_has_front_matter_that_hubs_read(
+    method: str, trainer: TorchTrainer, base_of: BaseOf, tmp_path: Path
+) -> None:
+    text = (published(trainer, base_of("llama"), tmp_path, method).outputs["model"] / "README.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["library_name"] == ("peft" if method == "lora" else "transformers")
+    assert front["base_model"] == "models/tiny"
+    assert front["shardwork"] == {"job": "job-1", "stage": "sft", "rounds": "4", "test loss": "3.21 | nats"}
+    assert "| test loss | 3.21 \\| nats |" in text
+
+
+def test_samples_are_taken_from_every_prompt_and_are_the_same_each_time(
+    trainer: TorchTrainer, base_of: BaseOf, tmp_path: Path
+) -> None:
+    texts = [
+        (published(trainer, base_of("llama"), tmp_path / name, "full").outputs["samples"] / "samples.json").read_text()
+        for name in ("one", "two")
+    ]
+    assert texts[0] == texts[1]
+    assert [entry["prompt"] for entry in json.loads(texts[0])["samples"]] == ["", "The worker"]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_equal_inputs_give_equal_bytes(method: str, trainer: TorchTrainer, base_of: BaseOf, tmp_path: Path) -> None:
+    one, two = (published(trainer, base_of("llama"), tmp_path / name, method).outputs for name in ("one", "two"))
+    assert tiny.same_files(one["model"], two["model"])
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_no_file_names_a_path_of_this_machine(
+    method: str, trainer: TorchTrainer, base_of: BaseOf, tmp_path: Path
+) -> None:
+    folder = published(trainer, base_of("llama"), tmp_path, method).outputs["model"]
+    parts = [str(base_of("llama")).encode(), str(tmp_path).encode()]
+    assert not [path.name for path in folder.iterdir() if any(part in path.read_bytes() for part in parts)]
+
+
+def test_a_file_that_names_a_path_stops_publishing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"name": "/data/base/x"}')
+    with pytest.raises(Internal) as caught:
+        publishing.check_no_path(tmp_path, ["/data/base"])
+    assert caught.value.code == "publish.local_path"
+
+
+def test_a_model_that_reloads_otherwise_is_not_published(
+    trainer: TorchTrainer, base_of: BaseOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = publishing.reload
+
+    def damaged(*given: object) -> object:
+        model = real(*given)  # type: ignore[arg-type]
+        with torch.no_grad():
+            next(iter(model.parameters())).add_(0.01)
+        return model
+
+    monkeypatch.setattr(publishing, "reload", damaged)
+    with pytest.raises(Internal) as caught:
+        published(trainer, base_of("llama"), tmp_path, "full")
+    assert caught.value.code == "publish.reload_differs"
+
+
+def test_a_model_trained_from_scratch_is_complete(trainer: TorchTrainer, tmp_path: Path) -> None:
+    base = tiny.write_skeleton(tmp_path / "skeleton", "llama")
+    checkpoint = tiny.first_checkpoint(trainer, base, tmp_path / "init")
+    order = tiny.publish_order(from_scratch=True)
+    folder = trainer.publish(order, tiny.context(tmp_path / "out", base=base, checkpoint=checkpoint)).outputs["model"]
+    assert AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).num_parameters() > 0
+    assert "base_model" not in yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
