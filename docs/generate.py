@@ -1,0 +1,76 @@
+"""Writes docs/reference/ from the code, so that the reference can't say anything else than the product does.
+
+    python docs/generate.py                    write every page
+    python docs/generate.py --check [FOLDER]   exit 1 and name the pages that differ from what the code says now
+
+`models` reads pydantic models, `protos` the contract, `reasons` the source's raise sites. `make docs` runs this; a
+house test runs the check. Needs the coordinator's extra, not torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import models
+import protos
+import reasons
+
+REFERENCE = Path(__file__).parent / "reference"
+HEADER = "<!-- Generated from the code by `make docs`; edit the code instead. -->\n\n"
+
+PAGES: dict[str, Callable[[], str]] = {
+    "coordinator-settings.md": models.coordinator_settings,
+    "worker-settings.md": models.worker_settings,
+    "client-settings.md": models.client_settings,
+    "job-file.md": models.job_file,
+    "recipes.md": models.recipes,
+    "metrics.md": models.metrics,
+    "rpc.md": protos.services,
+    "codes.md": reasons.codes,
+}
+
+
+def pages() -> dict[str, str]:
+    """File name -> text."""
+    made = {name: HEADER + make() for name, make in PAGES.items()}
+    lines = [f"- [{text.split('# ', 1)[1].splitlines()[0]}]({name})" for name, text in made.items()]
+    made["README.md"] = HEADER + "# Reference\n\n" + "\n".join(lines) + "\n"
+    return made
+
+
+def differing(folder: Path) -> list[str]:
+    """Pages that are missing, differ, or that nothing makes any more."""
+    made = pages()
+    kept = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
+    return sorted(name for name in made.keys() | kept.keys() if made.get(name) != kept.get(name))
+
+
+def write(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    made = pages()
+    for path in folder.glob("*.md"):
+        if path.name not in made:
+            path.unlink()
+    for name, text in made.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments:
+        write(REFERENCE)
+        return 0
+    if arguments[0] != "--check" or len(arguments) > 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    stale = differing(Path(arguments[1]) if len(arguments) == 2 else REFERENCE)
+    for name in stale:
+        print(f"differs from the code: {name}", file=sys.stderr)
+    if stale:
+        print("run `make docs` and commit the result", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
