@@ -24,11 +24,11 @@ from statistics import median
 
 import numpy as np
 
-from shardwork.checkpoint import open_checkpoint, write_checkpoint, write_delta
-from shardwork.encodedfile import pieces, scratch
-from shardwork.encoding import ENCODINGS, F32, Quantity
 from shardwork.recipes.base import Trainer
 from shardwork.recipes.orders import MergeOrder
+from shardwork.tensors.checkpoint import open_checkpoint, write_checkpoint, write_delta
+from shardwork.tensors.encodedfile import pieces, scratch
+from shardwork.tensors.encoding import ENCODINGS, F32, Quantity
 from shardwork_coordinator.aggregate import gates, merge
 from shardwork_coordinator.aggregate.mean import WeightedMean
 

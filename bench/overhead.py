@@ -27,7 +27,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from shardwork.recipes.orders import InitOrder, LearnOrder, Method, Optimizer, Schedule, Tuning
-from shardwork.tensorfile import write_tensors
+from shardwork.tensors.file import write_tensors
 from shardwork_worker.training.batches import TrainRows
 from shardwork_worker.training.context import ShardContext
 from shardwork_worker.training.device import use_threads

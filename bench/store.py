@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from shardwork_coordinator import ledger
-from shardwork_coordinator.movements import Move
+from shardwork_coordinator.money import ledger
+from shardwork_coordinator.money.movements import Move
 from shardwork_coordinator.records import Answer
 from shardwork_coordinator.store import SqlStore, Transaction
 

@@ -70,10 +70,10 @@ class Session:
 
 def durable_servicer(root: Path) -> Any:
     from shardwork.clock import SystemClock
-    from shardwork.role import Role
+    from shardwork.identity.role import Role
     from shardwork_coordinator.artifacts import ArtifactStore
-    from shardwork_coordinator.artifacts_rpc import ArtifactDesk, ArtifactsServicer
-    from shardwork_coordinator.auth import Caller, FixedGate
+    from shardwork_coordinator.rpc.artifacts import ArtifactDesk, ArtifactsServicer
+    from shardwork_coordinator.rpc.auth import Caller, FixedGate
     from shardwork_coordinator.store.sql import SqlStore
 
     rows = SqlStore(f"sqlite:///{root / 'rows.sqlite'}")

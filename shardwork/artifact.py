@@ -1,7 +1,7 @@
 """Artifact: an immutable set of files, named by the SHA-256 of its canonical manifest.
 
 Owns the manifest, its bytes, the rules for paths, and hashing a folder against it. Moving the bytes is `transfer`
-(agent, client) and the coordinator's `artifacts` package; who may read them is `artifacts_rpc`.
+(agent, client) and the coordinator's `artifacts` package; who may read them is `rpc.artifacts`.
 
 Canonical bytes (big-endian, nothing optional, so one manifest has one encoding):
 

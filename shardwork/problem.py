@@ -1,6 +1,6 @@
 """Problem: one thing that is wrong in a file a person wrote, precise enough to mend it.
 
-Job files (`shardwork.jobfile`) and rows of data (`shardwork.dataset`) report all their problems at once, each with
+Job files (`shardwork.jobs.file`) and rows of data (`shardwork.dataset`) report all their problems at once, each with
 file, line, key, a stable code, a sentence and the fix. Pure; the CLI prints them and `--json` carries them.
 """
 

@@ -1,7 +1,7 @@
 """A session: an enrolled connection to one coordinator, and the only way that clients and workers call it.
 
 Owns the channel, the token and its renewal, retries, and the protocol version. Nothing secret is sent before the
-coordinator proved to be the one in the join line (`shardwork.authority`). Caches nothing on disk. Used by the client,
+coordinator proved to be the one in the join line (`identity.authority`). Caches nothing on disk. Used by the client,
 the worker's agent and `shardwork.transfer`.
 """
 
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 import grpc.aio
 
-from .authority import JoinLine, ask_authority, fetch_ca, open_channel
 from .clock import Clock, SystemClock
-from .envelope import seal
 from .errors import NotAuthenticated, ShardworkError, Unreachable
+from .identity.authority import JoinLine, ask_authority, fetch_ca, open_channel
+from .identity.envelope import seal
+from .identity.keys import SigningKey
+from .identity.role import Role, role_to_proto
 from .ids import party_id
-from .keys import SigningKey
 from .protocol import ENROLMENT_TYPE, PROTOCOL_VERSIONS, TOKEN_LIFETIME_S, negotiate, software_version
-from .role import Role, role_to_proto
 from .v1 import (
     artifacts_pb2_grpc,
     enrolment_pb2,

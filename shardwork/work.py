@@ -9,9 +9,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from .envelope import open_envelope, seal
 from .errors import InvalidInput
-from .keys import SigningKey
+from .identity.envelope import open_envelope, seal
+from .identity.keys import SigningKey
 from .v1 import types_pb2, work_pb2
 from .wire import parse_strict
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import grpc.aio
 
 from shardwork.clock import Clock, ManualClock
-from shardwork.keys import SigningKey
-from shardwork.role import Role
+from shardwork.identity.keys import SigningKey
+from shardwork.identity.role import Role
 from shardwork.session import JoinLine
 from shardwork.v1 import enrolment_pb2, enrolment_pb2_grpc, operator_pb2, operator_pb2_grpc
-from shardwork_coordinator.auth import Context, Gate, TokenGate, Tokens
-from shardwork_coordinator.enrolment_rpc import Challenges, EnrolmentDesk, EnrolmentServicer
+from shardwork_coordinator.rpc.auth import Context, Gate, TokenGate, Tokens
+from shardwork_coordinator.rpc.enrolment import Challenges, EnrolmentDesk, EnrolmentServicer
 from shardwork_coordinator.store.memory import MemoryStore
 from shardwork_coordinator.tls import Authority
 

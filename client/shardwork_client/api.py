@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from shardwork.errors import NotAuthenticated, ShardworkError, Unreachable
-from shardwork.role import Role
+from shardwork.identity.role import Role
 from shardwork.session import Session
 from shardwork.v1 import jobs_pb2, wallet_pb2
 from shardwork.wire import error_from_rpc

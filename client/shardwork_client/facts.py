@@ -1,6 +1,6 @@
 """Measuring a stage's files: rows, tokens, parameters and bytes, which prices and plans come from.
 
-Reads data through `shardwork.dataset` and models through `shardwork.modelfolder`; nothing is uploaded and torch is
+Reads data through `shardwork.dataset` and models through `shardwork.models.folder`; nothing is uploaded and torch is
 never imported. A stage that reads an earlier stage's output is measured by that stage's facts. Used by `plan` and by
 `data check`.
 """
@@ -15,11 +15,11 @@ from typing import Any
 from shardwork.dataset import DataReport, check_data
 from shardwork.dataset.check import CheckOptions
 from shardwork.errors import InvalidInput
-from shardwork.job import STAGE_OUTPUT, StageSpec
-from shardwork.jobfile import LoadedJob
-from shardwork.jobpaths import StageFiles
-from shardwork.modelfolder import ModelFacts, full_params, inspect_model, lora_params, partial_params
-from shardwork.presets import check_preset, preset_params
+from shardwork.jobs.file import LoadedJob
+from shardwork.jobs.paths import StageFiles
+from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec
+from shardwork.models.folder import ModelFacts, full_params, inspect_model, lora_params, partial_params
+from shardwork.models.presets import check_preset, preset_params
 from shardwork.problem import Problem
 from shardwork.recipes import recipe as find_recipe
 from shardwork.recipes.base import StageFacts

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shardwork.errors import InvalidInput, NotEnoughFunds
-from shardwork.job import BudgetSection
-from shardwork.jobfile import LoadedJob
+from shardwork.jobs.file import LoadedJob
+from shardwork.jobs.spec import BudgetSection
 from shardwork.money import Msat, ceil_sats, sats, show
 from shardwork.session import Session
 from shardwork.v1 import jobs_pb2

@@ -15,10 +15,10 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel, ConfigDict, Field
 
-from shardwork.authority import JoinLine
 from shardwork.config import Home, load_settings
 from shardwork.errors import NotAuthenticated
-from shardwork.keys import SigningKey, load_or_create
+from shardwork.identity.authority import JoinLine
+from shardwork.identity.keys import SigningKey, load_or_create
 
 CONFIG_FILE = "client.toml"
 KEY_NAME = "requester"

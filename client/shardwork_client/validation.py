@@ -1,6 +1,6 @@
 """Reading and checking a job file before anything is measured, priced or sent. Needs no coordinator.
 
-`shardwork.jobfile` names every wrong key at once; here each recipe also says what it misses in its stage. Used by
+`shardwork.jobs.file` names every wrong key at once; here each recipe also says what it misses in its stage. Used by
 `job validate`, `job plan` and `job submit`.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shardwork.job import JobSpec
-from shardwork.jobfile import LoadedJob, load
+from shardwork.jobs.file import LoadedJob, load
+from shardwork.jobs.spec import JobSpec
 from shardwork.recipes import recipe
 from shardwork.recipes.base import StageFacts
 

@@ -29,7 +29,7 @@ from grpc_reflection.v1alpha import reflection
 
 from shardwork.clock import SystemClock
 from shardwork.errors import Conflict, InvalidInput
-from shardwork.keys import SigningKey, load_or_create
+from shardwork.identity.keys import SigningKey, load_or_create
 from shardwork.protocol import MAX_MESSAGE_BYTES
 from shardwork.session import JoinLine
 from shardwork.v1 import (
@@ -47,29 +47,29 @@ from shardwork.v1 import (
     work_pb2_grpc,
 )
 
-from . import deposits, payouts
 from .artifacts import ArtifactStore
-from .artifacts_rpc import ArtifactDesk, ArtifactsServicer
-from .auth import TokenGate, Tokens
 from .engine import Engine
-from .enrolment_rpc import Challenges, EnrolmentDesk, EnrolmentServicer
 from .executor import Executor
 from .failpoints import Failing
 from .granting import Granting
-from .jobs_rpc import JobsDesk, JobsServicer
 from .links import Links
-from .operator_rpc import OperatorDesk, OperatorServicer
+from .money import deposits, payouts
+from .money.pricing import RateCard
 from .outbox import OutboxRunner
 from .payments.simulated import SimulatedPayments
-from .pricing import RateCard
+from .rpc.artifacts import ArtifactDesk, ArtifactsServicer
+from .rpc.auth import TokenGate, Tokens
+from .rpc.enrolment import Challenges, EnrolmentDesk, EnrolmentServicer
+from .rpc.jobs import JobsDesk, JobsServicer
+from .rpc.operator import OperatorDesk, OperatorServicer
+from .rpc.wallet import WalletServicer
+from .rpc.work import WorkDesk, WorkServicer
 from .settings import Settings
 from .store import MemoryStore, SqlStore
 from .store.base import Store
 from .sweeper import Sweeper
 from .tls import Authority
-from .wallet_rpc import WalletServicer
 from .web import serve_web
-from .work_rpc import WorkDesk, WorkServicer
 
 OPTIONS: list[tuple[str, int]] = [
     ("grpc.http2.bdp_probe", 0),

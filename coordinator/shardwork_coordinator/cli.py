@@ -75,7 +75,7 @@ async def _serve(settings: Any) -> int:
 @ledger_app.command("check")
 def ledger_check(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Recount every transfer and compare with the accounts. Exit 1 when the books do not balance."""
-    from .ledger import check, ledger_report_json
+    from .money.ledger import check, ledger_report_json
 
     report = asyncio.run(_read(_settings(data_dir, {}), check))
     if as_json:
@@ -94,7 +94,7 @@ def worker_list(data_dir: DataDir = None, as_json: Json = False) -> None:
     from google.protobuf.json_format import MessageToDict
 
     from .links import Links
-    from .operator_rpc import worker_views
+    from .rpc.operator import worker_views
 
     views = asyncio.run(_read(_settings(data_dir, {}), partial(worker_views, links=Links())))
     if as_json:

@@ -15,16 +15,16 @@ from typing import TypeVar
 from shardwork.clock import Clock
 from shardwork.errors import InvalidInput, NotFound, StaleLease
 from shardwork.ids import LeaseId
-from shardwork.job import STAGE_OUTPUT, StageSpec
+from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec
 from shardwork.money import show
 
-from . import ledger
 from .events import Change, Follow, MachineEvent, Push, Slice, StageStarted, World
 from .failpoints import AFTER, BEFORE, hit
 from .links import Links
 from .machine import step
 from .machine.endings import succeed
 from .machine.states import LIVE
+from .money import ledger
 from .records import (
     Artifact,
     ArtifactState,

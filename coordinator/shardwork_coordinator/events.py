@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from shardwork.why import Why
 
-from .movements import Movement
+from .money.movements import Movement
 from .records import Job, Record, Replica, Round, Shard, Stage
 
 

@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from shardwork import work
-from shardwork.envelope import seal
+from shardwork.identity.envelope import seal
+from shardwork.identity.keys import SigningKey
 from shardwork.ids import LeaseId, ShardId, sha256_hex
-from shardwork.keys import SigningKey
 from shardwork.money import Msat
 from shardwork.v1 import types_pb2, work_pb2
 
-from . import ledger
 from .engine import Engine, advance, slice_of_replica
 from .events import LeaseGranted, Push, World
 from .machine.states import LIVE
-from .movements import round_account
+from .money import ledger
+from .money.movements import round_account
 from .records import Job, JobState, Lease, Replica, ReplicaState, Shard
 from .scheduler import Match, ReadyReplica, Worker, match
 from .settings import Settings

@@ -1,7 +1,7 @@
 """Links: the workers that are attached to this coordinator right now, and the way to push to them.
 
 In memory only: everything that must survive is in the store, and a worker that comes back is told again. Written by
-`work_rpc`, read by `granting`, the sweeper, views and metrics.
+`rpc.work`, read by `granting`, the sweeper, views and metrics.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ from dataclasses import replace
 
 from shardwork.why import Why
 
-from . import ledger
 from .engine import Engine, advance, slice_of_replica, slice_of_round
 from .events import BackupWanted, LeaseLost, MachineEvent, Push, QuorumShrunk, Slice, World
 from .granting import ready_replica
 from .machine.states import FINAL_ROUND, LIVE
-from .movements import round_account
+from .money import ledger
+from .money.movements import round_account
 from .records import Job, JobState, Purpose, Replica, ReplicaState, Round, Shard, ShardState
 from .scheduler import Worker, refusal
 from .settings import Settings

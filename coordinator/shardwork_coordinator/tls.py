@@ -21,8 +21,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shardwork.clock import Clock, SystemClock
 from shardwork.errors import InvalidInput
+from shardwork.identity.private_file import create_private, read_private
 from shardwork.ids import sha256_hex
-from shardwork.private_file import create_private, read_private
 from shardwork.protocol import COORDINATOR_NAME
 
 FILE_NAME = "authority.pem"

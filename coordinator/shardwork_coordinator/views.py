@@ -13,10 +13,10 @@ from shardwork import wire
 from shardwork.v1 import jobs_pb2
 from shardwork.why import Why
 
-from . import ledger
 from .granting import ready_replicas
 from .machine.states import LIVE
-from .movements import FEES, escrow_account, round_account
+from .money import ledger
+from .money.movements import FEES, escrow_account, round_account
 from .records import (
     Account,
     Artifact,

@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol
 
 from pydantic import BaseModel
 
-from ..job import StageSpec
+from ..jobs.spec import StageSpec
 from ..why import Why
 from .orders import EvaluateOrder, InitOrder, LearnOrder, PublishOrder
 

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import InvalidInput
-from ..job import StageSpec
+from ..jobs.spec import StageSpec
 from ..why import Why
 from .base import Computed, Context, Finding, PlanInput, Reported, RoundKind, ShardPlan, StageFacts, StageType
 from .learning import validate_params

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import Internal, InvalidInput
 from ..ids import derive_seed
-from ..job import StageSpec
+from ..jobs.spec import StageSpec
 from ..why import Why
 from .base import Computed, Context, Finding, PlanInput, Reported, RoundKind, ShardPlan, StageFacts, StageType
 from .orders import (

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import InvalidInput
-from ..modelfolder import ModelFacts, full_params, inspect_model, lora_params, partial_params
-from ..presets import preset_params
+from ..models.folder import ModelFacts, full_params, inspect_model, lora_params, partial_params
+from ..models.presets import preset_params
 from ..why import Why
 from .base import StageFacts
 from .orders import Method, PrepareOrder, Tuning

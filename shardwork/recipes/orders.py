@@ -94,7 +94,7 @@ class LearnOrder(Order):
     batch_size: int
     micro_batch_size: int
     max_length: int
-    #: name in the encoding registry: "int8" | "fp32" (shardwork.encoding)
+    #: name in the encoding registry: "int8" | "fp32" (shardwork.tensors.encoding)
     encoding: str
     precision: Precision = Precision.FP32
     threads: int = 1

@@ -23,9 +23,9 @@ from ..dataset.split import MIN_EVAL_ROWS, hold_out, shuffled, without
 from ..dataset.tokenise import BATCH_ROWS, RowTokenizer
 from ..dataset.vocabulary import EOS, PAD, SPECIAL, train_vocabulary, write_tokenizer
 from ..errors import InvalidInput
-from ..presets import preset_config
+from ..models.presets import preset_config
 from ..problem import Problem
-from ..tensorfile import write_tensors
+from ..tensors.file import write_tensors
 from .base import Computed, Context
 from .orders import PrepareOrder
 

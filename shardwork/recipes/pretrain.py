@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, Field
 
 from ..errors import InvalidInput
-from ..job import StageSpec
+from ..jobs.spec import StageSpec
 from .base import StageFacts
 from .learning import LearningParams, LearningRecipe
 from .orders import Method, Tuning
@@ -41,7 +41,7 @@ class Pretrain(LearningRecipe):
                 key="params.preset",
             )
         if preset is not None:
-            from ..presets import check_preset
+            from ..models.presets import check_preset
 
             check_preset(preset)
         return frozen

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from ..errors import InvalidInput
-from ..job import StageSpec
+from ..jobs.spec import StageSpec
 from .base import StageFacts
 from .learning import LearningParams, LearningRecipe
 from .orders import Method, Tuning

@@ -64,7 +64,7 @@ class QuoteJobRequest(_message.Message):
     SPEC_JSON_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
     spec_json: _builtins.str
-    """canonical JSON of shardwork.job.JobSpec"""
+    """canonical JSON of shardwork.jobs.spec.JobSpec"""
     @_builtins.property
     def facts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageFacts]: ...
     def __init__(

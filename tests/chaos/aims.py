@@ -10,30 +10,30 @@ from collections.abc import Iterable, Mapping
 
 #: commits and effects that a plain job passes
 ON_THE_WAY = (
-    "jobs_rpc:submit_job",
+    "rpc.jobs:submit_job",
     "effect:execute",
     "outbox:OutboxRunner._execute",
     "granting:Granting.grant",
     "effect:push",
-    "work_rpc:commit_result",
-    "artifacts_rpc:_store_row",
-    "work_rpc:submit_result",
+    "rpc.work:commit_result",
+    "rpc.artifacts:_store_row",
+    "rpc.work:submit_result",
 )
 #: reached when parties come and go, which each restart makes them do
-AT_ARRIVAL = ("enrolment_rpc:_keep", "work_rpc:_greet", "work_rpc:_reconcile", "sweeper:Sweeper.revive")
-AT_DEPOSIT = ("deposits:create", "deposits:refresh")
+AT_ARRIVAL = ("rpc.enrolment:_keep", "rpc.work:_greet", "rpc.work:_reconcile", "sweeper:Sweeper.revive")
+AT_DEPOSIT = ("money.deposits:create", "money.deposits:refresh")
 #: a payout is started, gets its invoice and is sent
-PAYOUT_SENT = ("payouts:advance", "payouts:_bind", "payouts:_send")
+PAYOUT_SENT = ("money.payouts:advance", "money.payouts:_bind", "money.payouts:_send")
 #: the node says what became of a payment
-PAYOUT_ANSWERED = ("payouts:_take_answer",)
+PAYOUT_ANSWERED = ("money.payouts:_take_answer",)
 #: an address that doesn't answer is asked again, and at last given up
-PAYOUT_REFUSED = ("payouts:_count_attempt", "payouts:_end")
-AT_CONTROL = ("jobs_rpc:control",)
-AT_REFERENCE = ("operator_rpc:set_worker_reference",)
-AT_HEARTBEAT = ("work_rpc:heartbeat",)
+PAYOUT_REFUSED = ("money.payouts:_count_attempt", "money.payouts:_end")
+AT_CONTROL = ("rpc.jobs:control",)
+AT_REFERENCE = ("rpc.operator:set_worker_reference",)
+AT_HEARTBEAT = ("rpc.work:heartbeat",)
 #: a worker's stream breaks, and its lease runs out
-AT_LOSS = ("work_rpc:_left", "sweeper:Sweeper._expire")
-AT_RELEASE = ("work_rpc:release_lease",)
+AT_LOSS = ("rpc.work:_left", "sweeper:Sweeper._expire")
+AT_RELEASE = ("rpc.work:release_lease",)
 AT_STRAGGLER = ("sweeper:Sweeper._copy_stragglers",)
 AT_ONE_KEY = ("sweeper:Sweeper._shrink_quorums",)
 AT_DEAD_EXECUTOR = ("outbox:OutboxRunner._count",)

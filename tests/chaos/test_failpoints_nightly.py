@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from processes import children
 
-from shardwork.authority import JoinLine
 from shardwork.errors import Unreachable
-from shardwork.keys import load_or_create
-from shardwork.role import Role
+from shardwork.identity.authority import JoinLine
+from shardwork.identity.keys import load_or_create
+from shardwork.identity.role import Role
 from shardwork.session import Session
 from shardwork.v1 import operator_pb2
 

@@ -18,12 +18,12 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from shardwork.artifact import Manifest, leaf_digest
 from shardwork.clock import SystemClock
-from shardwork.envelope import open_envelope
 from shardwork.errors import Conflict, NotAuthenticated, NotEnoughFunds, NotFound, ShardworkError
+from shardwork.identity.envelope import open_envelope
+from shardwork.identity.keys import SigningKey
+from shardwork.identity.role import role_from_proto
 from shardwork.ids import party_id
-from shardwork.keys import SigningKey
 from shardwork.protocol import ENROLMENT_TYPE, PROTOCOL_VERSIONS
-from shardwork.role import role_from_proto
 from shardwork.v1 import (
     artifacts_pb2,
     artifacts_pb2_grpc,
@@ -36,8 +36,8 @@ from shardwork.v1 import (
     wallet_pb2_grpc,
 )
 from shardwork.wire import DETAILS_KEY, ERROR_CLASS_KEY, why_to_proto
-from shardwork_coordinator.auth import Tokens
-from shardwork_coordinator.enrolment_rpc import Challenges
+from shardwork_coordinator.rpc.auth import Tokens
+from shardwork_coordinator.rpc.enrolment import Challenges
 from shardwork_coordinator.tls import Authority
 
 Context = Any

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shardwork.job import JobSpec
+from shardwork.jobs.spec import JobSpec
 from shardwork.v1 import jobs_pb2
 from shardwork_client.data_page import row_text
 
@@ -120,7 +120,7 @@ def test_two_stages_share_facts_through_their_outputs(logged_in: Run, priced: Fa
     result = logged_in("job", "plan", job, "--json")
     assert result.exit_code == 0, result.stderr
     base, tune = priced.quoted[0].facts
-    from shardwork.presets import PRESETS, preset_params
+    from shardwork.models.presets import PRESETS, preset_params
 
     assert base.run_params == base.trained_params == preset_params("tiny-1m", 2048)
     assert tune.run_params == base.run_params
@@ -130,7 +130,7 @@ def test_two_stages_share_facts_through_their_outputs(logged_in: Run, priced: Fa
 
 
 def test_a_preset_s_shapes_add_up_to_its_parameters() -> None:
-    from shardwork.presets import PRESETS, preset_params
+    from shardwork.models.presets import PRESETS, preset_params
     from shardwork_client.facts import preset_model
 
     for name in PRESETS:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shardwork.artifact import describe_folder
-from shardwork.job import JobSpec
+from shardwork.jobs.spec import JobSpec
 from shardwork.v1 import jobs_pb2
 
 from . import tiny_model

@@ -18,9 +18,9 @@ import grpc.aio
 
 from shardwork import work
 from shardwork.errors import ShardworkError, Unreachable
-from shardwork.job import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
-from shardwork.keys import SigningKey, load_or_create
-from shardwork.role import Role
+from shardwork.identity.keys import SigningKey, load_or_create
+from shardwork.identity.role import Role
+from shardwork.jobs.spec import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
 from shardwork.session import JoinLine, Session
 from shardwork.transfer import upload_folder
 from shardwork.v1 import jobs_pb2, operator_pb2, types_pb2, wallet_pb2, work_pb2

@@ -18,12 +18,12 @@ from google.protobuf.message_factory import GetMessageClass
 
 from shardwork.clock import ManualClock, SystemClock
 from shardwork.errors import Internal, ShardworkError
-from shardwork.keys import SigningKey, load_or_create
-from shardwork.role import Role
+from shardwork.identity.keys import SigningKey, load_or_create
+from shardwork.identity.role import Role
 from shardwork.v1 import artifacts_pb2, enrolment_pb2, jobs_pb2, operator_pb2, types_pb2, wallet_pb2, work_pb2
 from shardwork.wire import error_from_rpc
-from shardwork_coordinator.auth import Tokens
 from shardwork_coordinator.records import Party as PartyRow
+from shardwork_coordinator.rpc.auth import Tokens
 from shardwork_coordinator.store.base import Transaction
 
 from .market import Market

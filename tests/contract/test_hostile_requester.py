@@ -14,12 +14,12 @@ from google.protobuf.message_factory import GetMessageClass
 
 from shardwork.artifact import describe_folder
 from shardwork.errors import Internal, LimitExceeded
-from shardwork.job import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
-from shardwork.role import Role
+from shardwork.identity.role import Role
+from shardwork.jobs.spec import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
 from shardwork.transfer import upload_folder
 from shardwork.v1 import jobs_pb2, types_pb2
-from shardwork_coordinator import jobs_rpc
 from shardwork_coordinator.records import Artifact, Job, Transfer
+from shardwork_coordinator.rpc import jobs as jobs_rpc
 from shardwork_coordinator.store.base import Transaction
 
 from ..client import tiny_model

@@ -12,13 +12,13 @@ import pytest
 import pytest_asyncio
 
 from shardwork import work
-from shardwork.envelope import seal
 from shardwork.errors import InvalidInput, LimitExceeded, StaleLease
-from shardwork.keys import SigningKey
-from shardwork.role import Role
+from shardwork.identity.envelope import seal
+from shardwork.identity.keys import SigningKey
+from shardwork.identity.role import Role
 from shardwork.v1 import jobs_pb2, types_pb2, work_pb2
-from shardwork_coordinator import work_rpc
 from shardwork_coordinator.records import Event, Job, Lease, Replica, ReplicaState, Shard, Transfer, TransferKind
+from shardwork_coordinator.rpc import work as work_rpc
 from shardwork_coordinator.store.base import Transaction
 
 from .market import Attached, Market, Party

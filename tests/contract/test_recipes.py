@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from shardwork.job import PlanSection, StageSpec
+from shardwork.jobs.spec import PlanSection, StageSpec
 from shardwork.recipes import kinds, recipe
 from shardwork.recipes.base import (
     EXECUTOR_PHASES,

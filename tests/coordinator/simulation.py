@@ -12,14 +12,13 @@ import random
 from dataclasses import replace
 
 from shardwork.clock import ManualClock
+from shardwork.identity.keys import SigningKey
 from shardwork.ids import LeaseId
-from shardwork.job import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
-from shardwork.keys import SigningKey
+from shardwork.jobs.spec import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
 from shardwork.recipes import recipe
 from shardwork.recipes.base import Reported, StageFacts
 from shardwork.v1 import work_pb2
 from shardwork.why import Why
-from shardwork_coordinator import ledger
 from shardwork_coordinator.engine import (
     Engine,
     advance,
@@ -31,13 +30,13 @@ from shardwork_coordinator.engine import (
 )
 from shardwork_coordinator.events import ExecutorFinished, LeaseLost, Push, ResultCommitted, ResultSubmitted
 from shardwork_coordinator.granting import Granting
-from shardwork_coordinator.jobs_rpc import FINAL, _stages  # pyright: ignore[reportPrivateUsage]
 from shardwork_coordinator.links import Link, Links
 from shardwork_coordinator.machine.opening import open_job
 from shardwork_coordinator.machine.states import LIVE
 from shardwork_coordinator.machine.verdicts import lease_id
-from shardwork_coordinator.movements import Move, external_account, user_account
-from shardwork_coordinator.pricing import RateCard, quote
+from shardwork_coordinator.money import ledger
+from shardwork_coordinator.money.movements import Move, external_account, user_account
+from shardwork_coordinator.money.pricing import RateCard, quote
 from shardwork_coordinator.records import (
     Job,
     JobState,
@@ -51,6 +50,7 @@ from shardwork_coordinator.records import (
     Transfer,
     TransferKind,
 )
+from shardwork_coordinator.rpc.jobs import FINAL, _stages  # pyright: ignore[reportPrivateUsage]
 from shardwork_coordinator.settings import Settings
 from shardwork_coordinator.store import MemoryStore
 from shardwork_coordinator.store.base import Transaction

@@ -13,19 +13,19 @@ import grpc
 import grpc.aio
 import pytest
 
-from shardwork.authority import open_channel
 from shardwork.clock import ManualClock
-from shardwork.envelope import seal
 from shardwork.errors import Conflict, Internal, NotAllowed, NotAuthenticated, ShardworkError
+from shardwork.identity.authority import open_channel
+from shardwork.identity.envelope import seal
+from shardwork.identity.keys import SigningKey
+from shardwork.identity.role import Role
 from shardwork.ids import party_id
-from shardwork.keys import SigningKey
 from shardwork.protocol import TOKEN_LIFETIME_S
-from shardwork.role import Role
 from shardwork.session import Session
 from shardwork.v1 import operator_pb2, operator_pb2_grpc, types_pb2
 from shardwork.wire import error_from_rpc
-from shardwork_coordinator.auth import PARTY_CACHE_S, TOKEN_TYPE, Caller, Context, FixedGate, TokenGate, Tokens
 from shardwork_coordinator.records import Party
+from shardwork_coordinator.rpc.auth import PARTY_CACHE_S, TOKEN_TYPE, Caller, Context, FixedGate, TokenGate, Tokens
 from shardwork_coordinator.store.base import Transaction
 from tests.enrolment_stand import Stand
 
@@ -200,7 +200,7 @@ async def test_the_fixed_gate_admits_its_caller_and_still_checks_the_role(stand:
 async def test_the_cache_of_parties_is_bounded(
     stand: Stand, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardwork_coordinator.auth.PARTY_CACHE_SIZE", 2)
+    monkeypatch.setattr("shardwork_coordinator.rpc.auth.PARTY_CACHE_SIZE", 2)
     gate = TokenGate(stand.tokens, stand.store, clock, operator_public_key=COORDINATOR.public_key)
     for number in range(5):
         key = SigningKey(bytes([number + 1]) * 32)

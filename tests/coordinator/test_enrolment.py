@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from shardwork.clock import ManualClock
-from shardwork.envelope import seal
 from shardwork.errors import InvalidInput, LimitExceeded, NotAllowed, NotAuthenticated, ShardworkError
+from shardwork.identity.envelope import seal
+from shardwork.identity.keys import SigningKey
+from shardwork.identity.role import Role, role_to_proto
 from shardwork.ids import party_id
-from shardwork.keys import SigningKey
 from shardwork.protocol import ENROLMENT_TYPE
-from shardwork.role import Role, role_to_proto
 from shardwork.v1 import enrolment_pb2
-from shardwork_coordinator.enrolment_rpc import (
+from shardwork_coordinator.records import Party
+from shardwork_coordinator.rpc.enrolment import (
     CHALLENGE_LIFETIME_S,
     Challenges,
     EnrolmentDesk,
@@ -25,7 +26,6 @@ from shardwork_coordinator.enrolment_rpc import (
     get_authority,
     get_challenge,
 )
-from shardwork_coordinator.records import Party
 from tests.enrolment_stand import Stand
 
 KEY = SigningKey(b"\x07" * 32)

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shardwork.checkpoint import open_checkpoint
 from shardwork.errors import Conflict, Internal, InvalidInput, NotFound, ShardworkError
 from shardwork.recipes.base import Computed
 from shardwork.recipes.orders import ApplyOrder, MergeOrder, SplitOrder
+from shardwork.tensors.checkpoint import open_checkpoint
 from shardwork_coordinator import executor as executor_module
 from shardwork_coordinator.artifacts import ArtifactStore
 from shardwork_coordinator.executor import Executor, ExecutorTask, Failed, TaskContext, Work, run_task

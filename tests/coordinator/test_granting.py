@@ -7,13 +7,13 @@ import contextlib
 from dataclasses import replace
 
 from shardwork import work
-from shardwork.envelope import open_envelope
+from shardwork.identity.envelope import open_envelope
+from shardwork.identity.keys import SigningKey
 from shardwork.ids import sha256_hex
-from shardwork.keys import SigningKey
 from shardwork.v1 import types_pb2, work_pb2
-from shardwork_coordinator import ledger
 from shardwork_coordinator.granting import SHORTEST_DEADLINE_S, ready_replicas
-from shardwork_coordinator.movements import Move, escrow_account, round_account
+from shardwork_coordinator.money import ledger
+from shardwork_coordinator.money.movements import Move, escrow_account, round_account
 from shardwork_coordinator.records import Replica, Shard
 from shardwork_coordinator.store.base import Transaction
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from shardwork.errors import Conflict
-from shardwork.role import Role
+from shardwork.identity.role import Role
 from shardwork.v1 import jobs_pb2
-from shardwork_coordinator.auth import Caller
-from shardwork_coordinator.jobs_rpc import JobsDesk, cancel_job, pause_job, resume_job
+from shardwork_coordinator.rpc.auth import Caller
+from shardwork_coordinator.rpc.jobs import JobsDesk, cancel_job, pause_job, resume_job
 
 from .simulation import OWNER, Simulation, count_job
 

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from shardwork.errors import Conflict, InvalidInput, NotFound
-from shardwork.role import Role
+from shardwork.identity.role import Role
 from shardwork.v1 import jobs_pb2
-from shardwork_coordinator.auth import Caller
-from shardwork_coordinator.jobs_rpc import (
+from shardwork_coordinator.rpc.auth import Caller
+from shardwork_coordinator.rpc.jobs import (
     JobsDesk,
     cancel_job,
     get_job,

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from shardwork.errors import ShardworkError
-from shardwork_coordinator import ledger
-from shardwork_coordinator.ledger import Outcome
-from shardwork_coordinator.movements import FEES, Hold, Move, MoveAll, Movement, PostHold, VoidHold
+from shardwork_coordinator.money import ledger
+from shardwork_coordinator.money.ledger import Outcome
+from shardwork_coordinator.money.movements import FEES, Hold, Move, MoveAll, Movement, PostHold, VoidHold
 from shardwork_coordinator.records import Account, Transfer, TransferKind
 from shardwork_coordinator.store import MemoryStore, SqlStore, Store, Transaction
 

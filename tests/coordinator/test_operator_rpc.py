@@ -6,14 +6,14 @@ import pytest
 
 from shardwork.errors import NotFound
 from shardwork.v1 import operator_pb2
-from shardwork_coordinator.operator_rpc import (
+from shardwork_coordinator.records import Party
+from shardwork_coordinator.rpc.operator import (
     OperatorDesk,
     check_ledger,
     get_overview,
     list_workers,
     set_worker_reference,
 )
-from shardwork_coordinator.records import Party
 
 from .simulation import Simulation, count_job
 from .unruly import Unruly

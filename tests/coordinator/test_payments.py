@@ -10,8 +10,8 @@ import pytest
 
 from shardwork.clock import ManualClock
 from shardwork.errors import Conflict, Internal, InvalidInput, NotFound, ShardworkError, Unreachable
-from shardwork_coordinator import deposits, ledger
-from shardwork_coordinator.movements import external_account, user_account
+from shardwork_coordinator.money import deposits, ledger
+from shardwork_coordinator.money.movements import external_account, user_account
 from shardwork_coordinator.payments.base import Invoice, InvoiceState, PaymentState, proves
 from shardwork_coordinator.payments.simulated import EXPIRY_MS, Behaviour, Script, SimulatedPayments
 from shardwork_coordinator.records import DepositRow, DepositState

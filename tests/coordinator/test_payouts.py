@@ -16,11 +16,11 @@ from shardwork.clock import ManualClock
 from shardwork.errors import InvalidInput, NotEnoughFunds, ShardworkError
 from shardwork.money import sats
 from shardwork.why import Why
-from shardwork_coordinator import ledger, payouts
-from shardwork_coordinator.movements import Move, external_account, worker_account
+from shardwork_coordinator.money import ledger, payouts
+from shardwork_coordinator.money.movements import Move, external_account, worker_account
+from shardwork_coordinator.money.payouts import IN_FLIGHT, LIVE, PayoutRules
 from shardwork_coordinator.payments.base import Invoice, InvoiceState, Payment, PaymentState
 from shardwork_coordinator.payments.simulated import Behaviour, Script, SimulatedPayments
-from shardwork_coordinator.payouts import IN_FLIGHT, LIVE, PayoutRules
 from shardwork_coordinator.records import Party, Payout, PayoutState
 from shardwork_coordinator.store import MemoryStore, SqlStore, Store, Transaction
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from shardwork.errors import InvalidInput
-from shardwork.job import PlanSection
+from shardwork.jobs.spec import PlanSection
 from shardwork.recipes.base import StageFacts
-from shardwork_coordinator.pricing import MOST, RateCard, quote
+from shardwork_coordinator.money.pricing import MOST, RateCard, quote
 
 from .simulation import FACTS, count_job, sft_job
 

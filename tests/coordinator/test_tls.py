@@ -15,9 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shardwork.authority import ask_authority, fetch_ca, open_channel
 from shardwork.clock import ManualClock, SystemClock
 from shardwork.errors import InvalidInput, NotAllowed
+from shardwork.identity.authority import ask_authority, fetch_ca, open_channel
 from shardwork.protocol import COORDINATOR_NAME
 from shardwork.session import JoinLine
 from shardwork_coordinator.tls import FILE_NAME, Authority

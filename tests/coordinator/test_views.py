@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from shardwork_coordinator import granting, ledger, views
-from shardwork_coordinator.movements import Move, MoveAll, escrow_account, user_account
+from shardwork_coordinator import granting, views
+from shardwork_coordinator.money import ledger
+from shardwork_coordinator.money.movements import Move, MoveAll, escrow_account, user_account
 from shardwork_coordinator.records import Job, JobState, Replica, ReplicaState, Shard, ShardState, Stage
 from shardwork_coordinator.store.base import Transaction
 

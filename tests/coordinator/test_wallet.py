@@ -10,12 +10,11 @@ import pytest
 
 from shardwork.clock import ManualClock
 from shardwork.errors import InvalidInput, NotFound
-from shardwork.role import Role
+from shardwork.identity.role import Role
 from shardwork.v1 import wallet_pb2, wallet_pb2_grpc
 from shardwork.wire import error_from_rpc
-from shardwork_coordinator import ledger
-from shardwork_coordinator.auth import Caller, FixedGate
-from shardwork_coordinator.movements import (
+from shardwork_coordinator.money import ledger
+from shardwork_coordinator.money.movements import (
     FEES,
     Hold,
     Move,
@@ -29,8 +28,8 @@ from shardwork_coordinator.movements import (
 )
 from shardwork_coordinator.payments.simulated import Behaviour, Script, SimulatedPayments
 from shardwork_coordinator.records import Job, JobState, Round, RoundState
-from shardwork_coordinator.store import MemoryStore, SqlStore, Store, Transaction
-from shardwork_coordinator.wallet_rpc import (
+from shardwork_coordinator.rpc.auth import Caller, FixedGate
+from shardwork_coordinator.rpc.wallet import (
     Wallet,
     WalletServicer,
     create_deposit,
@@ -38,6 +37,7 @@ from shardwork_coordinator.wallet_rpc import (
     get_deposit,
     list_transfers,
 )
+from shardwork_coordinator.store import MemoryStore, SqlStore, Store, Transaction
 
 KEY = b"\x01" * 32
 REQUESTER = Caller("p", KEY, Role.REQUESTER)

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from shardwork.errors import Conflict
 from shardwork.why import Why
-from shardwork_coordinator import ledger
 from shardwork_coordinator.engine import advance, slice_of_job, slice_of_replica, slice_of_round
 from shardwork_coordinator.events import (
     BackupWanted,
@@ -25,7 +24,8 @@ from shardwork_coordinator.events import (
     ResultCommitted,
 )
 from shardwork_coordinator.machine.states import FINAL_JOB
-from shardwork_coordinator.movements import FEES, escrow_account, round_account
+from shardwork_coordinator.money import ledger
+from shardwork_coordinator.money.movements import FEES, escrow_account, round_account
 from shardwork_coordinator.records import (
     Job,
     JobState,
@@ -51,7 +51,7 @@ REFUSED = Why(code="check.loss_range", sentence="The reported loss is not plausi
 
 class Unruly(Simulation):
     async def control(self, event: MachineEvent, job_id: str = "job000000001") -> None:
-        """As `jobs_rpc.control` does it."""
+        """As `rpc.jobs.control` does it."""
 
         def work(tx: Transaction) -> list[Push]:
             job = tx.get(Job, job_id)

@@ -13,10 +13,10 @@ from collections import Counter
 from pathlib import Path
 
 from shardwork.artifact import describe_folder
-from shardwork.authority import JoinLine
+from shardwork.identity.authority import JoinLine
+from shardwork.identity.keys import load_or_create
+from shardwork.identity.role import Role
 from shardwork.ids import job_id
-from shardwork.keys import load_or_create
-from shardwork.role import Role
 from shardwork.session import Session
 from shardwork.v1 import jobs_pb2
 from shardwork_client.plan import Measured, measure

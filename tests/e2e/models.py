@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from shardwork.tensorfile import write_tensors
+from shardwork.tensors.file import write_tensors
 
 WIDTH, LAYERS, POSITIONS, VOCAB = 24, 2, 128, 320
 TEMPLATE = (

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shardwork.tensorfile import read_tensors
+from shardwork.tensors.file import read_tensors
 
 from .jobfile import write_sft
 from .world import World

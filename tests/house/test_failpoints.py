@@ -38,10 +38,10 @@ def test_known_commits_and_effects_are_found() -> None:
         "granting:Granting.grant",
         "sweeper:Sweeper._expire",
         "outbox:OutboxRunner._execute",
-        "work_rpc:submit_result",
+        "rpc.work:submit_result",
     }
     assert {"effect:push", "effect:execute"} | known <= set(names)
-    assert any(name.startswith("payouts:") for name in names)
+    assert any(name.startswith("money.payouts:") for name in names)
     assert not any(name.startswith(("failpoints:", "cli:")) for name in names)
 
 

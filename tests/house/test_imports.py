@@ -36,19 +36,19 @@ SPEAKS_PROTO: frozenset[str] = frozenset(
         "client/shardwork_client/views.py",
         "client/shardwork_client/watch.py",
         "coordinator/shardwork_coordinator/app.py",
-        "coordinator/shardwork_coordinator/artifacts_rpc.py",
-        "coordinator/shardwork_coordinator/auth.py",
-        "coordinator/shardwork_coordinator/enrolment_rpc.py",
+        "coordinator/shardwork_coordinator/rpc/artifacts.py",
+        "coordinator/shardwork_coordinator/rpc/auth.py",
+        "coordinator/shardwork_coordinator/rpc/enrolment.py",
         "coordinator/shardwork_coordinator/granting.py",
-        "coordinator/shardwork_coordinator/jobs_rpc.py",
+        "coordinator/shardwork_coordinator/rpc/jobs.py",
         "coordinator/shardwork_coordinator/links.py",
-        "coordinator/shardwork_coordinator/operator_rpc.py",
+        "coordinator/shardwork_coordinator/rpc/operator.py",
         "coordinator/shardwork_coordinator/views.py",
-        "coordinator/shardwork_coordinator/wallet_rpc.py",
-        "coordinator/shardwork_coordinator/work_rpc.py",
-        "shardwork/authority.py",
-        "shardwork/envelope.py",
-        "shardwork/role.py",
+        "coordinator/shardwork_coordinator/rpc/wallet.py",
+        "coordinator/shardwork_coordinator/rpc/work.py",
+        "shardwork/identity/authority.py",
+        "shardwork/identity/envelope.py",
+        "shardwork/identity/role.py",
         "shardwork/session.py",
         "shardwork/transfer.py",
         "shardwork/wire.py",
@@ -149,4 +149,4 @@ def test_a_message_off_the_list_is_found() -> None:
 
 
 def test_a_package_that_a_process_loads_indirectly_is_found() -> None:
-    assert "numpy" in loaded_by("shardwork.encoding")
+    assert "numpy" in loaded_by("shardwork.tensors.encoding")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from shardwork.artifact import describe_folder
-from shardwork.checkpoint import (
+from shardwork.errors import InvalidInput
+from shardwork.tensors.checkpoint import (
     DELTA_FORMAT,
     Tensors,
     apply_update,
@@ -23,9 +24,8 @@ from shardwork.checkpoint import (
     write_moments,
     write_step,
 )
-from shardwork.encoding import ENCODINGS, Quantity
-from shardwork.errors import InvalidInput
-from shardwork.tensorfile import write_tensors
+from shardwork.tensors.encoding import ENCODINGS, Quantity
+from shardwork.tensors.file import write_tensors
 
 every = pytest.mark.parametrize("encoding", ENCODINGS)
 SHAPES = {"model.layers.0.weight": (300, 257), "model.norm.weight": (17,), "scalar": ()}
@@ -165,7 +165,7 @@ def test_updates_of_another_checkpoint_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"format": "shardwork.checkpoint.v9"}, "checkpoint.format"),
+        ({"format": "shardwork.tensors.checkpoint.v9"}, "checkpoint.format"),
         ({"adam_step": -1}, "checkpoint.json"),
         ({"adam_step": True}, "checkpoint.json"),
         ({"more": 1}, "checkpoint.json"),

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from shardwork.encoding import (
+from shardwork.errors import InvalidInput
+from shardwork.tensors.encoding import (
     BLOCK,
     ENCODINGS,
     F32,
@@ -22,8 +23,7 @@ from shardwork.encoding import (
     stored_specs,
     weights_after,
 )
-from shardwork.errors import InvalidInput
-from shardwork.tensorfile import CHUNK, TensorSpec
+from shardwork.tensors.file import CHUNK, TensorSpec
 
 F32_MAX = float(np.finfo(np.float32).max)
 

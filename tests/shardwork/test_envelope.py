@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardwork.envelope import open_envelope, seal, signed_bytes
 from shardwork.errors import Corrupt, InvalidInput, NotAuthenticated, ShardworkError
-from shardwork.keys import SigningKey
+from shardwork.identity.envelope import open_envelope, seal, signed_bytes
+from shardwork.identity.keys import SigningKey
 from shardwork.v1 import types_pb2
 from shardwork.wire import parse_strict
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shardwork.errors import InvalidInput
-from shardwork.jobfile import JobFileInvalid, LoadedJob, load
+from shardwork.jobs.file import JobFileInvalid, LoadedJob, load
 from shardwork.problem import Problem
 
 GOOD = """\

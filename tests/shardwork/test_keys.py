@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shardwork.errors import InvalidInput, NotAllowed
-from shardwork.keys import SigningKey, check_public_key, is_signed, load_or_create
+from shardwork.identity.keys import SigningKey, check_public_key, is_signed, load_or_create
 
 
 def test_a_key_is_made_once_and_found_again(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from shardwork.architectures import CAUSAL_LM
 from shardwork.errors import InvalidInput
-from shardwork.modelfolder import full_params, inspect_model, lora_params, partial_params, upload_files
-from shardwork.tensorheader import read_header
+from shardwork.models.architectures import CAUSAL_LM
+from shardwork.models.folder import full_params, inspect_model, lora_params, partial_params, upload_files
+from shardwork.tensors.header import read_header
 
 CONFIG = {
     "model_type": "llama",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shardwork.errors import InvalidInput
-from shardwork.presets import PRESETS, check_preset, preset_config, preset_params
+from shardwork.models.presets import PRESETS, check_preset, preset_config, preset_params
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from shardwork import authority, session
+from shardwork import session
 from shardwork.clock import ManualClock
 from shardwork.errors import Conflict, InvalidInput, NotAllowed, NotAuthenticated, Unreachable
+from shardwork.identity import authority
+from shardwork.identity.keys import SigningKey
+from shardwork.identity.role import Role
 from shardwork.ids import party_id
-from shardwork.keys import SigningKey
 from shardwork.protocol import TOKEN_LIFETIME_S, negotiate
-from shardwork.role import Role
 from shardwork.session import JoinLine, Session, backoff_s
 from shardwork.v1 import operator_pb2
 from shardwork_coordinator.records import Party

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardwork.errors import Corrupt, InvalidInput, ShardworkError
-from shardwork.tensorfile import TensorSpec, TensorWriter, open_tensors, read_tensors, write_tensors
+from shardwork.tensors.file import TensorSpec, TensorWriter, open_tensors, read_tensors, write_tensors
 
 ARRAYS: dict[str, np.ndarray[Any, Any]] = {
     "b.weight": np.arange(12, dtype=np.float32).reshape(3, 4),

@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from shardwork.envelope import seal
 from shardwork.errors import InvalidInput, NotAuthenticated, ShardworkError
-from shardwork.keys import SigningKey
+from shardwork.identity.envelope import seal
+from shardwork.identity.keys import SigningKey
 from shardwork.v1 import types_pb2, work_pb2
 from shardwork.work import (
     COMMITMENT_TYPE,

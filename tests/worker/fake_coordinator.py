@@ -19,10 +19,10 @@ import grpc.aio
 
 from shardwork import work
 from shardwork.artifact import Manifest, describe_folder
-from shardwork.envelope import open_envelope, seal
 from shardwork.errors import NotAuthenticated, NotFound, ShardworkError
+from shardwork.identity.envelope import open_envelope, seal
+from shardwork.identity.keys import SigningKey
 from shardwork.ids import party_id
-from shardwork.keys import SigningKey
 from shardwork.protocol import ENROLMENT_TYPE
 from shardwork.session import JoinLine
 from shardwork.v1 import (

@@ -9,7 +9,7 @@ from pathlib import Path
 from shardwork import work
 from shardwork.artifact import describe_folder
 from shardwork.errors import StaleLease
-from shardwork.keys import SigningKey
+from shardwork.identity.keys import SigningKey
 from shardwork.v1 import work_pb2
 from shardwork_worker.control import Command
 

@@ -21,9 +21,9 @@ from typing import Any
 from shardwork.clock import SystemClock
 from shardwork.config import Home
 from shardwork.errors import Conflict, Unreachable
-from shardwork.keys import SigningKey, load_or_create
+from shardwork.identity.keys import SigningKey, load_or_create
+from shardwork.identity.role import Role
 from shardwork.money import sats
-from shardwork.role import Role
 from shardwork.session import JoinLine, Session, backoff_s
 from shardwork.why import Why
 

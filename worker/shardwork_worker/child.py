@@ -183,7 +183,7 @@ class Child:
 
 def rebuild(message: Mapping[str, Any]) -> dict[str, Any]:
     """Makes the next checkpoint from its parent and the round's update; needs no torch."""
-    from shardwork.checkpoint import apply_update
+    from shardwork.tensors.checkpoint import apply_update
 
     checkpoint, step, moments, into = (Path(message[name]) for name in ("checkpoint", "step", "moments", "into"))
     apply_update(checkpoint, step, moments, into)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from shardwork.authority import JoinLine, fetch_ca
 from shardwork.config import Home
 from shardwork.errors import ShardworkError
-from shardwork.keys import load_or_create
+from shardwork.identity.authority import JoinLine, fetch_ca
+from shardwork.identity.keys import load_or_create
 from shardwork.why import Why
 
 from . import probe

@@ -21,8 +21,8 @@ from shardwork import work
 from shardwork.artifact import Manifest, describe_folder
 from shardwork.clock import Clock
 from shardwork.errors import Conflict, Corrupt, ShardworkError, StaleLease, Unreachable
+from shardwork.identity.keys import SigningKey
 from shardwork.ids import sha256_hex
-from shardwork.keys import SigningKey
 from shardwork.session import Session, backoff_s
 from shardwork.transfer import upload_folder
 from shardwork.v1 import types_pb2, work_pb2

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shardwork.checkpoint import STEP_FORMAT, apply_update, open_checkpoint, read_update
 from shardwork.errors import Conflict
 from shardwork.recipes.base import Computed, Context
 from shardwork.recipes.orders import ApplyOrder
+from shardwork.tensors.checkpoint import STEP_FORMAT, apply_update, open_checkpoint, read_update
 
 
 def compute(order: ApplyOrder, context: Context) -> Computed:

@@ -16,11 +16,11 @@ from statistics import median, median_low
 
 import numpy as np
 
-from shardwork.checkpoint import DELTA_FORMAT, Checkpoint, Update, open_part, read_update
-from shardwork.encodedfile import EncodedReader, Shapes, pieces, scratch
-from shardwork.encoding import BLOCK, F32, Quantity
 from shardwork.errors import Corrupt, InvalidInput
 from shardwork.ids import seed_int
+from shardwork.tensors.checkpoint import DELTA_FORMAT, Checkpoint, Update, open_part, read_update
+from shardwork.tensors.encodedfile import EncodedReader, Shapes, pieces, scratch
+from shardwork.tensors.encoding import BLOCK, F32, Quantity
 
 #: honest shards of one round differ by less than 2; a screen may be stricter
 NORM_RANGE = (0.2, 5.0)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from shardwork.encoding import F32
+from shardwork.tensors.encoding import F32
 
 from .rule import Evidence
 

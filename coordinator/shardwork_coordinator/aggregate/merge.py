@@ -14,7 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from shardwork.checkpoint import (
+from shardwork.errors import Conflict, Corrupt, Internal, InvalidInput
+from shardwork.recipes.base import Computed, Context
+from shardwork.recipes.orders import MergeOrder
+from shardwork.tensors.checkpoint import (
     MOMENTS_FORMAT,
     STEP_FORMAT,
     Checkpoint,
@@ -24,12 +27,9 @@ from shardwork.checkpoint import (
     write_moment_piece,
     write_update,
 )
-from shardwork.encodedfile import EncodedWriter, pieces, scratch
-from shardwork.encoding import F32, Quantity, encoding_named
-from shardwork.errors import Conflict, Corrupt, Internal, InvalidInput
-from shardwork.recipes.base import Computed, Context
-from shardwork.recipes.orders import MergeOrder
-from shardwork.tensorfile import TensorFile, open_tensors
+from shardwork.tensors.encodedfile import EncodedWriter, pieces, scratch
+from shardwork.tensors.encoding import F32, Quantity, encoding_named
+from shardwork.tensors.file import TensorFile, open_tensors
 
 from . import gates, rule_named
 from .gates import Norms, OpenDelta

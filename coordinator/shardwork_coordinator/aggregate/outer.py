@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from shardwork.encoding import F32
 from shardwork.errors import InvalidInput
+from shardwork.tensors.encoding import F32
 
 MOMENTUM = np.float32(0.9)
 NESTEROV_RATE = np.float32(0.7)

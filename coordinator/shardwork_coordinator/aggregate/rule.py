@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from shardwork.encoding import F32
+from shardwork.tensors.encoding import F32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Artifacts: the coordinator's stored content, by artifact id. Bytes only; who may read them is `artifacts_rpc`.
+"""Artifacts: the coordinator's stored content, by artifact id. Bytes only; who may read them is `rpc.artifacts`.
 
     store     what the rest of the coordinator calls: stage, complete, read, put a folder, materialise one
     intake    frames of a stream, cut into whole leaves

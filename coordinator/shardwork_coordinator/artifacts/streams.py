@@ -1,7 +1,7 @@
 """Streams: the upload streams that are live, at most one per upload and so many in all.
 
 A dropped connection may look alive on this side for long, so an owner who comes again ends its older stream and waits
-until what came over that one is durable. Used by `artifacts_rpc` on the event loop only.
+until what came over that one is durable. Used by `rpc.artifacts` on the event loop only.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 from shardwork.why import Why
 
 from ..events import Change, ExecutorFailed, JobCancelled, JobPaused, JobResumed, Note, Slice, World
-from ..movements import MoveAll, escrow_account, round_account
+from ..money.movements import MoveAll, escrow_account, round_account
 from ..records import Job, JobState, Replica, ReplicaState, RoundState, Shard, ShardState, StageState
 from .moves import move
 from .states import FINAL_JOB, FINAL_ROUND, LIVE

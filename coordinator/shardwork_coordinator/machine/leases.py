@@ -27,12 +27,7 @@ from ..events import (
     Slice,
     World,
 )
-from ..movements import (
-    FEES,
-    Hold,
-    round_account,
-    worker_account,
-)
+from ..money.movements import FEES, Hold, round_account, worker_account
 from ..records import Purpose, Replica, ReplicaState, Shard, ShardState
 from .endings import pause
 from .moves import move

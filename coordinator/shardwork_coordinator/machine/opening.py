@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..events import Change, Note
-from ..movements import Move, escrow_account, user_account
+from ..money.movements import Move, escrow_account, user_account
 from ..records import Job, JobState
 from .moves import move
 

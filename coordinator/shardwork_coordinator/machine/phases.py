@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from shardwork.ids import derive_seed, shard_id
-from shardwork.job import StageSpec
+from shardwork.jobs.spec import StageSpec
 from shardwork.recipes import recipe
 from shardwork.recipes.base import (
     AGREED_PHASES,
@@ -28,8 +28,8 @@ from shardwork.recipes.orders import EvaluateOrder
 from shardwork.why import Why
 
 from ..events import Change, Effect, EffectKind, ExecutorFinished, Follow, Note, Slice, StageStarted, World
-from ..movements import Move, escrow_account, round_account
-from ..pricing import RateCard
+from ..money.movements import Move, escrow_account, round_account
+from ..money.pricing import RateCard
 from ..records import Purpose, Replica, ReplicaState, Round, RoundState, Shard, ShardState, Stage, StageState
 from .choice import choose
 from .endings import fail

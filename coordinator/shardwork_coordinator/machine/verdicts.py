@@ -9,7 +9,7 @@ from shardwork.ids import LeaseId, ShardId
 from shardwork.why import Why
 
 from ..events import Change, Note, Push, Slice, World
-from ..movements import MoveAll, PostHold, VoidHold, escrow_account, round_account, user_account
+from ..money.movements import MoveAll, PostHold, VoidHold, escrow_account, round_account, user_account
 from ..records import Lease, Replica, ReplicaState, Shard
 from .moves import move
 

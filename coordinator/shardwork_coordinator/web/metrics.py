@@ -17,10 +17,11 @@ from prometheus_client import (
 
 from shardwork.protocol import software_version
 
-from .. import ledger, views
+from .. import views
 from ..engine import Engine
-from ..operator_rpc import worker_states
+from ..money import ledger
 from ..records import Event, Job, Lease, Outbox, Replica, Shard
+from ..rpc.operator import worker_states
 from ..store.base import Transaction
 from .kept import Kept
 

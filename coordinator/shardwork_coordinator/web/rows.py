@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from shardwork.role import Role
+from shardwork.identity.role import Role
 
 from .. import views
 from ..links import Link
 from ..machine.states import FINAL_JOB, FINAL_ROUND, LIVE
-from ..movements import worker_account
+from ..money.movements import worker_account
 from ..records import (
     Account,
     Event,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from shardwork.checkpoint import Tensors, open_checkpoint, write_checkpoint, write_delta
-from shardwork.encoding import F32
 from shardwork.recipes.base import Computed, Trainer
 from shardwork.recipes.orders import MergeOrder
+from shardwork.tensors.checkpoint import Tensors, open_checkpoint, write_checkpoint, write_delta
+from shardwork.tensors.encoding import F32
 from shardwork_coordinator.aggregate import merge
 
 SHAPES: dict[str, tuple[int, ...]] = {"embed": (130, 64), "head": (64, 33), "norm": (64,)}

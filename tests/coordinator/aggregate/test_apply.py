@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from shardwork.artifact import describe_folder
-from shardwork.checkpoint import apply_update
 from shardwork.errors import Conflict
 from shardwork.recipes.orders import ApplyOrder
+from shardwork.tensors.checkpoint import apply_update
 from shardwork_coordinator.aggregate import apply
 
 from . import rounds

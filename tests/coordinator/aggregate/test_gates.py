@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from shardwork.encoding import BLOCK, F32
+from shardwork.tensors.encoding import BLOCK, F32
 from shardwork_coordinator.aggregate.gates import MAX_MOMENT_RATIO, Norms, bound_m, norm_gate, sample_blocks, steps_gate
 from shardwork_coordinator.aggregate.rule import Evidence
 from shardwork_coordinator.aggregate.screened_mean import ScreenedMean

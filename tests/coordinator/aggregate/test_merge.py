@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from shardwork.artifact import describe_folder
-from shardwork.checkpoint import Tensors, apply_update, stepped_weights, write_delta
-from shardwork.encoding import ENCODINGS, F32
 from shardwork.errors import Conflict, Corrupt, Internal, InvalidInput
-from shardwork.tensorfile import read_tensors, write_tensors
+from shardwork.tensors.checkpoint import Tensors, apply_update, stepped_weights, write_delta
+from shardwork.tensors.encoding import ENCODINGS, F32
+from shardwork.tensors.file import read_tensors, write_tensors
 from shardwork_coordinator.aggregate.outer import CANDIDATES
 
 from . import rounds

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import grpc.aio
 
 from shardwork.clock import ManualClock
-from shardwork.role import Role
+from shardwork.identity.role import Role
 from shardwork.v1 import artifacts_pb2 as pb
 from shardwork.v1 import artifacts_pb2_grpc
 from shardwork.v1.artifacts_pb2_grpc import ArtifactsServiceServicer, ArtifactsServiceStub
 from shardwork.wire import error_from_rpc
 from shardwork_coordinator.artifacts import ArtifactStore
-from shardwork_coordinator.artifacts_rpc import ArtifactDesk, ArtifactLimits, ArtifactsServicer
-from shardwork_coordinator.auth import Caller, Context, answer_errors
+from shardwork_coordinator.rpc.artifacts import ArtifactDesk, ArtifactLimits, ArtifactsServicer
+from shardwork_coordinator.rpc.auth import Caller, Context, answer_errors
 from shardwork_coordinator.store.memory import MemoryStore
 
 Request = TypeVar("Request")

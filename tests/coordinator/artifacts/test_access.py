@@ -13,12 +13,12 @@ import pytest
 from shardwork import transfer
 from shardwork.artifact import LEAF_BYTES, Manifest, describe_folder
 from shardwork.errors import Conflict, Corrupt, InvalidInput, LimitExceeded, NotFound, ShardworkError
-from shardwork.role import Role
+from shardwork.identity.role import Role
 from shardwork.v1 import artifacts_pb2 as pb
 from shardwork.wire import error_from_rpc
-from shardwork_coordinator.artifacts_rpc import ArtifactLimits, may_read
-from shardwork_coordinator.auth import Caller
 from shardwork_coordinator.records import Artifact, ArtifactState, Purpose, Replica, ReplicaState, Shard, ShardState
+from shardwork_coordinator.rpc.artifacts import ArtifactLimits, may_read
+from shardwork_coordinator.rpc.auth import Caller
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.store.memory import MemoryStore
 

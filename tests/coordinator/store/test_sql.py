@@ -21,7 +21,7 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from shardwork.errors import Conflict, Internal, InvalidInput
-from shardwork_coordinator import ledger
+from shardwork_coordinator.money import ledger
 from shardwork_coordinator.records import Account, Event, Party, Transfer
 from shardwork_coordinator.store import SqlStore, Transaction
 from shardwork_coordinator.store.columns import table_name
@@ -233,8 +233,8 @@ async def test_another_process_that_holds_the_lock_too_long_is_named(
 
 WRITING = """
 import asyncio, sys
-from shardwork_coordinator import ledger
-from shardwork_coordinator.movements import Move
+from shardwork_coordinator.money import ledger
+from shardwork_coordinator.money.movements import Move
 from shardwork_coordinator.store import SqlStore
 
 async def client(store, name):

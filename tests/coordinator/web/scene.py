@@ -12,10 +12,10 @@ from collections.abc import Callable
 from shardwork.clock import ManualClock
 from shardwork.v1 import work_pb2
 from shardwork.why import Why
-from shardwork_coordinator import ledger
 from shardwork_coordinator.engine import Engine
 from shardwork_coordinator.links import Link, Links
-from shardwork_coordinator.movements import (
+from shardwork_coordinator.money import ledger
+from shardwork_coordinator.money.movements import (
     FEES,
     Move,
     escrow_account,

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from shardwork_coordinator import ledger
+from shardwork_coordinator.money import ledger
 from shardwork_coordinator.records import Account, Lease
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.web.kept import Kept

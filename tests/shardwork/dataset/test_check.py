@@ -228,7 +228,7 @@ def test_short_rows_are_checked_quickly(tmp_path: Path, model: Path) -> None:
 
 
 def test_the_clients_side_needs_neither_numpy_nor_torch() -> None:
-    modules = "shardwork.dataset, shardwork.jobfile, shardwork.modelfolder, shardwork.presets"
+    modules = "shardwork.dataset, shardwork.jobs.file, shardwork.models.folder, shardwork.models.presets"
     code = f"import sys, {modules}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"numpy", "torch", "transformers"}.isdisjoint(loaded)

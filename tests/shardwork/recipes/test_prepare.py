@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from shardwork.errors import InvalidInput
-from shardwork.presets import preset_params
+from shardwork.models.presets import preset_params
 from shardwork.recipes import prepare
 from shardwork.recipes.base import Computed, Trainer
 from shardwork.recipes.orders import PrepareOrder
-from shardwork.tensorfile import read_tensors
+from shardwork.tensors.file import read_tensors
 from tests.shardwork.dataset.folders import CHAT, tokenizer_folder, turn, write_jsonl
 
 WORDS = ("river", "stone", "light", "keeper", "bread", "apple", "cloud", "quiet", "seven", "sings", "Fluss", "grün")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from shardwork.errors import Corrupt, InvalidInput
-from shardwork.tensorfile import write_tensors
+from shardwork.tensors.file import write_tensors
 from shardwork_worker.training.batches import IGNORE, RowFile, TrainRows, collate, eval_rows
 
 from . import tiny

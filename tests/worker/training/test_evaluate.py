@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from shardwork.checkpoint import write_step
 from shardwork.errors import InvalidInput
-from shardwork.tensorfile import read_tensors
+from shardwork.tensors.checkpoint import write_step
+from shardwork.tensors.file import read_tensors
 from shardwork_worker.training.evaluate import WORST_LOSS, summarise
 from shardwork_worker.training.trainer import TorchTrainer
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shardwork.checkpoint import DELTA_FORMAT, apply_update, read_update, write_moments, write_step
 from shardwork.errors import Corrupt, InvalidInput
 from shardwork.recipes.orders import LearnOrder, Precision, Schedule
-from shardwork.tensorfile import read_tensors
+from shardwork.tensors.checkpoint import DELTA_FORMAT, apply_update, read_update, write_moments, write_step
+from shardwork.tensors.file import read_tensors
 from shardwork_worker.training.trainer import TorchTrainer
 
 from . import tiny

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from shardwork.errors import InvalidInput
-from shardwork.modelfolder import full_params, inspect_model, lora_params, partial_params
+from shardwork.models.folder import full_params, inspect_model, lora_params, partial_params
 from shardwork_worker.training.model import Built, build, check_length
 
 from . import tiny

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from shardwork.recipes.orders import LearnOrder, Method
-from shardwork.tensorfile import read_tensors
+from shardwork.tensors.file import read_tensors
 from shardwork_worker.training.device import settle, use_threads
 from shardwork_worker.training.model import build
 from shardwork_worker.training.trainer import TorchTrainer

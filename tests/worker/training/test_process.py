@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from shardwork.checkpoint import apply_update
 from shardwork.recipes.orders import InitOrder, Schedule
 from shardwork.recipes.orders import Order as AnyOrder
+from shardwork.tensors.checkpoint import apply_update
 
 from ..test_child import Process, started
 from . import tiny

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from shardwork.errors import Internal
 from shardwork.recipes.base import Computed
-from shardwork.tensorfile import open_tensors
+from shardwork.tensors.file import open_tensors
 from shardwork_worker.training import publish as publishing
 from shardwork_worker.training.trainer import TorchTrainer
 

@@ -26,7 +26,7 @@ from shardwork.recipes.orders import (
     Schedule,
     Tuning,
 )
-from shardwork.tensorfile import write_tensors
+from shardwork.tensors.file import write_tensors
 from shardwork_worker.training.context import ShardContext
 from shardwork_worker.training.trainer import TorchTrainer
 

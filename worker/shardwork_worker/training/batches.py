@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from shardwork.errors import Corrupt, InvalidInput, ShardworkError
-from shardwork.tensorfile import open_tensors
+from shardwork.tensors.file import open_tensors
 
 #: labels with this value count for nothing (torch's cross entropy and transformers use the same)
 IGNORE = -100

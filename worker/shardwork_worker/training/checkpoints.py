@@ -1,8 +1,8 @@
 # pyright: standard
 """Between torch and checkpoint folders: weights and moments into a model, and a shard's result out of it.
 
-The formats belong to `shardwork.checkpoint`; this file only moves numbers between its arrays and parameters, and
-refuses a checkpoint that was made for other parameters.
+The formats belong to `shardwork.tensors.checkpoint`; this file only moves numbers between its arrays and parameters,
+and refuses a checkpoint that was made for other parameters.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from shardwork.checkpoint import open_checkpoint, stepped_weights, write_checkpoint, write_delta
 from shardwork.errors import Corrupt
 from shardwork.recipes.orders import LearnOrder
-from shardwork.tensorfile import TensorFile
+from shardwork.tensors.checkpoint import open_checkpoint, stepped_weights, write_checkpoint, write_delta
+from shardwork.tensors.file import TensorFile
 
 from .loop import Moments
 from .model import Built

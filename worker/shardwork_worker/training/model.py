@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.pytorch_utils import Conv1D
 
 from shardwork.errors import InvalidInput
-from shardwork.modelfolder import inspect_model
+from shardwork.models.folder import inspect_model
 from shardwork.recipes.orders import Method, Tuning
 
 from .device import seed_all

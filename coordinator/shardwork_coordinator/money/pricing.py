@@ -1,0 +1,165 @@
+"""Prices: the operator's rate card x work units, what a phase must reserve, and a job's quote.
+
+Work units are tokens x parameters, from the plan and never from a report. Integers only. Pure; called by the machine
+(to price shards) and by the jobs RPC (to quote).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from shardwork.errors import InvalidInput
+from shardwork.jobs.spec import JobSpec, StageSpec
+from shardwork.money import share_ceil
+from shardwork.recipes import recipe
+from shardwork.recipes.base import (
+    AGREED_PHASES,
+    EXECUTOR_PHASES,
+    PlanInput,
+    RoundKind,
+    ShardPlan,
+    StageFacts,
+    StageType,
+)
+
+TERA = 10**12
+BASIS_POINTS = 10_000
+#: msat or work units that fit into every column and message
+MOST = 2**62
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateCard:
+    """The operator's prices. Frozen into a job when it is submitted."""
+
+    #: msat per 10^12 work units (tokens x parameters touched, twice for those run and once more for those trained)
+    msat_per_tera_unit: int = 10
+    #: no shard costs less
+    minimum_msat: int = 1_000
+    #: the house's share on top of each shard's price
+    fee_basis_points: int = 200
+    #: spare copies reserved per four shards of a phase, for stragglers
+    backups_per_four: int = 1
+
+    def price(self, work_units: int) -> int:
+        """What an accepted result of this size earns, msat."""
+        return max(self.minimum_msat, share_ceil(work_units, self.msat_per_tera_unit, TERA))
+
+    def fee(self, price_msat: int) -> int:
+        return share_ceil(price_msat, self.fee_basis_points, BASIS_POINTS)
+
+    def reserve(self, prices_msat: list[int], quorum: int) -> int:
+        """What a phase reserves: each shard as often as keys must agree, and spare copies of the dearest."""
+        if not prices_msat:
+            return 0
+        with_fees = [price + self.fee(price) for price in prices_msat]
+        spares = self.backups_per_four * -(-len(with_fees) // 4)
+        return sum(with_fees) * quorum + max(with_fees) * spares
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> RateCard:
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobQuote:
+    """What a job will cost, before a sat moves."""
+
+    shards: int
+    rounds: int
+    compute_msat: int
+    verification_msat: int
+    fees_msat: int
+    #: escrowed at submit, and the most that can ever be spent
+    reserve_msat: int
+    #: work units of the longest chain of shards, for the time estimate
+    serial_units: int
+    total_units: int
+
+    @property
+    def low_msat(self) -> int:
+        return self.compute_msat + self.verification_msat + self.fees_msat
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def quote(spec: JobSpec, facts: Mapping[str, StageFacts], rates: RateCard) -> JobQuote:
+    """Prices every shard the job will lease, by planning each round on placeholders. Raises InvalidInput."""
+    compute = verification = fees = reserve = shards = rounds = serial = total = 0
+    for stage in spec.stages:
+        measured = facts.get(stage.name, StageFacts())
+        frozen = recipe(stage.recipe).freeze(stage, measured)
+        for times, phase, plans in _priced_phases(spec, frozen, measured):
+            quorum = 2 if phase in AGREED_PHASES else 1
+            prices = [rates.price(plan.work_units) for plan in plans]
+            if phase in AGREED_PHASES:
+                verification += times * sum(prices) * quorum
+            else:
+                compute += times * sum(prices)
+            fees += times * quorum * sum(rates.fee(price) for price in prices)
+            reserve += times * rates.reserve(prices, quorum)
+            shards += times * len(plans)
+            serial += times * max(plan.work_units for plan in plans)
+            total += times * sum(plan.work_units for plan in plans) * quorum
+        rounds += recipe(stage.recipe).learn_rounds(frozen)
+    if max(reserve, total, serial) > MOST:
+        raise InvalidInput(
+            "plan.too_large",
+            "The plan is larger than any coordinator could run.",
+            next_step="Plan fewer rounds, shards, inner steps or rows a step.",
+            work_units=total,
+        )
+    return JobQuote(
+        shards=shards,
+        rounds=rounds,
+        compute_msat=compute,
+        verification_msat=verification,
+        fees_msat=fees,
+        reserve_msat=reserve,
+        serial_units=serial,
+        total_units=total,
+    )
+
+
+def _priced_phases(spec: JobSpec, stage: StageSpec, facts: StageFacts) -> list[tuple[int, str, list[ShardPlan]]]:
+    """(how often, phase, its shards) for each leased phase of a stage."""
+    kind = recipe(stage.recipe)
+    artifacts = _placeholders(stage)
+    learn = RoundKind.LEARN if kind.stage_type is StageType.ROUNDS else RoundKind.MAP
+    rounds = [(1, RoundKind.SETUP, 0), (kind.learn_rounds(stage), learn, 1)]
+    if kind.stage_type is StageType.ROUNDS:
+        rounds.append((1, RoundKind.PUBLISH, kind.learn_rounds(stage) + 1))
+    found: list[tuple[int, str, list[ShardPlan]]] = []
+    for times, round_kind, number in rounds:
+        for phase in kind.phases(round_kind, artifacts):
+            if phase in EXECUTOR_PHASES:
+                continue
+            given = PlanInput(
+                job_id="quote",
+                job_name=spec.name,
+                stage=stage,
+                round_number=number,
+                phase=phase,
+                facts=facts,
+                artifacts=artifacts,
+                numbers={"eval_rows": 512.0},
+            )
+            found.append((times, phase, list(kind.plan(given))))
+    return found
+
+
+class _placeholders(dict[str, str]):
+    """Artifacts that do not exist yet: any name reads as an empty id, so that a plan can be priced."""
+
+    def __init__(self, stage: StageSpec) -> None:
+        held_out = {"eval": ""} if stage.eval_data or stage.eval_fraction is not None else {}
+        super().__init__(held_out)
+
+    def __missing__(self, key: str) -> str:
+        return ""

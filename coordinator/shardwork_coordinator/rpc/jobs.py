@@ -1,0 +1,547 @@
+"""The requester's side of the wire: quote, submit, look, follow, pause, cancel. Thin servicer at the end.
+
+Owns what is asked of a job before it exists (facts, inputs, cap); what happens to it is `machine`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+from pydantic import ValidationError
+
+from shardwork import wire
+from shardwork.errors import Conflict, InvalidInput, LimitExceeded, NotFound
+from shardwork.identity.role import Role
+from shardwork.ids import job_id as derive_job_id
+from shardwork.jobs.spec import STAGE_OUTPUT, JobSpec, StageSpec
+from shardwork.money import show
+from shardwork.recipes import recipe
+from shardwork.recipes.base import StageFacts, StageType
+from shardwork.v1 import jobs_pb2, jobs_pb2_grpc
+from shardwork.why import Why
+
+from .. import views
+from ..engine import Engine, advance, slice_of_job, start_next_stage, write_change
+from ..events import JobCancelled, JobPaused, JobResumed, MachineEvent, Push
+from ..machine.opening import open_job
+from ..money.pricing import JobQuote, RateCard, quote
+from ..records import Artifact, ArtifactState, Event, Job, JobState, Lease, Shard, Stage, StageState
+from ..store.base import Transaction
+from .auth import Caller, Context, Gate
+
+#: a watcher hears at least this often, so that progress moves and a dead connection shows
+WATCH_EVERY_S = 1.0
+WATCH_PAUSE_S = 0.05
+#: streams that one party may follow at the same time
+MOST_WATCHES = 32
+MOST_EVENTS = 1_000
+HIGHEST_SEQUENCE = 2**63 - 1
+#: no fact about a file is larger: 10 trillion parameters, or bytes, or tokens
+MOST_MEASURED = 10**13
+OWNERS = (Role.REQUESTER, Role.OPERATOR)
+MOST_STAGE_FACTS = 32
+FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+#: work units a second when nothing was measured yet: a laptop's cores, and a fast GPU
+SLOW_UNITS_PER_S, FAST_UNITS_PER_S = 10**10, 10**13
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobsDesk:
+    """What the handlers need."""
+
+    engine: Engine
+    rates: RateCard
+    #: streams of `WatchJob` by party
+    watching: Counter[str] = field(default_factory=Counter[str])
+
+
+# ---- before a job exists --------------------------------------------------------------------------------------------
+
+
+async def quote_job(request: jobs_pb2.QuoteJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.QuoteJobResponse:
+    spec, facts = parse_spec(request.spec_json), parse_facts(list(request.facts))
+    return jobs_pb2.QuoteJobResponse(quote=await _quote(spec, facts, desk))
+
+
+async def submit_job(request: jobs_pb2.SubmitJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.SubmitJobResponse:
+    """Escrows the quote's reserve and starts the job; the same submission id gives the same job."""
+    if not 8 <= len(request.submission_id) <= 64:
+        raise InvalidInput("job.bad_submission_id", "A submission id has 8 to 64 characters.")
+    spec, facts = parse_spec(request.spec_json), parse_facts(list(request.facts))
+    _check_facts(spec, facts)
+    priced = await asyncio.to_thread(quote, spec, facts, desk.rates)
+    _check_cap(spec, priced, request.max_msat)
+    sent = {item.name: item.artifact_id for item in request.inputs}
+    job_id, world = str(derive_job_id(caller.party_id, request.submission_id)), desk.engine.world()
+
+    def work(tx: Transaction) -> tuple[str, list[Push]]:
+        known = tx.find(Job, owner=caller.party_id, submission_id=request.submission_id)
+        if known:
+            if known[0].spec_json != spec.canonical_json():
+                raise Conflict("job.submission_reused", "This submission id belongs to another job.", job=known[0].id)
+            return known[0].id, []
+        inputs = _own_inputs(tx, spec, sent, caller)
+        draft = _draft(request, spec, caller, job_id, priced, desk, world.now_ms, facts)
+        draft = replace(draft, inputs_json=json.dumps(inputs, sort_keys=True))
+        tx.insert(draft)
+        for stage in _stages(job_id, spec, facts):
+            tx.insert(stage)
+        pushes = write_change(tx, job_id, open_job(draft), world)
+        return job_id, pushes + start_next_stage(tx, job_id, world)
+
+    found, pushes = await desk.engine.store.write(work)
+    desk.engine.after_commit(pushes)
+    return jobs_pb2.SubmitJobResponse(job_id=found, quote=await _quote(spec, facts, desk))
+
+
+def parse_spec(text: str) -> JobSpec:
+    """The job as sent. Raises InvalidInput "job.bad_spec" or the recipe's own complaint."""
+    if len(text) > 1 << 20:
+        raise InvalidInput("job.spec_too_large", "A job's description may have at most 1 MiB.", bytes=len(text))
+    try:
+        spec = JobSpec.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput("job.bad_spec", f"The job is wrong at {key!r}: {first['msg']}.", key=key) from error
+    if not spec.name.isprintable():
+        raise InvalidInput("job.bad_spec", "The job's name has letters that can't be shown.", key="name")
+    _check_references(spec)
+    return spec
+
+
+def parse_facts(sent: list[jobs_pb2.StageFacts]) -> dict[str, StageFacts]:
+    if len(sent) > MOST_STAGE_FACTS:
+        raise InvalidInput("job.too_many_facts", "More facts than a job has stages.")
+    for one in sent:
+        if max(one.rows, one.tokens, one.run_params, one.trained_params, one.input_bytes) > MOST_MEASURED:
+            raise InvalidInput("facts.too_large", "No file measures that much.", stage=one.stage[:40])
+    return {
+        one.stage: StageFacts(
+            rows=one.rows,
+            tokens=one.tokens,
+            run_params=one.run_params,
+            trained_params=one.trained_params,
+            input_bytes=one.input_bytes,
+        )
+        for one in sent
+    }
+
+
+def _check_facts(spec: JobSpec, facts: Mapping[str, StageFacts]) -> None:
+    """A stage that trains was measured: its price comes from what `prepare` will measure again."""
+    for stage in spec.stages:
+        measured = facts.get(stage.name, StageFacts())
+        trains = recipe(stage.recipe).stage_type is StageType.ROUNDS
+        if trains and not (measured.run_params and measured.trained_params):
+            raise InvalidInput(
+                "facts.missing",
+                f"Stage {stage.name!r} trains a model whose parameters were not counted.",
+                next_step="Submit with `shardwork job submit`, which measures the files.",
+                stage=stage.name,
+            )
+
+
+def _check_references(spec: JobSpec) -> None:
+    """An adapter is no base model, and only learning stages make models."""
+    made: dict[str, StageSpec] = {}
+    for stage in spec.stages:
+        recipe(stage.recipe)
+        for key, values in (
+            ("base_model", [stage.base_model or ""]),
+            ("data", stage.data),
+            ("eval_data", stage.eval_data),
+        ):
+            for value in values:
+                if not STAGE_OUTPUT.match(value):
+                    continue
+                source, _, output = value.partition(".")
+                makes = "model" if recipe(made[source].recipe).stage_type is StageType.ROUNDS else "report"
+                reads = "model" if key == "base_model" else "report"
+                adapter = made[source].recipe == "sft" and made[source].params.get("method", "lora") == "lora"
+                if output != makes or output != reads or (key == "base_model" and adapter):
+                    raise InvalidInput(
+                        "job.unusable_reference",
+                        f"Stage {stage.name!r} can't use {value!r} as its {key}.",
+                        next_step="A base_model must be a whole model: a pretrain stage's, or sft with method full.",
+                        stage=stage.name,
+                        key=key,
+                    )
+        made[stage.name] = stage
+
+
+def _check_cap(spec: JobSpec, priced: JobQuote, max_msat: int) -> None:
+    cap = min(spec.budget.max_sats * 1000, max_msat or spec.budget.max_sats * 1000)
+    if priced.reserve_msat > cap:
+        raise InvalidInput(
+            "budget.below_plan",
+            f"The plan may cost up to {show(priced.reserve_msat)}, and the cap is {show(cap)}.",
+            next_step="Raise budget.max_sats, or plan fewer rounds, shards or inner steps.",
+            key="budget.max_sats",
+            reserve_msat=priced.reserve_msat,
+            cap_msat=cap,
+        )
+
+
+def _own_inputs(tx: Transaction, spec: JobSpec, sent: Mapping[str, str], caller: Caller) -> dict[str, str]:
+    """The inputs that the stages read, each uploaded by this requester. What no stage reads is refused: the executor
+    and the workers may read whatever a job names, so a name that nobody checked would open others' artifacts."""
+    inputs: dict[str, str] = {}
+    for stage in spec.stages:
+        wanted = {
+            "base_model": [stage.base_model] if stage.base_model else [],
+            "data": stage.data,
+            "eval_data": stage.eval_data,
+        }
+        for key, values in wanted.items():
+            if not values or (len(values) == 1 and STAGE_OUTPUT.match(values[0])):
+                continue
+            artifact = sent.get(f"{stage.name}.{key}")
+            row = tx.get(Artifact, artifact, caller.party_id) if artifact else None
+            if row is None or row.state is not ArtifactState.STORED:
+                raise InvalidInput(
+                    "job.input_missing",
+                    f"Stage {stage.name!r} reads {key}, which was not uploaded.",
+                    next_step="Submit again; what is stored already is not sent twice.",
+                    stage=stage.name,
+                    key=key,
+                )
+            inputs[f"{stage.name}.{key}"] = row.id
+    unread = sorted(set(sent) - set(inputs))
+    if unread:
+        raise InvalidInput("job.unread_input", "An input is named that no stage reads.", input=unread[0][:100])
+    return inputs
+
+
+def _draft(
+    request: jobs_pb2.SubmitJobRequest,
+    spec: JobSpec,
+    caller: Caller,
+    job_id: str,
+    priced: JobQuote,
+    desk: JobsDesk,
+    now_ms: int,
+    facts: Mapping[str, StageFacts],
+) -> Job:
+    return Job(
+        id=job_id,
+        owner=caller.party_id,
+        submission_id=request.submission_id,
+        name=spec.name,
+        state=JobState.DRAFT,
+        spec_json=spec.canonical_json(),
+        facts_json=json.dumps({name: asdict(one) for name, one in facts.items()}, sort_keys=True),
+        inputs_json="{}",
+        quote_json=priced.to_json(),
+        rates_json=desk.rates.to_json(),
+        budget_msat=priced.reserve_msat,
+        created_ms=now_ms,
+    )
+
+
+def _stages(job_id: str, spec: JobSpec, facts: Mapping[str, StageFacts]) -> list[Stage]:
+    """Everything `auto` is frozen here."""
+    found: list[Stage] = []
+    for position, stage in enumerate(spec.stages):
+        kind = recipe(stage.recipe)
+        frozen = kind.freeze(stage, facts.get(stage.name, StageFacts()))
+        found.append(
+            Stage(
+                job_id=job_id,
+                name=stage.name,
+                position=position,
+                recipe=stage.recipe,
+                state=StageState.WAITING,
+                planned_rounds=kind.learn_rounds(frozen),
+                spec_json=frozen.model_dump_json(by_alias=True),
+            )
+        )
+    return found
+
+
+async def _quote(spec: JobSpec, facts: Mapping[str, StageFacts], desk: JobsDesk) -> jobs_pb2.Quote:
+    # planning a thousand shards a round of 32 stages takes seconds, in which nobody else would be answered
+    priced = await asyncio.to_thread(quote, spec, facts, desk.rates)
+    slow, fast = await _speeds(desk)
+    workers = max(len(desk.engine.links.accepting()), 1)
+    warnings: list[Why] = []
+    if not desk.engine.links.accepting():
+        warnings.append(
+            Why(code="plan.no_workers", sentence="No worker is attached right now.", next_step="The job will wait.")
+        )
+    up, down = _bytes(spec, facts)
+    return jobs_pb2.Quote(
+        shards=priced.shards,
+        rounds=priced.rounds,
+        estimate_low_msat=priced.low_msat,
+        estimate_high_msat=priced.reserve_msat,
+        compute_msat=priced.compute_msat,
+        verification_msat=priced.verification_msat,
+        fees_msat=priced.fees_msat,
+        reserve_msat=priced.reserve_msat,
+        seconds_low=max(priced.serial_units // fast, 1),
+        seconds_high=max(priced.serial_units // slow, priced.total_units // slow // workers, 1) + priced.shards,
+        warnings=[wire.why_to_proto(why) for why in warnings],
+        upload_bytes_per_shard=up,
+        download_bytes_per_shard=down,
+    )
+
+
+async def _speeds(desk: JobsDesk) -> tuple[int, int]:
+    """(slow, fast) work units a second, from recent accepted leases where there are any."""
+
+    def look(tx: Transaction) -> list[int]:
+        leases = tx.find(Lease, phase="learn", state="accepted", order="ended_ms", descending=True, limit=20)
+        speeds: list[int] = []
+        for lease in leases:
+            shard = tx.get(Shard, lease.shard_id)
+            if shard is not None and lease.compute_ms > 0:
+                speeds.append(max(shard.work_units * 1000 // lease.compute_ms, 1))
+        return sorted(speeds)
+
+    speeds = await desk.engine.store.read(look)
+    return (speeds[0], speeds[-1]) if speeds else (SLOW_UNITS_PER_S, FAST_UNITS_PER_S)
+
+
+def _bytes(spec: JobSpec, facts: Mapping[str, StageFacts]) -> tuple[int, int]:
+    """(up, down) of one learn shard of the largest stage: delta and two moments; the base once, then updates."""
+    width = {"int8": 1, "bf16": 2, "fp32": 4}
+    sizes: list[tuple[int, int]] = []
+    for stage in spec.stages:
+        measured = facts.get(stage.name, StageFacts())
+        each = width.get(str(stage.params.get("encoding", "int8")), 1)
+        sizes.append((3 * each * measured.trained_params, 3 * each * measured.trained_params + 4 * measured.run_params))
+    return max(sizes)
+
+
+# ---- looking --------------------------------------------------------------------------------------------------------
+
+
+async def list_jobs(request: jobs_pb2.ListJobsRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.ListJobsResponse:
+    size = min(request.page_size or 50, 200)
+    after = _page(request.page_token)
+    workers = desk.engine.links.accepting()
+
+    def look(tx: Transaction) -> jobs_pb2.ListJobsResponse:
+        if caller.role is Role.OPERATOR:
+            jobs = tx.find(Job, order="created_ms", descending=True, limit=size, after=after)
+        else:
+            jobs = tx.find(Job, order="created_ms", descending=True, limit=size, after=after, owner=caller.party_id)
+        token = str(jobs[-1].created_ms) if len(jobs) == size else ""
+        shown = [views.job_view(tx, job, workers, rounds=False) for job in jobs]
+        return jobs_pb2.ListJobsResponse(jobs=shown, next_page_token=token)
+
+    return await desk.engine.store.read(look)
+
+
+def _page(token: str) -> int | None:
+    if not token:
+        return None
+    if not (token.isascii() and token.isdigit() and len(token) <= 18):
+        raise InvalidInput("job.bad_page", "This is not a page token that an earlier answer named.", token=token[:40])
+    return int(token)
+
+
+async def get_job(request: jobs_pb2.GetJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.GetJobResponse:
+    workers = desk.engine.links.accepting()
+
+    def look(tx: Transaction) -> jobs_pb2.GetJobResponse:
+        return jobs_pb2.GetJobResponse(job=views.job_view(tx, own_job(tx, request.job_id, caller), workers))
+
+    return await desk.engine.store.read(look)
+
+
+async def get_job_report(
+    request: jobs_pb2.GetJobReportRequest, caller: Caller, desk: JobsDesk
+) -> jobs_pb2.GetJobReportResponse:
+    workers = desk.engine.links.accepting()
+
+    def look(tx: Transaction) -> jobs_pb2.GetJobReportResponse:
+        return views.report_view(tx, own_job(tx, request.job_id, caller), workers)
+
+    return await desk.engine.store.read(look)
+
+
+async def list_job_events(
+    request: jobs_pb2.ListJobEventsRequest, caller: Caller, desk: JobsDesk
+) -> jobs_pb2.ListJobEventsResponse:
+    limit = min(request.limit or MOST_EVENTS, MOST_EVENTS)
+
+    def look(tx: Transaction) -> jobs_pb2.ListJobEventsResponse:
+        job = own_job(tx, request.job_id, caller)
+        after = min(request.after_sequence, HIGHEST_SEQUENCE)
+        events = tx.find(Event, job_id=job.id, order="sequence", after=after, limit=limit)
+        return jobs_pb2.ListJobEventsResponse(events=[views.event_view(event) for event in events])
+
+    return await desk.engine.store.read(look)
+
+
+async def watch_job(
+    request: jobs_pb2.WatchJobRequest, caller: Caller, desk: JobsDesk
+) -> AsyncGenerator[jobs_pb2.WatchJobResponse, None]:
+    """Every event after the given one, with the job as it is, until the job is final and all was said."""
+    with _watching(caller, desk):
+        after = min(request.after_sequence, HIGHEST_SEQUENCE)
+        while True:
+            committed = desk.engine.committed
+            response = await _look_at(request.job_id, after, caller, desk)
+            if response.events:
+                after = response.events[-1].sequence
+            yield response
+            if response.final:
+                return
+            # others' commits wake every watcher: many watchers of a busy coordinator must not read without a pause
+            await asyncio.sleep(WATCH_PAUSE_S)
+            try:
+                await asyncio.wait_for(committed.wait(), WATCH_EVERY_S)
+            except TimeoutError:
+                pass
+
+
+@contextlib.contextmanager
+def _watching(caller: Caller, desk: JobsDesk) -> Generator[None, None, None]:
+    """Counts a party's streams. Raises LimitExceeded "job.too_many_watches"."""
+    if desk.watching[caller.party_id] >= MOST_WATCHES:
+        raise LimitExceeded(
+            "job.too_many_watches",
+            f"You follow {MOST_WATCHES} jobs already.",
+            next_step="End one of the other `shardwork job watch` commands.",
+        )
+    desk.watching[caller.party_id] += 1
+    try:
+        yield
+    finally:
+        desk.watching[caller.party_id] -= 1
+        if not desk.watching[caller.party_id]:
+            del desk.watching[caller.party_id]
+
+
+async def _look_at(job_id: str, after: int, caller: Caller, desk: JobsDesk) -> jobs_pb2.WatchJobResponse:
+    workers, now_ms = desk.engine.links.accepting(), desk.engine.clock.now_ms()
+    names = {link.worker_id: link.name for link in desk.engine.links.all()}
+
+    def look(tx: Transaction) -> jobs_pb2.WatchJobResponse:
+        job = own_job(tx, job_id, caller)
+        events = tx.find(Event, job_id=job.id, order="sequence", after=after, limit=MOST_EVENTS)
+        return jobs_pb2.WatchJobResponse(
+            events=[views.event_view(event) for event in events],
+            job=views.job_view(tx, job, workers),
+            running=views.running_shards(tx, job, now_ms, names),
+            final=job.state in FINAL and len(events) < MOST_EVENTS,
+        )
+
+    return await desk.engine.store.read(look)
+
+
+def own_job(tx: Transaction, named: str, caller: Caller) -> Job:
+    """The caller's job of this id or unambiguous prefix; another's is as unknown as none."""
+    exact = tx.get(Job, named)
+    everything = caller.role is Role.OPERATOR
+    known = tx.find(Job) if everything else tx.find(Job, owner=caller.party_id)
+    jobs = [exact] if exact else [job for job in known if named and job.id.startswith(named)]
+    mine = [job for job in jobs if everything or job.owner == caller.party_id]
+    if not mine:
+        raise NotFound(
+            "job.not_found", f"You have no job {named!r}.", next_step="`shardwork job list` shows your jobs.", job=named
+        )
+    if len(mine) > 1:
+        raise InvalidInput(
+            "job.ambiguous", f"Several of your jobs start with {named!r}.", jobs=", ".join(job.id for job in mine[:5])
+        )
+    return mine[0]
+
+
+# ---- control --------------------------------------------------------------------------------------------------------
+
+
+async def control(
+    job_id: str, caller: Caller, desk: JobsDesk, make_event: Callable[[], MachineEvent]
+) -> jobs_pb2.JobView:
+    """Pause, resume or cancel: only the owner or the operator, only while the job lives."""
+    world, event = desk.engine.world(), make_event()
+
+    def work(tx: Transaction) -> list[Push]:
+        job = own_job(tx, job_id, caller)
+        if job.state is JobState.CANCELLED and isinstance(event, JobCancelled):
+            # asked again because the first answer was lost
+            return []
+        if job.state in FINAL:
+            raise Conflict("job.final", f"The job is {job.state} already.", job=job.id)
+        return advance(tx, slice_of_job(tx, job), event, world)
+
+    desk.engine.after_commit(await desk.engine.store.write(work))
+    return (await get_job(jobs_pb2.GetJobRequest(job_id=job_id), caller, desk)).job
+
+
+async def pause_job(request: jobs_pb2.PauseJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.PauseJobResponse:
+    why = Why(
+        code="job.paused_by_requester",
+        sentence="The requester paused the job; shards that run are finished and paid.",
+        next_step="Resume it with `shardwork job resume`.",
+    )
+    return jobs_pb2.PauseJobResponse(job=await control(request.job_id, caller, desk, lambda: JobPaused(why=why)))
+
+
+async def resume_job(request: jobs_pb2.ResumeJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.ResumeJobResponse:
+    return jobs_pb2.ResumeJobResponse(job=await control(request.job_id, caller, desk, JobResumed))
+
+
+async def cancel_job(request: jobs_pb2.CancelJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.CancelJobResponse:
+    return jobs_pb2.CancelJobResponse(job=await control(request.job_id, caller, desk, JobCancelled))
+
+
+class JobsServicer(jobs_pb2_grpc.JobsServiceServicer):
+    def __init__(self, gate: Gate, desk: JobsDesk) -> None:
+        self._gate, self._desk = gate, desk
+
+    async def QuoteJob(self, request: jobs_pb2.QuoteJobRequest, context: Context) -> jobs_pb2.QuoteJobResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            return await quote_job(request, caller, self._desk)
+
+    async def SubmitJob(self, request: jobs_pb2.SubmitJobRequest, context: Context) -> jobs_pb2.SubmitJobResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            return await submit_job(request, caller, self._desk)
+
+    async def ListJobs(self, request: jobs_pb2.ListJobsRequest, context: Context) -> jobs_pb2.ListJobsResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            return await list_jobs(request, caller, self._desk)
+
+    async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Context) -> jobs_pb2.GetJobResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            return await get_job(request, caller, self._desk)
+
+    async def GetJobReport(
+        self, request: jobs_pb2.GetJobReportRequest, context: Context
+    ) -> jobs_pb2.GetJobReportResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            return await get_job_report(request, caller, self._desk)
+
+    async def ListJobEvents(
+        self, request: jobs_pb2.ListJobEventsRequest, context: Context
+    ) -> jobs_pb2.ListJobEventsResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            return await list_job_events(request, caller, self._desk)
+
+    async def PauseJob(self, request: jobs_pb2.PauseJobRequest, context: Context) -> jobs_pb2.PauseJobResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            return await pause_job(request, caller, self._desk)
+
+    async def ResumeJob(self, request: jobs_pb2.ResumeJobRequest, context: Context) -> jobs_pb2.ResumeJobResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            return await resume_job(request, caller, self._desk)
+
+    async def CancelJob(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.CancelJobResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            return await cancel_job(request, caller, self._desk)
+
+    async def WatchJob(
+        self, request: jobs_pb2.WatchJobRequest, context: Context
+    ) -> AsyncGenerator[jobs_pb2.WatchJobResponse, None]:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            async for response in watch_job(request, caller, self._desk):
+                yield response

@@ -1,0 +1,352 @@
+"""The job file: from YAML, JSON or TOML text to a validated JobSpec, with every problem named at once.
+
+Owns reading, the flat one-stage form, line numbers, near-miss hints and finding the files that the job names. The
+shape itself is `spec`, the syntaxes are `marked`, a recipe's own parameters are the recipe's.
+Called by the client before anything is spent or sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import InvalidInput
+from ..problem import Problem, nearest, suggest
+from .marked import MAX_BYTES, KeyPath, Marked, dotted, parse
+from .paths import StageFiles, find_files
+from .spec import STAGE_OUTPUT, BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
+
+ParamsModel = Callable[[str], type[BaseModel]]
+
+_JOB_KEYS = ("name", "stages", "trust", "budget")
+_STAGE_KEYS = tuple(StageSpec.model_fields)
+_FLAT_KEYS = tuple(key for key in _STAGE_KEYS if key != "name")
+_SECTIONS: dict[str, type[BaseModel]] = {"trust": TrustSection, "budget": BudgetSection, "plan": PlanSection}
+
+
+class JobFileInvalid(InvalidInput):
+    """The job file is wrong; `problems` holds everything that was found, in the order of the file."""
+
+    def __init__(self, file: str, problems: list[Problem]) -> None:
+        self.problems = sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0, problem.key))
+        first = self.problems[0]
+        more = f" {len(problems) - 1} more problem(s) follow." if len(problems) > 1 else ""
+        super().__init__(
+            "jobfile.invalid",
+            f"{first.render()}{more}" if first.sentence else f"{file} is not a valid job file.",
+            next_step="Mend the job file and validate it again.",
+            problems=len(problems),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedJob:
+    """A job that may be planned: the spec as it is sent, and the local files it names."""
+
+    spec: JobSpec
+    #: the job file's folder; every relative path was read from here
+    folder: Path
+    warnings: tuple[Problem, ...] = ()
+    #: stage name -> its files on this machine
+    files: Mapping[str, StageFiles] = field(default_factory=dict[str, StageFiles])
+
+
+def load(path: Path, params_model: ParamsModel | None = None) -> LoadedJob:
+    """Reads and validates a job file.
+
+    `params_model(kind)` gives a recipe's parameter model and raises InvalidInput for an unknown kind; the registry's
+    by default. Raises JobFileInvalid "jobfile.invalid" with all problems.
+    """
+    reading = _Reading(str(path), _read(path), params_model or _registry_params)
+    spec = reading.spec()
+    files: dict[str, StageFiles] = {}
+    warnings: list[Problem] = []
+    # files are looked for even when keys are wrong, so that one run names everything
+    for index, stage in enumerate(reading.raw_stages):
+        found = find_files(stage, path.parent)
+        files[str(stage.get("name"))] = found
+        for finding in found.findings:
+            (warnings if finding.is_warning else reading.problems).append(
+                reading.problem(reading.stage_path(index, finding.key), finding.code, finding.sentence, finding.fix)
+            )
+    if reading.problems or spec is None:
+        raise JobFileInvalid(str(path), reading.problems)
+    return LoadedJob(spec=spec, folder=path.parent, warnings=tuple(warnings), files=files)
+
+
+def _registry_params(kind: str) -> type[BaseModel]:
+    from ..recipes import recipe
+
+    return recipe(kind).Params
+
+
+def _read(path: Path) -> Marked:
+    file = str(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise JobFileInvalid(file, [_file_problem(file, "jobfile.too_large", "A job file is at most 1 MiB.", "")])
+        return parse(path.read_text("utf-8"), file)
+    except UnicodeDecodeError as error:
+        problem = _file_problem(file, "jobfile.not_utf8", "The file is not UTF-8 text.", "Save it as UTF-8.")
+        raise JobFileInvalid(file, [problem]) from error
+    except OSError as error:
+        sentence = f"The job file cannot be read: {error.strerror}."
+        near = nearest(path.name, (entry.name for entry in path.parent.iterdir())) if path.parent.is_dir() else None
+        fix = f"Did you mean {near!r}?" if near else "Check the path, or make one with `shardwork job init`."
+        raise JobFileInvalid(file, [_file_problem(file, "jobfile.missing_file", sentence, fix)]) from error
+
+
+def _file_problem(file: str, code: str, sentence: str, fix: str) -> Problem:
+    return Problem(file=file, line=None, key="", code=code, sentence=sentence, fix=fix)
+
+
+class _Reading:
+    """One pass over one job file; problems pile up instead of stopping at the first."""
+
+    def __init__(self, file: str, marked: Marked, params_model: ParamsModel) -> None:
+        self.file = file
+        self.marked = marked
+        self.problems: list[Problem] = list(marked.problems)
+        #: the stages as written, in the staged form; empty when the file has not even that shape
+        self.raw_stages: list[dict[str, Any]] = []
+        self._params_model = params_model
+        self._flat = True
+
+    def problem(self, path: KeyPath, code: str, sentence: str, fix: str) -> Problem:
+        line = self.marked.line(path)
+        return Problem(file=self.file, line=line, key=dotted(path), code=code, sentence=sentence, fix=fix)
+
+    def stage_path(self, index: int, *rest: str | int) -> KeyPath:
+        """Where a stage's key stands in the file as written."""
+        return rest if self._flat else ("stages", index, *rest)
+
+    def _add(self, path: KeyPath, code: str, sentence: str, fix: str) -> None:
+        self.problems.append(self.problem(path, code, sentence, fix))
+
+    # ---- from values to a spec -------------------------------------------------------------------------------
+
+    def spec(self) -> JobSpec | None:
+        """The spec, or None with at least one problem noted."""
+        values = self.marked.values
+        if self.problems and values is None:
+            return None
+        if not isinstance(values, dict):
+            self._add((), "jobfile.not_a_mapping", "A job file is a mapping of keys to values.", "Begin with `name:`.")
+            return None
+        raw = self._shape(cast("dict[str, Any]", values))
+        if raw is None:
+            return None
+        self.raw_stages = raw["stages"]
+        self._check_stages()
+        try:
+            spec = JobSpec.model_validate_json(json.dumps(raw), strict=True)
+        except ValidationError as error:
+            self._translate(error, raw)
+            if not self.problems:
+                self._add((), "jobfile.wrong_value", _message(error.errors()[0]), "")
+            return None
+        return None if self.problems else spec
+
+    def _shape(self, values: dict[str, Any]) -> dict[str, Any] | None:
+        """The staged form of either way of writing a job."""
+        self._flat = "stages" not in values
+        known = (*_FLAT_KEYS, "name", "trust", "budget") if self._flat else _JOB_KEYS
+        raw: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in known:
+                self._unknown_job_key(key, known)
+            elif value is not None:
+                raw[key] = value
+        if not self._flat:
+            return self._staged(raw)
+        recipe = raw.get("recipe")
+        if recipe is None:
+            self._add(("recipe",), "jobfile.missing_key", "The job names no recipe.", self._recipe_fix())
+        stage = {key: raw.pop(key) for key in _FLAT_KEYS if key in raw}
+        stage["name"] = recipe if isinstance(recipe, str) and recipe else "stage"
+        return {**raw, "stages": [stage]}
+
+    def _staged(self, raw: dict[str, Any]) -> dict[str, Any] | None:
+        stages = raw.get("stages")
+        if not isinstance(stages, list) or not stages:
+            self._add(("stages",), "jobfile.wrong_type", "`stages` is a list of stages.", "Begin each with `- name:`.")
+            return None
+        for index, stage in enumerate(cast("list[object]", stages)):
+            if not isinstance(stage, dict):
+                self._add(("stages", index), "jobfile.wrong_type", "A stage is a mapping.", "Begin with `- name:`.")
+                return None
+        kept = [_without_nones(stage) for stage in cast("list[dict[str, Any]]", stages)]
+        return {**raw, "stages": kept}
+
+    def _unknown_job_key(self, key: str, known: tuple[str, ...]) -> None:
+        if not self._flat and key in _FLAT_KEYS:
+            sentence = f"With `stages:`, {key!r} belongs to a stage."
+            self._add((key,), "jobfile.unknown_key", sentence, "Move it into the stage it is meant for.")
+            return
+        self._add((key,), "jobfile.unknown_key", f"There is no key {key!r}.", suggest(key, known))
+
+    # ---- a recipe's own parameters ---------------------------------------------------------------------------
+
+    def _check_stages(self) -> None:
+        seen: set[str] = set()
+        for index, stage in enumerate(self.raw_stages):
+            self._check_recipe(index, stage)
+            self._check_references(index, stage, seen)
+            if not stage.get("data"):
+                sentence = "The stage names no data."
+                fix = "Set `data` to a JSONL or text file, a folder, a glob, or an earlier stage's output."
+                self._add(self.stage_path(index, "data"), "jobfile.missing_key", sentence, fix)
+            seen.add(str(stage.get("name")))
+
+    def _check_recipe(self, index: int, stage: dict[str, Any]) -> None:
+        kind, params = stage.get("recipe"), stage.get("params", {})
+        if not isinstance(kind, str):
+            return
+        try:
+            model = self._params_model(kind)
+        except InvalidInput as error:
+            self._add(
+                self.stage_path(index, "recipe"), "jobfile.unknown_recipe", error.why.sentence, error.why.next_step
+            )
+            return
+        if not isinstance(params, dict):
+            return
+        try:
+            model.model_validate_json(json.dumps(params), strict=True)
+        except ValidationError as error:
+            self._translate_params(error, model, index, cast("dict[str, Any]", params))
+
+    def _check_references(self, index: int, stage: dict[str, Any], seen: set[str]) -> None:
+        if index and stage.get("name") in seen:
+            sentence = f"Two stages are named {stage['name']!r}."
+            self._add(self.stage_path(index, "name"), "jobfile.duplicate_stage", sentence, "Name them apart.")
+        for key in ("base_model", "data", "eval_data"):
+            value = stage.get(key, [])
+            for name in cast("list[object]", value) if isinstance(value, list) else [value]:
+                if isinstance(name, str) and STAGE_OUTPUT.match(name) and name.split(".", 1)[0] not in seen:
+                    sentence = f"{name!r} names a stage that does not come before this one."
+                    fix = suggest(name.split(".", 1)[0], seen, what="earlier stages") if seen else "Order the stages."
+                    self._add(self.stage_path(index, key), "jobfile.unknown_stage", sentence, fix)
+
+    def _recipe_fix(self) -> str:
+        from ..recipes import kinds
+
+        return f"Set `recipe` to one of: {', '.join(kinds())}."
+
+    # ---- pydantic's errors in our words ----------------------------------------------------------------------
+
+    def _translate(self, error: ValidationError, raw: dict[str, Any]) -> None:
+        done: set[KeyPath] = set()
+        for item in error.errors():
+            loc: KeyPath = tuple(item["loc"])
+            if not loc and item["type"] == "value_error":
+                continue  # stage names and references; `_check_references` has named their lines
+            path = self._written(_trim(loc, raw, may_lack=item["type"] == "missing"))
+            if item["type"] == "missing" and loc and path in {("recipe",)}:
+                continue
+            if path not in done:
+                done.add(path)
+                self._one(item, loc, path)
+
+    def _one(self, item: Any, loc: KeyPath, path: KeyPath) -> None:
+        if loc in {("trust",), ("trust", "class")} and item["type"] == "missing":
+            sentence = "`trust.class` is not set: say who may see the training rows."
+            fix = "Write `trust: {class: public}` if any worker may see them; no other class is built yet."
+            self._add(("trust", "class"), "jobfile.trust_class_missing", sentence, fix)
+        elif loc == ("budget",) and item["type"] == "missing":
+            sentence = "The job has no budget."
+            self._add(("budget", "max_sats"), "jobfile.missing_key", sentence, "Write `budget: {max_sats: 2000}`.")
+        elif item["type"] == "value_error" and len(loc) == 2 and loc[0] == "stages":
+            fix = "Remove one of them."
+            self._add(self._written((*loc, "eval_fraction")), "jobfile.wrong_value", _message(item), fix)
+        else:
+            known = _keys_at(loc[:-1])
+            self._add(path, _code(item["type"]), _message(item), _fix(item, str(loc[-1]) if loc else "", known))
+
+    def _translate_params(self, error: ValidationError, model: type[BaseModel], index: int, params: object) -> None:
+        grouped: dict[KeyPath, list[Any]] = {}
+        for item in error.errors():
+            loc: KeyPath = tuple(item["loc"])
+            grouped.setdefault(_trim(loc, params, may_lack=item["type"] == "missing"), []).append(item)
+        for loc, items in grouped.items():
+            path = self.stage_path(index, "params", *loc)
+            sentence = " or ".join(dict.fromkeys(_message(item).rstrip(".") for item in items)) + "."
+            fix = _fix(items[-1], str(loc[-1]) if loc else "", tuple(model.model_fields), model)
+            self._add(path, _code(items[0]["type"]), sentence, fix)
+
+    def _written(self, loc: KeyPath) -> KeyPath:
+        """pydantic's place in the staged form -> the place in the file."""
+        if self._flat and loc[:1] == ("stages",):
+            return loc[2:]
+        return loc
+
+
+def _without_nones(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """`key:` with nothing after it means the key's default, as a person leaving a template blank expects."""
+    return {key: value for key, value in stage.items() if value is not None}
+
+
+def _trim(loc: KeyPath, values: Any, *, may_lack: bool) -> KeyPath:
+    """Cuts pydantic's union-branch names ("float", "literal['auto']") off the end of a location."""
+    kept: KeyPath = ()
+    here: Any = values
+    for part in loc:
+        if isinstance(here, dict) and (part in here or may_lack):
+            kept, here = (*kept, part), cast("Any", here).get(part)
+        elif isinstance(here, list) and isinstance(part, int):
+            kept, here = (*kept, part), cast("Any", here)[part]
+        else:
+            break
+    return kept
+
+
+def _keys_at(loc: KeyPath) -> tuple[str, ...]:
+    """The keys that may stand at this place."""
+    if not loc:
+        return _JOB_KEYS
+    model = _SECTIONS.get(str(loc[-1]))
+    if model is None:
+        return _STAGE_KEYS
+    return tuple(info.alias or name for name, info in model.model_fields.items())
+
+
+def _code(kind: str) -> str:
+    if kind == "extra_forbidden":
+        return "jobfile.unknown_key"
+    if kind == "missing":
+        return "jobfile.missing_key"
+    if kind.endswith("_type") or kind in {"int_from_float", "int_parsing", "float_parsing"}:
+        return "jobfile.wrong_type"
+    return "jobfile.wrong_value"
+
+
+def _message(item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        return f"There is no key {str(item['loc'][-1])!r} here."
+    if item["type"] == "missing":
+        return "A required key is missing."
+    text = str(item["msg"]).removeprefix("Value error, ").rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}, but the file has {_shown(item['input'])}."
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _fix(item: Any, key: str, known: tuple[str, ...], model: type[BaseModel] | None = None) -> str:
+    if item["type"] == "extra_forbidden":
+        return suggest(key, known)
+    if item["type"] == "literal_error":
+        expected = str(item["ctx"]["expected"])
+        near = nearest(str(item["input"]), [part.strip("' ") for part in expected.replace(" or ", ",").split(",")])
+        return f"Did you mean {near!r}?" if near else f"Use {expected}."
+    info = model.model_fields.get(key) if model else None
+    if info is not None and info.description:
+        return f"{key}: {info.description}."
+    return f"Add `{key}:`." if item["type"] == "missing" else "Correct the value."

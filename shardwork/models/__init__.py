@@ -1,0 +1,1 @@
+"""Base models without torch: what a folder holds (`folder`), which architectures may run, and the named sizes."""

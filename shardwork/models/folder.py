@@ -1,0 +1,344 @@
+"""A model folder in Hugging Face layout: what it holds, whether it may be trained, and which files travel.
+
+Owns reading config.json and the safetensors headers without torch or transformers, and refusing what could run code or
+would fail on a worker an hour later. Called by the client before a plan and by the coordinator's executor.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from ..errors import InvalidInput
+from ..problem import suggest
+from ..tensors.header import TensorInfo, read_header
+from .architectures import CAUSAL_LM
+
+#: files that may travel beside the weights; nothing else ever does
+COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_MAX_JSON_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What planning and pricing need to know of a base model."""
+
+    folder: Path
+    model_type: str
+    #: the class transformers builds, e.g. "LlamaForCausalLM"
+    architecture: str
+    #: parameters a forward pass touches; a tied head counts once
+    run_params: int
+    #: (name, (rows, columns)) of every linear layer that an adapter may wrap; the output head is not among them
+    linear_params: tuple[tuple[str, tuple[int, int]], ...]
+    #: every parameter: name -> shape
+    tensors: Mapping[str, tuple[int, ...]]
+    hidden_size: int
+    layers: int
+    tied_embeddings: bool
+    vocab_size: int
+    #: None when the config names no limit
+    context_length: int | None
+    has_chat_template: bool
+    #: names of the files that travel, sorted
+    files: tuple[str, ...]
+
+
+def inspect_model(folder: Path) -> ModelFacts:
+    """Reads a model folder. Raises InvalidInput "model.*" that names the file and the fix."""
+    if not folder.is_dir():
+        raise _refusal("model.missing", "There is no model folder here.", folder, "Check the path of base_model.")
+    config = _checked_config(folder)
+    _refuse_code(folder)
+    tensors = _read_weights(folder)
+    tokenizer_config = _optional_json(folder / "tokenizer_config.json")
+    _refuse_key(folder / "tokenizer_config.json", tokenizer_config, "auto_map")
+    vocab_size = _count(config, folder, "vocab_size")
+    _check_tokenizer(folder, vocab_size)
+    tied = _is_tied(config, tensors)
+    kept = {info.name: info.shape for info in tensors if not (tied and _is_head(info.name))}
+    return ModelFacts(
+        folder=folder,
+        model_type=str(config["model_type"]),
+        architecture=CAUSAL_LM[str(config["model_type"])],
+        run_params=sum(info.numel for info in tensors if info.name in kept),
+        linear_params=tuple((name, (shape[0], shape[1])) for name, shape in kept.items() if _is_linear(name, shape)),
+        tensors=kept,
+        hidden_size=_count(config, folder, "hidden_size", "n_embd", "d_model"),
+        layers=_count(config, folder, "num_hidden_layers", "n_layer", "num_layers"),
+        tied_embeddings=tied,
+        vocab_size=vocab_size,
+        context_length=_optional_count(config, "max_position_embeddings", "n_positions", "max_seq_len"),
+        has_chat_template="chat_template" in tokenizer_config or (folder / "chat_template.jinja").is_file(),
+        files=tuple(upload_files(folder)),
+    )
+
+
+def upload_files(folder: Path) -> list[str]:
+    """Names of exactly the files that travel, sorted: weights, config, tokenizer, chat template; nothing else."""
+    weights = [INDEX, *_index_files(folder)] if (folder / INDEX).is_file() else [SINGLE]
+    return sorted(name for name in (*COMPANIONS, *weights) if (folder / name).is_file())
+
+
+# ---- what may be asked of the facts -----------------------------------------------------------------------------
+
+
+def lora_params(facts: ModelFacts, rank: int, target_modules: str | Sequence[str] = "all-linear") -> int:
+    """Parameters of a LoRA adapter: rank x (rows + columns) of each wrapped layer (Hu et al. 2021, section 4.1).
+
+    Raises InvalidInput "model.target_modules" when a name matches no linear layer.
+    """
+    chosen = facts.linear_params
+    if target_modules != "all-linear":
+        wanted = [target_modules] if isinstance(target_modules, str) else list(target_modules)
+        for name in wanted:
+            if not any(_matches(layer, name) for layer, _ in facts.linear_params):
+                known = {layer.removesuffix(".weight").rsplit(".", 1)[-1] for layer, _ in facts.linear_params}
+                raise InvalidInput(
+                    "model.target_modules",
+                    f"The model has no linear layer called {name!r}.",
+                    next_step=suggest(name, known, what="layers"),
+                    key="params.target_modules",
+                )
+        chosen = tuple(item for item in chosen if any(_matches(item[0], name) for name in wanted))
+    return sum(rank * (rows + columns) for _, (rows, columns) in chosen)
+
+
+def partial_params(facts: ModelFacts, last_layers: int, *, final_norm: bool = True, head: bool = False) -> int:
+    """Parameters of the last `last_layers` blocks, and of the final norm and the output head where asked.
+
+    Raises InvalidInput "model.too_few_layers" and "model.tied_head".
+    """
+    if last_layers > facts.layers:
+        raise InvalidInput(
+            "model.too_few_layers",
+            f"The model has {facts.layers} layers, so its last {last_layers} cannot be tuned.",
+            next_step=f"Set params.last_layers to at most {facts.layers}.",
+            key="params.last_layers",
+        )
+    if head and facts.tied_embeddings:
+        raise InvalidInput(
+            "model.tied_head",
+            "The output head is tied to the input embedding, so it cannot learn by itself.",
+            next_step="Set params.train_head to false, or use method: full.",
+            key="params.train_head",
+        )
+    first = facts.layers - last_layers
+    total = 0
+    for name, shape in facts.tensors.items():
+        layer = _layer_of(name)
+        is_norm = layer is None and len(shape) == 1 and ("norm" in name or "ln_f" in name)
+        if (layer is not None and layer >= first) or (final_norm and is_norm) or (head and _is_head(name)):
+            total += TensorInfo(name, "F32", shape).numel
+    return total
+
+
+def full_params(facts: ModelFacts) -> int:
+    """Every parameter."""
+    return facts.run_params
+
+
+# ---- config, code, tokenizer --------------------------------------------------------------------------------------
+
+
+def _checked_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        adapter = (folder / "adapter_config.json").is_file()
+        sentence = "This folder holds an adapter, not a model." if adapter else "The model folder has no config.json."
+        fix = "Merge the adapter into its base and name that folder." if adapter else "Save the model whole."
+        raise _refusal("model.no_config", sentence, path, fix)
+    config = _read_json(path)
+    for key in ("auto_map", "custom_pipelines", "quantization_config"):
+        _refuse_key(path, config, key)
+    for key, value in config.items():
+        if key.endswith(("_implementation", "_implementation_internal")) and "/" in str(value):
+            raise _refusal("model.code", f"config.json names foreign code under {key!r}.", path, f"Remove {key!r}.")
+    model_type = str(config.get("model_type", ""))
+    if model_type not in CAUSAL_LM:
+        fix = suggest(model_type, CAUSAL_LM, what="types") if model_type else "Add the model_type."
+        if not fix.startswith("Did"):
+            fix = "Use a causal language model that is built into transformers, such as llama, qwen3 or gpt2."
+        raise _refusal("model.type", f"The model type {model_type!r} cannot be trained here.", path, fix)
+    named = config.get("architectures") or [CAUSAL_LM[model_type]]
+    if not isinstance(named, list) or named[0] != CAUSAL_LM[model_type]:  # pyright: ignore[reportUnknownArgumentType]
+        sentence = f"config.json names the architecture {json.dumps(named)}, which is no causal language model."
+        raise _refusal("model.architecture", sentence, path, f"A {model_type} model is {CAUSAL_LM[model_type]}.")
+    return config
+
+
+def _refuse_key(path: Path, config: Mapping[str, Any], key: str) -> None:
+    if not config.get(key):
+        return
+    if key == "quantization_config":
+        raise _refusal("model.quantised", "The model is quantised.", path, "Use the model's unquantised weights.")
+    fix = f"Remove {key!r} if the model is also built into transformers; else choose another model."
+    raise _refusal("model.code", f"{path.name} asks for code of its own ({key!r}).", path, fix)
+
+
+def _refuse_code(folder: Path) -> None:
+    for path in sorted(folder.rglob("*.py")):
+        raise _refusal(
+            "model.code", "The model folder holds program code.", path, "Remove the file; code is never run."
+        )
+
+
+def _check_tokenizer(folder: Path, vocab_size: int) -> None:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        old = [
+            name for name in ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model") if (folder / name).exists()
+        ]
+        sentence = "The model folder has no tokenizer.json."
+        fix = "Save the tokenizer with transformers: AutoTokenizer.from_pretrained(…).save_pretrained(…)."
+        raise _refusal("model.no_tokenizer", f"{sentence[:-1]}, only {old[0]}." if old else sentence, path, fix)
+    tokenizer = _read_json(path)
+    top = max((int(token.get("id", 0)) for token in tokenizer.get("added_tokens", [])), default=-1)
+    model: Any = tokenizer.get("model") or {}
+    vocab: object = model.get("vocab")
+    top = max(top, len(cast("list[object]", vocab)) - 1 if isinstance(vocab, (dict, list)) else -1)
+    if top >= vocab_size:
+        sentence = f"The tokenizer has token {top}, but the model's vocabulary ends at {vocab_size - 1}."
+        raise _refusal("model.vocabulary", sentence, path, "Use the tokenizer that belongs to this model.")
+
+
+# ---- weights --------------------------------------------------------------------------------------------------------
+
+
+def _read_weights(folder: Path) -> list[TensorInfo]:
+    if (folder / INDEX).is_file():
+        return _read_split(folder)
+    path = folder / SINGLE
+    if path.is_file():
+        return read_header(path)
+    pickles = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in _PICKLES)
+    if pickles:
+        fix = "Load it where you trust it and save it again with save_pretrained(…, safe_serialization=True)."
+        raise _refusal("model.pickle", "The weights are pickled; a pickle can run code.", folder / pickles[0], fix)
+    others = sorted(entry.name for entry in folder.glob("*.safetensors"))
+    fix = f"Rename {others[0]} to {SINGLE} if it holds the whole model." if others else "Save the model's weights."
+    raise _refusal("model.no_weights", f"The model folder has no {SINGLE}.", path, fix)
+
+
+def _index_files(folder: Path) -> list[str]:
+    """The weight files that the index names, sorted; refuses names that leave the folder."""
+    path = folder / INDEX
+    weight_map = _read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise _refusal("model.index", "The index has no weight_map.", path, "Save the model again.")
+    names = {str(name) for name in cast("dict[str, object]", weight_map).values()}
+    for name in sorted(names):
+        if "/" in name or "\\" in name or not name.endswith(".safetensors") or name.startswith("."):
+            raise _refusal(
+                "model.index", f"The index names {name!r}, which is no weight file.", path, "Save the model again."
+            )
+        if not (folder / name).is_file():
+            raise _refusal(
+                "model.index", f"The index names {name}, which is missing.", path, "Download the missing file."
+            )
+    return sorted(names)
+
+
+def _read_split(folder: Path) -> list[TensorInfo]:
+    path = folder / INDEX
+    weight_map: dict[str, str] = _read_json(path).get("weight_map") or {}
+    found: dict[str, TensorInfo] = {}
+    for name in _index_files(folder):
+        for info in read_header(folder / name):
+            if info.name in found or weight_map.get(info.name) != name:
+                sentence = f"Index and files disagree about the tensor {info.name}."
+                raise _refusal("model.index", sentence, folder / name, "Save the model again.")
+            found[info.name] = info
+    missing = sorted(set(weight_map) - set(found))
+    if missing:
+        raise _refusal(
+            "model.index", f"No file holds the tensor {missing[0]}.", path, "Save or download the model again."
+        )
+    return [found[name] for name in sorted(found)]
+
+
+def _is_tied(config: Mapping[str, Any], tensors: Sequence[TensorInfo]) -> bool:
+    """Many configs leave the default to the code, so absence of a head in the weights decides then."""
+    named = config.get("tie_word_embeddings")
+    return bool(named) if named is not None else not any(_is_head(info.name) for info in tensors)
+
+
+def _is_head(name: str) -> bool:
+    return name.rsplit(".", 2)[-2] in {"lm_head", "embed_out", "output_projection"} if "." in name else False
+
+
+def _is_linear(name: str, shape: tuple[int, ...]) -> bool:
+    if len(shape) != 2 or not name.endswith(".weight") or _is_head(name):
+        return False
+    module = name.split(".")[-2]
+    return not ("emb" in module or module in {"wte", "wpe", "shared"} or "norm" in module)
+
+
+def _matches(layer: str, module: str) -> bool:
+    path = layer.removesuffix(".weight")
+    return path == module or path.endswith(f".{module}")
+
+
+def _layer_of(name: str) -> int | None:
+    parts = name.split(".")
+    for before, part in itertools.pairwise(parts):
+        if part.isdigit() and before in {"layers", "h", "blocks", "block", "layer"}:
+            return int(part)
+    return None
+
+
+# ---- reading json -----------------------------------------------------------------------------------------------
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise _refusal("model.bad_json", f"{path.name} is too large.", path, "Save the model again.")
+        value = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(
+            "model.bad_json", f"{path.name} is not valid JSON: {error}.", next_step="Save the model again.", file=path
+        ) from error
+    if not isinstance(value, dict):
+        raise _refusal("model.bad_json", f"{path.name} is not a JSON object.", path, "Save the model again.")
+    return cast("dict[str, Any]", value)
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return _read_json(path) if path.is_file() else {}
+
+
+def _optional_count(config: Mapping[str, Any], *keys: str) -> int | None:
+    for key in keys:
+        value = config.get(key)
+        if type(value) is int and value > 0:
+            return value
+    return None
+
+
+def _count(config: Mapping[str, Any], folder: Path, *keys: str) -> int:
+    value = _optional_count(config, *keys)
+    if value is None:
+        raise _refusal(
+            "model.config", f"config.json has no valid {keys[0]!r}.", folder / "config.json", f"Add {keys[0]!r}."
+        )
+    return value
+
+
+def _refusal(code: str, sentence: str, path: Path, fix: str) -> InvalidInput:
+    return InvalidInput(code, sentence, next_step=fix, file=path)
