@@ -18,7 +18,7 @@ from shardwork.ids import LeaseId
 from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec
 from shardwork.money import show
 
-from .events import Change, Follow, MachineEvent, Push, Slice, StageStarted, World
+from .events import Change, Follow, MachineEvent, PhaseDone, PublishDue, Push, Slice, StageStarted, World
 from .failpoints import AFTER, BEFORE, hit
 from .links import Links
 from .machine import step
@@ -75,10 +75,18 @@ class Engine:
 
 
 def advance(tx: Transaction, state: Slice, event: MachineEvent, world: World) -> list[Push]:
-    """Steps the machine and writes its change; starts the next stage, or ends the job, where that follows."""
-    world = replace(world, card=_card(tx, state.job.id))
+    """Steps the machine and writes its change, then whatever follows from it in the same transaction."""
     change = step(state, event, world)
-    return write_change(tx, state.job.id, change, world)
+    pushes = write_change(tx, state.job.id, change, world)
+    match change.follow:
+        case Follow.CLOSE_PHASE:
+            pushes += advance(tx, _slice_again(tx, state), PhaseDone(), world)
+        case Follow.PUBLISH:
+            carded = replace(world, card=_card(tx, state.job.id))
+            pushes += advance(tx, _slice_again(tx, state), PublishDue(), carded)
+        case _:
+            pass
+    return pushes
 
 
 def write_change(tx: Transaction, job_id: str, change: Change, world: World) -> list[Push]:
@@ -125,8 +133,20 @@ def slice_of_round(tx: Transaction, round_: Round, phase: str | None = None) -> 
 
 
 def slice_of_replica(tx: Transaction, replica: Replica) -> Slice:
-    round_ = tx.get(Round, replica.job_id, replica.stage, replica.round)
-    return slice_of_round(tx, found(round_, "round", replica.shard_id), replica.phase)
+    """The replica's shard with all its replicas: a step costs the same however many siblings the shard has."""
+    return Slice(
+        job=found(tx.get(Job, replica.job_id), "job", replica.job_id),
+        stage=found(tx.get(Stage, replica.job_id, replica.stage), "stage", replica.stage),
+        round=found(tx.get(Round, replica.job_id, replica.stage, replica.round), "round", replica.shard_id),
+        shards=(found(tx.get(Shard, replica.shard_id), "shard", replica.shard_id),),
+        replicas=tuple(tx.find(Replica, shard_id=replica.shard_id, order="number")),
+    )
+
+
+def _slice_again(tx: Transaction, state: Slice) -> Slice:
+    """The whole current phase of the slice's round, as it is written now."""
+    key = state.round.job_id, state.round.stage, state.round.number
+    return slice_of_round(tx, found(tx.get(Round, *key), "round", state.job.id))
 
 
 def slice_of_job(tx: Transaction, job: Job) -> Slice:

@@ -18,7 +18,10 @@ from .records import Job, Record, Replica, Round, Shard, Stage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """What one step may see: a round, the shards of its current phase and their replicas; never a whole job."""
+    """What one step may see: a round, and the shards and replicas that its event concerns; never a whole job.
+
+    One shard with its replicas for what a worker does, all of a phase for what ends it.
+    """
 
     job: Job
     stage: Stage
@@ -45,7 +48,7 @@ class World:
     workers: int = 0
     #: those of them that the operator marked `reference`
     references: int = 0
-    #: facts about the job so far for the model card: workers, cost
+    #: facts about the job so far for the model card: workers, cost; only when a stage is about to publish
     card: tuple[tuple[str, str], ...] = ()
 
 
@@ -117,6 +120,16 @@ class QuorumShrunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseDone:
+    """Every shard of a leased phase is done; the slice holds them all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishDue:
+    """The last round of learning ended; `World.card` is filled in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutorFinished:
     phase: str
     outputs: Mapping[str, str]
@@ -152,6 +165,8 @@ MachineEvent = (
     | LeaseLost
     | BackupWanted
     | QuorumShrunk
+    | PhaseDone
+    | PublishDue
     | ExecutorFinished
     | ExecutorFailed
     | JobPaused
@@ -204,6 +219,10 @@ class Follow(StrEnum):
     """What the engine does next, inside the same transaction, because it needs rows outside the slice."""
 
     NEXT_STAGE = "next_stage"
+    #: the last shard of the phase is done: PhaseDone, with all of them
+    CLOSE_PHASE = "close_phase"
+    #: PublishDue, with what the model card says of workers and cost
+    PUBLISH = "publish"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,14 +23,16 @@ from .engine import Engine, advance, slice_of_replica
 from .events import LeaseGranted, Push, World
 from .machine.states import LIVE
 from .money import ledger
-from .money.movements import round_account
-from .records import Job, JobState, Lease, Replica, ReplicaState, Shard
+from .money.movements import round_account, worker_account
+from .records import Account, Job, JobState, Lease, Replica, ReplicaState, Shard
 from .scheduler import Match, ReadyReplica, Worker, match
 from .settings import Settings
 from .store.base import Transaction
 
-#: replicas considered at once; the rest wait for the next round of matching
+#: replicas of one job considered at once; the rest wait for the next round of matching
 MOST_READY = 500
+#: of them first this many, and some for each idle worker: nearly always enough
+FIRST_READY = 16
 #: a valid result is paid this long after its grant, at least
 SHORTEST_DEADLINE_S = 15 * 60
 #: and this much time for each work unit: a slow CPU does some 10^9 a second
@@ -79,15 +82,31 @@ class Granting:
 
     def _grant(self, tx: Transaction, everyone: Sequence[Worker], world: World) -> list[Push]:
         busy = {one.worker_id for one in tx.find(Replica, state=[str(state) for state in LIVE])}
-        idle = [worker for worker in everyone if worker.id not in busy]
-        if not idle:
+        if all(worker.id in busy for worker in everyone):
             return []
+        everyone = with_standing(tx, everyone)
+        idle = [worker for worker in everyone if worker.id not in busy]
         pushes: list[Push] = []
-        ready = [one for one in ready_replicas(tx) if (one.shard_id, one.number) not in self._set_aside]
-        for found in match(ready, idle, everyone):
-            self._at = (found.replica.shard_id, found.replica.number)
-            pushes += self._lease(tx, found, world)
+        for job in jobs_with_work(tx):
+            for found in self._match(tx, job, idle, everyone):
+                self._at = (found.replica.shard_id, found.replica.number)
+                leased = self._lease(tx, found, world)
+                pushes += leased
+                if leased:
+                    idle.remove(found.worker)
+            if not idle:
+                break
         return pushes
+
+    def _match(self, tx: Transaction, job: Job, idle: Sequence[Worker], everyone: Sequence[Worker]) -> list[Match]:
+        """Looks at a few replicas, and at many when nobody fits those."""
+        found: list[Match] = []
+        for limit in (FIRST_READY + 2 * len(idle), MOST_READY):
+            ready = ready_replicas(tx, job, limit=limit)
+            found = match([one for one in ready if (one.shard_id, one.number) not in self._set_aside], idle, everyone)
+            if found or len(ready) < limit:
+                break
+        return found
 
     def _lease(self, tx: Transaction, found: Match, world: World) -> list[Push]:
         replica = tx.get(Replica, found.replica.shard_id, found.replica.number)
@@ -134,29 +153,59 @@ class Granting:
         return seal(self._key, work.LEASE_TYPE, offer.SerializeToString(deterministic=True))
 
 
-def ready_replicas(tx: Transaction, *, job_id: str = "", limit: int = MOST_READY) -> list[ReadyReplica]:
-    """What waits for a worker, in jobs that run or in this one, longest waiting first."""
-    if job_id:
-        waiting = tx.find(Replica, job_id=job_id, state=ReplicaState.READY, order="created_ms", limit=limit)
-    else:
-        waiting = tx.find(Replica, state=ReplicaState.READY, order="created_ms", limit=limit)
-    jobs = {job.id: job for job in tx.find(Job, state=JobState.RUNNING)} if waiting else {}
+def with_standing(tx: Transaction, workers: Sequence[Worker]) -> list[Worker]:
+    """The workers, with whether each has earned anything here."""
+    accounts = tx.find(Account, id=[worker_account(worker.id) for worker in workers])
+    earners = {account.id for account in accounts if account.credits_posted > 0}
+    return [replace(one, proven=one.reference or worker_account(one.id) in earners) for one in workers]
+
+
+def jobs_with_work(tx: Transaction) -> list[Job]:
+    """Running jobs in which something waits for a worker, oldest first."""
+    waiting = tx.count(Replica, "job_id", state=ReplicaState.READY)
+    if not waiting:
+        return []
+    return [job for job in tx.find(Job, state=JobState.RUNNING, order="created_ms") if job.id in waiting]
+
+
+def ready_replicas(tx: Transaction, job: Job, *, limit: int = MOST_READY) -> list[ReadyReplica]:
+    """What waits for a worker in a job that runs, longest waiting first."""
+    if job.state is not JobState.RUNNING:
+        return []
+    waiting = tx.find(Replica, job_id=job.id, state=ReplicaState.READY, order="created_ms", limit=limit)
+    ids = sorted({one.shard_id for one in waiting})
+    shards = {shard.id: shard for shard in tx.find(Shard, id=ids)}
+    holders, failures = _holders(tx, ids), _failures(tx, ids)
     found: list[ReadyReplica] = []
     for replica in waiting:
-        job = jobs.get(replica.job_id)
-        shard = tx.get(Shard, replica.shard_id) if job else None
-        if job is None or shard is None:
+        if (shard := shards.get(replica.shard_id)) is None:
             continue
-        siblings = tx.find(Replica, shard_id=shard.id)
-        failed = tx.find(Lease, shard_id=shard.id, state=[ReplicaState.EXPIRED, ReplicaState.REJECTED])
+        others = {worker for number, worker in holders[shard.id] if number != replica.number}
         found.append(
             replace(
                 ready_replica(shard, rank=(job.created_ms, shard.position, replica.number)),
                 number=replica.number,
-                excluded=frozenset(one.worker_id for one in siblings if one.worker_id and one.number != replica.number),
-                shunned=frozenset(lease.worker_id for lease in failed),
+                excluded=frozenset(others),
+                shunned=frozenset(failures[shard.id]),
             )
         )
+    return found
+
+
+def _holders(tx: Transaction, shards: list[str]) -> dict[str, set[tuple[int, str]]]:
+    """Shard -> (replica, worker) of whoever holds or made a copy."""
+    found: dict[str, set[tuple[int, str]]] = defaultdict(set)
+    for replica in tx.find(Replica, shard_id=shards):
+        if replica.worker_id:
+            found[replica.shard_id].add((replica.number, replica.worker_id))
+    return found
+
+
+def _failures(tx: Transaction, shards: list[str]) -> dict[str, set[str]]:
+    """Shard -> workers that lost it or whose result was refused."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for lease in tx.find(Lease, shard_id=shards, state=[ReplicaState.EXPIRED, ReplicaState.REJECTED]):
+        found[lease.shard_id].add(lease.worker_id)
     return found
 
 

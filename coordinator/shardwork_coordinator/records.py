@@ -190,6 +190,13 @@ class Round(Record):
     bytes_up: int = 0
     bytes_down: int = 0
     reserved_msat: int = 0
+    #: shards of its phase that are not done
+    shards_left: int = 0
+    #: verdicts on results of its shards so far, and what the accepted ones cost
+    accepted: int = 0
+    rejected: int = 0
+    paid_msat: int = 0
+    fees_msat: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

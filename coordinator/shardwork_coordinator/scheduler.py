@@ -24,7 +24,8 @@ class ReadyReplica:
     needs_training: bool
     #: workers that must not get it: they hold or made another copy of the shard
     excluded: frozenset[str] = frozenset()
-    #: workers that failed at it: only when nobody else is there
+    #: workers that failed at it: only when nobody else is there. Once one has, those that never earned anything here
+    #: come behind those that have, or a handful of fresh keys could use up a shard's attempts
     shunned: frozenset[str] = frozenset()
 
 
@@ -38,6 +39,8 @@ class Worker:
     reference: bool
     can_train: bool
     recipes: frozenset[str]
+    #: it was paid for a result before, or the operator vouches for it
+    proven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +54,14 @@ def match(ready: Sequence[ReadyReplica], idle: Sequence[Worker], everyone: Seque
     free = list(idle)
     found: list[Match] = []
     for replica in sorted(ready, key=lambda one: one.rank):
-        fitting = [worker for worker in free if refusal(replica, worker) is None]
-        fresh = [worker for worker in fitting if worker.id not in replica.shunned]
-        if not fresh and _others_may(replica, everyone):
-            continue
-        if choices := fresh or fitting:
-            free.remove(choices[0])
-            found.append(Match(replica, choices[0]))
+        standing = _best_standing(replica, everyone)
+        for worker in free:
+            if refusal(replica, worker) is None and _standing(replica, worker) <= standing:
+                free.remove(worker)
+                found.append(Match(replica, worker))
+                break
+        if not free:
+            break
     return found
 
 
@@ -101,6 +105,17 @@ def why_waiting(replica: ReadyReplica, everyone: Sequence[Worker]) -> Why:
     )
 
 
-def _others_may(replica: ReadyReplica, everyone: Sequence[Worker]) -> bool:
-    """Somebody who has not failed at it, busy or not, could take it."""
-    return any(worker.id not in replica.shunned and refusal(replica, worker) is None for worker in everyone)
+def _standing(replica: ReadyReplica, worker: Worker) -> int:
+    """Whom a replica is given to first, 0 before 1 before 2."""
+    if not replica.shunned:
+        return 0
+    if worker.id in replica.shunned:
+        return 2
+    return 0 if worker.proven else 1
+
+
+def _best_standing(replica: ReadyReplica, everyone: Sequence[Worker]) -> int:
+    """The best standing among those who could take it, busy or not: the others wait for them."""
+    if not replica.shunned:
+        return 0
+    return min((_standing(replica, one) for one in everyone if refusal(replica, one) is None), default=2)

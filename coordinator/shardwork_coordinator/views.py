@@ -16,7 +16,7 @@ from shardwork.why import Why
 from .granting import ready_replicas
 from .machine.states import LIVE
 from .money import ledger
-from .money.movements import FEES, escrow_account, round_account
+from .money.movements import FEES, escrow_account
 from .records import (
     Account,
     Artifact,
@@ -56,7 +56,6 @@ def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bo
         ended_unix_ms=job.ended_ms,
         outputs=_outputs(tx, job, stages),
     )
-    verdicts = _verdicts(tx, job) if rounds else {}
     for stage in stages:
         mine = [one for one in all_rounds if one.stage == stage.name] if rounds else []
         start = json.loads(stage.numbers_json).get("eval_loss_start")
@@ -66,20 +65,19 @@ def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bo
                 recipe=stage.recipe,
                 state=stage.state,
                 planned_rounds=stage.planned_rounds,
-                rounds=[_round_view(one, start, verdicts, job) for one in mine],
+                rounds=[_round_view(one, start, job) for one in mine],
             )
         )
     return view
 
 
 def job_money(tx: Transaction, job: Job, rounds: Sequence[Round]) -> dict[str, int]:
-    """Msat reserved (escrow and rounds), refunded, and spent (the rest of the budget)."""
-    accounts = [escrow_account(job.id), *(round_account(job.id, one.stage, one.number) for one in rounds)]
-    reserved = sum(ledger.available(tx, account) + ledger.held(tx, account) for account in accounts)
+    """Msat spent (as its rounds counted them), refunded, and reserved (the rest of the budget)."""
+    spent = sum(one.paid_msat + one.fees_msat for one in rounds)
     # found by the account they left, which is indexed; by their reference it would be the whole ledger
     refunds = tx.find(Transfer, debit=escrow_account(job.id), reason="refund")
     refunded = sum(one.msat for one in refunds if one.kind is TransferKind.POSTED)
-    return {"reserved": reserved, "refunded": refunded, "spent": job.budget_msat - reserved - refunded}
+    return {"reserved": job.budget_msat - spent - refunded, "refunded": refunded, "spent": spent}
 
 
 def job_why(tx: Transaction, job: Job, stages: Sequence[Stage], workers: Sequence[Worker]) -> Why:
@@ -106,7 +104,7 @@ def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worke
             sentence=f"{len(held)} {'worker is' if len(held) == 1 else 'workers are'} on the {round_.phase} phase.",
             evidence=where,
         )
-    waiting = ready_replicas(tx, job_id=job.id, limit=1)
+    waiting = ready_replicas(tx, job, limit=1)
     handed_in = tx.find(Replica, job_id=job.id, state=ReplicaState.SUBMITTED, limit=1)
     if handed_in:
         return Why(
@@ -181,27 +179,15 @@ def report_view(tx: Transaction, job: Job, workers: Sequence[Worker]) -> jobs_pb
     )
 
 
-def _verdicts(tx: Transaction, job: Job) -> dict[tuple[str, str], dict[str, int]]:
-    """(stage, round) -> accepted and rejected results."""
-    counts: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: {"accepted": 0, "rejected": 0})
-    for lease in tx.find(Lease, job_id=job.id, state=[ReplicaState.ACCEPTED, ReplicaState.REJECTED]):
-        _, stage, number, *_ = lease.shard_id.split("/")
-        counts[(stage, number)][str(lease.state)] += 1
-    return counts
-
-
-def _round_view(
-    round_: Round, start: float | None, verdicts: dict[tuple[str, str], dict[str, int]], job: Job
-) -> jobs_pb2.RoundView:
-    counts = verdicts.get((round_.stage, f"r{round_.number}"), {"accepted": 0, "rejected": 0})
+def _round_view(round_: Round, start: float | None, job: Job) -> jobs_pb2.RoundView:
     ended_ms = round_.ended_ms or job.ended_ms
     view = jobs_pb2.RoundView(
         number=round_.number,
         kind=round_.kind,
         state=round_.state,
         phase=round_.phase,
-        accepted=counts["accepted"],
-        rejected=counts["rejected"],
+        accepted=round_.accepted,
+        rejected=round_.rejected,
         seconds=max(ended_ms - round_.started_ms, 0) / 1000 if ended_ms else 0.0,
         bytes_up=round_.bytes_up,
         bytes_down=round_.bytes_down,

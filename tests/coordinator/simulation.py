@@ -47,6 +47,7 @@ from shardwork_coordinator.records import (
     ReplicaState,
     Round,
     Shard,
+    ShardState,
     Transfer,
     TransferKind,
 )
@@ -278,9 +279,24 @@ class Simulation:
             return tx.find(Lease), [one for one in tx.find(Transfer) if one.kind is TransferKind.POST]
 
         leases, posts = await self.store.read(look)
+        await self._check_tallies(leases)
         paid = sorted(str(post.resolves) for post in posts if post.reason == "shard")
         accepted = sorted(f"pay/{lease.id}" for lease in leases if lease.state is ReplicaState.ACCEPTED)
         assert paid == accepted
+
+    async def _check_tallies(self, leases: list[Lease]) -> None:
+        """What the rounds counted is what the leases and shards say."""
+        rounds, shards = await self.store.read(lambda tx: (tx.find(Round), tx.find(Shard)))
+        verdicts = [one for one in leases if one.state in (ReplicaState.ACCEPTED, ReplicaState.REJECTED)]
+        for round_ in rounds:
+            mine = [one for one in shards if (one.job_id, one.stage, one.round) == _key(round_)]
+            prices = {shard.id: (shard.price_msat, shard.fee_msat) for shard in mine}
+            decided = [one for one in verdicts if one.shard_id in prices]
+            paid = [prices[one.shard_id] for one in decided if one.state is ReplicaState.ACCEPTED]
+            assert (round_.accepted, round_.rejected) == (len(paid), len(decided) - len(paid))
+            assert (round_.paid_msat, round_.fees_msat) == (sum(p for p, _ in paid), sum(f for _, f in paid))
+            current = [one for one in mine if one.phase == round_.phase]
+            assert round_.shards_left == sum(1 for one in current if one.state is not ShardState.DONE)
 
     def _result(self, shard: Shard, *, honest: bool, worker: str) -> tuple[dict[str, str], dict[str, float]]:
         salt = "" if honest else worker
@@ -301,6 +317,10 @@ class Simulation:
             return {}, metrics
         names = ("checkpoint",) if shard.phase == "init" else ("model", "samples")
         return {name: fake_id(shard.id, name, salt) for name in names}, {}
+
+
+def _key(round_: Round) -> tuple[str, str, int]:
+    return round_.job_id, round_.stage, round_.number
 
 
 def _executor_outputs(payload: dict[str, str]) -> list[str]:

@@ -11,10 +11,11 @@ from shardwork.identity.envelope import open_envelope
 from shardwork.identity.keys import SigningKey
 from shardwork.ids import sha256_hex
 from shardwork.v1 import types_pb2, work_pb2
-from shardwork_coordinator.granting import SHORTEST_DEADLINE_S, ready_replicas
+from shardwork_coordinator.granting import FIRST_READY, SHORTEST_DEADLINE_S, ready_replicas
+from shardwork_coordinator.machine.phases import ATTEMPTS
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.money.movements import Move, escrow_account, round_account
-from shardwork_coordinator.records import Replica, Shard
+from shardwork_coordinator.records import JobState, Replica, Shard
 from shardwork_coordinator.store.base import Transaction
 
 from .simulation import Simulation, count_job, sft_job
@@ -57,10 +58,12 @@ async def test_a_paused_job_and_a_worker_that_failed_get_nothing_more() -> None:
     await simulation.submit(count_job(parts=1))
     (held,) = await simulation.grant_all()
     await simulation.lose(held)
-    ready = await simulation.store.read(ready_replicas)
+    job = await simulation.job()
+    ready = await simulation.store.read(lambda tx: ready_replicas(tx, job))
     assert [one.shunned for one in ready] == [frozenset({held.worker_id})]
     await simulation.pause()
-    assert await simulation.store.read(ready_replicas) == []
+    job = await simulation.job()
+    assert await simulation.store.read(lambda tx: ready_replicas(tx, job)) == []
     assert await simulation.granting.grant() == 0
 
 
@@ -116,3 +119,56 @@ async def test_a_shard_that_can_not_be_leased_is_set_aside_and_the_others_go_on(
     with contextlib.suppress(asyncio.CancelledError):
         await loop
     assert [one.shard_id for one in held] == [good.id]
+
+
+async def test_a_job_that_nobody_can_take_does_not_stop_those_behind_it() -> None:
+    simulation = Unruly(workers=1)
+    await simulation.submit(count_job(parts=FIRST_READY * 3), job_id="job-too-large")
+    await simulation.run_effects()
+
+    def enlarge(tx: Transaction) -> None:
+        for shard in tx.find(Shard):
+            tx.put(replace(shard, memory_bytes=1 << 50))
+
+    await simulation.store.write(enlarge)
+    simulation.clock.advance(1)
+    await simulation.submit(count_job(parts=2), job_id="job-behind")
+    (held,) = await simulation.grant_all()
+    assert held.job_id == "job-behind"
+
+
+async def test_a_worker_that_failed_at_the_first_shards_is_given_a_later_one() -> None:
+    simulation = Unruly(workers=1)
+    await simulation.submit(count_job(parts=FIRST_READY * 3))
+    await simulation.run_effects()
+    simulation.attach("another000000000")
+    other = simulation.links.get("another000000000")
+    assert other is not None
+    failed: set[str] = set()
+    for _ in range(FIRST_READY + 10):
+        await simulation.granting.grant()
+        for held in await simulation.held():
+            if held.worker_id == other.worker_id:
+                failed.add(held.shard_id)
+                await simulation.lose(held)
+    # the first worker keeps one shard all the while, so what the other failed at waits for it
+    assert len(failed) == FIRST_READY + 10
+
+
+async def test_fresh_keys_can_not_use_up_the_attempts_of_a_shard() -> None:
+    simulation = Unruly(workers=1)
+    await simulation.submit(count_job(parts=3))
+    (first,) = await simulation.grant_all()
+    await simulation.finish(first)
+    # somebody who has earned is at work; fresh keys come, take a shard each and fail
+    await simulation.granting.grant()
+    for number in range(8):
+        simulation.attach(f"fresh{number:011d}")
+        await simulation.granting.grant()
+        for held in await simulation.held():
+            if held.worker_id.startswith("fresh"):
+                await simulation.lose(held)
+    assert (await simulation.job()).state is JobState.RUNNING
+    assert min(shard.attempts_left for shard in await simulation.shards()) == ATTEMPTS - 1
+    assert (await simulation.run_to_end()).state is JobState.SUCCEEDED
+    await simulation.check_books()

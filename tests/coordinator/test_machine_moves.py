@@ -126,6 +126,10 @@ async def test_every_move_of_the_table_happens_in_the_simulation(seen: set[Move]
         simulation.losses = {1: 9.0} if seed % 3 == 0 else {}
         await simulation.submit(sft_job(rounds=2, shards=3) if seed % 4 else count_job(parts=3))
         await simulation.run_unruly()
+    useless = Unruly()
+    await useless.submit(sft_job(rounds=1))
+    await useless.work_until("merge")
+    await useless.fail_executor("aggregate.too_few")
     await finish_while_paused(Unruly())
     await cancel_while_paused(Unruly())
     table = {

@@ -94,3 +94,27 @@ def test_what_waits_says_for_whom() -> None:
     poor = replace(WORKER, memory_bytes=1)
     why = why_waiting(REPLICA, [poor])
     assert why.code == "shard.no_fitting_worker" and "memory" in why.evidence["w1"]
+
+
+PROVEN = replace(WORKER, id="w3", proven=True)
+FAILED_ONCE = replace(REPLICA, shunned=frozenset({"w1"}))
+
+
+def test_a_shard_that_somebody_failed_at_goes_to_those_who_have_earned_something_here() -> None:
+    assert pairs([FAILED_ONCE], [OTHER, PROVEN]) == [(REPLICA.shard_id, "w3")]
+    # it waits for one who is busy rather than be used up by fresh keys
+    assert pairs([FAILED_ONCE], [OTHER], [OTHER, PROVEN]) == []
+    # but not for one who may not take it, or failed at it as well
+    asking = replace(PROVEN, minimum_msat=2_000)
+    assert pairs([FAILED_ONCE], [OTHER], [OTHER, asking]) == [(REPLICA.shard_id, "w2")]
+    twice = replace(REPLICA, shunned=frozenset({"w1", "w3"}))
+    assert pairs([twice], [OTHER, WORKER, PROVEN]) == [(REPLICA.shard_id, "w2")]
+
+
+def test_with_nobody_else_there_even_one_that_failed_gets_it_again() -> None:
+    assert pairs([FAILED_ONCE], [WORKER]) == [(REPLICA.shard_id, "w1")]
+    assert pairs([FAILED_ONCE], [WORKER], [WORKER, OTHER]) == []
+
+
+def test_a_shard_that_nobody_failed_at_goes_to_newcomers_too() -> None:
+    assert pairs([REPLICA], [OTHER, PROVEN]) == [(REPLICA.shard_id, "w2")]

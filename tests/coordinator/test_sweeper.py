@@ -9,7 +9,7 @@ import pytest
 from shardwork.errors import StaleLease
 from shardwork_coordinator.engine import slice_of_replica
 from shardwork_coordinator.events import Slice
-from shardwork_coordinator.records import Job, JobState, Purpose, Replica, ReplicaState, Shard
+from shardwork_coordinator.records import Job, JobState, Purpose, Replica, ReplicaState, Shard, ShardState
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.sweeper import Sweeper, stragglers
 
@@ -171,8 +171,8 @@ async def test_a_poisoned_row_keeps_neither_other_leases_nor_money_waiting() -> 
     def poison(tx: Transaction) -> None:
         shard = tx.get(Shard, poisoned.shard_id)
         assert shard is not None
-        # the replica's phase has no such shard any more: whatever is decided about it raises
-        tx.put(replace(shard, phase="elsewhere"))
+        # ready although its replica is leased: taking that back is an illegal move
+        tx.put(replace(shard, state=ShardState.READY))
 
     await simulation.store.write(poison)
     await swept.after(simulation.settings.lease_ttl_s + 1)

@@ -7,7 +7,17 @@ from dataclasses import replace
 from shardwork_coordinator import granting, views
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.money.movements import Move, MoveAll, escrow_account, user_account
-from shardwork_coordinator.records import Job, JobState, Replica, ReplicaState, Shard, ShardState, Stage
+from shardwork_coordinator.records import (
+    Job,
+    JobState,
+    Replica,
+    ReplicaState,
+    Round,
+    RoundState,
+    Shard,
+    ShardState,
+    Stage,
+)
 from shardwork_coordinator.store.base import Transaction
 
 from .web.scene import BUDGET_MSAT, OWNER, Scene
@@ -63,7 +73,10 @@ async def test_refunds_are_what_left_escrow_for_the_requester() -> None:
     def money(tx: Transaction) -> dict[str, int]:
         job = tx.get(Job, job_id)
         assert job is not None
-        return views.job_money(tx, job, [])
+        paid = Round(
+            job_id=job_id, stage="pretrain", number=1, kind="learn", state=RoundState.MERGED, phase="", started_ms=0
+        )
+        return views.job_money(tx, job, [replace(paid, paid_msat=980, fees_msat=20)])
 
     await scene.put(end)
     assert await scene.store.read(money) == {"reserved": 0, "refunded": BUDGET_MSAT - 1_000, "spent": 1_000}

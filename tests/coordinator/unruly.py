@@ -71,7 +71,7 @@ class Unruly(Simulation):
     async def cancel(self) -> None:
         await self.control(JobCancelled())
 
-    async def fail_executor(self) -> bool:
+    async def fail_executor(self, code: str = "data.bad") -> bool:
         """The first pending effect can't be carried out; False when none is pending."""
 
         def work(tx: Transaction) -> bool:
@@ -82,11 +82,24 @@ class Unruly(Simulation):
             payload = json.loads(pending[0].payload_json)
             round_ = tx.get(Round, payload["job_id"], payload["stage"], payload["round"])
             assert round_ is not None
-            event = ExecutorFailed(phase=payload["phase"], why=Why(code="data.bad", sentence="The data is bad."))
+            event = ExecutorFailed(phase=payload["phase"], why=Why(code=code, sentence="It can't be done."))
             advance(tx, slice_of_round(tx, round_), event, self.engine.world())
             return True
 
         return await self.store.write(work)
+
+    async def work_until(self, phase: str) -> None:
+        """Honest work until the executor has this phase to do."""
+        for _ in range(STEPS):
+            if any(f'"phase": "{phase}"' in one.payload_json for one in await self.pending()):
+                return
+            await self.grant_all()
+            for replica in (await self.held())[:1]:
+                await self.finish(replica)
+        raise AssertionError(f"{phase} never came")
+
+    async def pending(self) -> list[Outbox]:
+        return await self.store.read(lambda tx: tx.find(Outbox, state=OutboxState.PENDING))
 
     async def copy(self, replica: Replica) -> bool:
         """A second copy of the replica's shard, under the sweeper's conditions; False when they are not given."""

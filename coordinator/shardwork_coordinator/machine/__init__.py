@@ -1,7 +1,7 @@
 """The one state machine: `step(slice, event, world) -> Change`. Pure: no I/O, clock or randomness inside.
 
 `moves` holds the table of legal moves and refuses every other; `leases` moves replicas and shards, `phases` moves
-rounds and stages, `endings` moves jobs. Only this package assigns a state. Called by `engine`.
+rounds and stages, `endings` moves jobs, `tally` counts. Only this package assigns a state. Called by `engine`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from ..events import (
     LeaseGranted,
     LeaseLost,
     MachineEvent,
+    PhaseDone,
+    PublishDue,
     QuorumShrunk,
     ResultCommitted,
     ResultSubmitted,
@@ -28,6 +30,7 @@ from ..events import (
     World,
 )
 from . import endings, leases, phases
+from .tally import tally
 
 _HANDLERS: dict[type, Callable[[Slice, Any, World], Change]] = {
     StageStarted: phases.stage_started,
@@ -37,8 +40,10 @@ _HANDLERS: dict[type, Callable[[Slice, Any, World], Change]] = {
     LeaseLost: leases.lost,
     BackupWanted: leases.backup,
     QuorumShrunk: leases.quorum_shrunk,
+    PhaseDone: phases.phase_done,
+    PublishDue: phases.publish_due,
     ExecutorFinished: phases.executor_finished,
-    ExecutorFailed: endings.executor_failed,
+    ExecutorFailed: phases.executor_failed,
     JobPaused: endings.paused,
     JobResumed: endings.resumed,
     JobCancelled: endings.cancelled,
@@ -47,4 +52,4 @@ _HANDLERS: dict[type, Callable[[Slice, Any, World], Change]] = {
 
 def step(state: Slice, event: MachineEvent, world: World) -> Change:
     """The change that `event` makes to `state`. Raises Conflict "machine.illegal_move" with the story otherwise."""
-    return _HANDLERS[type(event)](state, event, world)
+    return tally(state, _HANDLERS[type(event)](state, event, world))

@@ -66,6 +66,11 @@ def choose(
     return _taken(best, loss, _why("round.taken", f"Step {best!r} did best on selection rows.", **evidence))
 
 
+def no_candidate(why: Why, rollbacks_in_a_row: int) -> Choice:
+    """A round that has nothing to choose from."""
+    return _rolled_back("", None, rollbacks_in_a_row, why)
+
+
 def _finite(metrics: Mapping[str, float], candidate: str, name: str) -> bool:
     return math.isfinite(metrics.get(f"{candidate}.{name}", math.nan))
 
@@ -79,7 +84,7 @@ def _rolled_back(candidate: str, loss: float | None, before: int, why: Why) -> C
     if stop:
         why = Why(
             code="round.rolled_back_twice",
-            sentence=f"{before + 1} rounds in a row made the model worse. {why.sentence}",
+            sentence=f"{before + 1} rounds in a row did not improve the model. {why.sentence}",
             evidence=why.evidence,
             next_step="Lower the learning rate or take fewer inner steps, then resume.",
         )

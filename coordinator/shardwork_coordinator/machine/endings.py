@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from shardwork.why import Why
 
-from ..events import Change, ExecutorFailed, JobCancelled, JobPaused, JobResumed, Note, Slice, World
+from ..events import Change, JobCancelled, JobPaused, JobResumed, Note, Slice, World
 from ..money.movements import MoveAll, escrow_account, round_account
 from ..records import Job, JobState, Replica, ReplicaState, RoundState, Shard, ShardState, StageState
 from .moves import move
-from .states import FINAL_JOB, FINAL_ROUND, LIVE
+from .states import FINAL_ROUND, LIVE
 from .verdicts import decide, give_up, refund_job
 
 #: attempts a shard gets when its requester resumes the job
@@ -53,12 +53,6 @@ def cancelled(state: Slice, event: JobCancelled, world: World) -> Change:
     """The slice holds every live replica of the job here, whatever its phase."""
     why = Why(code="job.cancelled", sentence="The requester cancelled the job.")
     return _end(state, JobState.CANCELLED, why, world, Change())
-
-
-def executor_failed(state: Slice, event: ExecutorFailed, world: World) -> Change:
-    if state.round.phase != event.phase or state.round.state in FINAL_ROUND or state.job.state in FINAL_JOB:
-        return Change()
-    return fail(state, event.why, world, Change())
 
 
 def fail(state: Slice, why: Why, world: World, change: Change) -> Change:

@@ -31,7 +31,6 @@ from ..money.movements import FEES, Hold, round_account, worker_account
 from ..records import Purpose, Replica, ReplicaState, Shard, ShardState
 from .endings import pause
 from .moves import move
-from .phases import close_phase
 from .states import FINAL_JOB, FINAL_ROUND, LIVE
 from .verdicts import decide, history, hold_ids, lease_id, refund_job, release_round, verdict_push, void
 
@@ -225,9 +224,6 @@ def _judge(
             evidence={"worker": group[0].worker_id, "copies": str(len(group))},
         )
     )
-    finished = all(one.state is ShardState.DONE for one in state.shards if one.id != shard.id)
-    if finished and state.round.state not in FINAL_ROUND:
-        return close_phase(_after(state, change), world, change)
     return change
 
 
@@ -359,16 +355,3 @@ def _disagrees(replica: Replica) -> Why:
 
 def _same(left: Replica, right: Replica) -> bool:
     return (left.shard_id, left.number) == (right.shard_id, right.number)
-
-
-def _after(state: Slice, change: Change) -> Slice:
-    """The slice with the rows that this change wrote."""
-    for row in change.rows:
-        match row:
-            case Replica():
-                state = replace(state, replicas=tuple(row if _same(one, row) else one for one in state.replicas))
-            case Shard():
-                state = replace(state, shards=tuple(row if one.id == row.id else one for one in state.shards))
-            case _:
-                pass
-    return state

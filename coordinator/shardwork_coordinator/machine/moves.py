@@ -25,7 +25,10 @@ _ROUND: dict[RoundState, frozenset[RoundState]] = {
     RoundState.OPEN: frozenset({RoundState.JUDGING, RoundState.MERGED, RoundState.ABANDONED}),
     # within one step: what is judged is merged, or merging, when the step ends
     RoundState.JUDGING: frozenset({RoundState.MERGING, RoundState.MERGED}),
-    RoundState.MERGING: frozenset({RoundState.EVALUATING, RoundState.MERGED, RoundState.ABANDONED}),
+    # too few usable deltas: rolled back before anything was evaluated
+    RoundState.MERGING: frozenset(
+        {RoundState.EVALUATING, RoundState.MERGED, RoundState.ROLLED_BACK, RoundState.ABANDONED}
+    ),
     RoundState.EVALUATING: frozenset({RoundState.MERGED, RoundState.ROLLED_BACK, RoundState.ABANDONED}),
 }
 _SHARD: dict[ShardState, frozenset[ShardState]] = {

@@ -27,11 +27,24 @@ from shardwork.recipes.measure import under_declared
 from shardwork.recipes.orders import EvaluateOrder
 from shardwork.why import Why
 
-from ..events import Change, Effect, EffectKind, ExecutorFinished, Follow, Note, Slice, StageStarted, World
+from ..events import (
+    Change,
+    Effect,
+    EffectKind,
+    ExecutorFailed,
+    ExecutorFinished,
+    Follow,
+    Note,
+    PhaseDone,
+    PublishDue,
+    Slice,
+    StageStarted,
+    World,
+)
 from ..money.movements import Move, escrow_account, round_account
 from ..money.pricing import RateCard
 from ..records import Purpose, Replica, ReplicaState, Round, RoundState, Shard, ShardState, Stage, StageState
-from .choice import choose
+from .choice import choose, no_candidate
 from .endings import fail
 from .moves import move, name
 from .states import FINAL_JOB, FINAL_ROUND
@@ -40,10 +53,14 @@ from .verdicts import release_round
 #: how often a shard may be tried before the job pauses and asks
 ATTEMPTS = 4
 
+#: reasons of the executor that spoil one round, not the job
+ROUND_FAULTS = frozenset({"aggregate.too_few"})
+
 DIVERGED = Why(
     code="training.diverged",
-    sentence="Held-out loss rose in every round that was tried; nothing was learned.",
-    next_step="Lower params.learning_rate, or check that training and held-out rows are of one kind.",
+    sentence="Every round that was tried was rolled back; nothing was learned.",
+    next_step="Look at `shardwork job events`. If held-out loss rose, lower params.learning_rate, and check that "
+    "training and held-out rows are of one kind.",
 )
 
 
@@ -84,8 +101,23 @@ def executor_finished(state: Slice, event: ExecutorFinished, world: World) -> Ch
     return _next_phase(replace(state, round=round_, stage=stage), world, change)
 
 
-def close_phase(state: Slice, world: World, change: Change) -> Change:
+def executor_failed(state: Slice, event: ExecutorFailed, world: World) -> Change:
+    """Ends the job, except for a round whose deltas can't be averaged: that round is as good as one that taught
+    nothing."""
+    if state.round.phase != event.phase or state.round.state in FINAL_ROUND or state.job.state in FINAL_JOB:
+        return Change()
+    if event.why.code in ROUND_FAULTS:
+        return _useless(state, event.why, world)
+    return fail(state, event.why, world, Change())
+
+
+def publish_due(state: Slice, event: PublishDue, world: World) -> Change:
+    return _open_round(state, state.round.number + 1, RoundKind.PUBLISH, world, Change())
+
+
+def phase_done(state: Slice, event: PhaseDone, world: World) -> Change:
     """All shards of a leased phase are done: their outputs become the round's results."""
+    change = Change()
     results = json.loads(state.round.results_json)
     metrics: list[dict[str, float]] = []
     for shard in sorted(state.shards, key=lambda one: one.position):
@@ -178,7 +210,7 @@ def _lease_out(state: Slice, phase: str, plans: list[ShardPlan], world: World, c
         quorum = 1 if reference_only or alone else 2
     prices = [rates.price(plan.work_units) for plan in plans]
     reserve = rates.reserve(prices, quorum)
-    round_ = replace(state.round, reserved_msat=state.round.reserved_msat + reserve)
+    round_ = replace(state.round, reserved_msat=state.round.reserved_msat + reserve, shards_left=len(plans))
     change.rows.append(round_)
     if reserve:
         change.movements.append(
@@ -230,11 +262,27 @@ def _decide_round(
         state = _choose(state, choice.candidate)
         change.rows.append(state.round)
         return _next_phase(state, world, change)
+    return _roll_back(state, choice.why, world, change)
+
+
+def _useless(state: Slice, why: Why, world: World) -> Change:
+    """A round that gave nothing to evaluate counts as one that made the model worse: two in a row stop the stage."""
+    numbers = json.loads(state.stage.numbers_json)
+    choice = no_candidate(why, int(numbers.get("rollbacks_in_a_row", 0)))
+    numbers |= {
+        "rollbacks_in_a_row": numbers.get("rollbacks_in_a_row", 0) + 1,
+        "stopped": 1.0 if choice.stop else 0.0,
+    }
+    stage = replace(state.stage, numbers_json=json.dumps(numbers, sort_keys=True))
+    return _roll_back(replace(state, stage=stage), choice.why, world, Change(rows=[stage]))
+
+
+def _roll_back(state: Slice, why: Why, world: World, change: Change) -> Change:
     round_ = move(state.round, RoundState.ROLLED_BACK, ended_ms=world.now_ms)
     state = replace(state, round=round_)
     change.rows.append(round_)
     change.movements.append(release_round(state, "end"))
-    change.notes.append(_note_why("round.rolled_back", name(round_), choice.why))
+    change.notes.append(_note_why("round.rolled_back", name(round_), why))
     return _after_round(state, world, change)
 
 
@@ -259,15 +307,26 @@ def _round_merged(state: Slice, world: World, change: Change) -> Change:
 def _after_round(state: Slice, world: World, change: Change) -> Change:
     kind = recipe(state.stage.recipe)
     stopped = json.loads(state.stage.numbers_json).get("stopped", 0.0) == 1.0
-    if stopped and "best_checkpoint" not in json.loads(state.stage.artifacts_json):
-        return fail(state, DIVERGED, world, change)
     last = state.round.number >= kind.learn_rounds(_spec(state)) or stopped
+    if last and state.round.state is RoundState.ROLLED_BACK and not _has_learned(state):
+        return fail(state, _nothing_learned(change), world, change)
     if not last:
         next_kind = RoundKind.LEARN if kind.stage_type is StageType.ROUNDS else RoundKind.MAP
         return _open_round(state, state.round.number + 1, next_kind, world, change)
     if kind.stage_type is StageType.ROUNDS and state.round.kind != RoundKind.PUBLISH:
-        return _open_round(state, state.round.number + 1, RoundKind.PUBLISH, world, change)
+        change.follow = Follow.PUBLISH
+        return change
     return _stage_done(state, change)
+
+
+def _has_learned(state: Slice) -> bool:
+    """Some round was merged: there is something to publish that the base was not."""
+    return "best_checkpoint" in json.loads(state.stage.artifacts_json)
+
+
+def _nothing_learned(change: Change) -> Why:
+    last = next(note for note in reversed(change.notes) if note.kind == "round.rolled_back")
+    return replace(DIVERGED, evidence={"last_round": last.sentence, **last.evidence})
 
 
 def _stage_done(state: Slice, change: Change) -> Change:

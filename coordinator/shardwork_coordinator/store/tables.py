@@ -47,7 +47,7 @@ INDEXES: tuple[tuple[type[Record], tuple[str, ...]], ...] = (
     (Job, ("state",)),
     (Shard, ("job_id", "stage", "round", "phase")),
     (Shard, ("state",)),
-    (Replica, ("state",)),
+    (Replica, ("state", "job_id", "created_ms", "shard_id", "number")),
     (Replica, ("job_id", "stage", "round", "phase")),
     (Replica, ("worker_id", "state")),
     (Lease, ("worker_id",)),

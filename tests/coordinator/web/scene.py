@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 from shardwork.clock import ManualClock
 from shardwork.v1 import work_pb2
@@ -242,6 +243,9 @@ class Scene:
                     reference=job_id,
                 )
                 ledger.apply(tx, move, self.clock.now_ms())
+            if (round_ := tx.get(Round, job_id, "pretrain", 1)) is not None:
+                paid, fees = round_.paid_msat + msat, round_.fees_msat + fee_msat
+                tx.put(replace(round_, accepted=round_.accepted + 1, paid_msat=paid, fees_msat=fees))
 
         await self.put(work)
 

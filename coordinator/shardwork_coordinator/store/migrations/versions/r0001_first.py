@@ -115,8 +115,15 @@ def _create_round() -> None:
         _number("bytes_up"),
         _number("bytes_down"),
         _number("reserved_msat"),
+        _number("shards_left"),
+        _number("accepted"),
+        _number("rejected"),
+        _number("paid_msat"),
+        _number("fees_msat"),
         sa.PrimaryKeyConstraint("job_id", "stage", "number", name="pk_round"),
         sa.CheckConstraint("reserved_msat >= 0", name="ck_round_reserved_msat"),
+        sa.CheckConstraint("paid_msat >= 0", name="ck_round_paid_msat"),
+        sa.CheckConstraint("fees_msat >= 0", name="ck_round_fees_msat"),
         sa.CheckConstraint(
             "state IN ('open', 'judging', 'merging', 'evaluating', 'merged', 'rolled_back', 'abandoned')",
             name="ck_round_state",
@@ -193,7 +200,11 @@ def _create_replica() -> None:
         ),
     )
     op.create_index("ix_replica_job_id_stage_round_phase", "replica", ["job_id", "stage", "round", "phase"])
-    op.create_index("ix_replica_state", "replica", ["state"])
+    op.create_index(
+        "ix_replica_state_job_id_created_ms_shard_id_number",
+        "replica",
+        ["state", "job_id", "created_ms", "shard_id", "number"],
+    )
     op.create_index("ix_replica_worker_id_state", "replica", ["worker_id", "state"])
 
 
