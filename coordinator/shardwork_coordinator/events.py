@@ -120,6 +120,13 @@ class QuorumShrunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceGone:
+    """The reference worker that a shard was kept for does not come back: two keys must agree instead."""
+
+    shard_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseDone:
     """Every shard of a leased phase is done; the slice holds them all."""
 
@@ -165,6 +172,7 @@ MachineEvent = (
     | LeaseLost
     | BackupWanted
     | QuorumShrunk
+    | ReferenceGone
     | PhaseDone
     | PublishDue
     | ExecutorFinished

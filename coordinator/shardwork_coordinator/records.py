@@ -27,6 +27,7 @@ class StageState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class RoundState(StrEnum):

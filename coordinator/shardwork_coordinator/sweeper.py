@@ -14,7 +14,7 @@ from dataclasses import replace
 from shardwork.why import Why
 
 from .engine import Engine, advance, slice_of_replica, slice_of_round
-from .events import BackupWanted, LeaseLost, MachineEvent, Push, QuorumShrunk, Slice, World
+from .events import BackupWanted, LeaseLost, Push, QuorumShrunk, ReferenceGone, Slice, World
 from .granting import ready_replica
 from .machine.states import FINAL_ROUND, LIVE
 from .money import ledger
@@ -29,6 +29,8 @@ TICK_S = 0.5
 LEAST_PROGRESS = 0.02
 #: a shard gets a copy after so many times the factor, whatever its worker says of its progress
 PATIENCE = 2
+#: a reference worker may stay away so many times the time in which a second key must come
+REFERENCE_PATIENCE = 4
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +40,9 @@ class Sweeper:
 
     def __init__(self, engine: Engine, settings: Settings, money: Callable[[], Awaitable[object]]) -> None:
         self._engine, self._settings, self._money = engine, settings, money
-        #: phases that wait for a second key, and since when
+        #: shards that wait for a second key, or for a reference worker, and since when
         self._lonely: dict[str, int] = {}
+        self._unreferenced: dict[str, int] = {}
         self._started_ms = engine.clock.now_ms()
 
     async def revive(self) -> None:
@@ -60,7 +63,8 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """One look at everything. What fails is logged and looked at again; it keeps nothing else from being done."""
-        for part in (self._expire, self._copy_stragglers, self._shrink_quorums, self._money):
+        parts = (self._expire, self._copy_stragglers, self._shrink_quorums, self._replace_references, self._money)
+        for part in parts:
             try:
                 await part()
             except Exception:
@@ -142,24 +146,53 @@ class Sweeper:
             return [one for one in waiting if one.job_id in running and len(_keys(tx, one, everyone)) < 2]
 
         waiting = await self._engine.store.read(lonely)
-        since = {shard.id: self._lonely.get(shard.id, world.now_ms) for shard in waiting}
-        self._lonely = since
-        grace_ms = int(self._settings.agreement_grace_s * 1000)
-        # with nobody there at all the job simply waits
-        ripe = {name for name, start in since.items() if world.now_ms - start >= grace_ms and world.workers > 0}
+        self._lonely = {shard.id: self._lonely.get(shard.id, world.now_ms) for shard in waiting}
+        ripe = _ripe(self._lonely, self._settings.agreement_grace_s, world)
         if not ripe:
             return
 
         def work(tx: Transaction) -> list[Push]:
-            pushes: list[Push] = []
-            for shard in lonely(tx):
-                replica = tx.get(Replica, shard.id, 0)
-                if shard.id in ripe and replica is not None:
-                    event: MachineEvent = QuorumShrunk(shard_id=shard.id)
-                    pushes += advance(tx, slice_of_replica(tx, replica), event, world)
-            return pushes
+            return _tell(tx, [QuorumShrunk(shard_id=one.id) for one in lonely(tx) if one.id in ripe], world)
 
         self._engine.after_commit(await self._engine.store.write(work))
+
+    async def _replace_references(self) -> None:
+        """When the reference worker that a phase was kept for stays away, two other keys may agree instead."""
+        world = self._engine.world()
+        waiting = await self._engine.store.read(_kept_for_a_reference) if world.references == 0 else []
+        self._unreferenced = {shard.id: self._unreferenced.get(shard.id, world.now_ms) for shard in waiting}
+        ripe = _ripe(self._unreferenced, REFERENCE_PATIENCE * self._settings.agreement_grace_s, world)
+        if not ripe:
+            return
+
+        def work(tx: Transaction) -> list[Push]:
+            gone = [ReferenceGone(shard_id=one.id) for one in _kept_for_a_reference(tx) if one.id in ripe]
+            return _tell(tx, gone, world)
+
+        self._engine.after_commit(await self._engine.store.write(work))
+
+
+def _kept_for_a_reference(tx: Transaction) -> list[Shard]:
+    """What only a reference worker may take, and none has."""
+    running = {job.id for job in tx.find(Job, state=JobState.RUNNING)}
+    waiting = tx.find(Shard, state=ShardState.READY, reference_only=True) if running else []
+    return [one for one in waiting if one.job_id in running]
+
+
+def _ripe(since: dict[str, int], grace_s: float, world: World) -> set[str]:
+    """What has waited long enough; with nobody there at all a job simply waits."""
+    if world.workers == 0:
+        return set()
+    return {name for name, start in since.items() if world.now_ms - start >= int(grace_s * 1000)}
+
+
+def _tell(tx: Transaction, events: Sequence[QuorumShrunk | ReferenceGone], world: World) -> list[Push]:
+    pushes: list[Push] = []
+    for event in events:
+        replica = tx.get(Replica, event.shard_id, 0)
+        if replica is not None:
+            pushes += advance(tx, slice_of_replica(tx, replica), event, world)
+    return pushes
 
 
 def _keys(tx: Transaction, shard: Shard, everyone: Sequence[Worker]) -> set[str]:
@@ -231,13 +264,16 @@ def _why_lost(replica: Replica, world: World) -> Why:
 
 
 def _open_phases(tx: Transaction) -> list[tuple[Round, str]]:
-    """Rounds with a leased phase in which somebody works."""
+    """Rounds with a leased phase in which somebody works and nothing waits for a worker."""
     held = tx.find(Replica, state=[str(state) for state in LIVE])
     keys = sorted({(one.job_id, one.stage, one.round, one.phase) for one in held})
     found: list[tuple[Round, str]] = []
     for job_id, stage, number, phase in keys:
         round_, job = tx.get(Round, job_id, stage, number), tx.get(Job, job_id)
         if round_ is None or job is None or round_.state in FINAL_ROUND or round_.phase != phase:
+            continue
+        # nobody is copied while something of the phase was not even tried; and the phase need not be read
+        if tx.find(Replica, job_id=job_id, state=ReplicaState.READY, limit=1):
             continue
         found.append((round_, phase))
     return found

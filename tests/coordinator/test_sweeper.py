@@ -11,7 +11,7 @@ from shardwork_coordinator.engine import slice_of_replica
 from shardwork_coordinator.events import Slice
 from shardwork_coordinator.records import Job, JobState, Purpose, Replica, ReplicaState, Shard, ShardState
 from shardwork_coordinator.store.base import Transaction
-from shardwork_coordinator.sweeper import Sweeper, stragglers
+from shardwork_coordinator.sweeper import REFERENCE_PATIENCE, Sweeper, stragglers
 
 from .simulation import Simulation, count_job, sft_job
 from .unruly import Unruly
@@ -160,6 +160,45 @@ async def test_two_able_workers_are_waited_for_and_a_job_that_is_over_is_not_mar
         await swept.after(simulation.settings.agreement_grace_s + 1)
     assert not (await simulation.job()).self_evaluated
     await simulation.check_ending()
+
+
+async def test_a_phase_kept_for_a_reference_worker_that_left_goes_to_two_other_keys() -> None:
+    simulation = Unruly(workers=2)
+    simulation.attach("reference0000000", reference=True)
+    swept = Swept(simulation)
+    await simulation.submit(sft_job(rounds=1))
+    (held,) = await simulation.grant_all()
+    assert held.worker_id == "reference0000000"
+    simulation.detach(held.worker_id)
+    await simulation.lose(held)
+    await swept.after(1)
+    await swept.after(simulation.settings.agreement_grace_s + 1)
+    assert await simulation.grant_all() == []
+    await swept.after(REFERENCE_PATIENCE * simulation.settings.agreement_grace_s)
+    first, second = await simulation.grant_all()
+    assert first.shard_id == second.shard_id == held.shard_id
+    assert (await simulation.run_to_end()).state is JobState.SUCCEEDED
+    assert not (await simulation.job()).self_evaluated
+    await simulation.check_books()
+    await simulation.check_ending()
+
+
+async def test_a_reference_worker_that_comes_back_in_time_is_the_one() -> None:
+    simulation = Unruly(workers=2)
+    simulation.attach("reference0000000", reference=True)
+    swept = Swept(simulation)
+    await simulation.submit(sft_job(rounds=1))
+    (held,) = await simulation.grant_all()
+    simulation.detach(held.worker_id)
+    await simulation.lose(held)
+    await swept.after(REFERENCE_PATIENCE * simulation.settings.agreement_grace_s - 1)
+    simulation.attach("reference0000000", reference=True)
+    await swept.after(2)
+    simulation.detach(held.worker_id)
+    await swept.after(2)
+    simulation.attach("reference0000000", reference=True)
+    (again,) = await simulation.grant_all()
+    assert again.worker_id == "reference0000000"
 
 
 async def test_a_poisoned_row_keeps_neither_other_leases_nor_money_waiting() -> None:

@@ -74,7 +74,8 @@ def _end(state: Slice, final: JobState, why: Why, world: World, change: Change) 
     if state.round.state not in FINAL_ROUND:
         change.rows.append(move(state.round, RoundState.ABANDONED, ended_ms=world.now_ms))
     if state.stage.state is StageState.RUNNING:
-        change.rows.append(move(state.stage, StageState.FAILED))
+        ended = StageState.CANCELLED if final is JobState.CANCELLED else StageState.FAILED
+        change.rows.append(move(state.stage, ended))
     for replica in state.replicas:
         if replica.state in LIVE or replica.state in (ReplicaState.READY, ReplicaState.SUBMITTED):
             _take_back(state, replica, why, world, change)

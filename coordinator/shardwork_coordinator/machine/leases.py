@@ -22,12 +22,13 @@ from ..events import (
     Note,
     Push,
     QuorumShrunk,
+    ReferenceGone,
     ResultCommitted,
     ResultSubmitted,
     Slice,
     World,
 )
-from ..money.movements import FEES, Hold, round_account, worker_account
+from ..money.movements import FEES, Hold, Move, escrow_account, round_account, worker_account
 from ..records import Purpose, Replica, ReplicaState, Shard, ShardState
 from .endings import pause
 from .moves import move
@@ -184,6 +185,35 @@ def quorum_shrunk(state: Slice, event: QuorumShrunk, world: World) -> Change:
     spare = [one for one in state.replicas_of(shard.id) if one.state is ReplicaState.READY]
     for one in spare[1:]:
         change.rows.append(move(one, ReplicaState.EXPIRED))
+    return change
+
+
+def reference_gone(state: Slice, event: ReferenceGone, world: World) -> Change:
+    """The shard is offered to everybody, and a second key must agree; the quote reserved for two."""
+    shard = replace(state.shard(event.shard_id), quorum=2, reference_only=False)
+    change = Change(rows=[shard])
+    open_ = [one for one in state.replicas_of(shard.id) if one.state is ReplicaState.READY or one.state in LIVE]
+    if len(open_) < shard.quorum:
+        change.rows.append(_new_replica(state, shard, Purpose.AGREEMENT, world))
+    if cost := shard.price_msat + shard.fee_msat:
+        change.rows.append(replace(state.round, reserved_msat=state.round.reserved_msat + cost))
+        change.movements.append(
+            Move(
+                id=f"reserve/{shard.id}/second-key",
+                debit=escrow_account(state.job.id),
+                credit=round_account(state.job.id, state.stage.name, state.round.number),
+                msat=cost,
+                reason="reserve",
+                reference=state.job.id,
+            )
+        )
+    change.notes.append(
+        Note(
+            kind="shard.reference_gone",
+            subject=shard.id,
+            sentence=f"No reference worker came for the {shard.phase} phase; two other workers must agree on it.",
+        )
+    )
     return change
 
 

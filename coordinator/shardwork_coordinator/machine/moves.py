@@ -19,7 +19,7 @@ _JOB: dict[JobState, frozenset[JobState]] = {
 }
 _STAGE: dict[StageState, frozenset[StageState]] = {
     StageState.WAITING: frozenset({StageState.RUNNING}),
-    StageState.RUNNING: frozenset({StageState.DONE, StageState.FAILED}),
+    StageState.RUNNING: frozenset({StageState.DONE, StageState.FAILED, StageState.CANCELLED}),
 }
 _ROUND: dict[RoundState, frozenset[RoundState]] = {
     RoundState.OPEN: frozenset({RoundState.JUDGING, RoundState.MERGED, RoundState.ABANDONED}),

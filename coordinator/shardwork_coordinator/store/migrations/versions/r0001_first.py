@@ -93,7 +93,7 @@ def _create_stage() -> None:
         _text("numbers_json"),
         _text("outputs_json"),
         sa.PrimaryKeyConstraint("job_id", "name", name="pk_stage"),
-        sa.CheckConstraint("state IN ('waiting', 'running', 'done', 'failed')", name="ck_stage_state"),
+        sa.CheckConstraint("state IN ('waiting', 'running', 'done', 'failed', 'cancelled')", name="ck_stage_state"),
     )
 
 
