@@ -43,7 +43,14 @@ BACKOFF_CAP_S = 10.0
 #: not Unreachable, yet gone by itself when asked again; grpc answers "internal" for any refusal that came while it
 #: wrote, and beginning again brings out the real one
 _PASSING = frozenset(
-    {"artifact.superseded", "artifact.wrong_leaf", "artifact.too_many_uploads", "rpc.internal", "rpc.unknown"}
+    {
+        "artifact.superseded",
+        "artifact.wrong_leaf",
+        "artifact.too_many_uploads",
+        "artifact.too_many_calls",
+        "rpc.internal",
+        "rpc.unknown",
+    }
 )
 
 

@@ -48,6 +48,8 @@ from shardwork.v1 import (
 )
 
 from .artifacts import ArtifactStore
+from .artifacts.expiry import Expiry
+from .artifacts.quota import ArtifactLimits
 from .engine import Engine
 from .executor import Executor
 from .failpoints import Failing
@@ -146,6 +148,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
                 ("granting", Granting(engine, key, settings).run()),
                 ("outbox", OutboxRunner(engine, executor).run()),
                 ("sweeper", sweeper.run()),
+                ("expiry", Expiry(store, contents, clock, _limits(settings)).run()),
             )
         )
         engine.work_ready.set()
@@ -181,7 +184,7 @@ def _add_services(
     work_pb2_grpc.add_WorkServiceServicer_to_server(WorkServicer(gate, work), server)
     jobs = JobsDesk(engine=engine, rates=_rates(settings))
     jobs_pb2_grpc.add_JobsServiceServicer_to_server(JobsServicer(gate, jobs), server)
-    artifacts = ArtifactsServicer(gate, ArtifactDesk(store, contents, clock))
+    artifacts = ArtifactsServicer(gate, ArtifactDesk(store, contents, clock, _limits(settings)))
     artifacts_pb2_grpc.add_ArtifactsServiceServicer_to_server(artifacts, server)
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(WalletServicer(gate, store, payments, clock), server)
     operator_pb2_grpc.add_OperatorServiceServicer_to_server(OperatorServicer(gate, OperatorDesk(engine=engine)), server)
@@ -240,6 +243,14 @@ def _rates(settings: Settings) -> RateCard:
         msat_per_tera_unit=settings.msat_per_tera_unit,
         minimum_msat=settings.minimum_shard_msat,
         fee_basis_points=settings.fee_basis_points,
+    )
+
+
+def _limits(settings: Settings) -> ArtifactLimits:
+    return ArtifactLimits(
+        loose_max_bytes=int(settings.upload_quota_gib * (1 << 30)),
+        keep_s=settings.upload_keep_hours * 3600,
+        reserve_bytes=settings.disk_reserve_mib << 20,
     )
 
 

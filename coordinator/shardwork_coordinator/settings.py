@@ -38,4 +38,13 @@ class Settings(BaseModel):
     msat_per_tera_unit: Annotated[int, Field(ge=0, description="price of 10^12 tokens x parameters")] = 10
     minimum_shard_msat: Annotated[int, Field(ge=0, description="no shard costs less")] = 1_000
     fee_basis_points: Annotated[int, Field(ge=0, le=5_000, description="the house's share on top")] = 200
+    upload_quota_gib: Annotated[
+        float, Field(gt=0, description="uploads of one party that no job or result uses may take so much")
+    ] = 32.0
+    upload_keep_hours: Annotated[
+        float, Field(gt=0, description="such uploads and unfinished ones are deleted after this time")
+    ] = 24.0
+    disk_reserve_mib: Annotated[
+        int, Field(ge=0, description="disk never filled by uploads; as much again is kept for uploads of leases")
+    ] = 1024
     executor_processes: Annotated[int, Field(ge=1, le=64, description="processes for prepare and merging")] = 1

@@ -16,6 +16,7 @@ ON_THE_WAY = (
     "granting:Granting.grant",
     "effect:push",
     "rpc.work:commit_result",
+    "rpc.artifacts:_stage_row",
     "rpc.artifacts:_store_row",
     "rpc.work:submit_result",
 )
@@ -36,6 +37,9 @@ AT_LOSS = ("rpc.work:_left", "sweeper:Sweeper._expire")
 AT_RELEASE = ("rpc.work:release_lease",)
 AT_STRAGGLER = ("sweeper:Sweeper._copy_stragglers",)
 AT_ONE_KEY = ("sweeper:Sweeper._shrink_quorums",)
+AT_LOST_REFERENCE = ("sweeper:Sweeper._replace_references",)
+#: content that nothing needs has become old
+AT_EXPIRY = ("artifacts.expiry:Expiry._expire",)
 AT_DEAD_EXECUTOR = ("outbox:OutboxRunner._count",)
 
 #: scenario -> what it is killed at, on both sides
@@ -51,6 +55,8 @@ SCENARIOS: Mapping[str, tuple[str, ...]] = {
     "a paused worker": AT_RELEASE,
     "a slow worker": AT_STRAGGLER,
     "one key only": AT_ONE_KEY,
+    "a reference worker stays away": AT_LOST_REFERENCE,
+    "old uploads": AT_EXPIRY,
     "a dead executor": AT_DEAD_EXECUTOR,
 }
 

@@ -26,8 +26,10 @@ from ..e2e.jobfile import write_sft
 from .aims import (
     AT_CONTROL,
     AT_DEAD_EXECUTOR,
+    AT_EXPIRY,
     AT_HEARTBEAT,
     AT_LOSS,
+    AT_LOST_REFERENCE,
     AT_ONE_KEY,
     AT_REFERENCE,
     AT_RELEASE,
@@ -112,6 +114,42 @@ def test_a_kill_as_a_job_is_left_with_one_key_marks_it_self_evaluated(tmp_path: 
         job = stage.submit(file)
         stage.wait_killed()
         assert stage.check_done(job)["self_evaluated"] is True
+
+
+def test_a_kill_as_a_reference_worker_stays_away_asks_two_others(tmp_path: Path) -> None:
+    with drill(tmp_path, "alice", settings={"SHARDWORK_AGREEMENT_GRACE_S": "2", "SHARDWORK_LEASE_TTL_S": "5"}) as stage:
+        models.write_gpt2(tmp_path / "models" / "gpt2")
+        models.write_chat(tmp_path / "chat.jsonl")
+        asyncio.run(mark(stage, str(stage.world.worker("alice")["worker_id"])))
+        stage.freeze("alice")
+        job = stage.submit(write_sft(tmp_path, shards=1, steps=2))
+        stage.wait_computing("alice")
+        stage.join_workers("bob", "carol")
+        stage.arm(AT_LOST_REFERENCE)
+        stage.wait_attached("alice")
+        stage.world.processes.kill("alice")
+        stage.wait_killed()
+        # set up, evaluated and published by two keys each
+        assert stage.check_done(job, copies=3)["self_evaluated"] is False
+
+
+def test_a_kill_as_an_old_upload_is_given_up_loses_nothing_that_a_job_needs(tmp_path: Path) -> None:
+    """A cancelled job's inputs are given up with the next start; a job that is submitted then finds or sends them."""
+    with drill(tmp_path, "alice", settings={"SHARDWORK_UPLOAD_KEEP_HOURS": "0.0001"}) as stage:
+        stage.freeze("alice")
+        cancelled = stage.submit()
+        assert stage.coordinator.persist("job", "cancel", cancelled).returncode == 0
+        inputs = "select count(*) from artifact where purpose = 'input' and state = 'stored'"
+        assert stage.world.rows(inputs) == [(1,)]
+        old = f"{inputs} and created_ms < unixepoch() * 1000 - 2000"
+        stage.world.until(lambda: stage.world.rows(old) == [(1,)], "the upload to be old")
+        stage.arm(AT_EXPIRY)
+        stage.wait_killed()
+        assert stage.world.rows(inputs) == [(0,)]
+        stage.thaw("alice")
+        job = stage.submit()
+        assert stage.world.rows(inputs) == [(1,)]
+        stage.check_done(job)
 
 
 def test_a_kill_as_an_executor_death_is_counted_runs_the_phase_again(tmp_path: Path) -> None:

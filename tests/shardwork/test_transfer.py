@@ -21,7 +21,8 @@ from shardwork.errors import Conflict, Corrupt, LimitExceeded, NotFound, Unreach
 from shardwork.session import Session
 from shardwork.v1 import artifacts_pb2 as pb
 from shardwork.wire import error_from_rpc
-from shardwork_coordinator.rpc.artifacts import FRAME_BYTES, ArtifactLimits, ArtifactsServicer
+from shardwork_coordinator.artifacts.quota import ArtifactLimits
+from shardwork_coordinator.rpc.artifacts import FRAME_BYTES, ArtifactsServicer
 from shardwork_coordinator.rpc.auth import Context
 from tests.coordinator.artifacts.service import NamedSession, NamingGate, Service, fill, frames_of, serving
 

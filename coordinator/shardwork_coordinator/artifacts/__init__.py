@@ -1,4 +1,4 @@
-"""Artifacts: the coordinator's stored content, by artifact id. Bytes only; who may read them is `rpc.artifacts`.
+"""Artifacts: the coordinator's stored content, by artifact id. Who may read and send it is `rpc.artifacts`.
 
     store     what the rest of the coordinator calls: stage, complete, read, put a folder, materialise one
     intake    frames of a stream, cut into whole leaves
@@ -6,8 +6,11 @@
     packs     where each leaf of a manifest lies
     backend   where whole artifacts are kept: the Protocol, a local folder, an object store by URL
     disk      the few file operations that must survive a power cut
+    quota     how much one party may fill with what nothing needs
+    expiry    deletes what nobody finished or needs
+    calls, streams, writing    what is open right now, and its way to a thread
 
-All calls block; the event loop reaches them through threads. Another process opens the same location.
+The store's calls block; the event loop reaches them through threads. Another process opens the same location.
 """
 
 from __future__ import annotations

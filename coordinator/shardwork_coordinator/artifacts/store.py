@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,9 +28,11 @@ from shardwork.ids import ArtifactId
 from .backend import Backend, FolderBackend, ObjectBackend
 from .disk import make_folder
 from .packs import Packs
-from .staging import Staging, delete_folder
+from .staging import MANIFEST_NAME, Staging, delete_folder
 
 _ID = re.compile(r"[0-9a-f]{64}")
+#: whole artifacts that somebody looked at so lately are not deleted: he may be writing the row that needs them
+UNUSED_S = 3600.0
 _OWNER = re.compile(r"[0-9a-z-]{0,64}")
 
 
@@ -67,6 +69,15 @@ class ArtifactStore:
         """Whether the whole artifact is stored."""
         return _ID.fullmatch(artifact_id) is not None and self._backend.has(ArtifactId(artifact_id))
 
+    def keep(self, artifact_id: str) -> bool:
+        """Whether the whole artifact is stored, and stays so for a while even if nobody needs it: for whoever is about
+        to write the row that does."""
+        return _ID.fullmatch(artifact_id) is not None and self._backend.keep(ArtifactId(artifact_id))
+
+    def delete(self, artifact_id: str) -> bool:
+        """Deletes a whole artifact that no row needs, unless somebody asked to keep it lately. False: it is there."""
+        return self._backend.delete(_checked_id(artifact_id), unused_s=UNUSED_S)
+
     def manifest(self, artifact_id: str) -> Manifest:
         """Raises NotFound "artifact.not_found"."""
         data = self._backend.manifest(_checked_id(artifact_id))
@@ -78,11 +89,17 @@ class ArtifactStore:
         """Room for uploads, in bytes."""
         return shutil.disk_usage(self._spool).free
 
+    def staged_bytes(self, artifact_id: str, *, owner: str = "") -> int:
+        """What of this owner's upload lies on the disk."""
+        with suppress(FileNotFoundError):
+            packs = [path for path in self._folder(artifact_id, owner).iterdir() if path.name != MANIFEST_NAME]
+            return sum(path.stat().st_size for path in packs)
+        return 0
+
     def begin(self, manifest: Manifest, *, owner: str = "") -> int:
         """Opens or continues this owner's upload; answers how many leaves are durable already."""
         folder = self._folder(manifest.id, owner)
-        upload = self._upload(folder)
-        with upload.lock:
+        with self._alone(folder) as upload:
             if upload.staging is None or upload.staging.published:
                 upload.staging = Staging.reopen(folder, manifest.id) or Staging.create(folder, manifest)
             return upload.staging.sync()
@@ -123,16 +140,15 @@ class ArtifactStore:
                 )
             self._backend.publish(staging.manifest.id, folder)
             staging.published = True
-        self._forget(folder)
+            self._forget(folder)
 
     def release(self, artifact_id: str, *, owner: str = "") -> None:
         """Syncs and forgets an interrupted upload, so that it costs no memory until it goes on."""
         folder = self._folder(artifact_id, owner)
-        upload = self._forget(folder)
-        if upload is not None:
-            with upload.lock:
-                if upload.staging is not None:
-                    upload.staging.sync()
+        with self._alone(folder) as upload:
+            if upload.staging is not None and not upload.staging.published:
+                upload.staging.sync()
+            self._forget(folder)
 
     def close(self) -> None:
         """Syncs and forgets all uploads; for the end of the process. They go on after the next start."""
@@ -147,23 +163,29 @@ class ArtifactStore:
     def discard(self, artifact_id: str, *, owner: str = "") -> None:
         """Deletes an upload that will not go on. Whole artifacts stay."""
         folder = self._folder(artifact_id, owner)
-        upload = self._forget(folder) or _Upload()
-        with upload.lock:
+        with self._alone(folder) as upload:
             if upload.staging is not None:
                 upload.staging.close()
                 upload.staging = None
             delete_folder(folder)
+            self._forget(folder)
 
     def discard_stale(self, older_than_s: float) -> int:
-        """Deletes uploads that nobody continued for so long; answers how many. For a sweeper."""
+        """Deletes uploads that nobody continued for so long; answers how many. For `expiry`."""
+        self._backend.clean()
         limit = time.time() - older_than_s
-        stale = 0
-        for folder in list(self._spool.iterdir()):
-            artifact_id, _, owner = folder.name.partition(".")
-            if folder not in self._uploads and folder.stat().st_mtime < limit:
-                self.discard(artifact_id, owner=owner)
-                stale += 1
-        return stale
+        return sum(1 for folder in list(self._spool.iterdir()) if self._discard_if_stale(folder, limit))
+
+    def _discard_if_stale(self, folder: Path, limit: float) -> bool:
+        with self._alone(folder) as upload:
+            if upload.staging is not None:
+                return False
+            self._forget(folder)
+            with suppress(FileNotFoundError):
+                if max(path.stat().st_mtime for path in (folder, *folder.iterdir())) < limit:
+                    delete_folder(folder)
+                    return True
+        return False
 
     def read_leaves(self, artifact_id: str, first: int = 0, count: int | None = None) -> Iterator[bytes]:
         """The leaves [first, first + count), each checked against its digest, one piece per leaf.
@@ -179,7 +201,7 @@ class ArtifactStore:
     def put_folder(self, folder: Path) -> Manifest:
         """Stores a local folder durably; for executors, which hold the content already."""
         manifest = describe_folder(folder)
-        if self.has(manifest.id):
+        if self.keep(manifest.id):
             return manifest
         owner = f"put-{os.getpid()}-{secrets.token_hex(4)}"
         buffer = bytearray(LEAF_BYTES)
@@ -227,8 +249,7 @@ class ArtifactStore:
     def _staged(self, artifact_id: str, owner: str) -> Generator[Staging, None, None]:
         """This owner's upload, alone in this process; from disk when it was released or the coordinator restarted."""
         folder = self._folder(artifact_id, owner)
-        upload = self._upload(folder)
-        with upload.lock:
+        with self._alone(folder) as upload:
             if upload.staging is None or upload.staging.published:
                 upload.staging = Staging.reopen(folder, ArtifactId(artifact_id))
             if upload.staging is None:
@@ -241,13 +262,21 @@ class ArtifactStore:
                 )
             yield upload.staging
 
-    def _upload(self, folder: Path) -> _Upload:
-        with self._lock:
-            return self._uploads.setdefault(folder, _Upload())
+    @contextmanager
+    def _alone(self, folder: Path) -> Generator[_Upload, None, None]:
+        """The place of an upload while nobody else holds it. Only its holder forgets it."""
+        while True:
+            with self._lock:
+                upload = self._uploads.setdefault(folder, _Upload())
+            with upload.lock:
+                # whoever held it before may have forgotten it; then somebody else may hold a newer one
+                if self._uploads.get(folder) is upload:
+                    yield upload
+                    return
 
-    def _forget(self, folder: Path) -> _Upload | None:
+    def _forget(self, folder: Path) -> None:
         with self._lock:
-            return self._uploads.pop(folder, None)
+            self._uploads.pop(folder, None)
 
     def _folder(self, artifact_id: str, owner: str) -> Path:
         if not _OWNER.fullmatch(owner):

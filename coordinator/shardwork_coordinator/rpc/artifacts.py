@@ -12,9 +12,9 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from shardwork.artifact import LEAF_BYTES, Manifest
+from shardwork.artifact import LEAF_BYTES, MANIFEST_MAX_BYTES, Manifest
 from shardwork.clock import Clock
 from shardwork.errors import Conflict, InvalidInput, LimitExceeded, ShardworkError, Unreachable
 from shardwork.identity.role import Role
@@ -22,7 +22,9 @@ from shardwork.v1 import artifacts_pb2 as pb
 from shardwork.v1 import artifacts_pb2_grpc
 
 from ..artifacts import ArtifactStore
+from ..artifacts.calls import Calls
 from ..artifacts.intake import Intake
+from ..artifacts.quota import ArtifactLimits, check_quota, lease_bytes
 from ..artifacts.store import not_found
 from ..artifacts.streams import UploadStream, UploadStreams
 from ..artifacts.writing import Writing
@@ -38,22 +40,8 @@ DRAIN_S = 1.0
 LIVE = (ReplicaState.LEASED, ReplicaState.COMMITTED, ReplicaState.SUBMITTED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArtifactLimits:
-    """What one coordinator takes in."""
-
-    #: largest artifact
-    artifact_max_bytes: int = 64 << 30
-    #: upload streams at the same time, of all parties
-    uploads_max: int = 32
-    #: a stream that moves nothing for so long is ended
-    idle_s: float = 60.0
-    #: never filled by uploads, so that the database can still be written
-    reserve_bytes: int = 1 << 30
-
-
 class ArtifactDesk:
-    """What the handlers work with: rows, contents, time, limits, and the upload streams that are live."""
+    """What the handlers work with: rows, contents, time, limits, and what is open right now."""
 
     def __init__(
         self, rows: Store, contents: ArtifactStore, clock: Clock, limits: ArtifactLimits | None = None
@@ -62,7 +50,10 @@ class ArtifactDesk:
         self.contents = contents
         self.clock = clock
         self.limits = limits or ArtifactLimits()
-        self.streams = UploadStreams(streams_max=self.limits.uploads_max, idle_s=self.limits.idle_s)
+        self.calls = Calls(of_one_max=self.limits.calls_of_one_max)
+        self.streams = UploadStreams(
+            streams_max=self.limits.uploads_max, of_one_max=self.limits.uploads_of_one_max, idle_s=self.limits.idle_s
+        )
 
 
 def may_read(tx: Transaction, caller: Caller, artifact_id: str) -> bool:
@@ -83,28 +74,39 @@ async def begin_upload(request: pb.BeginUploadRequest, caller: Caller, desk: Art
     manifest = await asyncio.to_thread(Manifest.parse, request.manifest)
     _check_size(manifest, desk.limits)
     artifact = _row(manifest, caller, desk, _checked_purpose(request.purpose))
-    if await _readable(manifest.id, caller, desk):
-        await _store_row(desk, artifact)
-        return _begun(manifest, manifest.leaf_count, complete=True)
-    await desk.streams.end_older(manifest.id, caller.party_id)
-    durable = await asyncio.to_thread(desk.contents.begin, manifest, owner=caller.party_id)
-    await _check_space(manifest, durable, caller, desk)
-    await _store_row(desk, replace(artifact, state=ArtifactState.STAGING))
+    async with desk.calls.turn(caller.party_id), desk.streams.alone(manifest.id, caller.party_id):
+        if await _readable(manifest.id, caller, desk):
+            await _store_row(desk, artifact)
+            return _begun(manifest, manifest.leaf_count, complete=True)
+        return await _begin(manifest, replace(artifact, state=ArtifactState.STAGING), caller, desk)
+
+
+async def _begin(manifest: Manifest, staged: Artifact, caller: Caller, desk: ArtifactDesk) -> pb.BeginUploadResponse:
+    """The row first: a folder that no row speaks of would count against nobody."""
+    owner = caller.party_id
+    await _check_space(manifest, caller, desk)
+    await _stage_row(desk, staged, manifest, caller)
+    durable = await asyncio.to_thread(desk.contents.begin, manifest, owner=owner)
     complete = durable == manifest.leaf_count
     if complete:
         await _complete(manifest, caller, desk)
     else:
-        await asyncio.to_thread(desk.contents.release, manifest.id, owner=caller.party_id)
+        await asyncio.to_thread(desk.contents.release, manifest.id, owner=owner)
     return _begun(manifest, durable, complete=complete)
 
 
 async def upload_leaves(
     frames: AsyncIterator[pb.UploadLeavesRequest], caller: Caller, desk: ArtifactDesk
 ) -> pb.UploadLeavesResponse:
-    """Takes leaves until the stream ends. Whole leaves that came are kept, however it ends."""
+    """Takes leaves until the stream ends. Whole leaves that came are kept, however it ends. What the caller completed
+    meanwhile over another stream is complete here, too."""
     first = await _first_frame(frames, desk.limits.idle_s)
     owner = caller.party_id
     async with desk.streams.only(first.artifact_id, owner) as stream:
+        if await _owned(first.artifact_id, caller, desk):
+            manifest = await asyncio.to_thread(desk.contents.manifest, first.artifact_id)
+            await _drain(frames)
+            return pb.UploadLeavesResponse(durable_leaves=manifest.leaf_count, complete=True)
         manifest = await asyncio.to_thread(desk.contents.upload_manifest, first.artifact_id, owner=owner)
         try:
             durable = await _receive(first, frames, stream, manifest=manifest, owner=owner, desk=desk)
@@ -147,33 +149,35 @@ class ArtifactsServicer(artifacts_pb2_grpc.ArtifactsServiceServicer):
 
     async def BeginUpload(self, request: pb.BeginUploadRequest, context: Context) -> pb.BeginUploadResponse:
         async with self._gate.admit(context) as caller:
-            return await begin_upload(request, caller, self._desk)
+            with self._desk.calls.one(caller.party_id):
+                return await begin_upload(request, caller, self._desk)
 
     async def UploadLeaves(
         self, request_iterator: AsyncIterator[pb.UploadLeavesRequest], context: Context
     ) -> pb.UploadLeavesResponse:
         async with self._gate.admit(context) as caller:
-            try:
-                return await upload_leaves(request_iterator, caller, self._desk)
-            except ShardworkError:
-                await _drain(request_iterator)
-                raise
+            with self._desk.calls.one(caller.party_id):
+                try:
+                    return await upload_leaves(request_iterator, caller, self._desk)
+                except ShardworkError:
+                    await _drain(request_iterator)
+                    raise
 
     async def GetManifest(self, request: pb.GetManifestRequest, context: Context) -> pb.GetManifestResponse:
         async with self._gate.admit(context) as caller:
-            return await get_manifest(request, caller, self._desk)
+            with self._desk.calls.one(caller.party_id):
+                return await get_manifest(request, caller, self._desk)
 
     # grpc.aio also takes a coroutine that writes to the context, which the generated base does not know; only a
     # write can have a time limit
     async def DownloadLeaves(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self, request: pb.DownloadLeavesRequest, context: Context
     ) -> None:
-        async with (
-            self._gate.admit(context) as caller,
-            aclosing(download_leaves(request, caller, self._desk)) as frames,
-        ):
-            async for frame in frames:
-                await _within_idle(context, frame, self._desk.limits.idle_s)
+        async with self._gate.admit(context) as caller:
+            with self._desk.calls.one(caller.party_id):
+                async with aclosing(download_leaves(request, caller, self._desk)) as frames:
+                    async for frame in frames:
+                        await _within_idle(context, frame, self._desk.limits.idle_s)
 
 
 async def _drain(frames: AsyncIterator[pb.UploadLeavesRequest]) -> None:
@@ -208,7 +212,7 @@ async def _receive(
 ) -> int:
     """Writes what comes; answers the durable leaves. A cut or a bad leaf raises after the good ones are durable."""
     intake = Intake(manifest, await _agreed_leaf(first, owner, desk))
-    writing = Writing(desk.contents, manifest.id, owner)
+    writing = Writing(desk.contents, manifest.id, owner, reserve_bytes=desk.limits.reserve_bytes)
     try:
         async with stream.receiving():
             frame: pb.UploadLeavesRequest | None = first
@@ -217,7 +221,7 @@ async def _receive(
                 intake.add(frame.data)
                 if intake.whole_bytes >= LEAF_BYTES:
                     await writing.push(intake.take())
-                stream.touch()
+                stream.brought(len(frame.data))
                 frame = await anext(frames, None)
     finally:
         durable = await writing.finish(intake.take())
@@ -262,8 +266,16 @@ async def _granted(artifact_id: str, caller: Caller, desk: ArtifactDesk) -> Mani
 
 
 async def _readable(artifact_id: str, caller: Caller, desk: ArtifactDesk) -> bool:
+    """Whether the caller may read it, and it will be there: a sweep deletes nothing that was just looked at so."""
     allowed = await desk.rows.read(_grant(caller, artifact_id))
-    return allowed and await asyncio.to_thread(desk.contents.has, artifact_id)
+    return allowed and await asyncio.to_thread(desk.contents.keep, artifact_id)
+
+
+async def _owned(artifact_id: str, caller: Caller, desk: ArtifactDesk) -> bool:
+    """Whether the caller sent it all, perhaps over another stream."""
+    own = await desk.rows.read(lambda tx: tx.get(Artifact, artifact_id, caller.party_id))
+    is_stored = own is not None and own.state is ArtifactState.STORED
+    return is_stored and await asyncio.to_thread(desk.contents.keep, artifact_id)
 
 
 async def _store_row(desk: ArtifactDesk, artifact: Artifact) -> None:
@@ -276,13 +288,31 @@ async def _store_row(desk: ArtifactDesk, artifact: Artifact) -> None:
     await desk.rows.write(work)
 
 
-async def _check_space(manifest: Manifest, durable: int, caller: Caller, desk: ArtifactDesk) -> None:
-    """Raises LimitExceeded "artifact.no_space" before anybody sends what can't be kept."""
-    missing = manifest.total_bytes - durable * LEAF_BYTES
+async def _stage_row(desk: ArtifactDesk, artifact: Artifact, manifest: Manifest, caller: Caller) -> None:
+    """The row of an upload that begins or goes on, unless it is too much for its party; counted from now on."""
+    if caller.role is not Role.OPERATOR:
+        now_ms = desk.clock.now_ms()
+        # reading is enough: one party's uploads begin one after the other
+        await desk.rows.read(lambda tx: check_quota(tx, manifest, caller.party_id, desk.limits, now_ms))
+
+    def work(tx: Transaction) -> None:
+        known = tx.get(Artifact, artifact.id, artifact.owner)
+        tx.put(replace(artifact, purpose=known.purpose) if known is not None else artifact)
+
+    await desk.rows.write(work)
+
+
+async def _check_space(manifest: Manifest, caller: Caller, desk: ArtifactDesk) -> None:
+    """Raises LimitExceeded "artifact.no_space" before anybody sends what can't be kept. Whoever holds a lease may use
+    the last of the room, so that strangers' uploads don't stop jobs that run."""
+    leased = await desk.rows.read(lambda tx: lease_bytes(tx, caller.party_id))
+    reserve = desk.limits.reserve_bytes * (1 if leased else 2)
+    present = await asyncio.to_thread(desk.contents.staged_bytes, manifest.id, owner=caller.party_id)
+    missing = max(manifest.total_bytes - present, 0)
     free = await asyncio.to_thread(desk.contents.free_bytes)
-    if missing <= 0 or free - missing >= desk.limits.reserve_bytes:
+    # the manifest is kept, too
+    if free - missing - MANIFEST_MAX_BYTES >= reserve:
         return
-    await asyncio.to_thread(desk.contents.release, manifest.id, owner=caller.party_id)
     raise LimitExceeded(
         "artifact.no_space",
         "The coordinator's disk has no room for this artifact.",

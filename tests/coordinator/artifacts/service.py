@@ -17,7 +17,8 @@ from shardwork.v1 import artifacts_pb2_grpc
 from shardwork.v1.artifacts_pb2_grpc import ArtifactsServiceServicer, ArtifactsServiceStub
 from shardwork.wire import error_from_rpc
 from shardwork_coordinator.artifacts import ArtifactStore
-from shardwork_coordinator.rpc.artifacts import ArtifactDesk, ArtifactLimits, ArtifactsServicer
+from shardwork_coordinator.artifacts.quota import ArtifactLimits
+from shardwork_coordinator.rpc.artifacts import ArtifactDesk, ArtifactsServicer
 from shardwork_coordinator.rpc.auth import Caller, Context, answer_errors
 from shardwork_coordinator.store.memory import MemoryStore
 

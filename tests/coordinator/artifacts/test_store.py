@@ -201,7 +201,9 @@ def test_stale_uploads_are_swept_and_live_ones_stay(store: ArtifactStore, tmp_pa
     store.begin(stale, owner="aa")
     store.release(stale.id, owner="aa")
     store.begin(live, owner="aa")
-    os.utime(tmp_path / "spool" / f"{stale.id}.aa", (0, 0))
+    old = tmp_path / "spool" / f"{stale.id}.aa"
+    for path in (*old.iterdir(), old):
+        os.utime(path, (0, 0))
     assert store.discard_stale(3600) == 1
     assert [path.name for path in (tmp_path / "spool").iterdir()] == [f"{live.id}.aa"]
 
