@@ -24,7 +24,7 @@ from .events import LeaseGranted, Push, World
 from .machine.states import LIVE
 from .money import ledger
 from .money.movements import round_account, worker_account
-from .records import Account, Job, JobState, Lease, Replica, ReplicaState, Shard
+from .records import Account, Job, JobState, Lease, Purpose, Replica, ReplicaState, Shard
 from .scheduler import Match, ReadyReplica, Worker, match
 from .settings import Settings
 from .store.base import Transaction
@@ -111,7 +111,7 @@ class Granting:
     def _lease(self, tx: Transaction, found: Match, world: World) -> list[Push]:
         replica = tx.get(Replica, found.replica.shard_id, found.replica.number)
         shard = tx.get(Shard, found.replica.shard_id)
-        if replica is None or shard is None or not _is_covered(tx, shard):
+        if replica is None or shard is None or not _is_covered(tx, shard, replica):
             return []
         deadline_s = max(SHORTEST_DEADLINE_S, shard.work_units // UNITS_PER_SECOND_AT_LEAST)
         deadline_ms = world.now_ms + deadline_s * 1000
@@ -223,7 +223,11 @@ def ready_replica(shard: Shard, *, rank: tuple[int, int, int]) -> ReadyReplica:
     )
 
 
-def _is_covered(tx: Transaction, shard: Shard) -> bool:
-    """The round's reserve still holds this lease's pay and fee."""
-    reserve = round_account(shard.job_id, shard.stage, shard.round)
-    return ledger.available(tx, reserve) >= Msat(shard.price_msat + shard.fee_msat)
+def _is_covered(tx: Transaction, shard: Shard, replica: Replica) -> bool:
+    """The round's reserve still holds this lease's pay and fee; a spare copy leaves what those that wait will need."""
+    needed = shard.price_msat + shard.fee_msat
+    if replica.purpose is Purpose.BACKUP:
+        waiting = tx.find(Replica, state=ReplicaState.READY, job_id=shard.job_id)
+        owed = {one.shard_id for one in waiting if one.purpose is not Purpose.BACKUP and one.round == shard.round}
+        needed += sum(one.price_msat + one.fee_msat for one in tx.find(Shard, id=sorted(owed)))
+    return ledger.available(tx, round_account(shard.job_id, shard.stage, shard.round)) >= Msat(needed)

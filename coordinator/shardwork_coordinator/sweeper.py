@@ -16,7 +16,7 @@ from shardwork.why import Why
 from .engine import Engine, advance, slice_of_replica, slice_of_round
 from .events import BackupWanted, LeaseLost, Push, QuorumShrunk, ReferenceGone, Slice, World
 from .granting import ready_replica
-from .machine.states import FINAL_ROUND, LIVE
+from .machine.states import ENDED, FINAL_ROUND, LIVE
 from .money import ledger
 from .money.movements import round_account
 from .records import Job, JobState, Purpose, Replica, ReplicaState, Round, Shard, ShardState
@@ -223,7 +223,7 @@ def stragglers(state: Slice, world: World, settings: Settings, since_ms: int = 0
         elapsed = (world.now_ms - max(replica.granted_ms, since_ms)) / 1000
         if replica.state not in LIVE or shard.state is ShardState.DONE or elapsed < settings.backup_min_s:
             continue
-        if any(one.purpose is Purpose.BACKUP for one in state.replicas_of(shard.id)):
+        if any(one.purpose is Purpose.BACKUP and one.state not in ENDED for one in state.replicas_of(shard.id)):
             continue
         predicted = elapsed / replica.progress if replica.progress >= LEAST_PROGRESS else elapsed * 2
         typical = _typical(state, shard, durations, world)

@@ -15,7 +15,7 @@ from shardwork_coordinator.granting import FIRST_READY, SHORTEST_DEADLINE_S, rea
 from shardwork_coordinator.machine.phases import ATTEMPTS
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.money.movements import Move, escrow_account, round_account
-from shardwork_coordinator.records import JobState, Replica, Shard
+from shardwork_coordinator.records import JobState, Purpose, Replica, Shard
 from shardwork_coordinator.store.base import Transaction
 
 from .simulation import Simulation, count_job, sft_job
@@ -172,3 +172,35 @@ async def test_fresh_keys_can_not_use_up_the_attempts_of_a_shard() -> None:
     assert min(shard.attempts_left for shard in await simulation.shards()) == ATTEMPTS - 1
     assert (await simulation.run_to_end()).state is JobState.SUCCEEDED
     await simulation.check_books()
+
+
+async def test_spare_copies_never_use_what_a_waiting_shard_will_need() -> None:
+    simulation = Unruly(workers=3)
+    await simulation.submit(count_job(parts=3))
+    first, second, third = await simulation.grant_all()
+    # the one spare that the reserve holds is promised twice, and then a shard is lost
+    assert await simulation.copy(first) and await simulation.copy(second)
+    await simulation.lose(third)
+    for number in range(3):
+        simulation.attach(f"fresh{number:011d}")
+    held = await simulation.grant_all()
+    assert sorted(one.purpose for one in held) == [Purpose.BACKUP, *[Purpose.PRIMARY] * 3]
+    for replica in held:
+        await simulation.finish(replica)
+    assert (await simulation.run_to_end()).state is JobState.SUCCEEDED
+    await simulation.check_books()
+
+
+async def test_a_lost_copy_is_not_offered_again_and_costs_no_attempt() -> None:
+    simulation = Unruly(workers=2)
+    await simulation.submit(count_job(parts=1))
+    (held,) = await simulation.grant_all()
+    assert await simulation.copy(held)
+    await simulation.granting.grant()
+    copy = next(one for one in await simulation.held() if one.purpose is Purpose.BACKUP)
+    await simulation.lose(copy)
+    (shard,) = [one for one in await simulation.shards() if one.phase == "map"]
+    assert shard.attempts_left == ATTEMPTS
+    assert [one.purpose for one in await simulation.grant_all()] == [Purpose.PRIMARY]
+    # still slow: another copy may be made
+    assert await simulation.copy(held)

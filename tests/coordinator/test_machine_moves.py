@@ -142,6 +142,8 @@ async def test_every_move_of_the_table_happens_in_the_simulation(seen: set[Move]
 @pytest.mark.parametrize("seed", range(60))
 async def test_whatever_happens_the_books_balance_and_an_ended_job_keeps_nothing(seed: int) -> None:
     simulation = Unruly(workers=2 + seed % 4, seed=1000 + seed)
+    if seed % 3 == 0:
+        simulation.attach("reference0000000", reference=True)
     simulation.losses = {2: 9.0} if seed % 5 == 0 else {}
     await simulation.submit(sft_job(rounds=2, shards=1 + seed % 5, held_out=seed % 3 != 0) if seed % 6 else count_job())
     state = await simulation.run_unruly()

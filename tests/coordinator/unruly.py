@@ -21,9 +21,10 @@ from shardwork_coordinator.events import (
     MachineEvent,
     Push,
     QuorumShrunk,
+    ReferenceGone,
     ResultCommitted,
 )
-from shardwork_coordinator.machine.states import FINAL_JOB
+from shardwork_coordinator.machine.states import ENDED, FINAL_JOB
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.money.movements import FEES, escrow_account, round_account
 from shardwork_coordinator.records import (
@@ -109,7 +110,8 @@ class Unruly(Simulation):
             shard = state.shard(replica.shard_id)
             reserve = round_account(shard.job_id, shard.stage, shard.round)
             covered = ledger.available(tx, reserve) >= shard.price_msat + shard.fee_msat
-            copied = any(one.purpose is Purpose.BACKUP for one in state.replicas_of(shard.id))
+            copies = [one for one in state.replicas_of(shard.id) if one.purpose is Purpose.BACKUP]
+            copied = any(one.state not in ENDED for one in copies)
             ready = any(one.state is ReplicaState.READY for one in state.replicas)
             running = state.job.state is JobState.RUNNING and state.round.phase == shard.phase
             if copied or ready or not covered or not running or shard.quorum != 1 or shard.state is ShardState.DONE:
@@ -139,6 +141,21 @@ class Unruly(Simulation):
                 replica = tx.get(Replica, shard.id, 0)
                 if replica is not None and shard.job_id in running:
                     event = QuorumShrunk(shard_id=shard.id)
+                    advance(tx, slice_of_replica(tx, replica), event, self.engine.world())
+            return len(shards)
+
+        return await self.store.write(work)
+
+    async def replace_references(self) -> int:
+        """Every shard that waits for a reference worker is given to two others."""
+
+        def work(tx: Transaction) -> int:
+            shards = tx.find(Shard, state=ShardState.READY, reference_only=True)
+            running = {job.id for job in tx.find(Job, state=JobState.RUNNING)}
+            for shard in shards:
+                replica = tx.get(Replica, shard.id, 0)
+                if replica is not None and shard.job_id in running:
+                    event = ReferenceGone(shard_id=shard.id)
                     advance(tx, slice_of_replica(tx, replica), event, self.engine.world())
             return len(shards)
 
@@ -209,6 +226,7 @@ class Unruly(Simulation):
             await self.resume()
         elif roll < 0.06:
             await self.shrink()
+            await self.replace_references()
         else:
             await self._work(self.random.random())
 

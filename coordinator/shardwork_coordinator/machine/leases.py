@@ -32,7 +32,7 @@ from ..money.movements import FEES, Hold, Move, escrow_account, round_account, w
 from ..records import Purpose, Replica, ReplicaState, Shard, ShardState
 from .endings import pause
 from .moves import move
-from .states import FINAL_JOB, FINAL_ROUND, LIVE
+from .states import ENDED, FINAL_JOB, FINAL_ROUND, LIVE
 from .verdicts import decide, history, hold_ids, lease_id, refund_job, release_round, verdict_push, void
 
 #: two evaluations of the same weights on different machines may differ by this much, relative (training.md: fp32 1e-3)
@@ -278,8 +278,12 @@ def _offer_again(
     if shard.state is ShardState.DONE or state.round.state in FINAL_ROUND or state.job.state in FINAL_JOB:
         change.rows.append(gone)
         return _settle(state, lease_id(gone), change)
-    left = shard.attempts_left - (1 if costs else 0)
     others = [one for one in state.replicas_of(shard.id) if not _same(one, gone)]
+    if gone.purpose is Purpose.BACKUP and any(one.state not in ENDED for one in others):
+        # the shard still has its own place; the sweeper makes another copy if it is still worth one
+        change.rows.append(gone)
+        return change
+    left = shard.attempts_left - (1 if costs else 0)
     others_live = any(one.state in LIVE for one in others)
     if left > 0:
         change.rows.append(move(gone, ReplicaState.READY, worker_id="", offer=b"", step="", progress=0.0))
