@@ -2,10 +2,14 @@
 
 split (executor) cuts the lines into parts, map counts each part, join adds the parts up. A word is a run of letters,
 digits or apostrophes, lower-cased.
+
+A part's counts come from a worker that nobody vouches for. What `check` can't see, `join` meets: it reads nothing but
+what an honest worker would have written about such a part, and counts the part itself where it finds anything else.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -24,8 +28,17 @@ from .orders import CountOrder, JoinOrder, SplitOrder
 
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 MOST_DISTINCT = 2_000_000
+MOST_WORDS = 1 << 50
 #: of one part's counts.json, which the join reads whole
 MOST_BYTES = 256 << 20
+#: `"a": 1, ` is the shortest entry; the last has no comma, the braces take its place
+LEAST_ENTRY_BYTES = 8
+#: no part's counts take more than this many bytes for each of its own, and these
+MOST_BYTES_A_BYTE, SPARE_BYTES = 8, 64
+#: of one line of text: a file without line ends must not be read at once
+MOST_LETTERS = 16 << 20
+#: one entry as json.dumps writes it, and what follows
+ENTRY = re.compile(rf'"({WORD.pattern})": ([1-9][0-9]{{0,14}})(, |}}\Z)')
 
 
 class CountParams(BaseModel):
@@ -62,8 +75,8 @@ class Count:
             split = SplitOrder(parts=given.stage.plan.shards_per_round)
             return [_single(split.canonical_json(), {"data": given.artifacts["data"]})]
         if given.phase == "join":
-            outputs = {name: value for name, value in given.artifacts.items() if name.startswith("output-")}
-            return [_single(JoinOrder(recipe=self.kind).canonical_json(), outputs)]
+            read = {name: value for name, value in given.artifacts.items() if name.startswith(("output-", "part-"))}
+            return [_single(JoinOrder(recipe=self.kind).canonical_json(), read)]
         order = CountOrder(top=given.stage.params["top"]).canonical_json()
         parts = given.stage.plan.shards_per_round
         units = given.facts.input_bytes // parts
@@ -81,15 +94,19 @@ class Count:
     def check(self, phase: str, order_json: str, reported: Reported) -> Finding:
         if set(reported.outputs) != {"counts"} or set(reported.output_files["counts"]) != {"counts.json"}:
             return Finding(Why(code="check.outputs", sentence="A count shard makes one output: counts/counts.json."))
-        words, distinct = reported.metrics.get("words", -1.0), reported.metrics.get("distinct", -1.0)
-        if sum(reported.output_bytes.values()) > MOST_BYTES:
+        size = sum(reported.output_bytes.values())
+        if size > MOST_BYTES:
             return Finding(Why(code="check.too_large", sentence="The counts are larger than any text's could be."))
-        if not 0 <= distinct <= min(words, MOST_DISTINCT) or words > MOST_BYTES:
+        words, distinct = reported.metrics.get("words", -1.0), reported.metrics.get("distinct", -1.0)
+        whole = set(reported.metrics) == {"words", "distinct"} and words.is_integer() and distinct.is_integer()
+        # an empty file of counts is "{}", and there is a word exactly when there is a distinct one
+        fits = (size, words) == (2, 0) if distinct == 0 else size >= LEAST_ENTRY_BYTES * distinct
+        if not (whole and fits and 0 <= distinct <= min(words, MOST_DISTINCT) and words <= MOST_WORDS):
             return Finding(
                 Why(
                     code="check.metrics",
                     sentence="The counts contradict each other.",
-                    evidence={"words": str(words), "distinct": str(distinct)},
+                    evidence={"words": str(words), "distinct": str(distinct), "bytes": str(size)},
                 )
             )
         return Finding()
@@ -116,8 +133,27 @@ def _text_lines(folder: Path) -> Iterator[str]:
         if not path.is_file():
             continue
         with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                yield json.loads(line)["text"] if path.suffix == ".jsonl" and line.strip() else line.rstrip("\n")
+            for number in itertools.count(1):
+                line = lines.readline(MOST_LETTERS)
+                if not line:
+                    break
+                if len(line) == MOST_LETTERS:
+                    raise _bad_row("count.long_line", f"A line has {MOST_LETTERS:,} letters or more.", path, number)
+                yield _row(line, path, number) if path.suffix == ".jsonl" and line.strip() else line.rstrip("\n")
+
+
+def _row(line: str, path: Path, number: int) -> str:
+    try:
+        text = json.loads(line)["text"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        text = None
+    if not isinstance(text, str):
+        raise _bad_row("count.bad_row", 'A row is not a JSON object with a "text".', path, number)
+    return text
+
+
+def _bad_row(code: str, sentence: str, path: Path, number: int) -> InvalidInput:
+    return InvalidInput(code, sentence, next_step="Mend the file and submit it again.", file=path.name, line=number)
 
 
 def _split(order: SplitOrder, context: Context) -> Computed:
@@ -137,15 +173,7 @@ def _split(order: SplitOrder, context: Context) -> Computed:
 
 
 def _count(context: Context) -> Computed:
-    counts: Counter[str] = Counter()
-    path = context.inputs["part"] / "lines.txt"
-    size, seen = max(path.stat().st_size, 1), 0
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines):
-            counts.update(WORD.findall(line.lower()))
-            seen += len(line)
-            if number % 5_000 == 0:
-                context.progress(min(seen / size, 1.0))
+    counts = _counted(context.inputs["part"], context)
     if len(counts) > MOST_DISTINCT:
         raise InvalidInput("count.too_many_words", "The part has too many distinct words.", distinct=len(counts))
     folder = context.output("counts")
@@ -155,12 +183,59 @@ def _count(context: Context) -> Computed:
     )
 
 
+def _counted(part: Path, context: Context) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    path = part / "lines.txt"
+    size, seen = max(path.stat().st_size, 1), 0
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            counts.update(WORD.findall(line.lower()))
+            seen += len(line)
+            if number % 5_000 == 0:
+                context.progress(min(seen / size, 1.0))
+    return counts
+
+
 def _join(context: Context) -> Computed:
     total: Counter[str] = Counter()
-    for name in sorted(context.inputs, key=lambda text: int(text.rsplit("-", 1)[-1])):
-        total.update(json.loads((context.inputs[name] / "counts.json").read_text(encoding="utf-8")))
+    recounted: list[int] = []
+    for index in sorted(int(name.rpartition("-")[2]) for name in context.inputs if name.startswith("output-")):
+        part = context.inputs[f"part-{index}"]
+        counts = _believable(context.inputs[f"output-{index}"] / "counts.json", (part / "lines.txt").stat().st_size)
+        if counts is None:
+            recounted.append(index)
+            counts = _counted(part, context)
+        total.update(counts)
     ranked = sorted(total.items(), key=lambda item: (-item[1], item[0]))
     folder = context.output("report")
-    report = {"words": total.total(), "distinct": len(total), "counts": dict(ranked)}
+    report: dict[str, object] = {"words": total.total(), "distinct": len(total), "counts": dict(ranked)}
+    if recounted:
+        report["parts_recounted"] = recounted
     (folder / "counts.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
-    return Computed(outputs={"report": folder}, metrics={"words": float(total.total()), "distinct": float(len(total))})
+    metrics = {"words": float(total.total()), "distinct": float(len(total)), "recounted": float(len(recounted))}
+    return Computed(outputs={"report": folder}, metrics=metrics)
+
+
+def _believable(path: Path, part_bytes: int) -> dict[str, int] | None:
+    """A worker's counts, if some text of this size has them; None for anything else. Never given to a JSON parser: what
+    a few bytes of it can become in memory has no bound."""
+    try:
+        if path.stat().st_size > min(MOST_BYTES, part_bytes * MOST_BYTES_A_BYTE + SPARE_BYTES):
+            return None
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    counts: dict[str, int] = {}
+    words, before, at = 0, "", 1
+    while text != "{}":
+        entry = ENTRY.match(text, at) if text.startswith("{") else None
+        # in order, so that none comes twice
+        if entry is None or entry[1] <= before or len(counts) == MOST_DISTINCT:
+            return None
+        counts[before := entry[1]] = int(entry[2])
+        words, at = words + counts[before], entry.end()
+        if words > part_bytes:
+            return None
+        if entry[3] != ", ":
+            break
+    return counts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -16,8 +17,9 @@ from shardwork.errors import InvalidInput, LimitExceeded, StaleLease
 from shardwork.identity.envelope import seal
 from shardwork.identity.keys import SigningKey
 from shardwork.identity.role import Role
+from shardwork.transfer import download
 from shardwork.v1 import jobs_pb2, types_pb2, work_pb2
-from shardwork_coordinator.records import Event, Job, Lease, Replica, ReplicaState, Shard, Transfer, TransferKind
+from shardwork_coordinator.records import Event, Job, Lease, Replica, ReplicaState, Shard, Stage, Transfer, TransferKind
 from shardwork_coordinator.rpc import work as work_rpc
 from shardwork_coordinator.store.base import Transaction
 
@@ -31,6 +33,7 @@ class Scene:
     """A job of one shard, a worker that holds it, and one that only watches."""
 
     place: Market
+    requester: Party
     job: str
     holder: Party
     stream: Attached
@@ -73,7 +76,7 @@ async def scene(place: Market) -> AsyncIterator[Scene]:
     holder, thief = await place.party(Role.WORKER), await place.party(Role.WORKER)
     stream = await holder.attach()
     job = await requester.submit()
-    yield Scene(place, job, holder, stream, await stream.offer(), thief)
+    yield Scene(place, requester, job, holder, stream, await stream.offer(), thief)
 
 
 async def assert_refused(scene: Scene, party: Party, method: str, request: object, code: str) -> None:
@@ -418,3 +421,20 @@ async def test_a_token_alone_forges_no_work(scene: Scene) -> None:
     views = await scene.place.read(lambda tx: tx.find(Lease, job_id=scene.job))
     assert [one.state for one in views] == [ReplicaState.LEASED]
     assert jobs_pb2.GetJobRequest(job_id=scene.job).job_id == scene.job
+
+
+@pytest.mark.parametrize("lie", ["[" * 40, '{"one": "x"}' + " " * 28, '{"one": ' + "9" * 400 + "}"])
+async def test_counts_that_nothing_can_join_cost_the_owner_nothing(scene: Scene, lie: str) -> None:
+    """One worker could fail a whole job: its result passed the light check, and then no join could read it."""
+    result = await scene.holder.result(scene.offer)
+    result.outputs[0].artifact_id = await scene.holder.upload({"counts.json": lie}, purpose=scene.offer.lease_id)
+    await scene.holder.commit(result)
+    assert (await scene.holder.hand_in(result)).state == "accepted"
+    await scene.succeeds()
+    stage = await scene.place.read(lambda tx: tx.find(Stage, job_id=scene.job))
+    report = json.loads(stage[0].outputs_json)["words.report"]["artifact_id"]
+    folder = scene.place.folder / "joined" / report
+    if not folder.exists():
+        await download(scene.requester.session, report, folder)
+    said = json.loads((folder / "counts.json").read_text())
+    assert said["counts"] == {"three": 24, "two": 16, "one": 8} and said["parts_recounted"] == [0]

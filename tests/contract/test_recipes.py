@@ -87,7 +87,7 @@ def artifacts_of(kind: str, phase: str) -> dict[str, str]:
         if phase == "merge":
             names[f"delta-{index}"] = f"id of delta-{index}"
         if phase == "join":
-            names[f"output-{index}"] = f"id of output-{index}"
+            names |= {f"{name}-{index}": f"id of {name}-{index}" for name in ("output", "part")}
     if phase not in ("prepare", "split"):
         names["base"] = "id of base"
     return names
@@ -137,7 +137,7 @@ def honest(phase: str, order_json: str) -> Reported:
             "model": {"model.safetensors": 9, "config.json": 1, "README.md": 1},
             "samples": {"samples.json": 1},
         },
-        "map": {"counts": {"counts.json": 9}},
+        "map": {"counts": {"counts.json": 90}},
     }
     files = by_phase[phase]
     metrics: dict[str, float] = {
@@ -240,7 +240,8 @@ def test_map_shards_take_every_part_exactly_once(kind: str) -> None:
     parts = [artifact for shard in planned["map"] for artifact in shard.inputs.values()]
     assert sorted(parts) == sorted(f"id of part-{index}" for index in range(SHARDS))
     assert json.loads(planned["split"][0].order_json)["parts"] == SHARDS
-    assert set(planned["join"][0].inputs) == {f"output-{index}" for index in range(SHARDS)}
+    read = {f"{name}-{index}" for name in ("output", "part") for index in range(SHARDS)}
+    assert set(planned["join"][0].inputs) == read
 
 
 @pytest.mark.parametrize(("kind", "phase", "order"), ALL_WORK, ids=lambda value: value[:12])

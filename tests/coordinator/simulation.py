@@ -218,7 +218,7 @@ class Simulation:
             if shard.phase == "map":
                 files = {"counts": {"counts.json": 1}}
             reported = Reported(
-                outputs=outputs, output_bytes=dict.fromkeys(outputs, 1), output_files=files, metrics=metrics
+                outputs=outputs, output_bytes=dict.fromkeys(outputs, 64), output_files=files, metrics=metrics
             )
             finding = recipe(shard.recipe).check(shard.phase, shard.order_json, reported)
             assert finding.accepted, finding.why
