@@ -15,12 +15,14 @@ from rich.text import Text
 
 from shardwork.dataset import DataReport
 from shardwork.dataset.report import Sample
+from shardwork.problem import Problem
 
 from . import figures
 from .render import PROBLEMS_SHOWN, clean, pairs, problem_block
 
 #: a row longer than this is cut in the preview
 PREVIEW_LETTERS = 600
+SHOWN_PER_KIND = 3
 BAR_WIDTH = 30
 LEARNED_STYLE = "bold green"
 VERDICT_STYLES = {"ok": "bold green", "warnings": "bold yellow"}
@@ -32,14 +34,30 @@ def page(report: DataReport) -> RenderableType:
     preview = preview_of(report, limit=3)
     if preview is not None:
         parts += [Text(""), preview]
-    for problems, failed in ((report.warnings, False), (report.errors, True)):
-        for problem in problems[:PROBLEMS_SHOWN]:
-            parts += [Text(""), problem_block(problem, failed=failed)]
-    hidden = report.num_errors - PROBLEMS_SHOWN
-    if hidden > 0:
-        parts.append(Text(f"  … and {figures.count(hidden)} more errors; --json lists more of them.", style="dim"))
+    for problem in report.warnings[:PROBLEMS_SHOWN]:
+        parts += [Text(""), problem_block(problem, failed=False)]
+    parts += _errors(report)
     verdict = str(report.verdict)
     return Group(*parts, Text(""), Text.assemble("verdict  ", (verdict, VERDICT_STYLES.get(verdict, "bold red"))))
+
+
+def _errors(report: DataReport) -> list[RenderableType]:
+    """The first errors of each kind: one slip of a converter often spoils every row in the same way."""
+    kinds: dict[str, list[Problem]] = {}
+    for problem in report.errors:
+        kinds.setdefault(problem.code, []).append(problem)
+    parts: list[RenderableType] = []
+    for problems in kinds.values():
+        for problem in problems[:SHOWN_PER_KIND]:
+            parts += [Text(""), problem_block(problem, failed=True)]
+        more = problems[SHOWN_PER_KIND:]
+        if more:
+            where = ", ".join(f"{clean(problem.file)}:{problem.line}" for problem in more[:3] if problem.line)
+            parts.append(Text(f"  … and {len(more)} more like it: {where}{' …' if len(more) > 3 else ''}", style="dim"))
+    unlisted = report.num_errors - len(report.errors)
+    if unlisted > 0:
+        parts += [Text(""), Text(f"… and {figures.count(unlisted)} errors beyond these.", style="dim")]
+    return parts
 
 
 def _counts(report: DataReport) -> Table:
@@ -57,6 +75,8 @@ def _counts(report: DataReport) -> Table:
 
 def tokens_text(report: DataReport) -> str:
     """ "10,240, of which 61 % are learned", or that it is an estimate."""
+    if not report.rows:
+        return "0"
     if report.is_estimated:
         return f"about {figures.count(report.tokens)}, estimated from the size; no tokenizer was given"
     share = report.loss_tokens / report.tokens if report.tokens else 0.0

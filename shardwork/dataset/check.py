@@ -8,7 +8,7 @@ first mistake.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,8 @@ class CheckOptions:
     eval_fraction: float | None = None
     #: how many rows are shown with their mask
     preview_rows: int = 3
+    #: told (bytes read, bytes in all) while the files are read
+    progress: Callable[[int, int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,31 @@ def check_data(
         if model_folder is not None:
             template = plan.options.chat_template
             tokenizer = stack.enter_context(RowTokenizer.load(model_folder, chat_template=template))
+        sources, held_out_sources = source_files(files), source_files(eval_files)
+        heard = _meter([*held_out_sources, *sources], plan.options.progress)
         held_out = _Count(plan, tokenizer)
         if eval_files:
-            held_out.read(source_files(eval_files))
+            held_out.read(held_out_sources, heard)
         train = _Count(plan, tokenizer, held_out=set(held_out.digests))
-        train.read(source_files(files))
+        train.read(sources, heard)
         return _report(plan, train, held_out if eval_files else None)
+
+
+def _meter(files: Sequence[SourceFile], progress: Callable[[int, int], None] | None) -> Callable[[int], None]:
+    """Adds up what is read and reports about every hundredth of it."""
+    if progress is None:
+        return lambda _num_bytes: None
+    total = sum(file.path.stat().st_size for file in files if file.path.is_file())
+    done, told = 0, 0
+
+    def heard(num_bytes: int) -> None:
+        nonlocal done, told
+        done += num_bytes
+        if done - told > total // 100:
+            told = done
+            progress(done, total)
+
+    return heard
 
 
 @dataclass(slots=True)
@@ -105,8 +126,8 @@ class _Count:
     lengths: Counter[int] = field(default_factory=Counter[int])
     preview: list[Sample] = field(default_factory=list[Sample])
 
-    def read(self, files: Sequence[SourceFile]) -> None:
-        for batch in _batches(self._good(read_rows(read_lines(files)))):
+    def read(self, files: Sequence[SourceFile], heard: Callable[[int], None]) -> None:
+        for batch in _batches(self._good(read_rows(read_lines(files, heard)))):
             self._encode(batch)
 
     def error(self, problem: Problem) -> None:
@@ -275,20 +296,22 @@ def _judge(plan: _Plan, train: _Count, held_out: _Count | None) -> None:
 def _warnings(count: _Count) -> list[Problem]:
     found: list[Problem] = []
     if count.all_masked:
-        sentence = f"{count.all_masked} of {count.rows} rows have no answer left within max_length and are left out."
+        sentence = (
+            f"{count.all_masked:,} of {count.rows:,} rows have no answer left within max_length; they are left out."
+        )
         fix = "Raise params.max_length, or shorten their prompts."
         found.append(_at(count.first_masked, "params.max_length", "data.masked_rows", sentence, fix))
     if count.truncated:
-        sentence = f"{count.truncated} of {count.rows} rows are cut to {count.plan.max_length} tokens."
+        sentence = f"{count.truncated:,} of {count.rows:,} rows are cut to {count.plan.max_length} tokens."
         found.append(_at(None, "params.max_length", "data.truncated_rows", sentence, "Raise params.max_length."))
     if count.leaked:
-        sentence = f"{count.leaked} training rows are also held out; they will be left out of training."
+        sentence = f"Held out and in the training data: {_rows(count.leaked)}; left out of training."
         found.append(_at(count.first_leak, "eval_data", "data.eval_leak", sentence, "Remove them from one side."))
     if count.duplicates:
-        sentence = f"{count.duplicates} rows repeat an earlier one exactly."
+        sentence = f"Repeating an earlier row exactly: {_rows(count.duplicates)}."
         found.append(_at(None, "data", "data.duplicates", sentence, "Remove them if they are not meant."))
     for key, (row, times) in count.ignored.items():
-        sentence = f"The key {key!r} is not read; {times} rows have it."
+        sentence = f"The key {key!r} is not read; it stands in {_rows(times)}."
         found.append(_at(row, key, "data.ignored_key", sentence, "Remove it, or leave it: it changes nothing."))
     options = count.plan.options
     if count.tokenizer is None and count.is_conversational and options.chat_template == "model":
@@ -300,6 +323,10 @@ def _warnings(count: _Count) -> list[Problem]:
         sentence = "The chat template writes today's date; a fixed one is used, so that results can be repeated."
         found.append(_at(None, "chat_template", "template.date", sentence, "Nothing is needed."))
     return found
+
+
+def _rows(number: int) -> str:
+    return f"{number:,} row{'s' if number != 1 else ''}"
 
 
 def _at(row: Row | None, key: str, code: str, sentence: str, fix: str) -> Problem:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,6 +32,8 @@ KEYS: dict[Format, tuple[str, ...]] = {
     Format.PROMPT_COMPLETION: ("prompt", "completion"),
     Format.TEXT: ("text",),
 }
+#: an escape that may be half of a character; the whole row is looked at only then
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _ALL_KEYS = tuple(key for keys in KEYS.values() for key in keys)
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -149,17 +152,41 @@ def _parse_json(line: Line) -> dict[str, Any] | Problem:
     except _Repeated as error:
         return _problem(line, error.key, "data.duplicate_key", f"The key {error.key!r} is given twice.", "Keep one.")
     except json.JSONDecodeError as error:
-        fix = "Write one JSON object a line."
-        if line.text.lstrip().startswith("["):
-            fix = "The file looks like one JSON list; write one object a line instead."
         sentence = f"This is not valid JSON: {error.msg} at column {error.colno}."
-        return _problem(line, "", "data.bad_json", sentence, fix)
-    except (ValueError, RecursionError) as error:
+        return _problem(line, "", "data.bad_json", sentence, _json_fix(line.text))
+    except RecursionError:
+        return _problem(line, "", "data.bad_json", "This JSON nests too deep to be read.", "Mend or remove the row.")
+    except ValueError as error:
         return _problem(line, "", "data.bad_json", f"This JSON cannot be read: {error}.", "Mend the row.")
     if not isinstance(value, dict):
         sentence = f"A row is a JSON object, but this is a {_kind(value)}."
         return _problem(line, "", "data.not_an_object", sentence, "Write one JSON object a line.")
-    return cast("dict[str, Any]", value)
+    row = cast("dict[str, Any]", value)
+    return (_broken_text(line, row) if _SURROGATE.search(line.text) else None) or row
+
+
+def _json_fix(text: str) -> str:
+    """Whole files in another shape than one object a line are common; their first line gives them away."""
+    stripped = text.strip()
+    if "\r" in stripped:
+        return "The lines end in a carriage return alone; save the file with Unix line ends."
+    if stripped == "[" or stripped.startswith("[{"):
+        return "The file looks like one JSON list; write one object a line:  jq -c '.[]' FILE > NEW.jsonl"
+    if stripped == "{":
+        return "The file looks like indented JSON; write one object a line:  jq -c . FILE > NEW.jsonl"
+    return "Write one JSON object a line."
+
+
+def _broken_text(line: Line, value: dict[str, Any]) -> Problem | None:
+    """Half a surrogate pair is no character: no tokenizer reads it and no file holds it."""
+    for key, item in value.items():
+        try:
+            json.dumps([key, item], ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            sentence = f"The text holds {half}, half of a character that was cut in two."
+            return _problem(line, key, "data.bad_text", sentence, "Remove the escape, or restore the whole character.")
+    return None
 
 
 class _Repeated(Exception):
@@ -179,7 +206,7 @@ def _unrecognised(line: Line, value: dict[str, Any]) -> Problem:
     """Why no format fits: another known format, half a format, a mistyped key, or nothing we know."""
     for keys, name, fix in _FOREIGN:
         if keys <= set(value):
-            return _problem(line, sorted(keys)[0], "data.format_not_built", f"This is a {name} row.", fix)
+            return _problem(line, sorted(keys)[0], "data.format_not_built", f"This is a row in {name} form.", fix)
     for key in _ALL_KEYS:
         if key in value and value[key] is None:
             return _problem(line, key, "data.null_value", f"{key!r} is null.", "Fill it or remove the row.")

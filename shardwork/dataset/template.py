@@ -1,6 +1,6 @@
 """Chat templates: found in the model folder, rendered by a jailed child, and cut into the assistant's turns.
 
-A template is a program that came with somebody's model. It runs in jinja's immutable sandbox inside a child process
+A template is a program that came with somebody's model. It runs in jinja's immutable sandbox inside child processes
 with bounded memory, time and output (`render_child`), and what breaks a bound refuses the template, not the machine.
 Called by `tokenise`.
 """
@@ -8,6 +8,7 @@ Called by `tokenise`.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -26,6 +27,9 @@ ROW_SECONDS = 2.0
 ROW_CHARS = 8 << 20
 BATCH_SECONDS = 20.0
 MAX_TEMPLATE_CHARS = 1 << 18
+#: children of one template at most, and how many rows are worth starting one more
+MAX_CHILDREN = 4
+ROWS_PER_CHILD = 256
 
 CHATML = (
     "{% for message in messages %}"
@@ -57,12 +61,12 @@ class RowRefused:
 
 @dataclass(slots=True)
 class ChatTemplate:
-    """A template and the child that renders it. A context manager; the child starts at the first row."""
+    """A template and the children that render it. A context manager; they start when rows come."""
 
     source: str
     #: bos_token, eos_token … as the template sees them
     variables: Mapping[str, str]
-    _child: subprocess.Popen[str] | None = field(default=None, repr=False)
+    _children: list[subprocess.Popen[str]] = field(default_factory=list[subprocess.Popen[str]], repr=False)
 
     def __enter__(self) -> Self:
         return self
@@ -71,9 +75,9 @@ class ChatTemplate:
         self.close()
 
     def close(self) -> None:
-        """Ends the child."""
-        child, self._child = self._child, None
-        if child is not None:
+        """Ends the children."""
+        children, self._children = self._children, []
+        for child in children:
             child.kill()
             child.communicate()
 
@@ -83,71 +87,75 @@ class ChatTemplate:
 
     def render(self, requests: Sequence[RenderRequest]) -> list[list[str] | RowRefused]:
         """Renders a batch. Raises InvalidInput "template.refused" when the template is broken, unsafe or unbounded."""
-        if self._child is None:
-            self._start()
-        answers = self._exchange(
-            [
-                {"messages": list(item.messages), "tools": list(item.tools), "renders": list(item.renders)}
-                for item in requests
-            ]
-        )
-        if not isinstance(answers, list) or len(cast("list[object]", answers)) != len(requests):
-            self._refuse("its answer is not what was asked for")
-        pairs = zip(requests, cast("list[object]", answers), strict=True)
-        return [self._result(answer, len(request.renders)) for request, answer in pairs]
+        if not requests:
+            return []
+        count = min(MAX_CHILDREN, os.cpu_count() or 1, -(-len(requests) // ROWS_PER_CHILD))
+        self._start(count)
+        size = -(-len(requests) // count)
+        parts = [requests[begin : begin + size] for begin in range(0, len(requests), size)]
+        answers = self._exchange([[_asked(request) for request in part] for part in parts])
+        found: list[list[str] | RowRefused] = []
+        for part, answer in zip(parts, answers, strict=True):
+            if not isinstance(answer, list) or len(cast("list[object]", answer)) != len(part):
+                self._refuse("its answer is not what was asked for")
+            pairs = zip(part, cast("list[object]", answer), strict=True)
+            found += [self._result(item, request.renders) for request, item in pairs]
+        return found
 
-    def _result(self, answer: object, count: int) -> list[str] | RowRefused:
+    def _result(self, answer: object, renders: Sequence[tuple[int, bool]]) -> list[str] | RowRefused:
         if isinstance(answer, dict):
             kind, text = cast("dict[str, tuple[str, str]]", answer)["error"]
             if kind != "row":
                 self._refuse(text)
             return RowRefused(str(text))
+        wanted = dict.fromkeys(renders)
         texts = cast("list[object]", answer)
-        if len(texts) != count or not all(isinstance(text, str) for text in texts):
+        if len(texts) != len(wanted) or not all(isinstance(text, str) for text in texts):
             self._refuse("its answer is not text")
-        return cast("list[str]", texts)
+        by_render = dict(zip(wanted, cast("list[str]", texts), strict=True))
+        return [by_render[item] for item in renders]
 
-    def _start(self) -> None:
+    def _start(self, count: int) -> None:
+        """Makes sure that `count` children run and know the template."""
+        missing = count - len(self._children)
+        if missing <= 0:
+            return
         if len(self.source) > MAX_TEMPLATE_CHARS:
             self._refuse("it is longer than any template needs to be")
-        self._child = subprocess.Popen(
-            [sys.executable, "-I", str(Path(__file__).with_name("render_child.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={"PYTHONUTF8": "1"},
-            encoding="utf-8",
-            start_new_session=True,
-        )
-        answer: Any = self._exchange(
-            {
-                "template": self.source,
-                "variables": dict(self.variables),
-                "date": FROZEN_DATE,
-                "row_seconds": ROW_SECONDS,
-                "row_chars": ROW_CHARS,
-            }
-        )
-        if "error" in answer:
-            self._refuse(str(answer["error"][1]))
+        fresh = [_child() for _ in range(missing)]
+        self._children += fresh
+        setup = {
+            "template": self.source,
+            "variables": dict(self.variables),
+            "date": FROZEN_DATE,
+            "row_seconds": ROW_SECONDS,
+            "row_chars": ROW_CHARS,
+        }
+        for answer in cast("list[Any]", self._exchange([setup] * missing, fresh)):
+            if "error" in answer:
+                self._refuse(str(answer["error"][1]))
 
-    def _exchange(self, request: object) -> object:
-        """One line out, one line back, within the deadline."""
-        child = self._child
-        assert child is not None and child.stdin is not None and child.stdout is not None
-        deadline = threading.Timer(BATCH_SECONDS, child.kill)
+    def _exchange(self, requests: Sequence[object], children: Sequence[subprocess.Popen[str]] = ()) -> list[object]:
+        """One line out to each child, then one line back from each, within the deadline.
+
+        A child reads its whole line before it writes, so no two ends wait for each other.
+        """
+        chosen = (children or self._children)[: len(requests)]
+        deadline = threading.Timer(BATCH_SECONDS, _kill, (chosen,))
         deadline.start()
         try:
-            child.stdin.write(json.dumps(request) + "\n")
-            child.stdin.flush()
-            line = child.stdout.readline()
+            for child, request in zip(chosen, requests, strict=True):
+                assert child.stdin is not None
+                child.stdin.write(json.dumps(request) + "\n")
+                child.stdin.flush()
+            lines = [child.stdout.readline() if child.stdout else "" for child in chosen]
         except BrokenPipeError:
-            line = ""
+            lines = [""]
         finally:
             deadline.cancel()
-        if not line:
+        if not all(lines):
             self._refuse("it takes more time or memory than it may")
-        return cast("object", json.loads(line))
+        return [cast("object", json.loads(line)) for line in lines]
 
     def _refuse(self, reason: str) -> NoReturn:
         self.close()
@@ -157,6 +165,29 @@ class ChatTemplate:
             next_step="Mend the template in the model folder, or set params.chat_template: chatml.",
             key="chat_template",
         )
+
+
+def _asked(request: RenderRequest) -> dict[str, object]:
+    """What travels to a child; a beginning that is wanted twice is rendered once."""
+    renders = list(dict.fromkeys(request.renders))
+    return {"messages": list(request.messages), "tools": list(request.tools), "renders": renders}
+
+
+def _child() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-I", str(Path(__file__).with_name("render_child.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={"PYTHONUTF8": "1"},
+        encoding="utf-8",
+        start_new_session=True,
+    )
+
+
+def _kill(children: Sequence[subprocess.Popen[str]]) -> None:
+    for child in children:
+        child.kill()
 
 
 def find_template(folder: Path, tokenizer_config: Mapping[str, Any], name: str = "model") -> str | None:

@@ -8,8 +8,10 @@ Called by `check` and `prepare`.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -23,6 +25,7 @@ from .template import ChatTemplate, RenderRequest, RowRefused, Span, assistant_s
 
 #: rows encoded together: enough to feed every core, small enough to keep memory flat
 BATCH_ROWS = 1024
+_begin, _end = itemgetter(0), itemgetter(1)
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -215,16 +218,13 @@ def _departing(prompt: list[int], whole: list[int]) -> Encoded:
 
 
 def _mask(offsets: Sequence[Span], spans: Sequence[Span]) -> bytes:
-    """1 for each token that overlaps a span; both run forward, so one pass does."""
+    """1 for each token that overlaps a span; tokens and spans both run forward, so each span's tokens are one run."""
     mask = bytearray(len(offsets))
-    at = 0
-    for index, (begin, end) in enumerate(offsets):
-        while at < len(spans) and begin >= spans[at][1]:
-            at += 1
-        if at == len(spans):
-            break
-        if end > spans[at][0]:
-            mask[index] = 1
+    first = 0
+    for begin, end in spans:
+        first = bisect_right(offsets, begin, first, key=_end)
+        last = bisect_left(offsets, end, first, key=_begin)
+        mask[first:last] = b"\1" * (last - first)
     return bytes(mask)
 
 

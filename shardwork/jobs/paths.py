@@ -107,12 +107,14 @@ def _is_data(path: Path) -> bool:
 
 
 def _wrong_type(key: str, path: Path) -> PathFinding:
+    from ..dataset.source import conversion  # with its tokenizer, which a valid file need not wait for
+
     built = "; this kind is not built yet" if path.suffix.lower() in _NOT_BUILT else ""
     return PathFinding(
         key=key,
         code="jobfile.file_type",
         sentence=f"{path.name} is neither JSONL nor text{built}.",
-        fix="Convert it to JSONL, one object a line, or to .txt.",
+        fix=conversion(path),
     )
 
 

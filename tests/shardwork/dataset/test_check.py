@@ -25,7 +25,14 @@ BROKEN: dict[str, tuple[str | bytes, str, int | None, str]] = {
     "nothing": (b"", "data.empty_file", None, ""),
     "blank lines": ("\n \n\t\n", "data.empty_file", None, ""),
     "bad utf-8": (GOOD.encode() + b'\n{"text": "\xff"}\n', "data.not_utf8", 2, ""),
-    "utf-16": ('{"text": "a"}'.encode("utf-16"), "data.not_utf8", 1, ""),
+    "utf-16": ('{"text": "a"}'.encode("utf-16"), "data.not_utf8", None, ""),
+    "utf-16 without a mark": ('{"text": "a"}\n'.encode("utf-16-le"), "data.not_utf8", None, ""),
+    "utf-32": ('{"text": "a"}'.encode("utf-32"), "data.not_utf8", None, ""),
+    "gzip": (b"\x1f\x8b\x08\x00" + bytes(9), "data.file_type", None, ""),
+    "half a character": ('{"text": "a \\ud83d b"}\n', "data.bad_text", 1, "text"),
+    "half a character in a message": (
+        '{"messages": [{"role": "user", "content": "\\uDE00"}]}\n', "data.bad_text", 1, "messages",
+    ),
     "half a row": (GOOD + '\n{"prompt": "a", \n', "data.bad_json", 2, ""),
     "a comma too many": ('{"text": "a",}\n', "data.bad_json", 1, ""),
     "a json list": ('[{"text": "a"}]\n', "data.not_an_object", 1, ""),
@@ -103,6 +110,49 @@ def test_a_broken_row_is_named_by_file_line_key_and_code(name: str, tmp_path: Pa
     with pytest.raises(InvalidInput) as caught:
         raise_errors(report)
     assert caught.value.code == code
+
+
+def test_a_whole_character_written_as_escapes_is_welcome(tmp_path: Path, model: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "\\ud83d\\ude00"}\n')
+    report = check_data([path], recipe="sft", model_folder=model)
+    assert report.errors == () and report.rows == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ('{"text": "a"}'.encode("utf-16"), "iconv -f UTF-16 -t UTF-8 rows.jsonl"),
+        (b'{"text": "\xe4"}\n', "iconv -f WINDOWS-1252"),
+        (b'{\n "text": "a"\n}\n', "jq -c . "),
+        (b'[\n{"text": "a"}\n]\n', "jq -c '.[]'"),
+        (b'{"text": "a"}\r{"text": "b"}\r', "Unix line ends"),
+    ],
+)
+def test_a_file_in_another_shape_is_told_how_to_become_jsonl(content: bytes, hint: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    assert hint in check_data([path], recipe="sft").errors[0].fix
+
+
+def test_other_names_are_told_what_to_do(tmp_path: Path) -> None:
+    for name, hint in (("a.jsonl.gz", "gunzip -k a.jsonl.gz"), ("b c.json", "'b c.json'"), ("d.csv", "Convert")):
+        (tmp_path / name).write_bytes(b"x")
+        assert hint in check_data([tmp_path / name], recipe="sft").errors[0].fix
+    (tmp_path / "train.jsonl").write_text(GOOD)
+    assert check_data([tmp_path / "trian.jsonl"], recipe="sft").errors[0].fix == "Did you mean 'train.jsonl'?"
+
+
+def test_progress_counts_every_byte_of_every_file(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    for name in ("train.jsonl", "valid.jsonl"):
+        (tmp_path / name).write_text(f"{GOOD}\r\n\n" * 50)
+    files = [tmp_path / "train.jsonl"]
+    options = CheckOptions(progress=lambda done, total: told.append((done, total)))
+    check_data(files, recipe="sft", eval_files=[tmp_path / "valid.jsonl"], options=options)
+    total = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert {each for _, each in told} == {total}
+    assert [done for done, _ in told] == sorted(done for done, _ in told) and told[-1][0] > total * 0.95
 
 
 def test_hints_name_the_nearest_key(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -94,6 +96,42 @@ def test_a_template_may_refuse_one_row_and_render_the_next() -> None:
         answers = template.render(rows)
     assert [isinstance(answer, RowRefused) for answer in answers] == [True, False, True, False]
     assert isinstance(answers[0], RowRefused) and "not that" in answers[0].sentence
+
+
+def test_many_rows_go_to_several_children_and_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "ROWS_PER_CHILD", 3)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    source = "{% if messages[0].content == '5' %}{{ raise_exception('no fives') }}{% endif %}{{ messages[0].content }}"
+    rows = [RenderRequest(messages=[turn("user", str(number))], renders=[(1, False)]) for number in range(11)]
+    started: list[subprocess.Popen[str]] = []
+
+    class Counted(subprocess.Popen[str]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+
+    monkeypatch.setattr("subprocess.Popen", Counted)
+    with ChatTemplate(source, {}) as template:
+        assert template.render([]) == [] and not started
+        assert template.render(rows[:2]) == [["0"], ["1"]] and len(started) == 1
+        answers = template.render(rows)
+        assert len(started) == subject.MAX_CHILDREN
+        assert [answer for number, answer in enumerate(answers) if number != 5] == [
+            [str(n)] for n in range(11) if n != 5
+        ]
+        assert isinstance(answers[5], RowRefused)
+
+
+def test_a_bomb_in_one_of_several_children_refuses_the_template_at_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, short_limits: None
+) -> None:
+    monkeypatch.setattr(subject, "ROWS_PER_CHILD", 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    source = "{% if messages[0].content == 'b' %}{{ 9 ** (9 ** 9) }}{% endif %}ok"
+    rows = [RenderRequest(messages=[turn("user", text)], renders=[(1, False)]) for text in "ab"]
+    with ChatTemplate(source, {}) as template, pytest.raises(InvalidInput) as caught:
+        template.render(rows)
+    assert caught.value.code == "template.refused"
 
 
 def test_the_date_stands_still() -> None:
