@@ -8,13 +8,13 @@ never imported. A stage that reads an earlier stage's output is measured by that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from shardwork.dataset import DataReport, check_data
 from shardwork.dataset.check import CheckOptions
-from shardwork.errors import InvalidInput
+from shardwork.errors import InvalidInput, ShardworkError
 from shardwork.jobs.file import LoadedJob
 from shardwork.jobs.paths import StageFiles
 from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec
@@ -26,6 +26,7 @@ from shardwork.recipes.base import StageFacts
 from shardwork.v1 import jobs_pb2
 from shardwork.why import Why
 
+from .progress import reading_progress
 from .views import Json
 
 #: what `auto` becomes, see `shardwork.recipes.learning`
@@ -101,16 +102,54 @@ def measure_stages(loaded: LoadedJob) -> list[StageMeasure]:
     """Every stage in order. Raises DataInvalid, and InvalidInput of a model that cannot be trained."""
     done: dict[str, StageMeasure] = {}
     for stage in loaded.spec.stages:
-        done[stage.name] = _measure(stage, loaded.files.get(stage.name, StageFiles()), done)
+        try:
+            done[stage.name] = _measure(stage, loaded.files.get(stage.name, StageFiles()), done)
+        except InvalidInput as error:
+            key = error.why.evidence.get("key", "")
+            if key.startswith("params.") and not error.why.evidence.get("file"):
+                raise _placed(error, loaded.place(stage.name, key)) from None
+            raise
     return list(done.values())
+
+
+def _placed(error: InvalidInput, place: Mapping[str, str]) -> ShardworkError:
+    """The same error, and where in the job file its key stands."""
+    why = error.why
+    evidence = {**why.evidence, **place}
+    return InvalidInput.from_why(Why(code=why.code, sentence=why.sentence, evidence=evidence, next_step=why.next_step))
 
 
 def check_files(files: Sequence[Path], *, recipe: str, base_model: Path | None, max_length: int | None) -> DataReport:
     """`data check`: the report on files outside any job."""
     find_recipe(recipe)
     if base_model is not None:
-        inspect_model(base_model)
-    return check_data(files, recipe=recipe, model_folder=base_model, max_length=max_length or DEFAULT_MAX_LENGTH)
+        max_length = fit_length(max_length or "auto", inspect_model(base_model), key="--max-length")
+    with reading_progress(files) as progress:
+        return check_data(
+            files,
+            recipe=recipe,
+            model_folder=base_model,
+            max_length=max_length or DEFAULT_MAX_LENGTH,
+            options=CheckOptions(progress=progress),
+        )
+
+
+def fit_length(max_length: int | str, model: ModelFacts, *, key: str) -> int:
+    """Tokens a row: what was asked for, or for `auto` the default or the model's limit.
+
+    Raises InvalidInput "model.max_length": a worker would refuse such rows, and by then sats are spent.
+    """
+    limit = model.context_length
+    if not isinstance(max_length, int):
+        return min(DEFAULT_MAX_LENGTH, limit or DEFAULT_MAX_LENGTH)
+    if limit is not None and max_length > limit:
+        raise InvalidInput(
+            "model.max_length",
+            f"Rows of {max_length} tokens do not fit the model: it has {limit} positions.",
+            next_step=f"Set {key} to {limit} or less.",
+            key=key,
+        )
+    return max_length
 
 
 def problem_why(problem: Problem) -> Why:
@@ -122,6 +161,8 @@ def problem_why(problem: Problem) -> Why:
 
 def _measure(stage: StageSpec, files: StageFiles, done: Mapping[str, StageMeasure]) -> StageMeasure:
     model = _model_of(stage, files, done)
+    if model is not None and stage.base_model is not None:
+        stage = _fitted(stage, model)
     frozen = find_recipe(stage.recipe).freeze(stage, StageFacts(run_params=model.run_params if model else 0))
     report = _report_of(frozen, files)
     made_rows, made_tokens = _rows_of(stage, done)
@@ -135,6 +176,15 @@ def _measure(stage: StageSpec, files: StageFiles, done: Mapping[str, StageMeasur
     return StageMeasure(stage=stage, files=files, facts=facts, report=report, model=model)
 
 
+def _fitted(stage: StageSpec, model: ModelFacts) -> StageSpec:
+    """The stage with a max_length that its base model can read; as written where that already holds."""
+    asked = stage.params.get("max_length", "auto")
+    length = fit_length(asked, model, key="params.max_length")
+    if length in (asked, DEFAULT_MAX_LENGTH):
+        return stage
+    return stage.model_copy(update={"params": {**stage.params, "max_length": length}})
+
+
 def _model_of(stage: StageSpec, files: StageFiles, done: Mapping[str, StageMeasure]) -> ModelFacts | None:
     """The model a stage works on: its folder, an earlier stage's model, or a preset."""
     if files.base_model is not None:
@@ -144,8 +194,10 @@ def _model_of(stage: StageSpec, files: StageFiles, done: Mapping[str, StageMeasu
     preset = stage.params.get("preset")
     if not isinstance(preset, str):
         return None
-    vocab_size = find_recipe(stage.recipe).freeze(stage, StageFacts()).params["vocab_size"]
-    return preset_model(preset, int(vocab_size))
+    params = find_recipe(stage.recipe).freeze(stage, StageFacts()).params
+    made = preset_model(preset, int(params["vocab_size"]))
+    # the preset's own limit grows to the rows that it learns from
+    return replace(made, context_length=max(made.context_length or 0, int(params["max_length"])))
 
 
 def preset_model(name: str, vocab_size: int) -> ModelFacts:
@@ -202,19 +254,21 @@ def _report_of(stage: StageSpec, files: StageFiles) -> DataReport | None:
     """The data's report; None when an earlier stage makes the rows. Raises DataInvalid."""
     if not files.data:
         return None
-    options = CheckOptions(
-        chat_template=stage.params.get("chat_template", "model"),
-        train_on_prompt=stage.params.get("train_on_prompt", False),
-        eval_fraction=stage.eval_fraction,
-    )
-    report = check_data(
-        files.data,
-        recipe=stage.recipe,
-        model_folder=files.base_model,
-        max_length=stage.params.get("max_length", DEFAULT_MAX_LENGTH),
-        eval_files=files.eval_data,
-        options=options,
-    )
+    with reading_progress([*files.data, *files.eval_data]) as progress:
+        options = CheckOptions(
+            chat_template=stage.params.get("chat_template", "model"),
+            train_on_prompt=stage.params.get("train_on_prompt", False),
+            eval_fraction=stage.eval_fraction,
+            progress=progress,
+        )
+        report = check_data(
+            files.data,
+            recipe=stage.recipe,
+            model_folder=files.base_model,
+            max_length=stage.params.get("max_length", DEFAULT_MAX_LENGTH),
+            eval_files=files.eval_data,
+            options=options,
+        )
     if report.errors:
         raise DataInvalid(stage.name, report)
     return report

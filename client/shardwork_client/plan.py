@@ -67,7 +67,10 @@ def measure(file: Path, *, max_sats: int | None = None) -> Measured:
     if max_sats is not None:
         spec = loaded.spec.model_copy(update={"budget": BudgetSection(max_sats=max_sats)})
         loaded = replace(loaded, spec=spec)
-    return Measured(file=file, loaded=loaded, stages=tuple(measure_stages(loaded)))
+    stages = tuple(measure_stages(loaded))
+    # a length that had to fit the model is part of what is agreed to, so it travels
+    spec = loaded.spec.model_copy(update={"stages": [each.stage for each in stages]})
+    return Measured(file=file, loaded=replace(loaded, spec=spec), stages=stages)
 
 
 async def price(session: Session, measured: Measured) -> Priced:

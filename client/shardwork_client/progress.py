@@ -1,17 +1,23 @@
-"""How far a transfer is: a bar with rate and time left on a terminal, a line every few seconds elsewhere. On stderr."""
+"""How far a transfer or the reading of data is, on stderr.
+
+A bar with rate and time left on a terminal, a line every few seconds elsewhere.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from . import figures
 from .outcome import say
 from .render import console
 
 LINE_EVERY_S = 5.0
+#: less is read before a bar could be looked at
+SHOWN_FROM_BYTES = 4 << 20
 
 #: told (done_bytes, total_bytes), as `shardwork.transfer` calls it
 Progress = Callable[[int, int], None]
@@ -40,6 +46,16 @@ def transfer_progress(label: str) -> Generator[Progress, None, None]:
             bars.update(task, completed=done_bytes, total=total_bytes)
 
         yield advance
+
+
+@contextmanager
+def reading_progress(files: Sequence[Path]) -> Generator[Progress | None, None, None]:
+    """How far the rows of these files are read; None when there is too little to tell about."""
+    if sum(file.stat().st_size for file in files if file.is_file()) < SHOWN_FROM_BYTES:
+        yield None
+        return
+    with transfer_progress("reading rows") as progress:
+        yield progress
 
 
 def _lines(label: str) -> Progress:

@@ -54,6 +54,17 @@ class LoadedJob:
     warnings: tuple[Problem, ...] = ()
     #: stage name -> its files on this machine
     files: Mapping[str, StageFiles] = field(default_factory=dict[str, StageFiles])
+    #: the job file as the person named it, and the lines of its keys
+    file: str = ""
+    lines: Mapping[KeyPath, int] = field(default_factory=dict[KeyPath, int])
+
+    def place(self, stage: str, key: str) -> dict[str, str]:
+        """Where a stage's key stands in the job file, as evidence of an error; a missing key's place is around it."""
+        names = [each.name for each in self.spec.stages]
+        prefix: KeyPath = ("stages", names.index(stage)) if ("stages",) in self.lines else ()
+        path = (*prefix, *key.split("."))
+        line = Marked(None, self.lines).line(path)
+        return {"file": self.file, **({"line": str(line)} if line else {}), "key": dotted(path)}
 
 
 def load(path: Path, params_model: ParamsModel | None = None) -> LoadedJob:
@@ -76,7 +87,8 @@ def load(path: Path, params_model: ParamsModel | None = None) -> LoadedJob:
             )
     if reading.problems or spec is None:
         raise JobFileInvalid(str(path), reading.problems)
-    return LoadedJob(spec=spec, folder=path.parent, warnings=tuple(warnings), files=files)
+    lines = reading.marked.lines
+    return LoadedJob(spec=spec, folder=path.parent, warnings=tuple(warnings), files=files, file=str(path), lines=lines)
 
 
 def _registry_params(kind: str) -> type[BaseModel]:

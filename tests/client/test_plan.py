@@ -190,6 +190,73 @@ def test_a_missing_job_file_is_exit_3(run: Run, tmp_path: Path) -> None:
     assert "nope.yaml" in result.stderr
 
 
+def with_length(tmp_path: Path, positions: int, max_length: str) -> Path:
+    """The tiny job on a model of so many positions, with this line for its max_length."""
+    job = tiny_model.write_job(tmp_path)
+    config = tmp_path / "models" / "tiny" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": positions}))
+    job.write_text(job.read_text().replace(", max_length: 64", max_length))
+    return job
+
+
+def test_rows_longer_than_the_model_are_refused_before_a_sat_moves(
+    logged_in: Run, priced: Fake, tmp_path: Path
+) -> None:
+    result = logged_in("job", "plan", with_length(tmp_path, 32, ", max_length: 64"), "--json")
+    assert result.exit_code == 3
+    error = error_of(result)
+    assert error["code"] == "model.max_length" and "32" in error["next_step"]
+    assert error["evidence"] == {"key": "params.max_length", "file": str(tmp_path / "job.yaml"), "line": "6"}
+    assert priced.quoted == []
+
+
+@pytest.mark.parametrize(("positions", "sent"), [(32, 32), (512, None)])
+def test_the_default_length_fits_the_model_and_travels_where_it_had_to(
+    positions: int, sent: int | None, logged_in: Run, priced: Fake, tmp_path: Path
+) -> None:
+    result = logged_in("job", "plan", with_length(tmp_path, positions, ""), "--json")
+    assert result.exit_code == 0, result.stderr
+    (stage,) = JobSpec.model_validate_json(priced.quoted[0].spec_json).stages
+    assert stage.params.get("max_length") == sent
+
+
+def test_a_model_from_a_preset_takes_rows_as_long_as_it_learned_from(
+    logged_in: Run, priced: Fake, tmp_path: Path
+) -> None:
+    (tmp_path / "book.txt").write_text("Once upon a time there was a marketplace. " * 400)
+    job = tmp_path / "two.yaml"
+    job.write_text(
+        "name: two\n"
+        "stages:\n"
+        "- {name: base, recipe: pretrain, data: book.txt, params: {preset: tiny-1m, max_length: 2100}}\n"
+        "- {name: tune, recipe: sft, base_model: base.model, data: book.txt, params: {max_length: LENGTH}}\n"
+        "trust: {class: public}\n"
+        "budget: {max_sats: 5000}\n"
+    )
+    text = job.read_text()
+    for length, exit_code in ((2100, 0), (2101, 3)):
+        job.write_text(text.replace("LENGTH", str(length)))
+        result = logged_in("job", "plan", job, "--json")
+        assert result.exit_code == exit_code, result.stderr
+    assert error_of(result)["evidence"]["key"] == "stages.1.params.max_length"
+
+
+def test_data_check_fits_the_length_to_the_model(run: Run, tmp_path: Path) -> None:
+    with_length(tmp_path, 32, "")
+    rows, model = tmp_path / "data" / "train.jsonl", tmp_path / "models" / "tiny"
+    assert json_of(run("data", "check", rows, "--base-model", model, "--json"))["max_length"] == 32
+    refused = run("data", "check", rows, "--base-model", model, "--max-length", 33, "--json")
+    assert refused.exit_code == 3 and error_of(refused)["code"] == "model.max_length"
+
+
+def test_a_slip_that_spoils_every_row_is_shown_three_times(run: Run, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes(b'{"text": "\xe4"}\n' * 300 + b'{"txet": "a"}\n')
+    shown = run("data", "check", rows).stdout
+    assert shown.count("is not UTF-8") == 3
+    assert "… and 97 more like it" in shown and "… and 201 errors beyond these." in shown
+
+
 CHECK_KEYS = {"format", "rows", "errors", "warnings", "verdict"}
 
 
