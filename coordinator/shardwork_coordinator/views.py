@@ -36,6 +36,9 @@ from .records import (
 from .scheduler import Worker, why_waiting
 from .store.base import Transaction
 
+#: payments that one report lists: an answer has at most 4 MiB
+MOST_PAYMENTS = 10_000
+
 
 def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bool = True) -> jobs_pb2.JobView:
     stages = tx.find(Stage, job_id=job.id, order="position")
@@ -148,13 +151,13 @@ def event_view(event: Event) -> jobs_pb2.JobEvent:
 
 def report_view(tx: Transaction, job: Job, workers: Sequence[Worker]) -> jobs_pb2.GetJobReportResponse:
     leases = tx.find(Lease, job_id=job.id, order="granted_ms")
+    names = {one.id: one.name for one in tx.find(Party, id=sorted({lease.worker_id for lease in leases}))}
     shares: dict[str, jobs_pb2.WorkerShare] = {}
     shards: dict[str, set[str]] = defaultdict(set)
     payments: list[jobs_pb2.ShardPayment] = []
     for lease in leases:
-        party = tx.get(Party, lease.worker_id)
         share = shares.setdefault(
-            lease.worker_id, jobs_pb2.WorkerShare(worker_id=lease.worker_id, name=party.name if party else "")
+            lease.worker_id, jobs_pb2.WorkerShare(worker_id=lease.worker_id, name=names.get(lease.worker_id, ""))
         )
         shards[lease.worker_id].add(lease.shard_id)
         share.accepted += lease.state is ReplicaState.ACCEPTED
@@ -175,7 +178,8 @@ def report_view(tx: Transaction, job: Job, workers: Sequence[Worker]) -> jobs_pb
     return jobs_pb2.GetJobReportResponse(
         job=job_view(tx, job, workers),
         workers=sorted(shares.values(), key=lambda share: -share.paid_msat),
-        payments=payments,
+        payments=payments[-MOST_PAYMENTS:],
+        payments_left_out=max(len(payments) - MOST_PAYMENTS, 0),
     )
 
 

@@ -602,22 +602,28 @@ class GetJobReportResponse(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     PAYMENTS_FIELD_NUMBER: _builtins.int
+    PAYMENTS_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    payments_left_out: _builtins.int
+    """older ones; the workers' sums hold all"""
     @_builtins.property
     def job(self) -> Global___JobView: ...
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerShare]: ...
     @_builtins.property
-    def payments(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardPayment]: ...
+    def payments(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardPayment]:
+        """the latest ones of a large job"""
+
     def __init__(
         self,
         *,
         job: Global___JobView | None = ...,
         workers: _abc.Iterable[Global___WorkerShare] | None = ...,
         payments: _abc.Iterable[Global___ShardPayment] | None = ...,
+        payments_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "payments", b"payments", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "payments", b"payments", "payments_left_out", b"payments_left_out", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

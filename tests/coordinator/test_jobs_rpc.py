@@ -9,6 +9,7 @@ import pytest
 from shardwork.errors import Conflict, InvalidInput, NotFound
 from shardwork.identity.role import Role
 from shardwork.v1 import jobs_pb2
+from shardwork_coordinator import views
 from shardwork_coordinator.rpc.auth import Caller
 from shardwork_coordinator.rpc.jobs import (
     JobsDesk,
@@ -17,13 +18,12 @@ from shardwork_coordinator.rpc.jobs import (
     get_job_report,
     list_job_events,
     list_jobs,
-    parse_facts,
-    parse_spec,
     pause_job,
     quote_job,
     resume_job,
     watch_job,
 )
+from shardwork_coordinator.rpc.proposal import parse_facts, parse_spec
 
 from .simulation import OWNER, count_job, sft_job
 from .unruly import Unruly
@@ -57,7 +57,34 @@ async def test_jobs_are_listed_newest_first_page_by_page_and_to_their_owner_only
     assert len((await list_jobs(jobs_pb2.ListJobsRequest(), OPERATOR, desk)).jobs) == 3
 
 
-@pytest.mark.parametrize("token", ["x", "-1", "1.5", "²", "9" * 19])
+async def test_jobs_of_one_millisecond_are_all_listed_once() -> None:
+    simulation = Unruly()
+    for number in range(7):
+        await simulation.submit(count_job(parts=1), job_id=f"job{number:09d}")
+    desk = JobsDesk(engine=simulation.engine, rates=simulation.rates)
+    seen: list[str] = []
+    token = ""
+    for _ in range(4):
+        page = await list_jobs(jobs_pb2.ListJobsRequest(page_size=2, page_token=token), ME, desk)
+        seen += [job.id for job in page.jobs]
+        token = page.next_page_token
+    assert token == "" and seen == [f"job{number:09d}" for number in reversed(range(7))]
+
+
+async def test_a_report_lists_the_latest_payments_and_counts_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Unruly()
+    job_id = await simulation.submit(count_job(parts=5))
+    await simulation.run_to_end()
+    desk = JobsDesk(engine=simulation.engine, rates=simulation.rates)
+    whole = await get_job_report(jobs_pb2.GetJobReportRequest(job_id=job_id), ME, desk)
+    assert (len(whole.payments), whole.payments_left_out) == (5, 0)
+    monkeypatch.setattr(views, "MOST_PAYMENTS", 2)
+    cut = await get_job_report(jobs_pb2.GetJobReportRequest(job_id=job_id), ME, desk)
+    assert (list(cut.payments), cut.payments_left_out) == (list(whole.payments[-2:]), 3)
+    assert cut.workers == whole.workers
+
+
+@pytest.mark.parametrize("token", ["x", "-1", "1.5", "²", "9" * 19, "5", "5-", "-job"])
 async def test_a_page_token_that_no_answer_named_is_refused(token: str) -> None:
     simulation = Unruly()
     desk = JobsDesk(engine=simulation.engine, rates=simulation.rates)

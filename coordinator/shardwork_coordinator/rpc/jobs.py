@@ -12,16 +12,13 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
-from pydantic import ValidationError
-
 from shardwork import wire
 from shardwork.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from shardwork.identity.role import Role
 from shardwork.ids import job_id as derive_job_id
-from shardwork.jobs.spec import STAGE_OUTPUT, JobSpec, StageSpec
-from shardwork.money import show
+from shardwork.jobs.spec import JobSpec
 from shardwork.recipes import recipe
-from shardwork.recipes.base import StageFacts, StageType
+from shardwork.recipes.base import StageFacts
 from shardwork.v1 import jobs_pb2, jobs_pb2_grpc
 from shardwork.why import Why
 
@@ -30,9 +27,10 @@ from ..engine import Engine, advance, slice_of_job, start_next_stage, write_chan
 from ..events import JobCancelled, JobPaused, JobResumed, MachineEvent, Push
 from ..machine.opening import open_job
 from ..money.pricing import JobQuote, RateCard, quote
-from ..records import Artifact, ArtifactState, Event, Job, JobState, Lease, Shard, Stage, StageState
+from ..records import Event, Job, JobState, Lease, Shard, Stage, StageState
 from ..store.base import Transaction
 from .auth import Caller, Context, Gate
+from .proposal import check_cap, check_facts, own_inputs, parse_facts, parse_spec
 
 #: a watcher hears at least this often, so that progress moves and a dead connection shows
 WATCH_EVERY_S = 1.0
@@ -40,11 +38,10 @@ WATCH_PAUSE_S = 0.05
 #: streams that one party may follow at the same time
 MOST_WATCHES = 32
 MOST_EVENTS = 1_000
+#: jobs that may have been submitted in one millisecond
+MOST_AT_ONCE = 64
 HIGHEST_SEQUENCE = 2**63 - 1
-#: no fact about a file is larger: 10 trillion parameters, or bytes, or tokens
-MOST_MEASURED = 10**13
 OWNERS = (Role.REQUESTER, Role.OPERATOR)
-MOST_STAGE_FACTS = 32
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 #: work units a second when nothing was measured yet: a laptop's cores, and a fast GPU
 SLOW_UNITS_PER_S, FAST_UNITS_PER_S = 10**10, 10**13
@@ -58,6 +55,8 @@ class JobsDesk:
     rates: RateCard
     #: streams of `WatchJob` by party
     watching: Counter[str] = field(default_factory=Counter[str])
+    #: one plan is priced at a time: it is computing, and requesters can send many
+    pricing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
 
 # ---- before a job exists --------------------------------------------------------------------------------------------
@@ -65,7 +64,7 @@ class JobsDesk:
 
 async def quote_job(request: jobs_pb2.QuoteJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.QuoteJobResponse:
     spec, facts = parse_spec(request.spec_json), parse_facts(list(request.facts))
-    return jobs_pb2.QuoteJobResponse(quote=await _quote(spec, facts, desk))
+    return jobs_pb2.QuoteJobResponse(quote=await _quoted(spec, facts, await _price(spec, facts, desk), desk))
 
 
 async def submit_job(request: jobs_pb2.SubmitJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.SubmitJobResponse:
@@ -73,9 +72,9 @@ async def submit_job(request: jobs_pb2.SubmitJobRequest, caller: Caller, desk: J
     if not 8 <= len(request.submission_id) <= 64:
         raise InvalidInput("job.bad_submission_id", "A submission id has 8 to 64 characters.")
     spec, facts = parse_spec(request.spec_json), parse_facts(list(request.facts))
-    _check_facts(spec, facts)
-    priced = await asyncio.to_thread(quote, spec, facts, desk.rates)
-    _check_cap(spec, priced, request.max_msat)
+    check_facts(spec, facts)
+    priced = await _price(spec, facts, desk)
+    check_cap(spec, priced, request.max_msat)
     sent = {item.name: item.artifact_id for item in request.inputs}
     job_id, world = str(derive_job_id(caller.party_id, request.submission_id)), desk.engine.world()
 
@@ -85,7 +84,7 @@ async def submit_job(request: jobs_pb2.SubmitJobRequest, caller: Caller, desk: J
             if known[0].spec_json != spec.canonical_json():
                 raise Conflict("job.submission_reused", "This submission id belongs to another job.", job=known[0].id)
             return known[0].id, []
-        inputs = _own_inputs(tx, spec, sent, caller)
+        inputs = own_inputs(tx, spec, sent, caller)
         draft = _draft(request, spec, caller, job_id, priced, desk, world.now_ms, facts)
         draft = replace(draft, inputs_json=json.dumps(inputs, sort_keys=True))
         tx.insert(draft)
@@ -96,126 +95,7 @@ async def submit_job(request: jobs_pb2.SubmitJobRequest, caller: Caller, desk: J
 
     found, pushes = await desk.engine.store.write(work)
     desk.engine.after_commit(pushes)
-    return jobs_pb2.SubmitJobResponse(job_id=found, quote=await _quote(spec, facts, desk))
-
-
-def parse_spec(text: str) -> JobSpec:
-    """The job as sent. Raises InvalidInput "job.bad_spec" or the recipe's own complaint."""
-    if len(text) > 1 << 20:
-        raise InvalidInput("job.spec_too_large", "A job's description may have at most 1 MiB.", bytes=len(text))
-    try:
-        spec = JobSpec.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput("job.bad_spec", f"The job is wrong at {key!r}: {first['msg']}.", key=key) from error
-    if not spec.name.isprintable():
-        raise InvalidInput("job.bad_spec", "The job's name has letters that can't be shown.", key="name")
-    _check_references(spec)
-    return spec
-
-
-def parse_facts(sent: list[jobs_pb2.StageFacts]) -> dict[str, StageFacts]:
-    if len(sent) > MOST_STAGE_FACTS:
-        raise InvalidInput("job.too_many_facts", "More facts than a job has stages.")
-    for one in sent:
-        if max(one.rows, one.tokens, one.run_params, one.trained_params, one.input_bytes) > MOST_MEASURED:
-            raise InvalidInput("facts.too_large", "No file measures that much.", stage=one.stage[:40])
-    return {
-        one.stage: StageFacts(
-            rows=one.rows,
-            tokens=one.tokens,
-            run_params=one.run_params,
-            trained_params=one.trained_params,
-            input_bytes=one.input_bytes,
-        )
-        for one in sent
-    }
-
-
-def _check_facts(spec: JobSpec, facts: Mapping[str, StageFacts]) -> None:
-    """A stage that trains was measured: its price comes from what `prepare` will measure again."""
-    for stage in spec.stages:
-        measured = facts.get(stage.name, StageFacts())
-        trains = recipe(stage.recipe).stage_type is StageType.ROUNDS
-        if trains and not (measured.run_params and measured.trained_params):
-            raise InvalidInput(
-                "facts.missing",
-                f"Stage {stage.name!r} trains a model whose parameters were not counted.",
-                next_step="Submit with `shardwork job submit`, which measures the files.",
-                stage=stage.name,
-            )
-
-
-def _check_references(spec: JobSpec) -> None:
-    """An adapter is no base model, and only learning stages make models."""
-    made: dict[str, StageSpec] = {}
-    for stage in spec.stages:
-        recipe(stage.recipe)
-        for key, values in (
-            ("base_model", [stage.base_model or ""]),
-            ("data", stage.data),
-            ("eval_data", stage.eval_data),
-        ):
-            for value in values:
-                if not STAGE_OUTPUT.match(value):
-                    continue
-                source, _, output = value.partition(".")
-                makes = "model" if recipe(made[source].recipe).stage_type is StageType.ROUNDS else "report"
-                reads = "model" if key == "base_model" else "report"
-                adapter = made[source].recipe == "sft" and made[source].params.get("method", "lora") == "lora"
-                if output != makes or output != reads or (key == "base_model" and adapter):
-                    raise InvalidInput(
-                        "job.unusable_reference",
-                        f"Stage {stage.name!r} can't use {value!r} as its {key}.",
-                        next_step="A base_model must be a whole model: a pretrain stage's, or sft with method full.",
-                        stage=stage.name,
-                        key=key,
-                    )
-        made[stage.name] = stage
-
-
-def _check_cap(spec: JobSpec, priced: JobQuote, max_msat: int) -> None:
-    cap = min(spec.budget.max_sats * 1000, max_msat or spec.budget.max_sats * 1000)
-    if priced.reserve_msat > cap:
-        raise InvalidInput(
-            "budget.below_plan",
-            f"The plan may cost up to {show(priced.reserve_msat)}, and the cap is {show(cap)}.",
-            next_step="Raise budget.max_sats, or plan fewer rounds, shards or inner steps.",
-            key="budget.max_sats",
-            reserve_msat=priced.reserve_msat,
-            cap_msat=cap,
-        )
-
-
-def _own_inputs(tx: Transaction, spec: JobSpec, sent: Mapping[str, str], caller: Caller) -> dict[str, str]:
-    """The inputs that the stages read, each uploaded by this requester. What no stage reads is refused: the executor
-    and the workers may read whatever a job names, so a name that nobody checked would open others' artifacts."""
-    inputs: dict[str, str] = {}
-    for stage in spec.stages:
-        wanted = {
-            "base_model": [stage.base_model] if stage.base_model else [],
-            "data": stage.data,
-            "eval_data": stage.eval_data,
-        }
-        for key, values in wanted.items():
-            if not values or (len(values) == 1 and STAGE_OUTPUT.match(values[0])):
-                continue
-            artifact = sent.get(f"{stage.name}.{key}")
-            row = tx.get(Artifact, artifact, caller.party_id) if artifact else None
-            if row is None or row.state is not ArtifactState.STORED:
-                raise InvalidInput(
-                    "job.input_missing",
-                    f"Stage {stage.name!r} reads {key}, which was not uploaded.",
-                    next_step="Submit again; what is stored already is not sent twice.",
-                    stage=stage.name,
-                    key=key,
-                )
-            inputs[f"{stage.name}.{key}"] = row.id
-    unread = sorted(set(sent) - set(inputs))
-    if unread:
-        raise InvalidInput("job.unread_input", "An input is named that no stage reads.", input=unread[0][:100])
-    return inputs
+    return jobs_pb2.SubmitJobResponse(job_id=found, quote=await _quoted(spec, facts, priced, desk))
 
 
 def _draft(
@@ -264,9 +144,14 @@ def _stages(job_id: str, spec: JobSpec, facts: Mapping[str, StageFacts]) -> list
     return found
 
 
-async def _quote(spec: JobSpec, facts: Mapping[str, StageFacts], desk: JobsDesk) -> jobs_pb2.Quote:
+async def _price(spec: JobSpec, facts: Mapping[str, StageFacts], desk: JobsDesk) -> JobQuote:
     # planning a thousand shards a round of 32 stages takes seconds, in which nobody else would be answered
-    priced = await asyncio.to_thread(quote, spec, facts, desk.rates)
+    async with desk.pricing:
+        return await asyncio.to_thread(quote, spec, facts, desk.rates)
+
+
+async def _quoted(spec: JobSpec, facts: Mapping[str, StageFacts], priced: JobQuote, desk: JobsDesk) -> jobs_pb2.Quote:
+    """The price with what is known of time, bytes and workers."""
     slow, fast = await _speeds(desk)
     workers = max(len(desk.engine.links.accepting()), 1)
     warnings: list[Why] = []
@@ -324,27 +209,35 @@ def _bytes(spec: JobSpec, facts: Mapping[str, StageFacts]) -> tuple[int, int]:
 
 async def list_jobs(request: jobs_pb2.ListJobsRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.ListJobsResponse:
     size = min(request.page_size or 50, 200)
-    after = _page(request.page_token)
+    last = _page(request.page_token)
     workers = desk.engine.links.accepting()
 
     def look(tx: Transaction) -> jobs_pb2.ListJobsResponse:
-        if caller.role is Role.OPERATOR:
-            jobs = tx.find(Job, order="created_ms", descending=True, limit=size, after=after)
-        else:
-            jobs = tx.find(Job, order="created_ms", descending=True, limit=size, after=after, owner=caller.party_id)
-        token = str(jobs[-1].created_ms) if len(jobs) == size else ""
+        found = _jobs_before(tx, last, size + MOST_AT_ONCE + 1, caller)
+        jobs = found[:size]
+        token = f"{jobs[-1].created_ms}-{jobs[-1].id}" if len(found) > size else ""
         shown = [views.job_view(tx, job, workers, rounds=False) for job in jobs]
         return jobs_pb2.ListJobsResponse(jobs=shown, next_page_token=token)
 
     return await desk.engine.store.read(look)
 
 
-def _page(token: str) -> int | None:
+def _jobs_before(tx: Transaction, last: tuple[int, str] | None, limit: int, caller: Caller) -> list[Job]:
+    """The caller's jobs, newest first, behind the last of the page before; those of one millisecond go by id."""
+    mine = {} if caller.role is Role.OPERATOR else {"owner": caller.party_id}
+    after = None if last is None else last[0] + 1
+    found = tx.find(Job, order="created_ms", descending=True, limit=limit, after=after, **mine)
+    return [job for job in found if last is None or (job.created_ms, job.id) < last]
+
+
+def _page(token: str) -> tuple[int, str] | None:
+    """(created_ms, id) of the last job of the page before."""
     if not token:
         return None
-    if not (token.isascii() and token.isdigit() and len(token) <= 18):
+    created, _, job_id = token.partition("-")
+    if not (created.isascii() and created.isdigit() and len(created) <= 18 and job_id):
         raise InvalidInput("job.bad_page", "This is not a page token that an earlier answer named.", token=token[:40])
-    return int(token)
+    return int(created), job_id
 
 
 async def get_job(request: jobs_pb2.GetJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.GetJobResponse:
@@ -440,11 +333,12 @@ async def _look_at(job_id: str, after: int, caller: Caller, desk: JobsDesk) -> j
 
 def own_job(tx: Transaction, named: str, caller: Caller) -> Job:
     """The caller's job of this id or unambiguous prefix; another's is as unknown as none."""
-    exact = tx.get(Job, named)
     everything = caller.role is Role.OPERATOR
+    exact = tx.get(Job, named)
+    if exact is not None and (everything or exact.owner == caller.party_id):
+        return exact
     known = tx.find(Job) if everything else tx.find(Job, owner=caller.party_id)
-    jobs = [exact] if exact else [job for job in known if named and job.id.startswith(named)]
-    mine = [job for job in jobs if everything or job.owner == caller.party_id]
+    mine = [job for job in known if named and job.id.startswith(named)]
     if not mine:
         raise NotFound(
             "job.not_found", f"You have no job {named!r}.", next_step="`shardwork job list` shows your jobs.", job=named

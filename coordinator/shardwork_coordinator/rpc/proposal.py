@@ -1,0 +1,145 @@
+"""A proposed job: what a requester sends before a job exists, parsed and checked. Called by `jobs`.
+
+Nothing that arrives is believed: the executor counts parameters again, and inputs must be the sender's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from shardwork.errors import InvalidInput
+from shardwork.jobs.spec import STAGE_OUTPUT, JobSpec, StageSpec
+from shardwork.money import show
+from shardwork.recipes import recipe
+from shardwork.recipes.base import StageFacts, StageType
+from shardwork.v1 import jobs_pb2
+
+from ..money.pricing import JobQuote
+from ..records import Artifact, ArtifactState
+from ..store.base import Transaction
+from .auth import Caller
+
+#: no fact about a file is larger: 10 trillion parameters, or bytes, or tokens
+MOST_MEASURED = 10**13
+MOST_STAGE_FACTS = 32
+
+
+def parse_spec(text: str) -> JobSpec:
+    """The job as sent. Raises InvalidInput "job.bad_spec" or the recipe's own complaint."""
+    if len(text) > 1 << 20:
+        raise InvalidInput("job.spec_too_large", "A job's description may have at most 1 MiB.", bytes=len(text))
+    try:
+        spec = JobSpec.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput("job.bad_spec", f"The job is wrong at {key!r}: {first['msg']}.", key=key) from error
+    if not spec.name.isprintable():
+        raise InvalidInput("job.bad_spec", "The job's name has letters that can't be shown.", key="name")
+    _check_references(spec)
+    return spec
+
+
+def parse_facts(sent: list[jobs_pb2.StageFacts]) -> dict[str, StageFacts]:
+    if len(sent) > MOST_STAGE_FACTS:
+        raise InvalidInput("job.too_many_facts", "More facts than a job has stages.")
+    for one in sent:
+        if max(one.rows, one.tokens, one.run_params, one.trained_params, one.input_bytes) > MOST_MEASURED:
+            raise InvalidInput("facts.too_large", "No file measures that much.", stage=one.stage[:40])
+    return {
+        one.stage: StageFacts(
+            rows=one.rows,
+            tokens=one.tokens,
+            run_params=one.run_params,
+            trained_params=one.trained_params,
+            input_bytes=one.input_bytes,
+        )
+        for one in sent
+    }
+
+
+def check_facts(spec: JobSpec, facts: Mapping[str, StageFacts]) -> None:
+    """A stage that trains was measured: its price comes from what `prepare` will measure again."""
+    for stage in spec.stages:
+        measured = facts.get(stage.name, StageFacts())
+        trains = recipe(stage.recipe).stage_type is StageType.ROUNDS
+        if trains and not (measured.run_params and measured.trained_params):
+            raise InvalidInput(
+                "facts.missing",
+                f"Stage {stage.name!r} trains a model whose parameters were not counted.",
+                next_step="Submit with `shardwork job submit`, which measures the files.",
+                stage=stage.name,
+            )
+
+
+def _check_references(spec: JobSpec) -> None:
+    """An adapter is no base model, and only learning stages make models."""
+    made: dict[str, StageSpec] = {}
+    for stage in spec.stages:
+        recipe(stage.recipe)
+        for key, values in (
+            ("base_model", [stage.base_model or ""]),
+            ("data", stage.data),
+            ("eval_data", stage.eval_data),
+        ):
+            for value in values:
+                if not STAGE_OUTPUT.match(value):
+                    continue
+                source, _, output = value.partition(".")
+                makes = "model" if recipe(made[source].recipe).stage_type is StageType.ROUNDS else "report"
+                reads = "model" if key == "base_model" else "report"
+                adapter = made[source].recipe == "sft" and made[source].params.get("method", "lora") == "lora"
+                if output != makes or output != reads or (key == "base_model" and adapter):
+                    raise InvalidInput(
+                        "job.unusable_reference",
+                        f"Stage {stage.name!r} can't use {value!r} as its {key}.",
+                        next_step="A base_model must be a whole model: a pretrain stage's, or sft with method full.",
+                        stage=stage.name,
+                        key=key,
+                    )
+        made[stage.name] = stage
+
+
+def check_cap(spec: JobSpec, priced: JobQuote, max_msat: int) -> None:
+    cap = min(spec.budget.max_sats * 1000, max_msat or spec.budget.max_sats * 1000)
+    if priced.reserve_msat > cap:
+        raise InvalidInput(
+            "budget.below_plan",
+            f"The plan may cost up to {show(priced.reserve_msat)}, and the cap is {show(cap)}.",
+            next_step="Raise budget.max_sats, or plan fewer rounds, shards or inner steps.",
+            key="budget.max_sats",
+            reserve_msat=priced.reserve_msat,
+            cap_msat=cap,
+        )
+
+
+def own_inputs(tx: Transaction, spec: JobSpec, sent: Mapping[str, str], caller: Caller) -> dict[str, str]:
+    """The inputs that the stages read, each uploaded by this requester. What no stage reads is refused: the executor
+    and the workers may read whatever a job names, so a name that nobody checked would open others' artifacts."""
+    inputs: dict[str, str] = {}
+    for stage in spec.stages:
+        wanted = {
+            "base_model": [stage.base_model] if stage.base_model else [],
+            "data": stage.data,
+            "eval_data": stage.eval_data,
+        }
+        for key, values in wanted.items():
+            if not values or (len(values) == 1 and STAGE_OUTPUT.match(values[0])):
+                continue
+            artifact = sent.get(f"{stage.name}.{key}")
+            row = tx.get(Artifact, artifact, caller.party_id) if artifact else None
+            if row is None or row.state is not ArtifactState.STORED:
+                raise InvalidInput(
+                    "job.input_missing",
+                    f"Stage {stage.name!r} reads {key}, which was not uploaded.",
+                    next_step="Submit again; what is stored already is not sent twice.",
+                    stage=stage.name,
+                    key=key,
+                )
+            inputs[f"{stage.name}.{key}"] = row.id
+    unread = sorted(set(sent) - set(inputs))
+    if unread:
+        raise InvalidInput("job.unread_input", "An input is named that no stage reads.", input=unread[0][:100])
+    return inputs
