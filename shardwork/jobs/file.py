@@ -1,7 +1,7 @@
 """The job file: from YAML, JSON or TOML text to a validated JobSpec, with every problem named at once.
 
 Owns reading, the flat one-stage form, line numbers, near-miss hints and finding the files that the job names. The
-shape itself is `spec`, the syntaxes are `marked`, a recipe's own parameters are the recipe's.
+shape itself is `spec`, the syntaxes are `marked`, the wording is `mistakes`, a recipe's parameters are its own.
 Called by the client before anything is spent or sent.
 """
 
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from ..errors import InvalidInput
 from ..problem import Problem, nearest, suggest
 from .marked import MAX_BYTES, KeyPath, Marked, dotted, parse
+from .mistakes import code_of, fix_of, sentence_of
 from .paths import StageFiles, find_files
 from .spec import STAGE_OUTPUT, BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
 
@@ -86,9 +87,23 @@ def load(path: Path, params_model: ParamsModel | None = None) -> LoadedJob:
                 reading.problem(reading.stage_path(index, finding.key), finding.code, finding.sentence, finding.fix)
             )
     if reading.problems or spec is None:
-        raise JobFileInvalid(str(path), reading.problems)
+        raise JobFileInvalid(str(path), _without_echoes(reading.problems))
     lines = reading.marked.lines
     return LoadedJob(spec=spec, folder=path.parent, warnings=tuple(warnings), files=files, file=str(path), lines=lines)
+
+
+def _without_echoes(problems: list[Problem]) -> list[Problem]:
+    """A mistyped key is also a missing one; the typing slip alone is told."""
+    meant = {_sibling(found.key, found.fix) for found in problems if found.code == "jobfile.unknown_key"}
+    missing = {"jobfile.missing_key", "jobfile.trust_class_missing"}
+    kept = [found for found in problems if found.code not in missing or found.key not in meant]
+    return kept or problems
+
+
+def _sibling(key: str, fix: str) -> str:
+    """The key that `fix` says was meant, at the place of `key`."""
+    name = fix.removeprefix("Did you mean '").removesuffix("'?")
+    return ".".join((*key.split(".")[:-1], name))
 
 
 def _registry_params(kind: str) -> type[BaseModel]:
@@ -98,19 +113,34 @@ def _registry_params(kind: str) -> type[BaseModel]:
 
 
 def _read(path: Path) -> Marked:
-    file = str(path)
+    file, data = str(path), b""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise JobFileInvalid(file, [_file_problem(file, "jobfile.too_large", "A job file is at most 1 MiB.", "")])
-        return parse(path.read_text("utf-8"), file)
+        # a bounded read, because a device or a pipe has no size to look at
+        with path.open("rb") as opened:
+            data = opened.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            fix = "Is this the job file? It names its data, and does not hold it."
+            raise JobFileInvalid(file, [_file_problem(file, "jobfile.too_large", "A job file is at most 1 MiB.", fix)])
+        return parse(data.decode("utf-8-sig"), file)
     except UnicodeDecodeError as error:
-        problem = _file_problem(file, "jobfile.not_utf8", "The file is not UTF-8 text.", "Save it as UTF-8.")
+        wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+        sentence = f"The file is not UTF-8 text{', but UTF-16' if wide else ''}."
+        problem = _file_problem(file, "jobfile.not_utf8", sentence, "Save it as UTF-8.")
         raise JobFileInvalid(file, [problem]) from error
     except OSError as error:
-        sentence = f"The job file cannot be read: {error.strerror}."
-        near = nearest(path.name, (entry.name for entry in path.parent.iterdir())) if path.parent.is_dir() else None
-        fix = f"Did you mean {near!r}?" if near else "Check the path, or make one with `shardwork job init`."
-        raise JobFileInvalid(file, [_file_problem(file, "jobfile.missing_file", sentence, fix)]) from error
+        raise JobFileInvalid(file, [_unreadable(path, error)]) from error
+
+
+def _unreadable(path: Path, error: OSError) -> Problem:
+    sentence = f"The job file cannot be read: {error.strerror}."
+    near: str | None = None
+    if path.is_dir():
+        inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in {".yaml", ".yml", ".toml"})
+        near = str(path / inside[0]) if inside else None
+    elif path.parent.is_dir() and not path.exists():
+        near = nearest(path.name, (entry.name for entry in path.parent.iterdir()))
+    fix = f"Did you mean {near!r}?" if near else "Check the path, and that you may read it."
+    return _file_problem(str(path), "jobfile.missing_file", sentence, fix)
 
 
 def _file_problem(file: str, code: str, sentence: str, fix: str) -> Problem:
@@ -145,7 +175,10 @@ class _Reading:
     def spec(self) -> JobSpec | None:
         """The spec, or None with at least one problem noted."""
         values = self.marked.values
-        if self.problems and values is None:
+        if self.problems and (values is None or any(found.code == "jobfile.too_large" for found in self.problems)):
+            return None  # what was left out would be missed below
+        if values is None:
+            self._add((), "jobfile.not_a_mapping", "The job file is empty.", "Begin with `name:`.")
             return None
         if not isinstance(values, dict):
             self._add((), "jobfile.not_a_mapping", "A job file is a mapping of keys to values.", "Begin with `name:`.")
@@ -160,7 +193,7 @@ class _Reading:
         except ValidationError as error:
             self._translate(error, raw)
             if not self.problems:
-                self._add((), "jobfile.wrong_value", _message(error.errors()[0]), "")
+                self._add((), "jobfile.wrong_value", sentence_of(error.errors()[:1], ""), "Change it.")
             return None
         return None if self.problems else spec
 
@@ -275,10 +308,11 @@ class _Reading:
             self._add(("budget", "max_sats"), "jobfile.missing_key", sentence, "Write `budget: {max_sats: 2000}`.")
         elif item["type"] == "value_error" and len(loc) == 2 and loc[0] == "stages":
             fix = "Remove one of them."
-            self._add(self._written((*loc, "eval_fraction")), "jobfile.wrong_value", _message(item), fix)
+            self._add(self._written((*loc, "eval_fraction")), "jobfile.wrong_value", sentence_of([item], ""), fix)
         else:
-            known = _keys_at(loc[:-1])
-            self._add(path, _code(item["type"]), _message(item), _fix(item, str(loc[-1]) if loc else "", known))
+            key = _key(path)
+            known = _keys_at(path if item["type"] == "model_type" else loc[:-1])
+            self._add(path, code_of(item["type"]), sentence_of([item], key), fix_of([item], key, known))
 
     def _translate_params(self, error: ValidationError, model: type[BaseModel], index: int, params: object) -> None:
         grouped: dict[KeyPath, list[Any]] = {}
@@ -287,9 +321,9 @@ class _Reading:
             grouped.setdefault(_trim(loc, params, may_lack=item["type"] == "missing"), []).append(item)
         for loc, items in grouped.items():
             path = self.stage_path(index, "params", *loc)
-            sentence = " or ".join(dict.fromkeys(_message(item).rstrip(".") for item in items)) + "."
-            fix = _fix(items[-1], str(loc[-1]) if loc else "", tuple(model.model_fields), model)
-            self._add(path, _code(items[0]["type"]), sentence, fix)
+            key = _key(loc)
+            fix = fix_of(items, key, tuple(model.model_fields), model)
+            self._add(path, code_of(items[0]["type"]), sentence_of(items, key), fix)
 
     def _written(self, loc: KeyPath) -> KeyPath:
         """pydantic's place in the staged form -> the place in the file."""
@@ -317,6 +351,11 @@ def _trim(loc: KeyPath, values: Any, *, may_lack: bool) -> KeyPath:
     return kept
 
 
+def _key(path: KeyPath) -> str:
+    """The last name of a path; an entry of a list goes by the list's name."""
+    return next((part for part in reversed(path) if isinstance(part, str)), "")
+
+
 def _keys_at(loc: KeyPath) -> tuple[str, ...]:
     """The keys that may stand at this place."""
     if not loc:
@@ -325,40 +364,3 @@ def _keys_at(loc: KeyPath) -> tuple[str, ...]:
     if model is None:
         return _STAGE_KEYS
     return tuple(info.alias or name for name, info in model.model_fields.items())
-
-
-def _code(kind: str) -> str:
-    if kind == "extra_forbidden":
-        return "jobfile.unknown_key"
-    if kind == "missing":
-        return "jobfile.missing_key"
-    if kind.endswith("_type") or kind in {"int_from_float", "int_parsing", "float_parsing"}:
-        return "jobfile.wrong_type"
-    return "jobfile.wrong_value"
-
-
-def _message(item: Any) -> str:
-    if item["type"] == "extra_forbidden":
-        return f"There is no key {str(item['loc'][-1])!r} here."
-    if item["type"] == "missing":
-        return "A required key is missing."
-    text = str(item["msg"]).removeprefix("Value error, ").rstrip(".")
-    return f"{text[:1].upper()}{text[1:]}, but the file has {_shown(item['input'])}."
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _fix(item: Any, key: str, known: tuple[str, ...], model: type[BaseModel] | None = None) -> str:
-    if item["type"] == "extra_forbidden":
-        return suggest(key, known)
-    if item["type"] == "literal_error":
-        expected = str(item["ctx"]["expected"])
-        near = nearest(str(item["input"]), [part.strip("' ") for part in expected.replace(" or ", ",").split(",")])
-        return f"Did you mean {near!r}?" if near else f"Use {expected}."
-    info = model.model_fields.get(key) if model else None
-    if info is not None and info.description:
-        return f"{key}: {info.description}."
-    return f"Add `{key}:`." if item["type"] == "missing" else "Correct the value."

@@ -60,16 +60,24 @@ def dotted(path: KeyPath) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 floats (1e-3 is a number) and without dates (2026-01-01 stays text)."""
+    """SafeLoader that guesses types as YAML 1.2 does: 1e-3 is a number; `on`, 010, 1:30 and 2026-01-01 stay text."""
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+#: tag -> its pattern and the letters it may begin with
+_SCALARS = {
+    "bool": ("true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": ("[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
+    "float": (
+        r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    "null": ("~|null|Null|NULL|", "~nN"),
 }
-_Loader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType]
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+_Loader.yaml_implicit_resolvers = {}
+for _name, (_pattern, _letters) in _SCALARS.items():
+    _Loader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType]
+        f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), [*_letters, *([""] if _name == "null" else [])]
+    )
 
 
 @dataclass(slots=True)
@@ -102,6 +110,10 @@ class _Walk:
         for key_node, value_node in cast("list[tuple[yaml.Node, yaml.Node]]", node.value):
             key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
             line = key_node.start_mark.line + 1
+            if key == "<<":
+                fix = "Write the keys out where they belong."
+                self._problem(key_node, path, "jobfile.syntax", "Merge keys (`<<`) are not read.", fix)
+                continue
             if key in found:
                 first = self.lines[(*path, key)]
                 self.problems.append(_duplicate(self.file, line, (*path, key), f"It stands on line {first} already."))
@@ -129,8 +141,9 @@ class _Walk:
 
 
 def _parse_yaml(text: str, file: str) -> Marked:
-    loader = _Loader(text)
+    loader: _Loader | None = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return Marked(None, {})
@@ -139,12 +152,26 @@ def _parse_yaml(text: str, file: str) -> Marked:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None
-        return Marked(None, {}, (_syntax(file, line, "YAML", error.problem or error.context or ""),))
+        detail = error.problem or error.context or ""
+        fix = next((fix for words, fix in _YAML_FIXES if words in detail), _SYNTAX_FIX)
+        return Marked(None, {}, (_syntax(file, line, "YAML", detail, fix),))
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, int(error.position)) + 1
+        return Marked(None, {}, (_syntax(file, line, "YAML", "it holds a control character", "Remove it."),))
     except (yaml.YAMLError, RecursionError) as error:
         return Marked(None, {}, (_syntax(file, None, "YAML", _short(error)),))
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
+
+_SYNTAX_FIX = "Mend the syntax there or just before it."
+#: what people meet most, by a part of PyYAML's words
+_YAML_FIXES = (
+    ("character '\\t'", "Indent with spaces; YAML takes no tabs."),
+    ("mapping values are not allowed", 'Put a value that holds ": " in quotes, and check the indentation.'),
+    ("another document", "Keep one document: remove `---` and what follows it."),
+)
 
 # ---- JSON ---------------------------------------------------------------------------------------------------------
 
@@ -229,14 +256,14 @@ def _toml_prefix(is_array: bool, name: str, counts: dict[KeyPath, int]) -> KeyPa
 # ---- problems -----------------------------------------------------------------------------------------------------
 
 
-def _syntax(file: str, line: int | None, language: str, detail: str) -> Problem:
+def _syntax(file: str, line: int | None, language: str, detail: str, fix: str = _SYNTAX_FIX) -> Problem:
     return Problem(
         file=file,
         line=line,
         key="",
         code="jobfile.syntax",
         sentence=f"This is not valid {language}: {detail.rstrip('.')}.",
-        fix="Mend the syntax there or just before it.",
+        fix=fix,
     )
 
 
@@ -252,4 +279,6 @@ def _duplicate(file: str, line: int | None, path: KeyPath, detail: str) -> Probl
 
 
 def _short(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it nests too deep"
     return " ".join(str(error).split())[:200].rstrip(".")

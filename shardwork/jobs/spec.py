@@ -86,6 +86,13 @@ class JobSpec(Section):
     trust: TrustSection
     budget: BudgetSection
 
+    @field_validator("name")
+    @classmethod
+    def _printable_name(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("a job's name holds no control characters or line breaks")
+        return value
+
     @model_validator(mode="after")
     def _stages_refer_backwards(self) -> JobSpec:
         seen: set[str] = set()

@@ -47,6 +47,11 @@ BROKEN: dict[str, tuple[str, str, str, str, int | None, str]] = {
     "an open bracket": (GOOD, "learning_rate: auto, max_length: 256}", "x: 1", "jobfile.syntax", 7, ""),
     "a tab": (GOOD, "recipe: sft", "recipe:\n\t- sft", "jobfile.syntax", 6, ""),
     "an object tag": (GOOD, "name: tutor", "name: !!python/object/apply:os.system [ls]", "jobfile.wrong_type", 1, "name"),
+    "a control character": (GOOD, "recipe: sft", "recipe: \0sft", "jobfile.syntax", 5, ""),
+    "a control character in the name": (GOOD, "name: tutor", 'name: "t\\e[31m"', "jobfile.wrong_value", 1, "name"),
+    "an old octal number": (GOOD, "rounds: 4", "rounds: 010", "jobfile.wrong_type", 7, "plan.rounds"),
+    "minutes and seconds": (GOOD, "rounds: 4", "rounds: 1:30", "jobfile.wrong_type", 7, "plan.rounds"),
+    "a merge key": (GOOD, "plan: {", "plan: {<<: {rounds: 2}, ", "jobfile.syntax", 7, "plan"),
     "a list": (GOOD, GOOD, "- a\n- b\n", "jobfile.not_a_mapping", None, ""),
     "nothing": (GOOD, GOOD, "", "jobfile.not_a_mapping", None, ""),
     "a mistyped key": (GOOD, "recipe: sft", "recipee: sft", "jobfile.unknown_key", 5, "recipee"),
@@ -141,6 +146,67 @@ def test_a_broken_job_file_is_named_by_line_key_and_code(name: str, folder: Path
 )
 def test_the_nearest_valid_word_is_offered(old: str, new: str, hint: str, folder: Path) -> None:
     assert any(hint in problem.fix for problem in problems(folder, GOOD.replace(old, new, 1)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence", "fix"),
+    [
+        ("name: tutor", "name: 42", "'name' must be text, but is 42.", 'Write `name: "42"`.'),
+        ("rounds: 4", "rounds: '4'", "'rounds' must be a whole number, but is \"4\".", "Write `rounds: 4`."),
+        ("max_sats: 2000", "max_sats: 2e3", "'max_sats' must be a whole number, but is 2000.0.", "Write `max_sats: 2000`."),
+        ("rank: 8", "train_on_prompt: on", "'train_on_prompt' must be true or false, but is \"on\".", "Write `train_on_prompt: true`."),
+        ("rank: 8", "rank: 0", "'rank' must be at least 1, but is 0.", "rank: lora: rank of the adapter."),
+        ("rate: auto", "rate: fast", "'learning_rate' must be a number or 'auto', but is \"fast\".", "peak learning rate"),
+        ("{class: public, aggregate: screened_mean, audit: auto}", "public", "'trust' must be a mapping of keys to values", "class, aggregate, audit"),
+        ("eval_fraction", "eval_data: data/a.jsonl\neval_fraction", "Give eval_data or eval_fraction, not both.", "Remove one"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_told_in_plain_words_with_the_right_one(
+    old: str, new: str, sentence: str, fix: str, folder: Path
+) -> None:
+    (found,) = problems(folder, GOOD.replace(old, new, 1))
+    assert sentence in found.sentence and fix in found.fix
+
+
+def test_older_yaml_s_truth_values_are_plain_words(folder: Path) -> None:
+    assert load_text(folder, GOOD.replace("name: tutor", "name: on")).spec.name == "on"
+    assert load_text(folder, GOOD.replace("name: tutor", "name: 0123")).spec.name == "0123"
+    assert load_text(folder, GOOD.replace("max_sats: 2000", "max_sats: 2_000")).spec.budget.max_sats == 2000
+
+
+def test_a_mark_before_the_text_is_no_part_of_it(folder: Path) -> None:
+    for name, text in (("job.yaml", GOOD), ("job.json", json.dumps({"name": "a"}))):
+        path = folder / name
+        path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+        if name == "job.yaml":
+            assert load(path).spec.name == "tutor"
+            continue
+        with pytest.raises(JobFileInvalid) as caught:
+            load(path)
+        assert {found.code for found in caught.value.problems} == {"jobfile.missing_key", "jobfile.trust_class_missing"}
+
+
+def test_a_mistyped_key_is_not_told_again_as_a_missing_one(folder: Path) -> None:
+    text = GOOD.replace("name:", "nmae:").replace("recipe:", "recipie:").replace("class:", "clas:")
+    assert {found.key for found in problems(folder, text)} == {"nmae", "recipie", "trust.clas"}
+
+
+def test_a_bomb_of_aliases_is_one_problem(folder: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    (found,) = problems(folder, "\n".join(lines) + "\n" + GOOD)
+    assert found.code == "jobfile.too_large"
+
+
+def test_a_device_is_read_no_further_than_a_job_file_is_long() -> None:
+    with pytest.raises(JobFileInvalid, match="1 MiB"):
+        load(Path("/dev/zero"))
+
+
+def test_an_error_found_later_can_still_name_its_line(folder: Path) -> None:
+    flat, staged = load_text(folder, GOOD), load_text(folder, STAGED, "staged.yaml")
+    assert flat.place("sft", "params.rank") == {"file": flat.file, "line": "6", "key": "params.rank"}
+    assert staged.place("second", "params.rank") == {"file": staged.file, "line": "7", "key": "stages.1.params.rank"}
 
 
 def test_all_problems_come_at_once(folder: Path) -> None:
