@@ -220,6 +220,7 @@ def ready_replica(shard: Shard, *, rank: tuple[int, int, int]) -> ReadyReplica:
         price_msat=shard.price_msat,
         reference_only=shard.reference_only,
         needs_training=shard.recipe not in RECIPES_WITHOUT_TORCH,
+        agreed=shard.quorum > 1,
     )
 
 

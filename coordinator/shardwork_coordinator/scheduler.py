@@ -27,6 +27,8 @@ class ReadyReplica:
     #: workers that failed at it: only when nobody else is there. Once one has, those that never earned anything here
     #: come behind those that have, or a handful of fresh keys could use up a shard's attempts
     shunned: frozenset[str] = frozenset()
+    #: keys must agree on its result: those that have earned something here are asked first
+    agreed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +56,12 @@ def match(ready: Sequence[ReadyReplica], idle: Sequence[Worker], everyone: Seque
     free = list(idle)
     found: list[Match] = []
     for replica in sorted(ready, key=lambda one: one.rank):
-        standing = _best_standing(replica, everyone)
-        for worker in free:
-            if refusal(replica, worker) is None and _standing(replica, worker) <= standing:
-                free.remove(worker)
-                found.append(Match(replica, worker))
-                break
+        worst = _best_standing(replica, everyone) if replica.shunned else 2
+        fitting = [one for one in free if refusal(replica, one) is None and _standing(replica, one) <= worst]
+        if fitting:
+            worker = min(fitting, key=lambda one: _standing(replica, one))
+            free.remove(worker)
+            found.append(Match(replica, worker))
         if not free:
             break
     return found
@@ -107,15 +109,12 @@ def why_waiting(replica: ReadyReplica, everyone: Sequence[Worker]) -> Why:
 
 def _standing(replica: ReadyReplica, worker: Worker) -> int:
     """Whom a replica is given to first, 0 before 1 before 2."""
-    if not replica.shunned:
-        return 0
     if worker.id in replica.shunned:
         return 2
-    return 0 if worker.proven else 1
+    is_picky = replica.agreed or bool(replica.shunned)
+    return 1 if is_picky and not worker.proven else 0
 
 
 def _best_standing(replica: ReadyReplica, everyone: Sequence[Worker]) -> int:
     """The best standing among those who could take it, busy or not: the others wait for them."""
-    if not replica.shunned:
-        return 0
     return min((_standing(replica, one) for one in everyone if refusal(replica, one) is None), default=2)

@@ -118,3 +118,9 @@ def test_with_nobody_else_there_even_one_that_failed_gets_it_again() -> None:
 
 def test_a_shard_that_nobody_failed_at_goes_to_newcomers_too() -> None:
     assert pairs([REPLICA], [OTHER, PROVEN]) == [(REPLICA.shard_id, "w2")]
+
+
+def test_keys_that_must_agree_are_first_asked_among_those_who_have_earned_but_nobody_waits_for_them() -> None:
+    agreed = replace(REPLICA, agreed=True)
+    assert pairs([agreed], [OTHER, PROVEN]) == [(REPLICA.shard_id, "w3")]
+    assert pairs([agreed], [OTHER], [OTHER, PROVEN]) == [(REPLICA.shard_id, "w2")]
