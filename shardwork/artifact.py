@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import FileIO
+from itertools import repeat
 from pathlib import Path
 
 from blake3 import blake3
@@ -35,9 +37,13 @@ LEAF_BYTES = 1 << 20
 DIGEST_BYTES = 32
 FILES_MAX = 10_000
 PATH_MAX_BYTES = 512
+PATH_MAX_PARTS = 32
 #: below gRPC's 4 MiB with room for the message around it
 MANIFEST_MAX_BYTES = (4 << 20) - (64 << 10)
 
+#: backslashes, control characters, line separators, and marks that turn the order of letters around, with which
+#: "gpj.exe" looks like another name than it is
+_FORBIDDEN = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _MAGIC = b"shardwork.manifest.v1\n"
 _COUNT = struct.Struct(">I")
 _PATH = struct.Struct(">H")
@@ -63,10 +69,12 @@ def check_path(path: str) -> None:
     parts = path.split("/")
     if not path or len(encoded) > PATH_MAX_BYTES:
         raise _bad_path(path, f"it must have 1 to {PATH_MAX_BYTES} bytes")
+    if len(parts) > PATH_MAX_PARTS:
+        raise _bad_path(path, f"it must have at most {PATH_MAX_PARTS} parts")
     if any(part in ("", ".", "..") for part in parts):
         raise _bad_path(path, "it must be relative, without empty parts, '.' or '..'")
-    if "\\" in path or any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in path):
-        raise _bad_path(path, "backslashes and control characters are refused")
+    if _FORBIDDEN.search(path):
+        raise _bad_path(path, "backslashes, control characters and marks of direction are refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +185,13 @@ class Manifest:
         """Leaves from global number `first` to the end."""
         return (self.leaf(number) for number in range(first, self.leaf_count))
 
+    def leaf_sizes(self) -> Iterator[int]:
+        """Bytes of each leaf, in order."""
+        for entry in self.files:
+            if entry.leaves:
+                yield from repeat(LEAF_BYTES, len(entry.leaves) - 1)
+                yield entry.size - (len(entry.leaves) - 1) * LEAF_BYTES
+
 
 def describe_folder(folder: Path) -> Manifest:
     """Hashes every file below `folder` in 1 MiB of memory. Symlinks and special files are refused, empty folders
@@ -258,12 +273,7 @@ def _leaf(entry: FileEntry, index: int, number: int) -> Leaf:
 
 def _check_files(files: tuple[FileEntry, ...]) -> None:
     if len(files) > FILES_MAX:
-        raise LimitExceeded(
-            "artifact.too_many_files",
-            "An artifact has at most 10,000 files.",
-            next_step="Join small files, for example the rows of a data set, into larger ones.",
-            files=len(files),
-        )
+        raise _too_many_files(len(files))
     length = len(_MAGIC) + _COUNT.size
     taken: set[str] = set()
     for entry in files:
@@ -282,11 +292,13 @@ def _check_files(files: tuple[FileEntry, ...]) -> None:
 
 
 def _check_no_file_is_a_folder(paths: set[str]) -> None:
+    folders: set[str] = set()
     for path in paths:
         parent = path.rpartition("/")[0]
-        while parent:
+        while parent and parent not in folders:
             if parent in paths:
                 raise _bad_manifest("a path is a file twice, or a file and a folder", file=parent)
+            folders.add(parent)
             parent = parent.rpartition("/")[0]
 
 
@@ -296,6 +308,9 @@ def _read_files(data: bytes) -> tuple[FileEntry, ...]:
     at = len(_MAGIC)
     (count,) = _COUNT.unpack_from(data, at)
     at += _COUNT.size
+    # checked before reading: a message has room for half a million
+    if count > FILES_MAX:
+        raise _too_many_files(count)
     files: list[FileEntry] = []
     for _ in range(count):
         entry, at = _read_file(data, at)
@@ -332,6 +347,15 @@ def _bad_path(path: str, reason: str) -> InvalidInput:
 
 def _bad_manifest(reason: str, *, file: str = "") -> InvalidInput:
     return InvalidInput("artifact.bad_manifest", "These bytes are not a manifest.", reason=reason, file=repr(file))
+
+
+def _too_many_files(count: int) -> LimitExceeded:
+    return LimitExceeded(
+        "artifact.too_many_files",
+        "An artifact has at most 10,000 files.",
+        next_step="Join small files, for example the rows of a data set, into larger ones.",
+        files=count,
+    )
 
 
 def _too_large(length: int) -> LimitExceeded:

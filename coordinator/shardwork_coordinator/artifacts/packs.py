@@ -31,11 +31,12 @@ class Packs:
         #: global number of each pack's first leaf
         self._firsts: list[int] = []
         base = 0
-        for leaf in manifest.each_leaf():
-            end = self._offsets[-1] + leaf.size_bytes
+        end = 0
+        for number, size in enumerate(manifest.leaf_sizes()):
+            start, end = end, end + size
             if not self._firsts or end - base > PACK_BYTES:
-                self._firsts.append(leaf.number)
-                base = self._offsets[-1]
+                self._firsts.append(number)
+                base = start
             self._offsets.append(end)
 
     @property

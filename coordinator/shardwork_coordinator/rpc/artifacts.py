@@ -50,6 +50,8 @@ class ArtifactDesk:
         self.contents = contents
         self.clock = clock
         self.limits = limits or ArtifactLimits()
+        # a large manifest takes 50 ms of the interpreter; the event loop would wait for every thread that wants it, too
+        self.parsing = asyncio.Lock()
         self.calls = Calls(of_one_max=self.limits.calls_of_one_max)
         self.streams = UploadStreams(
             streams_max=self.limits.uploads_max, of_one_max=self.limits.uploads_of_one_max, idle_s=self.limits.idle_s
@@ -71,7 +73,8 @@ def may_read(tx: Transaction, caller: Caller, artifact_id: str) -> bool:
 
 async def begin_upload(request: pb.BeginUploadRequest, caller: Caller, desk: ArtifactDesk) -> pb.BeginUploadResponse:
     """Opens or continues an upload. What the caller may read already is complete at once."""
-    manifest = await asyncio.to_thread(Manifest.parse, request.manifest)
+    async with desk.parsing:
+        manifest = await asyncio.to_thread(Manifest.parse, request.manifest)
     _check_size(manifest, desk.limits)
     artifact = _row(manifest, caller, desk, _checked_purpose(request.purpose))
     async with desk.calls.turn(caller.party_id), desk.streams.alone(manifest.id, caller.party_id):
@@ -104,7 +107,8 @@ async def upload_leaves(
     owner = caller.party_id
     async with desk.streams.only(first.artifact_id, owner) as stream:
         if await _owned(first.artifact_id, caller, desk):
-            manifest = await asyncio.to_thread(desk.contents.manifest, first.artifact_id)
+            async with desk.parsing:
+                manifest = await asyncio.to_thread(desk.contents.manifest, first.artifact_id)
             await _drain(frames)
             return pb.UploadLeavesResponse(durable_leaves=manifest.leaf_count, complete=True)
         manifest = await asyncio.to_thread(desk.contents.upload_manifest, first.artifact_id, owner=owner)
@@ -262,7 +266,8 @@ async def _granted(artifact_id: str, caller: Caller, desk: ArtifactDesk) -> Mani
     """Raises NotFound "artifact.not_found" for what is unknown or forbidden alike."""
     if not await desk.rows.read(_grant(caller, artifact_id)):
         raise not_found(artifact_id)
-    return await asyncio.to_thread(desk.contents.manifest, artifact_id)
+    async with desk.parsing:
+        return await asyncio.to_thread(desk.contents.manifest, artifact_id)
 
 
 async def _readable(artifact_id: str, caller: Caller, desk: ArtifactDesk) -> bool:

@@ -7,11 +7,13 @@ raised by the handler into gRPC statuses. Tokens are issued by `rpc.enrolment` a
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
 import json
 import logging
+import traceback
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -160,16 +162,29 @@ async def answer_errors(context: Context) -> AsyncGenerator[None, None]:
     """Ends the call with the status of a ShardworkError raised inside. What nobody foresaw is logged, and only its
     existence is told: its text may hold what the caller must not see."""
     try:
-        yield
-    except ShardworkError as error:
-        await abort_with(context, error)
-    except grpc.aio.AbortError:
+        try:
+            yield
+        except ShardworkError as error:
+            await abort_with(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            _log.exception("unexpected error in a call")
+            next_step = "Tell the operator; the coordinator's log has the details."
+            sentence = "The coordinator met an error of its own."
+            await abort_with(context, Internal("internal.unexpected", sentence, next_step=next_step))
+    except grpc.aio.AbortError as aborted:
+        asyncio.get_running_loop().call_soon(_let_go, aborted)
         raise
-    except Exception:
-        _log.exception("unexpected error in a call")
-        next_step = "Tell the operator; the coordinator's log has the details."
-        unexpected = Internal("internal.unexpected", "The coordinator met an error of its own.", next_step=next_step)
-        await abort_with(context, unexpected)
+
+
+def _let_go(ended: BaseException) -> None:
+    """Frees what a refused call held. grpc and the error hold each other until the collector comes by, and the error
+    holds every frame that it passed: a request of 4 MiB and what was made of it, for each refused call."""
+    error: BaseException | None = ended
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def check_role(caller: Caller, roles: tuple[Role, ...]) -> None:
