@@ -8,6 +8,7 @@ materialises inputs, dispatches by phase and stores the outputs. Called by the o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import secrets
@@ -76,30 +77,33 @@ class Failed:
 
 
 class Executor:
-    """A pool of processes that is rebuilt when one dies. One instance per coordinator."""
+    """Processes that run one task each, and are replaced when they die. One instance per coordinator.
+
+    Each is a pool of its own: in a common one a death ends every task that runs or waits there, and whoever makes his
+    own task die could fail the jobs of others with it.
+    """
 
     def __init__(self, artifact_location: str, scratch: Path, processes: int = 1, *, cache_bytes: int = CACHE_BYTES):
         self._location = artifact_location
         self._tasks = scratch / "tasks"
         self._cache = scratch / "cache"
         self._cache_bytes = cache_bytes
-        self._processes = processes
-        self._pool: ProcessPoolExecutor | None = None
+        self._slots = asyncio.Semaphore(processes)
+        self._idle: list[ProcessPoolExecutor] = []
+        self._busy: set[ProcessPoolExecutor] = set()
         # what a killed coordinator left behind
         shutil.rmtree(self._tasks, ignore_errors=True)
 
     async def run(self, task: ExecutorTask) -> ExecutorResult:
         """Runs a task to its end. Raises the task's ShardworkError, or Internal "executor.died" when its process did.
 
-        A cancelled call lets the process finish: its result is thrown away.
+        A cancelled call ends its process: tasks are pure, and nobody waits for this one.
         """
         folder = self._tasks / f"{secrets.token_hex(8)}"
         work = Work(task, self._location, folder, self._cache, self._cache_bytes)
-        pool = self._open_pool()
         try:
-            outcome = await asyncio.get_running_loop().run_in_executor(pool, run_task, work)
+            outcome = await self._run(work)
         except BrokenProcessPool:
-            self._drop(pool)
             raise Internal(
                 "executor.died",
                 "An executor process died, most often for want of memory.",
@@ -113,28 +117,41 @@ class Executor:
             raise outcome.to_error()
         return outcome
 
+    async def _run(self, work: Work) -> ExecutorResult | Failed:
+        async with self._slots:
+            process = self._take()
+            try:
+                outcome = await asyncio.get_running_loop().run_in_executor(process, run_task, work)
+            except BaseException:
+                self._end(process)
+                raise
+            self._busy.discard(process)
+            self._idle.append(process)
+            return outcome
+
     def close(self) -> None:
         """Ends the processes at once: tasks are pure, and whoever asked runs them again after a restart."""
-        if self._pool is None:
-            return
-        pool, self._pool = self._pool, None
-        # the pool itself could only wait for a merge of minutes
-        for process in list(pool._processes.values()):
-            process.kill()
-        pool.shutdown(wait=True, cancel_futures=True)
+        for process in [*self._idle, *self._busy]:
+            self._end(process, wait=True)
+        self._idle.clear()
 
-    def _open_pool(self) -> ProcessPoolExecutor:
-        if self._pool is None:
+    def _take(self) -> ProcessPoolExecutor:
+        """One that does nothing yet, from now on busy."""
+        if self._idle:
+            process = self._idle.pop()
+        else:
             # spawn: a fork of a process with threads and gRPC inside may hang
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._processes, mp_context=context, initializer=_start_child)
-        return self._pool
+            process = ProcessPoolExecutor(1, mp_context=context, initializer=_start_child)
+        self._busy.add(process)
+        return process
 
-    def _drop(self, pool: ProcessPoolExecutor) -> None:
-        """Forgets a broken pool; the next task opens another. Several tasks may report the same one."""
-        if self._pool is pool:
-            self._pool = None
-        pool.shutdown(wait=False)
+    def _end(self, process: ProcessPoolExecutor, *, wait: bool = False) -> None:
+        self._busy.discard(process)
+        # the pool itself could only wait for a merge of minutes; a broken one has none left
+        for child in list((process._processes or {}).values()):
+            child.kill()
+        process.shutdown(wait=wait, cancel_futures=True)
 
 
 # ---- child side -------------------------------------------------------------------------------------------------
@@ -153,8 +170,11 @@ class Work:
 
 
 def _start_child() -> None:
-    """Ctrl-C is the parent's business, and a child does not outlive its parent."""
+    """Ctrl-C is the parent's business, and a child does not outlive its parent. When memory ends, it ends first: its
+    task is tried again, and a coordinator that the system picked would take every worker's stream along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True, name="parent-watch").start()

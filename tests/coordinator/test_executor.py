@@ -121,10 +121,38 @@ async def test_errors_cross_the_process_boundary_whole(tmp_path: Path, executor:
     assert list((tmp_path / "scratch" / "tasks").iterdir()) == []
 
 
+async def child_of(executor: Executor) -> int:
+    """The process that runs the next task."""
+    process = executor._take()  # pyright: ignore[reportPrivateUsage]
+    pid = await asyncio.get_running_loop().run_in_executor(process, os.getpid)
+    executor._idle.append(process)  # pyright: ignore[reportPrivateUsage]
+    return pid
+
+
+async def test_a_death_ends_no_task_but_its_own(tmp_path: Path, executor: Executor) -> None:
+    """Three deaths fail a job; with a common pool a requester could spend those of the others, who only waited."""
+    inputs = stored_round(tmp_path)
+    child = await child_of(executor)
+    os.kill(child, signal.SIGSTOP)
+    dying = asyncio.create_task(executor.run(merge_task(inputs)))
+    waiting = asyncio.create_task(executor.run(merge_task(inputs)))
+    await asyncio.sleep(0)
+    os.kill(child, signal.SIGKILL)
+    with pytest.raises(Internal) as caught:
+        await dying
+    assert caught.value.code == "executor.died"
+    assert (await waiting).metrics["num_kept"] == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux tells the system whom to end first")
+async def test_an_executor_process_ends_before_the_coordinator_when_memory_ends(executor: Executor) -> None:
+    child = await child_of(executor)
+    assert int(Path(f"/proc/{child}/oom_score_adj").read_text()) == 1000
+
+
 async def test_a_dead_process_is_an_error_and_the_pool_recovers(tmp_path: Path, executor: Executor) -> None:
     inputs = stored_round(tmp_path)
-    pool = executor._open_pool()  # pyright: ignore[reportPrivateUsage]
-    child = await asyncio.get_running_loop().run_in_executor(pool, os.getpid)
+    child = await child_of(executor)
     # a stopped child can't finish the task before it is killed
     os.kill(child, signal.SIGSTOP)
     running = asyncio.create_task(executor.run(merge_task(inputs)))
@@ -140,8 +168,7 @@ async def test_a_dead_process_is_an_error_and_the_pool_recovers(tmp_path: Path, 
 @pytest.mark.timeout(30)
 async def test_closing_ends_even_a_process_that_hangs(tmp_path: Path, executor: Executor) -> None:
     inputs = stored_round(tmp_path)
-    pool = executor._open_pool()  # pyright: ignore[reportPrivateUsage]
-    child = await asyncio.get_running_loop().run_in_executor(pool, os.getpid)
+    child = await child_of(executor)
     os.kill(child, signal.SIGSTOP)
     running = asyncio.create_task(executor.run(merge_task(inputs)))
     await asyncio.sleep(0)
