@@ -10,13 +10,20 @@ What a command needs beyond typer is imported inside it, so that `--help` stays 
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from typing import Annotated
 
 import typer
 
 from .commands import data, job, login, wallet
 
-EPILOG = "First steps:  shardwork login JOIN  ·  shardwork wallet deposit 2000  ·  shardwork job plan job.yaml"
+EPILOG = (
+    "First steps:  shardwork login JOIN  ·  shardwork wallet deposit 2000  ·  shardwork job plan job.yaml\n\n"
+    "Exit codes:  0 ok · 1 failed · 2 usage · 3 wrong file or value · 4 not found · 5 not allowed · 6 not enough sats "
+    "· 7 coordinator unreachable · 8 job failed · 130 Ctrl-C"
+)
 
 app = typer.Typer(
     name="shardwork",
@@ -49,12 +56,31 @@ def root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Train, tune and align language models on GPUs you don't own, paid shard by shard."""
+    """Train and tune language models on GPUs you don't own, paid shard by shard."""
 
 
 def main() -> None:
     """Entry point of the `shardwork` command."""
-    app()
+    _settle_streams()
+    # the transport's own log lines would stand in the middle of our sentences
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        app()
+    except OSError as error:  # from --help and usage errors; commands have `outcome.guard`
+        if os.environ.get("SHARDWORK_DEBUG") == "1":
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"✗ The output cannot be written: {error.strerror}.", file=sys.stderr)
+        sys.exit(1)
+
+
+def _settle_streams() -> None:
+    """Streams that are closed swallow what is written; letters that a locale lacks come out as '?'."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  lives as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 if __name__ == "__main__":

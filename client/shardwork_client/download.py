@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.text import Text
 
 from shardwork import transfer
-from shardwork.errors import Conflict, NotFound
+from shardwork.errors import Conflict, Corrupt, NotFound
 from shardwork.session import Session
 from shardwork.v1 import jobs_pb2
 
@@ -70,8 +70,20 @@ def choose(job: jobs_pb2.JobView, only: str | None) -> Sequence[jobs_pb2.OutputV
 async def _fetch_one(session: Session, output: jobs_pb2.OutputView, folder: Path) -> Fetched:
     folder.mkdir(parents=True, exist_ok=True)
     into = folder / safe_name(output.name)
-    with transfer_progress(f"{output.name} ↓") as progress:
-        await transfer.download(session, output.artifact_id, into, progress=progress)
+    was_there = into.exists()
+    try:
+        with transfer_progress(f"{output.name} ↓") as progress:
+            await transfer.download(session, output.artifact_id, into, progress=progress)
+    except Corrupt as error:
+        if not was_there:
+            raise
+        raise Conflict(
+            "download.folder_differs",
+            f"{into} is there already, and holds something else than this output.",
+            next_step=f"Move it away, or name another DIR:  shardwork job download ID DIR --output {output.name}",
+            folder=into,
+            **{key: value for key, value in error.why.evidence.items() if key == "file"},
+        ) from None
     return Fetched(output, into)
 
 
@@ -107,7 +119,7 @@ def loading(kind: str, folder: Path) -> list[str]:
         return [
             "from peft import PeftModel",
             "from transformers import AutoModelForCausalLM",
-            f"base = AutoModelForCausalLM.from_pretrained({_base_of(folder)!r})  # the folder you tuned from",
+            f"base = AutoModelForCausalLM.from_pretrained({_base_of(folder)!r})  # the folder of the model you tuned",
             f"model = PeftModel.from_pretrained(base, {path!r})",
         ]
     if kind == "rows":

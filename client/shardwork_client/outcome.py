@@ -7,6 +7,7 @@ is Ctrl-C. Nothing here knows a particular command.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -29,26 +30,49 @@ USAGE = 2
 PLACE = ("file", "line", "key")
 
 
+#: what to do about an error of the file system, where more can be said than its own words
+_DISK_FIXES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space, then run the same command again."),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "Name a place that you may read and write, or mend its permissions."),
+    errno.EROFS: "Name a folder on a disk that can be written.",
+}
+_DISK_FIX = "Check the path, and the SHARDWORK_HOME or XDG folders if it lies in one of them."
+
+
 @contextmanager
-def guard(json_output: bool = False) -> Generator[None, None, None]:
-    """Turns every failure of a command body into its documented message and exit code."""
+def guard(json_output: bool = False, *, interrupted: str = "Nothing was sent or spent.") -> Generator[None, None, None]:
+    """Turns every failure of a command body into its documented message and exit code.
+
+    `interrupted` tells who presses Ctrl-C what became of it and how to go on.
+    """
     try:
         yield
     except (typer.Exit, typer.BadParameter):
         raise
     except (KeyboardInterrupt, typer.Abort):
-        say("Interrupted.")
-        raise typer.Exit(INTERRUPTED) from None
+        interrupt(interrupted, json_output)
     except ShardworkError as error:
         fail(error.why, error.exit_code, json_output, problems=getattr(error, "problems", ()))
     except BrokenPipeError:
         # the reader of our output went away (`| head`): not our failure, and nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+    except OSError as error:
+        if os.environ.get("SHARDWORK_DEBUG") == "1":
+            raise
+        fail(disk(error) if _is_disk(error) else unexpected(error), 1, json_output)
     except Exception as error:
         if os.environ.get("SHARDWORK_DEBUG") == "1":
             raise
         fail(unexpected(error), 1, json_output)
+
+
+def interrupt(sentence: str, json_output: bool = False) -> NoReturn:
+    """Leaves with exit 130, on a line of its own: the terminal has just written ^C."""
+    if json_output:
+        fail(Why(code="client.interrupted", sentence=sentence), INTERRUPTED, json_output)
+    say(f"{chr(10) if sys.stderr.isatty() else ''}Interrupted. {sentence}")
+    raise typer.Exit(INTERRUPTED) from None
 
 
 def fail(why: Why, exit_code: int, json_output: bool, *, problems: Sequence[Problem] = ()) -> NoReturn:
@@ -88,6 +112,23 @@ def unexpected(error: Exception) -> Why:
     )
 
 
+def _is_disk(error: OSError) -> bool:
+    """Errors of files name one, or say that the disk is full."""
+    return error.filename is not None or error.errno in _DISK_FIXES
+
+
+def disk(error: OSError) -> Why:
+    """A file that cannot be read or written."""
+    named: object = error.filename
+    path = os.fsdecode(named) if isinstance(named, bytes) else str(named or "")
+    return Why(
+        code="client.file",
+        sentence=f"A file or folder cannot be used: {error.strerror or error}.",
+        evidence={"path": path} if path else {},
+        next_step=_DISK_FIXES.get(error.errno or 0, _DISK_FIX),
+    )
+
+
 def place(evidence: Mapping[str, str]) -> str:
     """`train.jsonl:7: messages` from the evidence keys file, line and key; empty when no file is named."""
     if not evidence.get("file"):
@@ -104,7 +145,12 @@ def say(text: str) -> None:
 
 def emit(value: object) -> None:
     """One JSON value on one line of stdout, flushed so that a follower sees it at once."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # another locale, or a file name that is no text: escapes say it all
+        text = json.dumps(value)
+    print(text, flush=True)
 
 
 def is_terminal() -> bool:

@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 @contextmanager
 def transfer_progress(label: str) -> Generator[Progress, None, None]:
     """A progress callback that shows `label` with a bar, or with lines when stderr is no terminal."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or console(stderr=True).is_dumb_terminal:
         yield _lines(label)
         return
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn

@@ -111,7 +111,9 @@ def why_block(why: types_pb2.Why | Why, *, mark: str, style: str) -> RenderableT
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row(Text(mark, style=style), Text(clean(why.sentence), style="bold"))
-    for line in evidence_lines(why.evidence):
+    # a message's map comes in any order, which would jump about from frame to frame
+    evidence = why.evidence if isinstance(why, Why) else dict(sorted(why.evidence.items()))
+    for line in evidence_lines(evidence):
         grid.add_row("", Text(line, style="dim"))
     if why.next_step:
         grid.add_row(Text("→", style="cyan"), Text(clean(why.next_step)))

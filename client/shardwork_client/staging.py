@@ -1,25 +1,66 @@
 """A stage's local inputs laid out as the folders that are uploaded: the model's files, and data in a fixed order.
 
 Files are hard links where the file system allows it and copies elsewhere, in a folder of their own that goes away
-afterwards; the person's files are never touched. Used by `submit`.
+afterwards; the person's files are never touched. What a killed command left behind goes with the next one. Used by
+`submit`.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+PREFIX = "staging-"
+#: between making a folder and locking it lie milliseconds
+FRESH_S = 10.0
 
 
 @contextmanager
 def staging_area(cache_dir: Path) -> Generator[Path, None, None]:
     """An empty private folder, removed at the end."""
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="staging-", dir=cache_dir) as folder:
-        yield Path(folder)
+    for left in cache_dir.glob(f"{PREFIX}*"):
+        _remove_abandoned(left)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=cache_dir) as folder:
+        lock = _locked(Path(folder))
+        try:
+            yield Path(folder)
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """A lock that ends with this process; None while another process holds it, or where there are no locks."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes a staging folder that no living command holds; a fresh one may not be locked yet, so age decides too."""
+    try:
+        if time.time() - folder.stat().st_mtime < FRESH_S:
+            return
+    except OSError:
+        return
+    lock = _locked(folder)
+    if lock is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 def stage_model(source: Path, names: Sequence[str], into: Path) -> Path:

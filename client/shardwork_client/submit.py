@@ -18,7 +18,7 @@ from shardwork.v1 import jobs_pb2, types_pb2
 
 from . import api, plan_page, staging
 from .facts import StageMeasure
-from .outcome import is_terminal, say, usage
+from .outcome import interrupt, is_terminal, say, usage
 from .plan import Measured, Priced, measure, price, refuse_unaffordable
 from .progress import transfer_progress
 from .render import show as show_page
@@ -56,7 +56,11 @@ def _ask(priced: Priced) -> None:
     kind = "SIMULATED " if priced.asset == "simulated" else ""
     amount = show(priced.quote.reserve_msat)
     say("")
-    if not typer.confirm(f"Reserve {kind}{amount} and start the job?", err=True):
+    try:
+        agreed = typer.confirm(f"Reserve {kind}{amount} and start the job?", err=True)
+    except typer.Abort:
+        interrupt("Nothing was submitted.")
+    if not agreed:
         say("Nothing was submitted.")
         raise typer.Exit(1)
 

@@ -21,7 +21,7 @@ def why_json(why: types_pb2.Why | Why) -> Json:
     return {
         "code": why.code,
         "sentence": why.sentence,
-        "evidence": dict(why.evidence),
+        "evidence": dict(sorted(why.evidence.items())),
         "next_step": why.next_step,
     }
 
@@ -118,7 +118,7 @@ def event_json(event: jobs_pb2.JobEvent) -> Json:
         "kind": event.kind,
         "subject": event.subject,
         "sentence": event.sentence,
-        "evidence": dict(event.evidence),
+        "evidence": dict(sorted(event.evidence.items())),
     }
 
 

@@ -32,13 +32,19 @@ REDRAW_S = 0.125
 
 def follow_job(access: Access, job_id: str, *, json_output: bool) -> None:
     """Blocks until the job is final. Raises JobFailed unless it succeeded; typer.Exit(130) on Ctrl-C."""
-    follow = _follow_json if json_output else _follow_live if sys.stdout.isatty() else _follow_lines
+    follow = _follow_json if json_output else _follow_live if _can_draw() else _follow_lines
     try:
         job = api.run(access, lambda session: follow(session, job_id))
     except KeyboardInterrupt:
-        say(f"Detached; the job goes on. Come back with:  shardwork job watch {job_id}")
+        newline = "\n" if sys.stderr.isatty() else ""
+        say(f"{newline}Detached; the job goes on. Come back with:  shardwork job watch {job_id}")
         raise typer.Exit(INTERRUPTED) from None
     judge(job)
+
+
+def _can_draw() -> bool:
+    """Whether stdout is a terminal that can move its cursor."""
+    return sys.stdout.isatty() and not console().is_dumb_terminal
 
 
 def judge(job: jobs_pb2.JobView) -> None:

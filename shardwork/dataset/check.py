@@ -27,6 +27,8 @@ MAX_LISTED = 100
 PREVIEW_LETTERS = 2000
 #: a byte-level vocabulary of a few thousand tokens makes about this many bytes a token of English
 BYTES_PER_TOKEN = 3
+#: progress is told at least this often
+TOLD_EVERY_BYTES = 256 << 10
 #: what the learning recipes take when a job says 'auto'
 DEFAULT_MAX_LENGTH = 256
 
@@ -84,16 +86,17 @@ def check_data(
 
 
 def _meter(files: Sequence[SourceFile], progress: Callable[[int, int], None] | None) -> Callable[[int], None]:
-    """Adds up what is read and reports about every hundredth of it."""
+    """Adds up what is read and reports at the start and then now and then."""
     if progress is None:
         return lambda _num_bytes: None
     total = sum(file.path.stat().st_size for file in files if file.path.is_file())
     done, told = 0, 0
+    progress(0, total)
 
     def heard(num_bytes: int) -> None:
         nonlocal done, told
         done += num_bytes
-        if done - told > total // 100:
+        if done - told > min(total // 100, TOLD_EVERY_BYTES):
             told = done
             progress(done, total)
 

@@ -19,10 +19,10 @@ COMMAND = (sys.executable, "-m", "shardwork_client.cli")
 class Terminal:
     """`shardwork ARGS…` on a terminal, and everything it has drawn."""
 
-    def __init__(self, *arguments: object, columns: int = 100, lines: int = 30) -> None:
+    def __init__(self, *arguments: object, columns: int = 100, lines: int = 30, kind: str = "xterm-256color") -> None:
         self.master, slave = pty.openpty()
         self.resize(columns, lines)
-        environment = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1"}
+        environment = {**os.environ, "TERM": kind, "NO_COLOR": "1"}
         command = [*COMMAND, *(str(argument) for argument in arguments)]
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True

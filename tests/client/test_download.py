@@ -60,6 +60,20 @@ def test_a_repeat_fetches_nothing_again(logged_in: Run, fake: Fake, adapter: dic
     assert len(fake.downloads) == fetched
 
 
+def test_a_folder_that_was_changed_since_is_named_and_left_alone(
+    logged_in: Run, adapter: dict[str, bytes], tmp_path: Path
+) -> None:
+    assert logged_in("job", "download", JOB_ID, tmp_path).exit_code == 0
+    changed = tmp_path / "sft.model" / "adapter_config.json"
+    changed.write_text("mine")
+    result = logged_in("job", "download", JOB_ID, tmp_path, "--json")
+    assert result.exit_code == 1
+    error = error_of(result)
+    assert error["code"] == "download.folder_differs" and "another DIR" in error["next_step"]
+    assert error["evidence"] == {"folder": str(changed.parent), "file": "adapter_config.json"}
+    assert changed.read_text() == "mine"
+
+
 def test_an_unknown_output_is_exit_4_and_names_the_nearest(
     logged_in: Run, adapter: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -202,7 +202,7 @@ def test_ctrl_c_at_the_question_is_exit_130(logged_in: Run, fake: Fake, job: Pat
     terminal = Terminal("job", "submit", job)
     terminal.read_until("[y/N]")
     assert terminal.interrupt() == 130
-    assert "Traceback" not in terminal.text
+    assert "Traceback" not in terminal.text and "Nothing was submitted." in terminal.text
     assert fake.submitted == []
 
 

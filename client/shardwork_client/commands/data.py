@@ -20,15 +20,19 @@ def data() -> None:
 
 @app.command()
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JSONL or text files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="JSONL or text files, or folders of them.")],
     recipe: Annotated[str, typer.Option("--recipe", help="What the rows are for: sft or pretrain.")] = "sft",
     base_model: Annotated[
         Path | None, typer.Option("--base-model", metavar="DIR", help="Count tokens and mask as this model does.")
     ] = None,
-    max_length: Annotated[int | None, typer.Option("--max-length", min=8, help="Tokens a row may have.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", metavar="TOKENS", min=8, help="Tokens a row may have; default: 256.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Format, bad lines, token counts, and the first rows with what the model learns from them.
+
+    Example:  shardwork data check data/train.jsonl --base-model models/tiny
 
     Exit 3 when a row cannot be used.
     """

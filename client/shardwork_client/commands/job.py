@@ -44,6 +44,8 @@ def validate(file: JobFileArgument, json_output: JsonOption = False) -> None:
 def plan(context: typer.Context, file: JobFileArgument, json_output: JsonOption = False) -> None:
     """Measure the data and show shards, price and time. Spends nothing.
 
+    Example:  shardwork job plan job.yaml
+
     Exit 3 when the budget is below the plan, 6 when the wallet is below it.
     """
     with guard(json_output):
@@ -67,7 +69,9 @@ def submit(
     file: JobFileArgument,
     max_sats: Annotated[
         int | None,
-        typer.Option("--max-sats", min=1, max=ALL_SATS, help="Hard cap for this job; default: the file's budget."),
+        typer.Option(
+            "--max-sats", metavar="SATS", min=1, max=ALL_SATS, help="Hard cap for this job; default: the file's budget."
+        ),
     ] = None,
     yes: YesOption = False,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job afterwards.")] = False,
@@ -76,8 +80,10 @@ def submit(
     """Plan, ask, upload the inputs and start the job.
 
     Safe to repeat: the same file resumes the upload and never pays twice.
+
+    Example:  shardwork job submit job.yaml --max-sats 500 --watch
     """
-    with guard(json_output):
+    with guard(json_output, interrupted="The same command goes on where this one stopped, and never pays twice."):
         from .. import settings, submit
         from ..watch import follow_job
 
@@ -149,7 +155,7 @@ def events(
     json_output: JsonOption = False,
 ) -> None:
     """What happened to a job, oldest first. With --follow --json: JSON Lines."""
-    with guard(json_output):
+    with guard(json_output, interrupted="The job goes on."):
         from .. import api, render, settings, views
         from ..watch import follow_events
 
@@ -220,7 +226,7 @@ def _steer(
     json_output: bool,
 ) -> None:
     """One state change, then the state and the money as they are now."""
-    with guard(json_output):
+    with guard(json_output, interrupted=f"See whether it took effect with:  shardwork job show {job_id}"):
         from .. import api, render, settings, views
 
         job = api.run(settings.access(context), lambda session: action(session, job_id))
@@ -253,11 +259,13 @@ def download(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Fetch what a job made, checked leaf by leaf; a repeat resumes.
+    """Fetch what a job made, checked piece by piece; a repeat resumes.
 
     Prints how to load each output.
+
+    Example:  shardwork job download 6b61 out --output model
     """
-    with guard(json_output):
+    with guard(json_output, interrupted="What arrived is kept, and the same command goes on from there."):
         from .. import download, settings
 
         fetched = download.download_outputs(settings.access(context), job_id, folder, only=output)

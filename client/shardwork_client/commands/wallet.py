@@ -30,7 +30,7 @@ def deposit(
 
     Example:  shardwork wallet deposit 2000
     """
-    with guard(json_output):
+    with guard(json_output, interrupted="An invoice that was shown can still be paid:  shardwork wallet balance"):
         from shardwork.money import sats as to_msat
         from shardwork.money import show
 
