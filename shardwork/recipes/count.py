@@ -162,13 +162,12 @@ def _split(order: SplitOrder, context: Context) -> Computed:
     if total == 0:
         raise InvalidInput("count.no_lines", "The data holds no line of text.", next_step="Check the files.")
     outputs = {f"part-{index}": context.output(f"part-{index}") for index in range(order.parts)}
-    sinks = [(folder / "lines.txt").open("w", encoding="utf-8") for folder in outputs.values()]
-    try:
-        for number, line in enumerate(_text_lines(context.inputs["data"])):
-            sinks[number * order.parts // total].write(line.replace("\n", " ") + "\n")
-    finally:
-        for sink in sinks:
-            sink.close()
+    lines = _text_lines(context.inputs["data"])
+    starts = [-(-index * total // order.parts) for index in range(order.parts + 1)]
+    # one file at a time: a thousand parts are more than most systems let a process open
+    for folder, (start, end) in zip(outputs.values(), itertools.pairwise(starts), strict=True):
+        with (folder / "lines.txt").open("w", encoding="utf-8") as sink:
+            sink.writelines(line.replace("\n", " ") + "\n" for line in itertools.islice(lines, end - start))
     return Computed(outputs=outputs, metrics={"rows": float(total)})
 
 

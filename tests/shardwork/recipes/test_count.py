@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +119,30 @@ def test_whatever_the_text_its_honest_counts_pass_the_check_and_the_join(tmp_pat
     assert COUNT.check("map", MAP, reported(size, **done.metrics)).accepted
     inputs = {"output-0": done.outputs["counts"], "part-0": tmp_path / "part"}
     assert COUNT.compute("join", JOIN, Place(tmp_path / "join", inputs)).metrics["recounted"] == 0
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(1, 1), (1, 3), (7, 3), (3, 7), (64, 64), (1_000, 7)])
+def test_line_i_goes_to_part_i_times_parts_over_lines(tmp_path: Path, rows: int, parts: int) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("".join(f"w{row}\n" for row in range(rows)))
+    split = COUNT.compute(
+        "split", SplitOrder(parts=parts).canonical_json(), Place(tmp_path, {"data": tmp_path / "data"})
+    )
+    found = [(split.outputs[f"part-{index}"] / "lines.txt").read_text().split() for index in range(parts)]
+    assert found == [[f"w{row}" for row in range(rows) if row * parts // rows == index] for index in range(parts)]
+
+
+def test_the_most_parts_need_no_more_files_than_a_process_may_open(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("x\n" * 200)
+    place = Place(tmp_path, {"data": tmp_path / "data"})
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/dev/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(highest + 50, before[0]), before[1]))
+    try:
+        assert len(COUNT.compute("split", SplitOrder(parts=200).canonical_json(), place).outputs) == 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def reported(size: int, **metrics: float) -> Reported:
