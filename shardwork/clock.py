@@ -35,12 +35,18 @@ class ManualClock:
 
     def __init__(self, now_ms: int = 1_900_000_000_000) -> None:
         self._now_ms = now_ms
+        self._set_by_ms = 0
 
     def now_ms(self) -> int:
         return self._now_ms
 
     def monotonic(self) -> float:
-        return self._now_ms / 1000
+        return (self._now_ms - self._set_by_ms) / 1000
 
     def advance(self, seconds: float) -> None:
         self._now_ms += int(seconds * 1000)
+
+    def set_by(self, seconds: float) -> None:
+        """Somebody sets the wall clock; the steady one goes on."""
+        self.advance(seconds)
+        self._set_by_ms += int(seconds * 1000)

@@ -31,6 +31,10 @@ LEAST_PROGRESS = 0.02
 PATIENCE = 2
 #: a reference worker may stay away so many times the time in which a second key must come
 REFERENCE_PATIENCE = 4
+#: a result may be handed in at least this long after the coordinator came back
+HAND_IN_S = 5 * 60
+#: ordinary corrections of a clock stay below this
+CLOCK_JUMP_S = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -44,14 +48,20 @@ class Sweeper:
         self._lonely: dict[str, int] = {}
         self._unreferenced: dict[str, int] = {}
         self._started_ms = engine.clock.now_ms()
+        #: by how much the wall clock is ahead of the steady one
+        self._lead_s = engine.clock.now_ms() / 1000 - engine.clock.monotonic()
 
     async def revive(self) -> None:
-        """At start: leases live on for a full time, because it was the coordinator that was away."""
-        expires_ms = self._engine.clock.now_ms() + self._settings.lease_ttl_s * 1000
+        """At start, and when the clock was set: leases live on for a full time, and results that were finished
+        meanwhile can still be handed in, because it was the coordinator that was away."""
+        now_ms = self._engine.clock.now_ms()
+        expires_ms = now_ms + self._settings.lease_ttl_s * 1000
+        soonest_ms = now_ms + HAND_IN_S * 1000
 
         def extend(tx: Transaction) -> None:
             for replica in tx.find(Replica, state=[str(state) for state in LIVE]):
-                tx.put(replace(replica, expires_ms=max(replica.expires_ms, expires_ms)))
+                deadline_ms = max(replica.deadline_ms, soonest_ms)
+                tx.put(replace(replica, expires_ms=expires_ms, deadline_ms=deadline_ms))
 
         await self._engine.store.write(extend)
 
@@ -63,12 +73,22 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """One look at everything. What fails is logged and looked at again; it keeps nothing else from being done."""
-        parts = (self._expire, self._copy_stragglers, self._shrink_quorums, self._replace_references, self._money)
+        looks = (self._expire, self._copy_stragglers, self._shrink_quorums, self._replace_references, self._money)
+        parts = (self.revive, *looks) if self._clock_was_set() else looks
         for part in parts:
             try:
                 await part()
             except Exception:
                 _log.exception("a part of a sweep failed: %s", part)
+
+    def _clock_was_set(self) -> bool:
+        """Whether the wall clock moved by more than time passed since the last look: set by hand, or after a sleep."""
+        clock = self._engine.clock
+        lead_s = clock.now_ms() / 1000 - clock.monotonic()
+        jumped, self._lead_s = abs(lead_s - self._lead_s) > CLOCK_JUMP_S, lead_s
+        if jumped:
+            _log.warning("the clock was set; leases live on for a full time")
+        return jumped
 
     # ---- expiry -----------------------------------------------------------------------------------------------
 

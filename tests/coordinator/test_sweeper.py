@@ -232,3 +232,28 @@ async def test_leases_live_on_for_a_whole_time_after_a_restart() -> None:
     assert len(await simulation.held()) == 1
     jobs = await simulation.store.read(lambda tx: tx.find(Job))
     assert [job.state for job in jobs] == [JobState.RUNNING]
+
+
+@pytest.mark.parametrize("hours", [5, -5])
+async def test_a_clock_that_is_set_takes_no_lease_away_and_lets_none_live_for_ever(hours: int) -> None:
+    simulation = Unruly(workers=1)
+    swept = Swept(simulation)
+    await simulation.submit(count_job(parts=1))
+    (held,) = await simulation.grant_all()
+    simulation.clock.set_by(hours * 3600)
+    await swept.after(0.5)
+    assert [one.worker_id for one in await simulation.held()] == [held.worker_id]
+    await swept.after(simulation.settings.lease_ttl_s)
+    assert await simulation.held() == []
+
+
+async def test_what_was_finished_while_the_coordinator_was_away_can_be_handed_in() -> None:
+    simulation = Unruly(workers=1)
+    await simulation.submit(count_job(parts=1))
+    (held,) = await simulation.grant_all()
+    simulation.clock.advance(24 * 3600)
+    restarted = Swept(simulation)
+    await restarted.sweeper.revive()
+    await restarted.after(1)
+    await simulation.finish(held)
+    await simulation.check_books()

@@ -34,7 +34,7 @@ from .proposal import check_cap, check_facts, own_inputs, parse_facts, parse_spe
 
 #: a watcher hears at least this often, so that progress moves and a dead connection shows
 WATCH_EVERY_S = 1.0
-WATCH_PAUSE_S = 0.05
+WATCH_PAUSE_S = 0.2
 #: streams that one party may follow at the same time
 MOST_WATCHES = 32
 MOST_EVENTS = 1_000
