@@ -77,7 +77,7 @@ def load_settings(
     try:
         return model.model_validate({**from_file, **from_env, **from_flags})
     except ValidationError as error:
-        raise _bad_value(error, from_flags, from_env, _FileOrigin(file, text)) from None
+        raise _bad_value(model, error, from_flags, from_env, _FileOrigin(file, text)) from None
 
 
 class _FlagOrigin:
@@ -127,12 +127,23 @@ def _read_toml(file: Path | None) -> tuple[str, dict[str, Any]]:
     except FileNotFoundError:
         return "", {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        found = re.search(r"line (\d+)", str(error))
+        line = {"line": found[1]} if found else {}
         raise InvalidInput(
-            "config.bad_toml", "The settings file is not valid TOML.", file=file, problem=error
+            "config.bad_toml",
+            "The settings file is not valid TOML.",
+            next_step="Mend that place, or move the file away.",
+            file=file,
+            **line,
+            problem=error,
         ) from None
     except OSError as error:
         raise InvalidInput(
-            "config.unreadable", "The settings file cannot be read.", file=file, problem=error.strerror
+            "config.unreadable",
+            "The settings file cannot be read.",
+            next_step="Check that it is a file, and that you may read it.",
+            file=file,
+            problem=error.strerror,
         ) from None
 
 
@@ -170,16 +181,25 @@ def _check_keys(model: type[BaseModel], values: Mapping[str, Any], origin: _Orig
 
 def _unknown(key: str, known: Iterable[str], where: Mapping[str, str]) -> InvalidInput:
     valid = sorted(known)
-    nearest = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    # what all names share says nothing about which was meant
+    shared = ENV_PREFIX if key.startswith(ENV_PREFIX) else ""
+    bare = [name.removeprefix(shared) for name in valid]
+    nearest = [shared + near for near in difflib.get_close_matches(key.removeprefix(shared), bare, n=1, cutoff=0.5)]
     next_step = f"Did you mean {nearest[0]}?" if nearest else f"Valid: {', '.join(valid) or 'nothing'}."
     return InvalidInput("config.unknown_key", f"There is no setting {key!r}.", next_step=next_step, **where)
 
 
 def _bad_value(
-    error: ValidationError, flags: Mapping[str, object], env: Mapping[str, object], file: _FileOrigin
+    model: type[BaseModel],
+    error: ValidationError,
+    flags: Mapping[str, object],
+    env: Mapping[str, object],
+    file: _FileOrigin,
 ) -> InvalidInput:
     first = error.errors(include_url=False)[0]
     path = tuple(str(part) for part in first["loc"]) or ("",)
     origin = _FlagOrigin() if path[0] in flags else _EnvOrigin() if path[0] in env else file
     sentence = f"The setting {'.'.join(path)!r} is not valid: {first['msg']}."
-    return InvalidInput("config.bad_value", sentence, **origin.describe(path))
+    info = model.model_fields.get(path[0])
+    next_step = f"It is: {info.description}." if info is not None and info.description else ""
+    return InvalidInput("config.bad_value", sentence, next_step=next_step, **origin.describe(path))

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 #: columns assumed when output is piped, so that ids and sentences are not cut
 PIPED_WIDTH = 160
 PROBLEMS_SHOWN = 20
-#: from this width on, tables show traffic too
+#: from this width on, tables show traffic too; below the other, only what matters most
 WIDE = 100
+NARROW = 76
 
 STATE_STYLES = {
     **dict.fromkeys(("succeeded", "done", "merged", "accepted", "settled", "posted"), "green"),
@@ -153,19 +154,27 @@ def show_problems(problems: Sequence[Problem], *, failed: bool) -> None:
 # ---- jobs -----------------------------------------------------------------------------------------------------
 
 
-def job_list(jobs: Sequence[jobs_pb2.JobView]) -> RenderableType:
-    """One aligned line a job with the name last, and under it why it does not run on."""
-    money = [f"{sats(job.spent_msat)} of {sats(job.budget_msat)}" for job in jobs]
-    width = max(len(text) for text in (*money, "spent of budget"))
-    lines = [Text(f"{'id':<12}  {'state':<9}  {'spent of budget':>{width}}  {'created':<16}  name", style="dim")]
-    for job, spent in zip(jobs, money, strict=True):
-        state = state_text(job.state)
-        state.pad_right(9 - len(state))
-        when = (f"  {figures.day_time(job.created_unix_ms)}  ", "dim")
-        lines.append(Text.assemble(f"{job.id:<12}  ", state, f"  {spent:>{width}}", when, clean(job.name)))
-        if job.why.code and job.state != "succeeded":
-            lines.append(Text(f"{'':<12}  {clean(job.why.sentence)}", style="dim"))
-    return Group(*(one_line(line) for line in lines))
+@dataclass(frozen=True, slots=True)
+class JobList:
+    """One aligned line a job with the name last, and under it why it does not run on. Narrow: without its time."""
+
+    jobs: Sequence[jobs_pb2.JobView]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        dated = options.max_width >= NARROW
+        money = [f"{sats(job.spent_msat)} of {sats(job.budget_msat)}" for job in self.jobs]
+        width = max(len(text) for text in (*money, "spent of budget"))
+        created = f"  {'created':<16}" if dated else ""
+        yield one_line(Text(f"{'id':<12}  {'state':<9}  {'spent of budget':>{width}}{created}  name", style="dim"))
+        for job, spent in zip(self.jobs, money, strict=True):
+            state = state_text(job.state)
+            state.pad_right(9 - len(state))
+            when = f"  {figures.day_time(job.created_unix_ms)}" if dated else ""
+            yield one_line(
+                Text.assemble(f"{job.id:<12}  ", state, f"  {spent:>{width}}", (f"{when}  ", "dim"), clean(job.name))
+            )
+            if job.why.code and job.state != "succeeded":
+                yield one_line(Text(f"{'':<12}  {clean(job.why.sentence)}", style="dim"))
 
 
 def one_line(text: Text) -> Text:
@@ -221,12 +230,12 @@ class Rounds:
     stage: jobs_pb2.StageView
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        is_wide = options.max_width >= WIDE
-        numbers = ("train", "held-out", "accepted", "rejected", "time", *(("up", "down") if is_wide else ()))
-        grid = table("round", "state", *numbers[:2], "outer", *numbers[2:], right=numbers)
+        shown = [column for column, least in _ROUND_COLUMNS if options.max_width >= least]
+        numbers = [column for column in shown if column != "outer"]
+        grid = table("round", "state", *shown, right=numbers)
         for each in self.stage.rounds:
             values = round_figures(each)
-            grid.add_row(round_name(each), state_text(each.state), *(values if is_wide else values[:-2]))
+            grid.add_row(round_name(each), state_text(each.state), *(values[column] for column in shown))
         yield grid
 
 
@@ -234,18 +243,25 @@ def round_name(view: jobs_pb2.RoundView) -> str:
     return str(view.number) if view.kind in ("learn", "map") else view.kind
 
 
-def round_figures(view: jobs_pb2.RoundView) -> list[RenderableType]:
-    rejected = Text(str(view.rejected), style="red" if view.rejected else "dim")
-    return [
-        figures.loss(view.train_loss if view.HasField("train_loss") else None),
-        figures.loss(view.eval_loss if view.HasField("eval_loss") else None),
-        view.outer or "–",
-        str(view.accepted),
-        rejected,
-        figures.duration(view.seconds),
-        figures.size(view.bytes_up),
-        figures.size(view.bytes_down),
-    ]
+#: columns of a round, and the width from which on they are shown
+_ROUND_COLUMNS = (
+    *(("train", 0), ("held-out", 0), ("outer", NARROW), ("accepted", NARROW), ("rejected", 0), ("time", 0)),
+    *(("up", WIDE), ("down", WIDE)),
+)
+
+
+def round_figures(view: jobs_pb2.RoundView) -> dict[str, RenderableType]:
+    """What `_ROUND_COLUMNS` names, of one round."""
+    return {
+        "train": figures.loss(view.train_loss if view.HasField("train_loss") else None),
+        "held-out": figures.loss(view.eval_loss if view.HasField("eval_loss") else None),
+        "outer": view.outer or "–",
+        "accepted": str(view.accepted),
+        "rejected": Text(str(view.rejected), style="red" if view.rejected else "dim"),
+        "time": figures.duration(view.seconds),
+        "up": figures.size(view.bytes_up),
+        "down": figures.size(view.bytes_down),
+    }
 
 
 def eval_losses(job: jobs_pb2.JobView) -> list[float]:
@@ -319,11 +335,11 @@ def report_page(report: jobs_pb2.GetJobReportResponse) -> RenderableType:
         rejected = Text(str(each.rejected), style="red" if each.rejected else "dim")
         name = clean(each.name) or "–"
         workers.add_row(each.worker_id, name, str(each.shards), str(each.accepted), rejected, sats(each.paid_msat))
-    payments = table("payment for shard", "phase", "worker", "amount", right=("amount",))
+    payments = table("payment for shard", "worker", "amount", right=("amount",))
     for paid in report.payments:
         shard = paid.shard.removeprefix(f"{report.job.id}/")
         shard = shard if paid.replica == 0 else f"{shard} (copy {paid.replica})"
-        payments.add_row(shard, paid.phase, paid.worker_id, sats(paid.msat))
+        payments.add_row(shard, paid.worker_id, sats(paid.msat))
     parts: list[RenderableType] = [job_page(report.job)]
     if report.workers:
         parts += [Text(""), workers]

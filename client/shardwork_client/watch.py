@@ -40,6 +40,8 @@ def follow_job(access: Access, job_id: str, *, json_output: bool) -> None:
         say(f"{newline}Detached; the job goes on. Come back with:  shardwork job watch {job_id}")
         raise typer.Exit(INTERRUPTED) from None
     judge(job)
+    if job.outputs and not json_output:
+        say(f"→ shardwork job download {job.id} DIR")
 
 
 def _can_draw() -> bool:

@@ -32,6 +32,8 @@ KEYS: dict[Format, tuple[str, ...]] = {
     Format.PROMPT_COMPLETION: ("prompt", "completion"),
     Format.TEXT: ("text",),
 }
+#: no schema of a tool nests deeper; the row itself counts as one
+MAX_DEPTH = 64
 #: an escape that may be half of a character; the whole row is looked at only then
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _ALL_KEYS = tuple(key for keys in KEYS.values() for key in keys)
@@ -162,7 +164,22 @@ def _parse_json(line: Line) -> dict[str, Any] | Problem:
         sentence = f"A row is a JSON object, but this is a {_kind(value)}."
         return _problem(line, "", "data.not_an_object", sentence, "Write one JSON object a line.")
     row = cast("dict[str, Any]", value)
+    if line.text.count("[") + line.text.count("{") > MAX_DEPTH and _nests(row, MAX_DEPTH):
+        return _problem(line, "", "data.bad_json", "This JSON nests too deep to be read.", "Mend or remove the row.")
     return (_broken_text(line, row) if _SURROGATE.search(line.text) else None) or row
+
+
+def _nests(value: object, deeper_than: int) -> bool:
+    """Whether lists and objects lie deeper in each other; a bound of our own, as Python's depends on who is calling."""
+    level: list[object] = [value]
+    for _ in range(deeper_than):
+        inner: list[object] = []
+        for item in level:
+            inner += cast("dict[str, object]", item).values() if isinstance(item, dict) else cast("list[object]", item)
+        level = [item for item in inner if isinstance(item, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _json_fix(text: str) -> str:

@@ -35,6 +35,7 @@ _CONVERSIONS = {
     ".zst": "Unpack it first:  zstd -d FILE",
     ".zip": "Unpack it first:  unzip FILE",
     ".json": "Write one object a line:  jq -c '.[]' FILE > FILE.jsonl",
+    **dict.fromkeys((".md", ".text", ".log"), "If it is plain text, give it the ending .txt."),
     ".ndjson": "It is JSONL under another name: rename it to .jsonl.",
 }
 _CONVERT = "Convert it to JSONL, one object a line, or to .txt."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .conftest import Run, error_of, json_of
 from .fake_coordinator import Fake
 from .sample_jobs import JOB_ID, event, failed_job, report, running_job, succeeded_job
@@ -152,3 +154,17 @@ def test_pause_resume_and_cancel_change_the_state(logged_in: Run, fake: Fake) ->
     again = logged_in("job", "cancel", JOB_ID)
     assert again.exit_code == 1
     assert "already cancelled" in again.stderr
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_no_width_cuts_an_amount_an_id_or_a_name(
+    columns: int, logged_in: Run, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    fake.jobs[JOB_ID] = succeeded_job()
+    fake.reports[JOB_ID] = report()
+    pages = [logged_in("job", "list").stdout, logged_in("job", "report", JOB_ID).stdout]
+    assert "tutor" in pages[0]
+    for page in pages:
+        assert max(len(line) for line in page.splitlines()) <= columns
+        assert "…" not in page.replace("abababababababab…", "")

@@ -17,7 +17,7 @@ class Limits(BaseModel):
 
 class Settings(BaseModel):
     listen: str = "127.0.0.1:7700"
-    threads: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, description="processes that work side by side")
     quiet: bool = False
     recipes: list[str] = []
     limits: Limits = Limits()
@@ -79,6 +79,7 @@ def test_an_unknown_variable_names_the_nearest_one() -> None:
     error = refusal(None, {"SHARDWORK_THREAD": "2"}, {})
     assert error.why.evidence["variable"] == "SHARDWORK_THREAD"
     assert error.why.next_step == "Did you mean SHARDWORK_THREADS?"
+    assert refusal(None, {"SHARDWORK_ZZZ": "2"}, {}).why.next_step.startswith("Valid: SHARDWORK_LIMITS, ")
 
 
 def test_variables_of_others_are_left_alone() -> None:
@@ -100,6 +101,10 @@ def test_a_bad_value_is_blamed_on_the_place_that_won(tmp_path: Path) -> None:
     assert dict(from_flag.why.evidence) == {"flag": "--threads"}
 
 
+def test_a_bad_value_is_told_what_belongs_there() -> None:
+    assert refusal(None, {"SHARDWORK_THREADS": "many"}, {}).why.next_step == "It is: processes that work side by side."
+
+
 def test_a_bad_value_in_a_table_names_its_line(tmp_path: Path) -> None:
     error = refusal(write(tmp_path, 'threads = 1\n[limits]\nmemory_gib = "much"\n'), {}, {})
     assert (error.why.evidence["line"], error.why.evidence["key"]) == ("3", "limits.memory_gib")
@@ -108,7 +113,7 @@ def test_a_bad_value_in_a_table_names_its_line(tmp_path: Path) -> None:
 def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     error = refusal(write(tmp_path, "threads = \n"), {}, {})
     assert error.code == "config.bad_toml"
-    assert "line 1" in error.why.evidence["problem"]
+    assert error.why.evidence["line"] == "1" and error.why.next_step
 
 
 def test_everything_lies_under_shardwork_home(tmp_path: Path) -> None:

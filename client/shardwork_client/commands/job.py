@@ -116,7 +116,7 @@ def list_jobs(
         if json_output:
             emit({"jobs": [views.job_json(each) for each in jobs]})
         elif jobs:
-            render.show(render.job_list(jobs))
+            render.show(render.JobList(jobs))
         else:
             say("No jobs yet.\n→ shardwork job plan FILE")
 

@@ -41,6 +41,7 @@ BROKEN: dict[str, tuple[str | bytes, str, int | None, str]] = {
     "a number": ("3\n", "data.not_an_object", 1, ""),
     "a key twice": ('{"text": "a", "text": "b"}\n', "data.duplicate_key", 1, "text"),
     "too deep": ("[" * 100_000 + "\n", "data.bad_json", 1, ""),
+    "deeper than any schema": ('{"text": "a", "x": ' + "[" * 64 + "]" * 64 + "}\n", "data.bad_json", 1, ""),
     "mistyped prompt": ('{"promt": "a", "completion": "b"}\n', "data.unknown_key", 1, "promt"),
     "mistyped messages": (json.dumps({"mesages": [ASKED]}) + "\n", "data.unknown_key", 1, "mesages"),
     "capital": ('{"Text": "a"}\n', "data.unknown_key", 1, "Text"),
@@ -110,6 +111,13 @@ def test_a_broken_row_is_named_by_file_line_key_and_code(name: str, tmp_path: Pa
     with pytest.raises(InvalidInput) as caught:
         raise_errors(report)
     assert caught.value.code == code
+
+
+def test_a_row_nests_as_deep_as_a_schema_may(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    wide = json.dumps({"text": "[" * 500, "x": [[]] * 500})
+    path.write_text('{"text": "a", "x": ' + "[" * 63 + "]" * 63 + "}\n" + wide + "\n")
+    assert check_data([path], recipe="sft").errors == ()
 
 
 def test_a_whole_character_written_as_escapes_is_welcome(tmp_path: Path, model: Path) -> None:
