@@ -8,7 +8,8 @@ upload; `store` keeps the open ones and serialises calls to each.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -81,7 +82,8 @@ class Staging:
         """Makes all written leaves durable, closes the file and answers their number."""
         self._close_pack()
         if self.durable < self.written:
-            sync_folder(self.folder)
+            with self._forgetting_unsynced():
+                sync_folder(self.folder)
             self.durable = self.written
         return self.durable
 
@@ -109,9 +111,21 @@ class Staging:
     def _close_pack(self) -> None:
         if self._file is None:
             return
-        with self._file as file, refusing_full_disk(self.folder):
+        with self._file as file, refusing_full_disk(self.folder), self._forgetting_unsynced():
             self._file = None
             os.fsync(file.fileno())
+
+    @contextmanager
+    def _forgetting_unsynced(self) -> Generator[None, None, None]:
+        """After a sync that failed the system may have dropped what was written, and the next sync says nothing of it:
+        only what was synced before counts, the rest is sent again."""
+        try:
+            yield
+        except OSError:
+            self.written = self.durable
+            pack = self._packs.place(self.durable).pack
+            self._cut(pack, self.durable - self._packs.leaves(pack).start)
+            raise
 
     def _recover(self) -> None:
         for pack in range(self._packs.count):

@@ -180,12 +180,14 @@ class ArtifactStore:
         with self._alone(folder) as upload:
             if upload.staging is not None:
                 return False
-            self._forget(folder)
+            is_stale = False
             with suppress(FileNotFoundError):
-                if max(path.stat().st_mtime for path in (folder, *folder.iterdir())) < limit:
-                    delete_folder(folder)
-                    return True
-        return False
+                is_stale = max(path.stat().st_mtime for path in (folder, *folder.iterdir())) < limit
+            if is_stale:
+                delete_folder(folder)
+            # last, or the next one to begin would have the folder deleted under it
+            self._forget(folder)
+            return is_stale
 
     def read_leaves(self, artifact_id: str, first: int = 0, count: int | None = None) -> Iterator[bytes]:
         """The leaves [first, first + count), each checked against its digest, one piece per leaf.

@@ -93,12 +93,12 @@ async def test_a_key_stores_only_so_much_that_no_job_uses(tmp_path: Path) -> Non
         await assert_over_quota(session, content(tmp_path, 4))
 
 
-async def test_one_byte_is_counted_as_what_it_costs(tmp_path: Path) -> None:
+async def test_a_few_bytes_are_counted_as_what_they_cost(tmp_path: Path) -> None:
     async with serving(tmp_path / "store", SMALL) as service:
         session = NamedSession(service.port, OWNER)
         for number in range(3):
-            await sent(session, content(tmp_path, number, 1))
-        await assert_over_quota(session, content(tmp_path, 3, 1))
+            await sent(session, content(tmp_path, number, 32))
+        await assert_over_quota(session, content(tmp_path, 3, 32))
 
 
 async def test_unfinished_uploads_count_and_are_few(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ async def test_many_uploads_begun_at_once_pass_no_limit(tmp_path: Path) -> None:
     limits = replace(SMALL, staged_max=100)
     async with serving(tmp_path / "store", limits) as service:
         session = NamedSession(service.port, OWNER)
-        manifests = [describe_folder(content(tmp_path, number, 1)) for number in range(12)]
+        manifests = [describe_folder(content(tmp_path, number, 32)) for number in range(12)]
         answers = await asyncio.gather(*(begin(session, one) for one in manifests), return_exceptions=True)
         refused = [one for one in answers if isinstance(one, ShardworkError)]
         assert [one.code for one in refused] == ["artifact.over_quota"] * 9

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -14,6 +16,7 @@ from shardwork.artifact import LEAF_BYTES, FileEntry, Manifest, describe_folder,
 from shardwork.errors import Conflict, Corrupt, InvalidInput, LimitExceeded, NotFound
 from shardwork_coordinator.artifacts import ArtifactStore
 from shardwork_coordinator.artifacts import staging as staging_module
+from shardwork_coordinator.artifacts import store as store_module
 from shardwork_coordinator.artifacts.intake import Intake
 from shardwork_coordinator.artifacts.packs import PACK_BYTES, Packs
 
@@ -267,3 +270,55 @@ def test_frames_of_any_cut_become_whole_leaves(frame: int) -> None:
     assert got == data
     with pytest.raises(InvalidInput):
         intake.add(b"x")
+
+
+def test_what_a_failed_sync_may_have_lost_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux reports a lost write once, and the sync after it succeeds."""
+    store = ArtifactStore.open(tmp_path / "store")
+    folder = fill(tmp_path / "in", a=66 * LEAF_BYTES)
+    manifest, data = describe_folder(folder), (folder / "a").read_bytes()
+    store.begin(manifest)
+    store.append(manifest.id, data[: 2 * LEAF_BYTES])
+    assert store.sync(manifest.id) == 2
+    sync, failures = os.fsync, [OSError(errno.EIO, "lost")]
+
+    def failing(descriptor: int) -> None:
+        if failures:
+            raise failures.pop()
+        sync(descriptor)
+
+    store.append(manifest.id, data[2 * LEAF_BYTES : 5 * LEAF_BYTES])
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="lost"):
+        store.sync(manifest.id)
+    assert store.sync(manifest.id) == store.durable_leaves(manifest.id) == 2
+    # and also when it was the sync of a full pack, in the middle of a batch
+    failures.append(OSError(errno.EIO, "lost"))
+    with pytest.raises(OSError, match="lost"):
+        store.append(manifest.id, data[2 * LEAF_BYTES :])
+    assert store.sync(manifest.id) == 2
+    assert store.append(manifest.id, data[2 * LEAF_BYTES :]) == 66
+    store.complete(manifest.id)
+    assert b"".join(store.read_leaves(manifest.id)) == data
+
+
+def test_an_upload_that_begins_while_its_leftovers_are_deleted_is_not_deleted_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, manifest = ArtifactStore.open(tmp_path / "store"), fake(5)
+    store.begin(manifest)
+    store.release(manifest.id)
+    delete = store_module.delete_folder
+    beginning = threading.Thread(target=store.begin, args=(manifest,))
+
+    def slow(folder: Path) -> None:
+        beginning.start()
+        # as far as it gets while the folder is not deleted yet
+        beginning.join(0.05)
+        delete(folder)
+
+    monkeypatch.setattr(store_module, "delete_folder", slow)
+    assert store.discard_stale(-1.0) == 1
+    beginning.join(20)
+    assert store.durable_leaves(manifest.id) == 0 and store.upload_manifest(manifest.id) == manifest
+    assert (tmp_path / "store" / "uploads" / f"{manifest.id}." / "manifest").exists()
