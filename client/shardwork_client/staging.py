@@ -12,11 +12,14 @@ import os
 import shutil
 import tempfile
 import time
+import unicodedata
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 PREFIX = "staging-"
+#: of a data file's name; disks take 255, and a number and an ending are added
+NAME_BYTES = 120
 #: between making a folder and locking it lie milliseconds
 FRESH_S = 10.0
 
@@ -73,8 +76,15 @@ def stage_model(source: Path, names: Sequence[str], into: Path) -> Path:
 def stage_data(files: Sequence[Path], into: Path) -> Path:
     """Data files as `00000-name.jsonl`: the prefix keeps the job file's order and equal names apart."""
     for number, file in enumerate(files):
-        _place(file, into / f"{number:05d}-{file.name}")
+        _place(file, into / f"{number:05d}-{travelling_name(file)}")
     return into
+
+
+def travelling_name(file: Path) -> str:
+    """The file's name as far as every disk and every terminal can bear it; over there it only helps to find a row."""
+    stem = unicodedata.normalize("NFC", file.stem)
+    plain = "".join(letter if letter.isprintable() and letter != "\\" else "_" for letter in stem)
+    return plain.encode()[:NAME_BYTES].decode("utf-8", "ignore") + file.suffix.lower()
 
 
 def _place(source: Path, target: Path) -> None:

@@ -96,6 +96,10 @@ def read_lines(files: Sequence[SourceFile], heard: Heard = _ignore) -> Iterator[
             sentence = "The file is neither JSONL nor text."
             yield _problem(source.name, None, "data.file_type", sentence, conversion(source.path))
             continue
+        if source.path.exists() and not source.path.is_file():
+            sentence = "This is a pipe or a device, not a file; rows are read more than once."
+            yield _problem(source.name, None, "data.file_type", sentence, "Write the rows to a file first.")
+            continue
         try:
             with source.path.open("rb") as file:
                 yield from _read(source, file, heard)

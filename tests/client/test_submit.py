@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -73,6 +74,19 @@ def test_data_files_keep_the_job_file_s_order(logged_in: Run, fake: Fake, job: P
         for file in fake.manifests[each.artifact_id].files
     ]
     assert paths == ["00000-train.jsonl", "00001-also.jsonl"]
+
+
+@pytest.mark.parametrize("name", [b"two\nlines.jsonl", b"back\\slash.jsonl", b"bad\xff.jsonl", b"x" * 249 + b".jsonl"])
+def test_any_file_name_that_the_disk_has_travels(name: bytes, logged_in: Run, fake: Fake, job: Path) -> None:
+    rows = job.parent / "rows"
+    rows.mkdir()
+    (job.parent / "data" / "train.jsonl").rename(rows / os.fsdecode(name))
+    job.write_text(job.read_text().replace("./data/train.jsonl", "rows"))
+    result = logged_in("job", "submit", job, "--yes")
+    assert result.exit_code == 0, result.stderr
+    (data,) = (item for item in fake.submitted[0].inputs if item.name == "sft.data")
+    (entry,) = fake.manifests[data.artifact_id].files
+    assert entry.path.startswith("00000-") and entry.path.endswith(".jsonl")
 
 
 def test_nothing_is_left_staged(logged_in: Run, home: Path, job: Path) -> None:

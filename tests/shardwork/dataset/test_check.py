@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -149,6 +150,12 @@ def test_other_names_are_told_what_to_do(tmp_path: Path) -> None:
         assert hint in check_data([tmp_path / name], recipe="sft").errors[0].fix
     (tmp_path / "train.jsonl").write_text(GOOD)
     assert check_data([tmp_path / "trian.jsonl"], recipe="sft").errors[0].fix == "Did you mean 'train.jsonl'?"
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.jsonl")
+    (found,) = check_data([tmp_path / "rows.jsonl"], recipe="sft").errors
+    assert found.code == "data.file_type" and "pipe" in found.sentence
 
 
 def test_progress_counts_every_byte_of_every_file(tmp_path: Path) -> None:
