@@ -169,6 +169,17 @@ def test_on_a_terminal_it_draws_everything_and_leaves_the_report_behind(logged_i
     assert "Traceback" not in terminal.text
 
 
+def test_a_kill_gives_the_terminal_back(logged_in: Run, fake: Fake) -> None:
+    script_success(fake)
+    fake.watch_script.insert(1, Hold())
+    terminal = Terminal("job", "watch", JOB_ID)
+    terminal.read_until("Round 1 merged.")
+    terminal.signal(signal.SIGTERM)
+    assert terminal.finish() == 128 + signal.SIGTERM
+    assert "\x1b[?1049l" in terminal.text and "\x1b[?25h" in terminal.text, "main screen and cursor are back"
+    assert "Traceback" not in terminal.text
+
+
 def test_on_a_terminal_success_ends_with_the_job_page(logged_in: Run, fake: Fake) -> None:
     script_success(fake)
     terminal = Terminal("job", "watch", JOB_ID)
