@@ -72,16 +72,19 @@ class Drill:
 
     def freeze(self, name: str) -> None:
         """The worker lives on and its training child stands still."""
-        self._signal_child(name, signal.SIGSTOP)
+        assert self._signal_children(name, signal.SIGSTOP), name
 
     def thaw(self, name: str) -> None:
-        self._signal_child(name, signal.SIGCONT)
+        """Its child goes on, unless the worker has ended it meanwhile because its shard was revoked."""
+        self._signal_children(name, signal.SIGCONT)
 
-    def _signal_child(self, name: str, number: signal.Signals) -> None:
+    def _signal_children(self, name: str, number: signal.Signals) -> int:
+        """How many it has."""
         found = children(self.world.processes.pid(name))
-        assert found, name
         for pid in found:
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return len(found)
 
     def wait_computing(self, *names: str) -> None:
         """Until each of these workers has a shard in hand and its child was told to compute it."""
