@@ -22,6 +22,7 @@ from shardwork_coordinator.rpc.enrolment import (
     CHALLENGE_LIFETIME_S,
     Challenges,
     EnrolmentDesk,
+    Newcomers,
     enrol,
     get_authority,
     get_challenge,
@@ -285,3 +286,21 @@ def test_asking_for_challenges_takes_no_memory_and_answering_a_bounded_one(clock
     assert caught.value.code == "enrolment.busy"
     clock.advance(CHALLENGE_LIFETIME_S)
     challenges.redeem(challenges.issue(KEY.public_key), KEY.public_key)
+
+
+async def test_new_keys_come_at_a_bounded_rate_and_known_ones_always(
+    stand: Stand, desk: EnrolmentDesk, clock: ManualClock
+) -> None:
+    """Each leaves a row for ever, and whoever wants makes a million keys."""
+    few = replace(desk, newcomers=Newcomers(2))
+    await enrol(await answer(few), few)
+    await enrol(await answer(few, key=SigningKey.generate()), few)
+    stranger = SigningKey.generate()
+    error = await refused(few, await answer(few, key=stranger))
+    assert error.code == "enrolment.too_many_new" and isinstance(error, LimitExceeded)
+    assert await party(stand, stranger) is None
+    await enrol(await answer(few), few)
+    await enrol(await answer(few, key=stand.operator_key, role=Role.OPERATOR), few)
+    clock.advance(60)
+    await enrol(await answer(few, key=stranger), few)
+    assert await party(stand, stranger) is not None

@@ -28,6 +28,8 @@ from .auth import Context, Tokens, answer_errors, revoked
 CHALLENGE_LIFETIME_S = 60
 #: answered challenges that are remembered until they would have expired anyway
 MAX_USED_CHALLENGES = 100_000
+#: keys that nobody knows yet: each leaves a row for ever, and anybody can make a million of them
+MOST_NEW_A_MINUTE = 2_000
 MAX_NAME_LETTERS = 64
 MAX_ADDRESS_LETTERS = 320
 MAX_VERSION_LETTERS = 32
@@ -82,6 +84,28 @@ class Challenges:
             del self._used[oldest]
 
 
+class Newcomers:
+    """Lets so many new keys in per minute. Keys that are known already are never counted."""
+
+    def __init__(self, most_a_minute: int = MOST_NEW_A_MINUTE) -> None:
+        self._most = most_a_minute
+        self._since_s = float("-inf")
+        self._came = 0
+
+    def admit(self, now_s: float) -> None:
+        """Raises LimitExceeded "enrolment.too_many_new"."""
+        if now_s - self._since_s >= 60.0:
+            self._since_s, self._came = now_s, 0
+        if self._came >= self._most:
+            raise LimitExceeded(
+                "enrolment.too_many_new",
+                "Too many new keys enrol at the same time.",
+                next_step="Try again in a minute.",
+                most_a_minute=self._most,
+            )
+        self._came += 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrolmentDesk:
     """What the handlers need. `ca_pem` and its digest as in the join line."""
@@ -94,6 +118,7 @@ class EnrolmentDesk:
     store: Store
     clock: Clock
     challenges: Challenges
+    newcomers: Newcomers = field(default_factory=Newcomers)
     open_roles: frozenset[Role] = field(default=frozenset({Role.REQUESTER, Role.WORKER}))
 
 
@@ -127,6 +152,9 @@ async def enrol(request: enrolment_pb2.EnrolRequest, desk: EnrolmentDesk) -> enr
     _check_text("name", answer.name, MAX_NAME_LETTERS)
     _check_text("payout_address", answer.payout_address, MAX_ADDRESS_LETTERS)
     _check_text("software_version", answer.software_version, MAX_VERSION_LETTERS)
+    known = await desk.store.read(lambda tx: tx.get(Party, party_id(public_key)))
+    if known is None and role is not Role.OPERATOR:
+        desk.newcomers.admit(desk.clock.monotonic())
     party = await _keep(public_key, role, answer, desk)
     token = desk.tokens.issue(public_key, role)
     return enrolment_pb2.EnrolResponse(

@@ -308,7 +308,7 @@ def test_an_upload_that_begins_while_its_leftovers_are_deleted_is_not_deleted_wi
     store, manifest = ArtifactStore.open(tmp_path / "store"), fake(5)
     store.begin(manifest)
     store.release(manifest.id)
-    delete = store_module.delete_folder
+    delete = staging_module.delete_folder
     beginning = threading.Thread(target=store.begin, args=(manifest,))
 
     def slow(folder: Path) -> None:
