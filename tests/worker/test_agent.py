@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shardwork.errors import LimitExceeded
 from shardwork.v1 import work_pb2
+from shardwork_worker import agent
 from shardwork_worker.control import Command
+from shardwork_worker.state_file import Journal, LeaseRecord
 from shardwork_worker.trainer_process import TrainerProcess
 
 from .conftest import Workers, let_go
@@ -258,3 +262,76 @@ async def test_until_idle_waits_for_a_pending_verdict(coordinator: FakeCoordinat
     settlement = work_pb2.Settlement(lease_id=lease.lease_id, state="accepted", paid_msat=7000)
     coordinator.push(work_pb2.AttachResponse(settlement=settlement))
     assert await asyncio.wait_for(worker.task, 10) == 0
+
+
+async def test_a_verdict_that_came_while_the_worker_was_away_is_asked_for(
+    coordinator: FakeCoordinator, workers: Workers
+) -> None:
+    worker = await workers.here()
+    lease = coordinator.lease({"do": "copy"})
+    coordinator.verdict = work_pb2.SubmitResultResponse(state="submitted")
+    coordinator.offer(lease)
+    first = await coordinator.wait("SubmitResult")
+    assert (await worker.until_idle())["earned_msat"]["pending"] == 7000
+    coordinator.verdict, coordinator.earned_msat = work_pb2.SubmitResultResponse(state="accepted", paid_msat=7000), 7000
+    await coordinator.stop()
+    await coordinator.start()
+    assert await coordinator.wait("SubmitResult", 2) == first
+    async with asyncio.timeout(5):
+        while (status := await worker.ask(Command.STATUS))["earned_msat"]["paid"] == 0:
+            pass
+    assert (status["earned_msat"]["pending"], status["shards_done"]) == (0, 1)
+
+
+async def test_a_full_disk_rests_the_worker_after_one_shard_and_ends_by_itself(
+    coordinator: FakeCoordinator, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_mended = asyncio.Event()
+
+    def takes_files(_: object) -> bool:
+        return is_mended.is_set()
+
+    monkeypatch.setattr(agent, "takes_files", takes_files)
+    monkeypatch.setattr(agent, "DISK_CHECK_S", 0.01)
+    worker = await workers.here()
+
+    def full(_: Journal, __: LeaseRecord) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/home/somebody/lease.new")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Journal, "save", full)
+        coordinator.offer(coordinator.lease({"do": "copy"}))
+        release = await coordinator.wait("ReleaseLease")
+    assert release.why.code == "worker.disk_failed" and "somebody" not in str(release.why)
+    status = await worker.ask(Command.STATUS)
+    assert (status["state"], status["why"]["code"]) == ("paused", "worker.disk_failed")
+    await coordinator.wait_until(lambda: not coordinator.last("Heartbeat").accepting)
+    is_mended.set()
+    await coordinator.wait_until(lambda: bool(coordinator.last("Heartbeat").accepting))
+    coordinator.offer(coordinator.lease({"do": "copy"}))
+    await coordinator.wait("SubmitResult")
+
+
+async def test_a_result_waits_for_a_coordinator_whose_disk_is_full(
+    coordinator: FakeCoordinator, workers: Workers
+) -> None:
+    await workers.here()
+    coordinator.refuse["BeginUpload"] = LimitExceeded("artifact.no_space", "The disk that stores artifacts is full.")
+    coordinator.offer(coordinator.lease({"do": "copy"}))
+    await coordinator.wait("BeginUpload", 2)
+    del coordinator.refuse["BeginUpload"]
+    await coordinator.wait("SubmitResult")
+    assert coordinator.calls["ReleaseLease"] == 0
+
+
+async def test_a_journal_that_cannot_be_removed_does_not_keep_the_lease_in_hand(
+    coordinator: FakeCoordinator, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Journal) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Journal, "forget", refuse)
+    worker = await workers.here()
+    coordinator.offer(coordinator.lease({"do": "copy"}))
+    await coordinator.wait("SubmitResult")
+    assert (await worker.until_idle())["shards_done"] == 1

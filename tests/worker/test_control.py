@@ -16,9 +16,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from shardwork.errors import Conflict, InvalidInput, NotFound
+from shardwork.errors import Conflict, Internal, InvalidInput, NotFound
+from shardwork.why import Why
+from shardwork_worker import control
 from shardwork_worker.cli import app
 from shardwork_worker.control import SOCKET_NAME, Command, ask, serve
+from shardwork_worker.status import State, Status, readable
 
 HELP_CPU_S = 0.3
 
@@ -120,3 +123,36 @@ def worker_command(*arguments: str, home: Path) -> subprocess.CompletedProcess[s
         text=True,
         env={**os.environ, "SHARDWORK_HOME": str(home)},
     )
+
+
+def test_a_home_that_cannot_hold_folders_is_a_sentence_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    join = f"shardwork://127.0.0.1:1?ca={'a' * 64}"
+    started = worker_command("start", join, home=tmp_path)
+    assert started.returncode == 3 and "[worker.file_refused]" in started.stderr
+    asked = worker_command("status", home=tmp_path)
+    assert asked.returncode == 4 and "No worker runs here" in asked.stdout
+    assert "Traceback" not in started.stderr + asked.stderr
+
+
+def test_a_worker_that_hangs_is_named_by_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "QUICK_ANSWER_TIMEOUT_S", 0.05)
+    (tmp_path / control.LOCK_NAME).write_text("4711\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        silent.bind(str(tmp_path / control.SOCKET_NAME))
+        silent.listen()
+        with pytest.raises(Internal) as refused:
+            control.ask(tmp_path, Command.STATUS)
+    assert refused.value.why.evidence["pid"] == "4711"
+
+
+def test_what_people_read_wraps_behind_its_label_and_keeps_ids_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    why = Why(code="a.b", sentence="The coordinator is away. " * 3, evidence={"id": "x" * 70}, next_step="Wait.")
+    status = Status(state=State.OFFLINE, why=why, worker_id="w" * 16)
+    whole = readable(status.to_json())
+    assert len(whole.splitlines()) == 6 and whole.splitlines()[2] == "next    Wait."
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    wrapped = readable(status.to_json()).splitlines()
+    assert all(len(line) <= 60 or "x" * 70 in line for line in wrapped)
+    assert wrapped[2].startswith("        ") and any("x" * 70 in line for line in wrapped)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
 
 from shardwork.artifact import describe_folder
+from shardwork.errors import LimitExceeded
+from shardwork.session import Session
+from shardwork_worker import cache as cache_module
+from shardwork_worker import inputs
 from shardwork_worker.cache import Cache
+from shardwork_worker.inputs import InputFetcher, Rebuilder
 from shardwork_worker.state_file import Computed, Journal, LeaseRecord
 
 RECORD = LeaseRecord(
@@ -54,6 +63,35 @@ async def test_the_cache_drops_the_least_recently_used_first_and_never_what_is_n
     assert [cache.place(artifact_id).exists() for artifact_id in ids] == [True, True, False]
     cache.trim(keep=())
     assert [cache.place(artifact_id).exists() for artifact_id in ids] == [True, True, False]
+
+
+async def test_a_cache_of_tiny_artifacts_is_bounded_by_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "MOST_ARTIFACTS", 2)
+    cache = Cache(tmp_path / "cache")
+    ids = [await accepted(cache, tmp_path / name, name.encode()) for name in "abcd"]
+    for age, artifact_id in enumerate(ids):
+        os.utime(cache.place(artifact_id), (age, age))
+    cache.trim(keep={ids[0]})
+    assert [cache.place(artifact_id).exists() for artifact_id in ids] == [True, False, False, True]
+
+
+async def test_a_full_disk_makes_the_cache_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path / "cache")
+    old, needed = [await accepted(cache, tmp_path / name, name.encode()) for name in "ab"]
+    room: list[bool] = []
+
+    async def download(_: object, artifact_id: str, __: Path) -> SimpleNamespace:
+        if cache.place(old).exists():
+            raise LimitExceeded("artifact.no_space", "There is no room.")
+        room.append(cache.place(needed).exists())
+        return SimpleNamespace(total_bytes=1)
+
+    monkeypatch.setattr(inputs, "download", download)
+    fetcher = InputFetcher(cast("Session", None), cache, cast("Rebuilder", None), lambda _: None)
+    folders = await fetcher.fetch({"rows": "f" * 64, "model": needed})
+    assert room == [True] and folders["rows"] == cache.place("f" * 64)
 
 
 async def test_the_cache_refuses_content_that_has_another_id(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from shardwork.errors import ShardworkError
+from shardwork.errors import NotFound, ShardworkError, StaleLease
 from shardwork.money import show
 from shardwork.protocol import software_version
 from shardwork.v1 import types_pb2, work_pb2
@@ -21,8 +21,10 @@ from shardwork.why import Why
 from shardwork.wire import why_from_proto, why_to_proto
 
 from .control import Command
+from .disclosure import disclosed
+from .disk import takes_files
 from .earnings import Earnings
-from .lease import Ended, Lease, Outcome, Step, Workplace
+from .lease import Ended, Lease, Outcome, Step, Workplace, verdict
 from .log import say
 from .offer import SignedOffer, open_offer
 from .state_file import LeaseRecord
@@ -31,6 +33,9 @@ from .stream import Stream
 
 #: shards that fail in a row before the worker pauses itself
 BREAKER_LIMIT = 3
+#: codes of failures that are this machine's, and how often it is looked whether they are over
+DISK_TROUBLE = "worker.disk_"
+DISK_CHECK_S = 30.0
 RELEASE_TIMEOUT_S = 5.0
 #: how long a pending verdict keeps `--until-idle` from ending
 VERDICT_PATIENCE_S = 60.0
@@ -73,6 +78,8 @@ class Agent:
         self._shards_done = 0
         self._shards_failed = 0
         self._errands: set[asyncio.Task[None]] = set()
+        #: while the disk is the reason for resting
+        self._disk_watch: asyncio.Task[None] | None = None
         self._active_at_s = place.clock.monotonic()
 
     @property
@@ -100,6 +107,8 @@ class Agent:
         """Releases the lease in hand and ends everything that the agent started."""
         self._resting = STOPPED
         await self._drop(STOPPED)
+        if self._disk_watch is not None:
+            self._disk_watch.cancel()
         if self._errands:
             await asyncio.wait(self._errands, timeout=RELEASE_TIMEOUT_S)
         for errand in self._errands:
@@ -174,7 +183,7 @@ class Agent:
         self._welcomed, self._lost = True, None
         self._active_at_s = self._place.clock.monotonic()
         say(f"{word} {self._place.session.join.address} as worker {worker_id} with {self._place.device}")
-        self._send_off(self._earnings.refresh())
+        self._send_off(self._catch_up())
 
     def on_disconnect(self, why: Why) -> None:
         self._welcomed = False
@@ -221,6 +230,21 @@ class Agent:
             return
         why = why_from_proto(settlement.why) if settlement.HasField("why") else None
         self._judge(settlement.lease_id, Ended(outcome=outcome, why=why, paid_msat=settlement.paid_msat))
+
+    async def _catch_up(self) -> None:
+        """Hears the verdicts that came while this worker was away: they were pushed once, to nobody."""
+        session = self._place.session
+        for lease_id, request in self._earnings.waiting().items():
+            try:
+                ended = verdict(request, await session.call(session.work.SubmitResult, request))
+            except (StaleLease, NotFound) as error:
+                ended = Ended(outcome=Outcome.LOST, why=error.why)
+            except ShardworkError:
+                # asked again after the next welcome
+                break
+            if ended.outcome is not Outcome.PENDING:
+                self._judge(lease_id, ended)
+        await self._earnings.refresh()
 
     # The lease in hand.
 
@@ -278,7 +302,8 @@ class Agent:
         lease_id = lease.offer.lease_id
         if ended is not None and ended.outcome is Outcome.PENDING:
             say(f"{lease_id} handed in after {seconds:.1f} s, its verdict is pending")
-            self._earnings.hand_in(lease_id, lease.offer.lease.price_msat)
+            if ended.request is not None:
+                self._earnings.hand_in(lease_id, lease.offer.lease.price_msat, ended.request)
         elif ended is not None:
             self._judge(lease_id, ended, seconds=seconds)
             self._send_off(self._earnings.refresh())
@@ -325,6 +350,22 @@ class Agent:
             )
             say(why.render())
             self._rest(why)
+        elif last is not None and last.code.startswith(DISK_TROUBLE) and self._resting is None:
+            # the next shard would meet the same disk, and each one that fails counts against its job
+            next_step = "Look for free space and permissions; it goes on by itself. Or at once: shardwork-worker resume"
+            why = Why(code=last.code, sentence=f"{last.sentence} It takes no work.", next_step=next_step)
+            say(why.render())
+            self._rest(why)
+            self._disk_watch = asyncio.create_task(self._wait_for_disk(why))
+
+    async def _wait_for_disk(self, resting: Why) -> None:
+        """Takes work again once the disk does; the owner's own commands come first."""
+        folders = (self._place.work_folder, self._place.journal.folder)
+        while self._resting is resting:
+            await asyncio.sleep(DISK_CHECK_S)
+            if await asyncio.to_thread(takes_files, folders) and self._resting is resting:
+                say("the disk takes files again, and this worker takes shards")
+                self._rest(None)
 
     async def _drop(self, why: Why, *, tell: bool = True) -> None:
         """Ends the lease in hand, if there is one, without finishing it."""
@@ -343,7 +384,7 @@ class Agent:
     async def _release(self, lease_id: str, why: Why) -> None:
         """Gives a lease back with its reason; if that fails, heartbeats show that it is not held any more."""
         session = self._place.session
-        request = work_pb2.ReleaseLeaseRequest(lease_id=lease_id, why=why_to_proto(why))
+        request = work_pb2.ReleaseLeaseRequest(lease_id=lease_id, why=why_to_proto(disclosed(why)))
         try:
             await session.call(session.work.ReleaseLease, request, timeout_s=RELEASE_TIMEOUT_S, retries=1)
         except ShardworkError as error:

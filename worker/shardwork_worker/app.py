@@ -91,7 +91,7 @@ def run(start: Start) -> int:
 @contextlib.contextmanager
 def only_one(folder: Path) -> Generator[None]:
     """Holds the lock of a worker's folder; two workers with one key would fight over one identity and one journal."""
-    descriptor = os.open(folder / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(folder / control.LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,7 +101,7 @@ def only_one(folder: Path) -> Generator[None]:
                 "A worker already runs with this key and these folders.",
                 next_step="See it with `shardwork-worker status`, or set SHARDWORK_HOME for a second one.",
                 folder=folder,
-                pid=os.pread(descriptor, 32, 0).decode().strip() or "unknown",
+                pid=control.holder_of(folder),
             ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -193,8 +193,15 @@ class Worker:
                 self._why = error.why
                 await asyncio.sleep(backoff_s(min(attempt, 10)))
             else:
-                replace_durably(note, self.start.join.text().encode())
+                self._note_joined(note)
                 return session
+
+    def _note_joined(self, note: Path) -> None:
+        """So that a later start waits for this coordinator. A full disk must not keep a worker from its shards."""
+        try:
+            replace_durably(note, self.start.join.text().encode())
+        except OSError as error:
+            say(f"could not note that this coordinator was joined: {error}")
 
     async def _wait_end(self, agent: Agent, streaming: asyncio.Task[None]) -> int:
         """Until idle if that was asked for, else until cancelled. A stream that ends has met a bug, which is raised."""

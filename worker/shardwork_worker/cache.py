@@ -14,6 +14,8 @@ from pathlib import Path
 from shardwork.artifact import describe_folder
 
 DEFAULT_LIMIT_BYTES = 20 * 1024**3
+#: every shard looks at all that is kept, so tiny artifacts are bounded by their number
+MOST_ARTIFACTS = 500
 
 
 class Cache:
@@ -59,17 +61,30 @@ class Cache:
 
     def trim(self, *, keep: Collection[str]) -> None:
         """Removes the least recently used artifacts until the rest fits; never one of `keep`, complete or not."""
-        entries = sorted(self._folder.iterdir(), key=lambda entry: entry.stat().st_mtime)
+        entries = self._oldest_first()
         sizes = {entry: _size_bytes(entry) for entry in entries}
-        excess_bytes = sum(sizes.values()) - self._limit_bytes
+        excess_bytes, excess = sum(sizes.values()) - self._limit_bytes, len(entries) - MOST_ARTIFACTS
         for entry in entries:
-            if excess_bytes <= 0:
+            if excess_bytes <= 0 and excess <= 0:
                 return
-            if entry.name.partition(".")[0] in keep:
-                continue
-            self._trusted.discard(entry.name)
-            _remove(entry)
-            excess_bytes -= sizes[entry]
+            if self._drop(entry, keep):
+                excess_bytes -= sizes[entry]
+                excess -= 1
+
+    def make_room(self, *, keep: Collection[str]) -> bool:
+        """Removes everything but `keep`, for a disk that is full; whether there was anything."""
+        dropped = [entry for entry in self._oldest_first() if self._drop(entry, keep)]
+        return bool(dropped)
+
+    def _oldest_first(self) -> list[Path]:
+        return sorted(self._folder.iterdir(), key=lambda entry: entry.stat().st_mtime)
+
+    def _drop(self, entry: Path, keep: Collection[str]) -> bool:
+        if entry.name.partition(".")[0] in keep:
+            return False
+        self._trusted.discard(entry.name)
+        _remove(entry)
+        return True
 
 
 def _size_bytes(entry: Path) -> int:

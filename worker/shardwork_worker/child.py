@@ -13,6 +13,7 @@ at once. torch is imported by the first shard that needs it and stays warm from 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sys
@@ -57,6 +58,7 @@ OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough mem
 def main() -> int:
     """Entry of the process: settles environment and descriptors, then serves until the pipe closes."""
     os.environ.update(ENVIRONMENT)
+    _die_first()
     frames_in = os.fdopen(os.dup(0), "rb", buffering=0)
     frames_out = os.fdopen(os.dup(1), "wb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -243,6 +245,12 @@ def as_message(why: Why) -> dict[str, Any]:
         "evidence": dict(why.evidence),
         "next_step": why.next_step,
     }
+
+
+def _die_first() -> None:
+    """A shard that eats all memory must cost its lease, not the owner's desktop: this process is killed first."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _torch_version() -> str:

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from shardwork.errors import NotFound, ShardworkError
+from shardwork.errors import InvalidInput, NotFound, ShardworkError
 
 from .control import Command, ask
-from .status import offline, readable
+from .status import hanging, offline, readable
 
 app = typer.Typer(
     help="Runs shards of language-model jobs on this machine and is paid for each one that is accepted.",
@@ -106,7 +106,7 @@ def doctor(
     if as_json:
         typer.echo(json.dumps({"ok": not is_broken, "checks": [finding.to_json() for finding in findings]}))
     else:
-        typer.echo("\n".join(f"{one.health:<5} {one.check:<12} {one.why.render()}" for one in findings))
+        typer.echo("\n".join(hanging(f"{one.health:<5} {one.check:<12} ", one.why.render()) for one in findings))
     raise typer.Exit(1 if is_broken else 0)
 
 
@@ -117,6 +117,24 @@ def main() -> None:
     except ShardworkError as error:
         print(f"error: {error} [{error.code}]", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        # before the worker listened to signals
+        raise SystemExit(130) from None
+    except OSError as error:
+        refused = _file_refused(error)
+        print(f"error: {refused} [{refused.code}]", file=sys.stderr)
+        raise SystemExit(refused.exit_code) from None
+
+
+def _file_refused(error: OSError) -> InvalidInput:
+    """What a disk or a folder refused, as a sentence: a read-only home is no bug of ours."""
+    return InvalidInput(
+        "worker.file_refused",
+        f"The worker can't use one of its files or folders: {error.strerror or type(error).__name__}.",
+        next_step="Mend its permissions or free some space, or set SHARDWORK_HOME to another place. See: "
+        "shardwork-worker doctor",
+        file=error.filename or "unknown",
+    )
 
 
 def _tell(command: Command) -> None:

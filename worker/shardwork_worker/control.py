@@ -21,8 +21,12 @@ from shardwork.errors import Internal, InvalidInput, NotFound, ShardworkError
 from .status import why_from_json, why_to_json
 
 SOCKET_NAME = "worker.sock"
+#: held by the worker that runs; its process id stands in it
+LOCK_NAME = "worker.lock"
 #: `pause` and `stop` wait for the child to obey, which may take its whole grace time
 ANSWER_TIMEOUT_S = 45.0
+#: the others only look or note
+QUICK_ANSWER_TIMEOUT_S = 10.0
 LINE_LIMIT_BYTES = 64 * 1024
 
 
@@ -40,7 +44,8 @@ Handler = Callable[[Command], Awaitable[Mapping[str, Any]]]
 def ask(state_dir: Path, command: Command) -> dict[str, Any]:
     """The worker's status after it carried out `command`. Raises NotFound "worker.not_running", or what it answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(ANSWER_TIMEOUT_S)
+        slow = command in (Command.PAUSE, Command.STOP)
+        connection.settimeout(ANSWER_TIMEOUT_S if slow else QUICK_ANSWER_TIMEOUT_S)
         try:
             with _reachable(state_dir) as address:
                 connection.connect(address)
@@ -51,11 +56,21 @@ def ask(state_dir: Path, command: Command) -> dict[str, Any]:
             with connection.makefile("rb") as answers:
                 answer = json.loads(answers.readline())
         except (OSError, ValueError):
-            sentence = "The worker did not answer."
-            raise Internal("worker.no_answer", sentence, next_step="See what it says where it runs.") from None
+            sentence = "The worker runs, but it did not answer."
+            next_step = "See what it says where it runs. If it hangs: kill -9 its process; a new start goes on."
+            pid = holder_of(state_dir)
+            raise Internal("worker.no_answer", sentence, next_step=next_step, pid=pid) from None
     if "error" in answer:
         raise ShardworkError.from_why(why_from_json(answer["error"]))
     return dict(answer["status"])
+
+
+def holder_of(state_dir: Path) -> str:
+    """The process id of the worker that holds the folder's lock, as it noted it; "unknown" without one."""
+    try:
+        return (state_dir / LOCK_NAME).read_text(errors="replace").strip()[:20] or "unknown"
+    except OSError:
+        return "unknown"
 
 
 def not_running(state_dir: Path) -> NotFound:
@@ -114,7 +129,7 @@ def _reachable(state_dir: Path) -> Generator[str]:
     """An address of the socket that fits into the 107 bytes the system allows, however deep the folder lies."""
     try:
         folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise not_running(state_dir) from None
     try:
         yield f"/proc/self/fd/{folder}/{SOCKET_NAME}"

@@ -9,7 +9,7 @@ from collections import deque
 
 from shardwork.errors import ShardworkError
 from shardwork.session import Session
-from shardwork.v1 import wallet_pb2
+from shardwork.v1 import wallet_pb2, work_pb2
 
 from .status import Earned
 
@@ -21,26 +21,30 @@ class Earnings:
         self._session = session
         self._paid_msat = 0
         self._held_msat = 0
-        #: price of each lease that is handed in and not judged
-        self._pending_msat: dict[str, int] = {}
+        #: each lease that is handed in and not judged: its price, and the request that handed it in
+        self._pending: dict[str, tuple[int, work_pb2.SubmitResultRequest]] = {}
         #: a verdict comes in the answer to Submit, as a push, or both
         self._judged: deque[str] = deque(maxlen=256)
         self._asking = False
         self._ask_again = False
 
     def now(self) -> Earned:
-        return Earned(
-            paid_msat=self._paid_msat, pending_msat=sum(self._pending_msat.values()), held_msat=self._held_msat
-        )
+        pending_msat = sum(price_msat for price_msat, _ in self._pending.values())
+        return Earned(paid_msat=self._paid_msat, pending_msat=pending_msat, held_msat=self._held_msat)
 
-    def hand_in(self, lease_id: str, price_msat: int) -> None:
+    def hand_in(self, lease_id: str, price_msat: int, request: work_pb2.SubmitResultRequest) -> None:
         """Notes a lease that waits for its verdict."""
         if lease_id not in self._judged:
-            self._pending_msat[lease_id] = price_msat
+            self._pending[lease_id] = price_msat, request
+
+    def waiting(self) -> dict[str, work_pb2.SubmitResultRequest]:
+        """The requests whose verdicts are not known. A verdict that was pushed while the worker was away is lost, and
+        the same request again is answered with it."""
+        return {lease_id: request for lease_id, (_, request) in self._pending.items()}
 
     def judge(self, lease_id: str) -> bool:
         """Notes a verdict; False when it was known already."""
-        self._pending_msat.pop(lease_id, None)
+        self._pending.pop(lease_id, None)
         if lease_id in self._judged:
             return False
         self._judged.append(lease_id)

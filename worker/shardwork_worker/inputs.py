@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from shardwork.errors import ShardworkError
+from shardwork.errors import LimitExceeded, ShardworkError
 from shardwork.session import Session
 from shardwork.transfer import download
 
@@ -47,9 +47,19 @@ class InputFetcher:
             folder = await self.cache.find(artifact_id)
             if folder is None and name == "checkpoint" and has_update:
                 folder = await self._rebuild(inputs)
-            folders[name] = folder or await self._download(artifact_id)
+            folders[name] = folder or await self._download_with_room(artifact_id, inputs)
         self.cache.trim(keep=set(inputs.values()))
         return folders
+
+    async def _download_with_room(self, artifact_id: str, inputs: Mapping[str, str]) -> Path:
+        """Downloads it; on a full disk once more after the cache gave way, since nothing in it is irreplaceable."""
+        try:
+            return await self._download(artifact_id)
+        except LimitExceeded as error:
+            if error.code != "artifact.no_space" or not self.cache.make_room(keep=set(inputs.values())):
+                raise
+        say("the disk is full: dropped the inputs of earlier shards")
+        return await self._download(artifact_id)
 
     async def _rebuild(self, inputs: Mapping[str, str]) -> Path | None:
         """The checkpoint made from its parent; None when the parent is not here or the result is not the checkpoint."""

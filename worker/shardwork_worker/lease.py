@@ -20,7 +20,7 @@ from typing import TypeVar
 from shardwork import work
 from shardwork.artifact import Manifest, describe_folder
 from shardwork.clock import Clock
-from shardwork.errors import Conflict, Corrupt, ShardworkError, StaleLease, Unreachable
+from shardwork.errors import Conflict, Corrupt, LimitExceeded, ShardworkError, StaleLease, Unreachable
 from shardwork.identity.keys import SigningKey
 from shardwork.ids import sha256_hex
 from shardwork.session import Session, backoff_s
@@ -31,12 +31,15 @@ from shardwork.wire import why_from_proto
 
 from .cache import Cache
 from .inputs import InputFetcher
+from .log import say
 from .offer import SignedOffer
 from .state_file import Computed, Journal, LeaseRecord
 from .trainer_process import RunOrder, TrainerProcess
 
 #: clocks of two machines are not compared: a deadline that looks past or near still leaves this long to hand in
 LEAST_PATIENCE_S = 300.0
+#: said of this disk while fetching, of the coordinator's while uploading
+NO_SPACE = "artifact.no_space"
 
 T = TypeVar("T")
 
@@ -64,6 +67,8 @@ class Ended:
     outcome: Outcome
     why: Why | None = None
     paid_msat: int = 0
+    #: what handed a pending result in: sent again, it is answered with the verdict
+    request: work_pb2.SubmitResultRequest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,20 +117,31 @@ class Lease:
             return await self._run()
         except (StaleLease, Unreachable) as error:
             return Ended(outcome=Outcome.LOST, why=error.why)
+        except LimitExceeded as error:
+            if error.code != NO_SPACE or self.step is not Step.FETCHING:
+                return Ended(outcome=Outcome.FAILED, why=error.why)
+            sentence = "The worker's disk has no room for the shard's inputs."
+            next_step = "Free some space on the disk of the worker's cache folder."
+            why = Why(code="worker.disk_full", sentence=sentence, evidence=error.why.evidence, next_step=next_step)
+            return Ended(outcome=Outcome.FAILED, why=why)
         except ShardworkError as error:
             return Ended(outcome=Outcome.FAILED, why=error.why)
         except OSError as error:
             why = Why(
                 code="worker.disk_failed",
                 sentence="The worker's disk refused a file.",
-                evidence={"error": str(error)},
-                next_step="Look for free space and permissions in the worker's cache folder.",
+                # no path: this reason also goes to the coordinator
+                evidence={"error": error.strerror or type(error).__name__},
+                next_step="Look for free space and permissions in the worker's cache and state folders.",
             )
             return Ended(outcome=Outcome.FAILED, why=why)
 
     def clear(self) -> None:
-        """Forgets the lease and its outputs."""
-        self._place.journal.forget()
+        """Forgets the lease and its outputs. A disk that refuses even that must not keep the lease in hand for ever."""
+        try:
+            self._place.journal.forget()
+        except OSError as error:
+            say(f"the journal could not be removed, a restart will find a lease that is over: {error}")
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _run(self) -> Ended:
@@ -204,11 +220,7 @@ class Lease:
         session = self._place.session
         submission = work_pb2.Submission.FromString(self._record.submission)
         request = work_pb2.SubmitResultRequest(envelope=work.seal_submission(self._place.key, submission))
-        response = await self._persist(lambda: session.call(session.work.SubmitResult, request))
-        why = why_from_proto(response.why) if response.HasField("why") else None
-        known = {Outcome.ACCEPTED.value, Outcome.REJECTED.value}
-        outcome = Outcome(response.state) if response.state in known else Outcome.PENDING
-        return Ended(outcome=outcome, why=why, paid_msat=response.paid_msat)
+        return verdict(request, await self._persist(lambda: session.call(session.work.SubmitResult, request)))
 
     def _submission(self) -> bytes:
         computed = self._computed
@@ -226,13 +238,14 @@ class Lease:
         ).SerializeToString(deterministic=True)
 
     async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Tries again through lost connections until the lease's time is over."""
+        """Tries again through lost connections and a coordinator's full disk, until the lease's time is over."""
         clock = self._place.clock
         for number in count():
             try:
                 return await attempt()
-            except Unreachable:
-                if clock.monotonic() > self._give_up_at:
+            except (Unreachable, LimitExceeded) as error:
+                theirs = isinstance(error, Unreachable) or (error.code == NO_SPACE and self.step is Step.UPLOADING)
+                if not theirs or clock.monotonic() > self._give_up_at:
                     raise
             # beyond ten doublings the span is capped anyway
             await asyncio.sleep(backoff_s(min(number, 10)))
@@ -273,6 +286,14 @@ class Lease:
 
     def _on_fetch(self, fraction: float) -> None:
         self.progress = fraction
+
+
+def verdict(request: work_pb2.SubmitResultRequest, response: work_pb2.SubmitResultResponse) -> Ended:
+    """How a lease ended by the coordinator's answer to its submission."""
+    why = why_from_proto(response.why) if response.HasField("why") else None
+    known = {Outcome.ACCEPTED.value, Outcome.REJECTED.value}
+    outcome = Outcome(response.state) if response.state in known else Outcome.PENDING
+    return Ended(outcome=outcome, why=why, paid_msat=response.paid_msat, request=request)
 
 
 async def _describe(computed: Computed) -> dict[str, Manifest]:

@@ -1,4 +1,4 @@
-"""Lines for the person who watches the worker: time and plain words on standard error.
+"""Lines for the person who watches the worker, for weeks: day, time and plain words on standard error.
 
 No levels and no settings: what is not worth a line to a person is not said.
 """
@@ -12,6 +12,6 @@ import time
 def say(text: str) -> None:
     """One line, at once. A closed terminal must not end the worker."""
     try:
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        print(f"{time.strftime('%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
     except OSError:
         pass

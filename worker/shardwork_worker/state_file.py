@@ -43,6 +43,10 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @property
+    def folder(self) -> Path:
+        return self._path.parent
+
     def load(self) -> LeaseRecord | None:
         """The lease that was in hand; None when there was none. An unreadable file is set aside, not deleted."""
         try:

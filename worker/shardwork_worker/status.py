@@ -6,13 +6,19 @@ makes it, the control socket carries it, the CLI prints it.
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from shardwork.money import show
 from shardwork.why import Why
+
+#: columns of text beside a label, however narrow the terminal
+MOST_NARROW = 24
 
 
 class State(StrEnum):
@@ -109,13 +115,33 @@ def readable(status: Mapping[str, Any]) -> str:
     """A block of a few lines from the JSON form, for people."""
     rows = [("state", str(status["state"]))]
     if status["why"]:
-        rows.append(("why", why_from_json(status["why"]).render()))
+        why = why_from_json(status["why"])
+        rows.append(("why", replace(why, next_step="").render()))
+        if why.next_step:
+            rows.append(("next", why.next_step))
     if status["shard"]:
         rows.append(("shard", f"{status['shard']}  {status['step']} {status['progress'] or 0:.0%}"))
-    earned = status["earned_msat"]
-    money = f"{show(earned['paid'])} paid, {show(earned['pending'])} pending, {show(earned['held'])} held"
-    rows.append(("earned", money))
+    # without a worker nobody asked the coordinator, and zeros would be a lie
     if status["worker_id"]:
+        earned = status["earned_msat"]
+        money = f"{show(earned['paid'])} paid, {show(earned['pending'])} pending, {show(earned['held'])} held"
+        rows.append(("earned", money))
         rows.append(("worker", f"{status['worker_id']} on {status['device']} at {status['coordinator']}"))
         rows.append(("shards", f"{status['shards_done']} done, {status['shards_failed']} failed"))
-    return "\n".join(f"{name:<8}{text}" for name, text in rows)
+    return "\n".join(hanging(f"{name:<8}", text) for name, text in rows)
+
+
+def hanging(label: str, text: str) -> str:
+    """The text behind its label, wrapped to the terminal it is read in; one line for a file or a pipe."""
+    if not sys.stdout.isatty():
+        return label + text
+    columns = max(shutil.get_terminal_size().columns, len(label) + MOST_NARROW)
+    # ids, addresses and paths stay whole, so that they can be copied
+    return textwrap.fill(
+        text,
+        columns,
+        initial_indent=label,
+        subsequent_indent=" " * len(label),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

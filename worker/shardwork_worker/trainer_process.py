@@ -198,10 +198,11 @@ class TrainerProcess:
         process = self._process
         status = await process.wait() if process is not None else 0
         await self.stop()
+        # nothing of ours kills a child that is asked for its answer
+        starved = " Most often that is a system out of memory." if status == -signal.SIGKILL else ""
         return Internal(
             "trainer.died",
-            "The training child died.",
-            # no path: this reason also goes to the coordinator
+            f"The training child died.{starved}",
             next_step=f"The worker's owner finds more in {self._log.name} of its state folder.",
             exit_status=_name_of(status),
             stderr=self._tail(),
