@@ -193,12 +193,17 @@ def run_task(work: Work) -> ExecutorResult | Failed:
         return Failed(type(error).__name__, error.why.to_json())
     except Exception as error:
         found = Internal(
-            "executor.failed",
-            "An executor phase failed unexpectedly.",
-            phase=work.task.phase,
-            error=f"{type(error).__name__}: {error}"[:500],
+            "executor.failed", "An executor phase failed unexpectedly.", phase=work.task.phase, error=_told(error, work)
         )
         return Failed("Internal", found.why.to_json())
+
+
+def _told(error: Exception, work: Work) -> str:
+    """The job's owner reads it, who must not learn where on the operator's disk his job lies."""
+    text = f"{type(error).__name__}: {error}"
+    for place in (work.folder, work.cache, work.artifact_location):
+        text = text.replace(str(place), "…")
+    return text[:500]
 
 
 def _run(work: Work) -> ExecutorResult:

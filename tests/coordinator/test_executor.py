@@ -199,6 +199,20 @@ def test_unexpected_errors_come_back_as_internal(tmp_path: Path, monkeypatch: py
     assert error.why.evidence["error"] == "ZeroDivisionError: by zero"
 
 
+def test_an_unexpected_error_tells_nothing_of_the_operators_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_task: ExecutorTask, context: TaskContext) -> Computed:
+        raise FileNotFoundError(2, "No such file", str(context.output("report") / "lines.txt"))
+
+    monkeypatch.setattr(executor_module, "compute", broken)
+    work = Work(task("join", "{}", {}), str(tmp_path / "artifacts"), tmp_path / "task", tmp_path / "cache", 10**9)
+    outcome = run_task(work)
+    assert isinstance(outcome, Failed)
+    told = outcome.to_error().why.evidence["error"]
+    assert str(tmp_path) not in told and told.endswith("'…/outputs/report/lines.txt'")
+
+
 def test_the_context_has_plain_outputs_and_no_trainer(tmp_path: Path) -> None:
     context = TaskContext({"a": tmp_path}, b"seed", tmp_path / "outputs")
     assert (
