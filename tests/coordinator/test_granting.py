@@ -12,7 +12,7 @@ from shardwork.identity.keys import SigningKey
 from shardwork.ids import sha256_hex
 from shardwork.v1 import types_pb2, work_pb2
 from shardwork_coordinator.granting import FIRST_READY, SHORTEST_DEADLINE_S, ready_replicas
-from shardwork_coordinator.machine.phases import ATTEMPTS
+from shardwork_coordinator.machine.planning import ATTEMPTS
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.money.movements import Move, escrow_account, round_account
 from shardwork_coordinator.records import JobState, Purpose, Replica, Shard

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shardwork.errors import Conflict
-from shardwork_coordinator.machine import endings, leases, moves, opening, phases, verdicts
+from shardwork_coordinator.machine import endings, leases, moves, opening, phases, planning, verdicts
 from shardwork_coordinator.machine.moves import LEGAL, move
 from shardwork_coordinator.machine.states import FINAL_JOB
 from shardwork_coordinator.records import (
@@ -101,7 +101,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Move]]:
         found.add((type(state).__name__, str(record.state), str(state)))
         return moved
 
-    for module in (endings, leases, opening, phases, verdicts):
+    for module in (endings, leases, opening, phases, planning, verdicts):
         monkeypatch.setattr(module, "move", recording)
     yield found
 

@@ -1,7 +1,8 @@
 """The one state machine: `step(slice, event, world) -> Change`. Pure: no I/O, clock or randomness inside.
 
-`moves` holds the table of legal moves and refuses every other; `leases` moves replicas and shards, `phases` moves
-rounds and stages, `endings` moves jobs, `tally` counts. Only this package assigns a state. Called by `engine`.
+`moves` holds the table of legal moves and refuses every other; `leases` moves replicas and shards, `phases` and
+`planning` move rounds and stages, `endings` moves jobs, `tally` counts. Only this package assigns a state. Called by
+`engine`.
 """
 
 from __future__ import annotations

@@ -1,26 +1,16 @@
 """Rounds and stages: a phase opens, closes, hands its outputs to the next; a round merges or is rolled back.
 
-Planning is the recipe's (pure); pricing is the job's frozen rate card. The executor's phases become outbox effects,
-every other phase becomes shards with replicas, and a reserve to pay them from. Pure; called by `machine.step` and
-`leases`.
+What a phase opens with is `planning`. Pure; called by `machine.step`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 
-from shardwork.ids import derive_seed, shard_id
-from shardwork.jobs.spec import StageSpec
 from shardwork.recipes import recipe
 from shardwork.recipes.base import (
-    AGREED_PHASES,
-    EXECUTOR_PHASES,
-    PlanInput,
     RoundKind,
-    ShardPlan,
-    StageFacts,
     StageType,
 )
 from shardwork.recipes.measure import under_declared
@@ -29,8 +19,6 @@ from shardwork.why import Why
 
 from ..events import (
     Change,
-    Effect,
-    EffectKind,
     ExecutorFailed,
     ExecutorFinished,
     Follow,
@@ -41,17 +29,13 @@ from ..events import (
     StageStarted,
     World,
 )
-from ..money.movements import Move, escrow_account, round_account
-from ..money.pricing import RateCard
-from ..records import Purpose, Replica, ReplicaState, Round, RoundState, Shard, ShardState, Stage, StageState
+from ..records import Round, RoundState, Stage, StageState
 from .choice import choose, no_candidate
 from .endings import fail
 from .moves import move, name
+from .planning import dump, facts_of, open_phase, spec_of
 from .states import FINAL_JOB, FINAL_ROUND
 from .verdicts import release_round
-
-#: how often a shard may be tried before the job pauses and asks
-ATTEMPTS = 4
 
 #: reasons of the executor that spoil one round, not the job
 ROUND_FAULTS = frozenset({"aggregate.too_few"})
@@ -65,7 +49,7 @@ DIVERGED = Why(
 
 
 def stage_started(state: Slice, event: StageStarted, world: World) -> Change:
-    stage = move(state.stage, StageState.RUNNING, artifacts_json=_dump(event.artifacts))
+    stage = move(state.stage, StageState.RUNNING, artifacts_json=dump(event.artifacts))
     change = Change(rows=[stage])
     change.notes.append(Note(kind="stage.running", subject=name(stage), sentence=f"Stage {stage.name} started."))
     return _open_round(replace(state, stage=stage), 0, RoundKind.SETUP, world, change)
@@ -75,11 +59,11 @@ def executor_finished(state: Slice, event: ExecutorFinished, world: World) -> Ch
     """The operator's executor finished a phase. A second answer, or one for a job that ended, changes nothing."""
     if state.round.phase != event.phase or state.round.state in FINAL_ROUND or state.job.state in FINAL_JOB:
         return Change()
-    refused = under_declared(_facts(state), event.metrics) if event.phase == "prepare" else None
+    refused = under_declared(facts_of(state), event.metrics) if event.phase == "prepare" else None
     if refused is not None:
         return fail(state, refused, world, Change())
     results = {**json.loads(state.round.results_json), **_renamed(event)}
-    round_ = replace(state.round, results_json=_dump(results))
+    round_ = replace(state.round, results_json=dump(results))
     numbers = json.loads(state.stage.numbers_json)
     if event.phase in ("prepare", "split"):
         numbers |= dict(event.metrics)
@@ -128,7 +112,7 @@ def phase_done(state: Slice, event: PhaseDone, world: World) -> Change:
     round_ = state.round
     if round_.state is RoundState.OPEN:
         round_ = move(round_, RoundState.JUDGING)
-    round_ = replace(round_, results_json=_dump(results))
+    round_ = replace(round_, results_json=dump(results))
     if round_.phase == "learn":
         round_ = replace(round_, train_loss=sum(one["train_loss"] for one in metrics) / len(metrics))
     state = replace(state, round=round_)
@@ -160,7 +144,7 @@ def _next_phase(state: Slice, world: World, change: Change) -> Change:
         # nothing was held out, so nothing was chosen by measurement: the only candidate is applied
         state = _choose(state, _only_candidate(state))
         change.rows.append(state.round)
-    return _open_phase(state, phases[at], world, change)
+    return open_phase(state, phases[at], world, change)
 
 
 def _open_round(state: Slice, number: int, kind: RoundKind, world: World, change: Change) -> Change:
@@ -174,73 +158,7 @@ def _open_round(state: Slice, number: int, kind: RoundKind, world: World, change
         started_ms=world.now_ms,
     )
     phases = recipe(state.stage.recipe).phases(kind, json.loads(state.stage.artifacts_json))
-    return _open_phase(replace(state, round=round_, shards=(), replicas=()), phases[0], world, change)
-
-
-_ROUND_STATE_OF_PHASE = {
-    "merge": RoundState.MERGING,
-    "join": RoundState.MERGING,
-    "evaluate": RoundState.EVALUATING,
-    "apply": RoundState.EVALUATING,
-}
-
-
-def _open_phase(state: Slice, phase: str, world: World, change: Change) -> Change:
-    target = _ROUND_STATE_OF_PHASE.get(phase, RoundState.OPEN)
-    round_ = replace(state.round, phase=phase)
-    if round_.state is not target:
-        round_ = move(round_, target)
-    state = replace(state, round=round_)
-    plans = recipe(state.stage.recipe).plan(_plan_input(state, phase, world))
-    if phase in EXECUTOR_PHASES:
-        change.rows.append(round_)
-        change.effects.append(_execute(state, phase, plans[0]))
-        return change
-    return _lease_out(state, phase, list(plans), world, change)
-
-
-def _lease_out(state: Slice, phase: str, plans: list[ShardPlan], world: World, change: Change) -> Change:
-    """Shards and replicas of a leased phase, and the reserve they are paid from."""
-    rates = RateCard.from_json(state.job.rates_json)
-    quorum, reference_only = 1, False
-    if phase in AGREED_PHASES:
-        reference_only = world.references > 0
-        # a job that went on alone once does not wait at every phase for a second key that is still not there
-        alone = state.job.self_evaluated and world.workers < 2
-        quorum = 1 if reference_only or alone else 2
-    prices = [rates.price(plan.work_units) for plan in plans]
-    reserve = rates.reserve(prices, quorum)
-    round_ = replace(state.round, reserved_msat=state.round.reserved_msat + reserve, shards_left=len(plans))
-    change.rows.append(round_)
-    if reserve:
-        change.movements.append(
-            Move(
-                id=f"reserve/{name(round_)}/{phase}",
-                debit=escrow_account(state.job.id),
-                credit=round_account(state.job.id, state.stage.name, round_.number),
-                msat=reserve,
-                reason="reserve",
-                reference=state.job.id,
-            )
-        )
-    for plan, price in zip(plans, prices, strict=True):
-        shard = _shard(state, phase, plan, world)
-        shard = replace(
-            shard, price_msat=price, fee_msat=rates.fee(price), quorum=quorum, reference_only=reference_only
-        )
-        change.rows.append(shard)
-        for number in range(quorum):
-            change.rows.append(_replica(shard, number, world))
-    change.notes.append(
-        Note(
-            kind="round.phase",
-            subject=name(round_),
-            sentence=f"Stage {state.stage.name}, round {round_.number}: {phase} is open with {len(plans)} "
-            f"{'shard' if len(plans) == 1 else 'shards'}.",
-            evidence={"reserve_msat": str(reserve), "copies": str(quorum)},
-        )
-    )
-    return change
+    return open_phase(replace(state, round=round_, shards=(), replicas=()), phases[0], world, change)
 
 
 def _decide_round(
@@ -307,7 +225,7 @@ def _round_merged(state: Slice, world: World, change: Change) -> Change:
 def _after_round(state: Slice, world: World, change: Change) -> Change:
     kind = recipe(state.stage.recipe)
     stopped = json.loads(state.stage.numbers_json).get("stopped", 0.0) == 1.0
-    last = state.round.number >= kind.learn_rounds(_spec(state)) or stopped
+    last = state.round.number >= kind.learn_rounds(spec_of(state)) or stopped
     if last and state.round.state is RoundState.ROLLED_BACK and not _has_learned(state):
         return fail(state, _nothing_learned(change), world, change)
     if not last:
@@ -332,7 +250,7 @@ def _nothing_learned(change: Change) -> Why:
 def _stage_done(state: Slice, change: Change) -> Change:
     results = json.loads(state.round.results_json)
     artifacts = json.loads(state.stage.artifacts_json)
-    method = _spec(state).params.get("method")
+    method = spec_of(state).params.get("method")
     outputs: dict[str, dict[str, str]] = {}
     for output in ("model", "report"):
         if output in results:
@@ -375,100 +293,6 @@ def _with_checkpoint(state: Slice) -> Stage:
     return replace(_keep(state.stage, kept), numbers_json=json.dumps(numbers, sort_keys=True))
 
 
-def _plan_input(state: Slice, phase: str, world: World) -> PlanInput:
-    artifacts = {**json.loads(state.stage.artifacts_json), **json.loads(state.round.results_json)}
-    if phase == "apply":
-        artifacts["new_moments"] = artifacts["moments"]
-    if phase in ("learn", "evaluate") and "parent_checkpoint" not in artifacts:
-        for stale in ("step", "moments"):
-            artifacts.pop(stale, None)
-    return PlanInput(
-        job_id=state.job.id,
-        job_name=state.job.name,
-        stage=_spec(state),
-        round_number=state.round.number,
-        phase=phase,
-        facts=_facts(state),
-        artifacts=artifacts,
-        numbers=json.loads(state.stage.numbers_json),
-        card=_card(state, world),
-    )
-
-
-def _card(state: Slice, world: World) -> tuple[tuple[str, str], ...]:
-    """Facts for the model card, in the order they are shown."""
-    spec, numbers = _spec(state), json.loads(state.stage.numbers_json)
-    facts = [
-        ("recipe", spec.recipe),
-        ("method", str(spec.params.get("method", "full"))),
-        ("rounds", str(spec.plan.rounds)),
-        ("shards a round", str(spec.plan.shards_per_round)),
-        ("inner steps", str(spec.plan.inner_steps)),
-        ("learning rate", str(spec.params.get("learning_rate", ""))),
-        ("training rows", f"{int(numbers.get('rows', 0)):,}"),
-        ("training tokens", f"{int(numbers.get('tokens', 0)):,}"),
-    ]
-    if "best_loss" in numbers:
-        facts.append(("held-out loss before", f"{numbers['eval_loss_start']:.4f}"))
-        facts.append(("held-out loss after", f"{numbers['best_loss']:.4f}"))
-    return (*facts, *world.card, ("self-evaluated", "yes" if state.job.self_evaluated else "no"))
-
-
-def _execute(state: Slice, phase: str, plan: ShardPlan) -> Effect:
-    identity = f"{name(state.round)}/{phase}"
-    return Effect(
-        id=f"execute/{identity}",
-        kind=EffectKind.EXECUTE,
-        payload={
-            "job_id": state.job.id,
-            "stage": state.stage.name,
-            "round": state.round.number,
-            "phase": phase,
-            "recipe": state.stage.recipe,
-            "order_json": plan.order_json,
-            "inputs": dict(plan.inputs),
-            "seed": derive_seed(state.job.id, state.stage.name, state.round.number, phase, 0).hex(),
-        },
-    )
-
-
-def _shard(state: Slice, phase: str, plan: ShardPlan, world: World) -> Shard:
-    return Shard(
-        id=shard_id(state.job.id, state.stage.name, state.round.number, phase, plan.index),
-        job_id=state.job.id,
-        stage=state.stage.name,
-        round=state.round.number,
-        phase=phase,
-        position=plan.index,
-        recipe=state.stage.recipe,
-        state=ShardState.READY,
-        order_json=plan.order_json,
-        inputs_json=_dump(plan.inputs),
-        seed=derive_seed(state.job.id, state.stage.name, state.round.number, phase, plan.index),
-        work_units=plan.work_units,
-        tokens=plan.tokens,
-        memory_bytes=plan.memory_bytes,
-        price_msat=0,
-        fee_msat=0,
-        attempts_left=ATTEMPTS,
-        created_ms=world.now_ms,
-    )
-
-
-def _replica(shard: Shard, number: int, world: World) -> Replica:
-    return Replica(
-        shard_id=shard.id,
-        number=number,
-        job_id=shard.job_id,
-        stage=shard.stage,
-        round=shard.round,
-        phase=shard.phase,
-        purpose=Purpose.PRIMARY if number == 0 else Purpose.AGREEMENT,
-        state=ReplicaState.READY,
-        created_ms=world.now_ms,
-    )
-
-
 def _result_name(phase: str, output: str, position: int) -> str:
     """Learn and map shards each give one output of the same name; the round numbers them."""
     return {"learn": f"delta-{position}", "map": f"output-{position}"}.get(phase, output)
@@ -484,7 +308,7 @@ def _renamed(event: ExecutorFinished) -> dict[str, str]:
 def _choose(state: Slice, candidate: str) -> Slice:
     results = json.loads(state.round.results_json)
     results["chosen_step"] = results[f"step-{candidate}"]
-    return replace(state, round=replace(state.round, results_json=_dump(results), outer=candidate))
+    return replace(state, round=replace(state.round, results_json=dump(results), outer=candidate))
 
 
 def _only_candidate(state: Slice) -> str:
@@ -494,22 +318,10 @@ def _only_candidate(state: Slice) -> str:
 
 
 def _keep(stage: Stage, artifacts: dict[str, str]) -> Stage:
-    return replace(stage, artifacts_json=_dump({**json.loads(stage.artifacts_json), **artifacts}))
+    return replace(stage, artifacts_json=dump({**json.loads(stage.artifacts_json), **artifacts}))
 
 
 def _note_why(kind: str, subject: str, why: Why | None) -> Note:
     if why is None:
         return Note(kind=kind, subject=subject, sentence="The round was rolled back.")
     return Note(kind=kind, subject=subject, sentence=why.sentence, evidence=dict(why.evidence))
-
-
-def _facts(state: Slice) -> StageFacts:
-    return StageFacts(**json.loads(state.job.facts_json).get(state.stage.name, {}))
-
-
-def _spec(state: Slice) -> StageSpec:
-    return StageSpec.model_validate_json(state.stage.spec_json)
-
-
-def _dump(values: Mapping[str, str]) -> str:
-    return json.dumps(dict(values), sort_keys=True)
