@@ -34,6 +34,7 @@ from .orders import (
 #: outer steps offered to evaluation each round; measured to beat every fixed choice (docs: training)
 AUTO_CANDIDATES = ("mean", "nesterov", "mean1.5", "mean2")
 SCREEN_FROM_SHARDS = 4
+MOST_EVAL_BATCH = 16
 DELTA_FILES = frozenset({"delta.safetensors", "m.safetensors", "v.safetensors", "update.json"})
 #: kinds of file that a published model and its samples may hold: nothing that runs
 PUBLISHED = (".safetensors", ".json", ".jsonl", ".md", ".jinja", ".txt", ".model")
@@ -248,6 +249,7 @@ class LearningRecipe:
             from_scratch=self.from_scratch(given.stage),
             candidates=candidates,
             max_length=given.stage.params["max_length"],
+            batch_size=min(MOST_EVAL_BATCH, *(given.stage.params[key] for key in ("batch_size", "micro_batch_size"))),
             precision=Precision(given.stage.params["precision"]),
         )
         steps = {f"step-{name}": given.artifacts[f"step-{name}"] for name in candidates}

@@ -8,9 +8,20 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+#: bounds that hold whatever a job asks for: outside of them a worker would crash, hang, or hand in work it did not do
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Steps = Annotated[int, Field(ge=1, le=10**6)]
+Rows = Annotated[int, Field(ge=1, le=4096)]
+Length = Annotated[int, Field(ge=2, le=2**20)]
+#: each is a stack and part of the arithmetic; tens of thousands end the process
+Threads = Annotated[int, Field(ge=1, le=256)]
+Size = Annotated[int, Field(ge=1, le=4096)]
+Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Order(BaseModel):
@@ -30,12 +41,12 @@ class Tuning(Order):
     """Which parameters learn. For LoRA the base stays frozen and an adapter learns."""
 
     method: Method
-    rank: int = 8
-    alpha: int = 16
+    rank: Size = 8
+    alpha: Size = 16
     #: "all-linear" or module names, as PEFT takes them
     target_modules: str | tuple[str, ...] = "all-linear"
     #: partial: the last N transformer blocks learn
-    last_layers: int = 1
+    last_layers: Count = 1
     train_final_norm: bool = True
     #: partial: the output head learns too; refused by the worker when it is tied to the embedding
     train_head: bool = False
@@ -45,20 +56,20 @@ class Schedule(Order):
     """Learning rate by global step: linear warm-up, then the named shape down to min_ratio x learning_rate."""
 
     kind: Literal["cosine", "linear", "constant"] = "cosine"
-    learning_rate: float
-    warmup_steps: int = 0
-    total_steps: int
-    min_ratio: float = 0.1
+    learning_rate: Finite
+    warmup_steps: Count = 0
+    total_steps: Count
+    min_ratio: Finite = 0.1
 
 
 class Optimizer(Order):
     """AdamW."""
 
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
+    beta1: Decay = 0.9
+    beta2: Decay = 0.95
+    eps: Finite = 1e-8
+    weight_decay: Finite = 0.1
+    clip_norm: Finite = 1.0
 
 
 class Precision(StrEnum):
@@ -87,33 +98,34 @@ class LearnOrder(Order):
     from_scratch: bool
     schedule: Schedule
     optimizer: Optimizer
-    #: inner steps already taken by this line of checkpoints; the schedule is read at start_step + i
-    start_step: int
-    steps: int
-    first_row: int
-    batch_size: int
-    micro_batch_size: int
-    max_length: int
-    #: name in the encoding registry: "int8" | "fp32" (shardwork.tensors.encoding)
+    #: inner steps of the rounds before, also of those that were rolled back; the schedule is read at start_step + i
+    start_step: Count
+    steps: Steps
+    first_row: Count
+    batch_size: Rows
+    micro_batch_size: Rows
+    max_length: Length
+    #: name in the encoding registry: "int8" | "bf16" | "fp32" (shardwork.tensors.encoding)
     encoding: str
     precision: Precision = Precision.FP32
-    threads: int = 1
+    threads: Threads = 1
 
 
 class EvaluateOrder(Order):
     """phase "evaluate": inputs base, checkpoint, eval, step-<candidate>… -> metrics only.
 
     Metrics: "before.test_loss", and per candidate "<candidate>.selection_loss", "<candidate>.test_loss",
-    "<candidate>.test_se" (standard error over rows); losses are nats a token.
+    "<candidate>.test_se" (standard error, over rows, of the rise from "before"); losses are nats a token.
     """
 
     tuning: Tuning
     from_scratch: bool
     candidates: tuple[str, ...]
-    max_length: int
-    batch_size: int = 16
+    max_length: Length
+    #: rows on the device at once; no more than learning took, or what was learned could not be measured
+    batch_size: Rows = 16
     precision: Precision = Precision.FP32
-    threads: int = 1
+    threads: Threads = 1
 
 
 class PublishOrder(Order):
@@ -133,7 +145,7 @@ class PublishOrder(Order):
     chat_template: str = "model"
     #: short prompts to sample from after reloading
     sample_prompts: tuple[str, ...] = ("",)
-    threads: int = 1
+    threads: Threads = 1
 
 
 class PrepareOrder(Order):

@@ -100,3 +100,12 @@ def test_held_out_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
     rows = [tiny.PreparedRow([5, 6], [0, 0]), tiny.PreparedRow([5, 6], [0, 1])]
     folder = tiny.write_eval(tmp_path / "eval", [], rows)
     assert len(eval_rows(folder, "test", 64, 300)) == 1
+
+
+@pytest.mark.parametrize("named", [-1, tiny.VOCABULARY, 10**9])
+def test_a_padding_token_that_the_model_lacks_is_replaced(named: int, tmp_path: Path) -> None:
+    """A tokenizer may have been given one without the model growing a row for it."""
+    folder = tiny.write_train(tmp_path / "train", tiny.rows(3), rows_per_file=8)
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({**index, "pad_token_id": named}))
+    assert TrainRows(folder, 64, tiny.VOCABULARY).pad_token_id == 0

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 from shardwork.errors import InvalidInput
 from shardwork.tensors.checkpoint import write_step
 from shardwork.tensors.file import read_tensors
-from shardwork_worker.training.evaluate import WORST_LOSS, summarise
+from shardwork_coordinator.machine.choice import choose
+from shardwork_worker.training.evaluate import WORST_LOSS, HeldOut, error_of_rise, standard_error
 from shardwork_worker.training.trainer import TorchTrainer
 
 from . import tiny
@@ -95,6 +96,9 @@ def test_a_candidate_that_blew_up_gets_a_loss_that_is_a_number(
     context = tiny.context(tmp_path / "out", base=base, checkpoint=first, eval=held_out, step_mean=step)
     metrics = trainer.evaluate(tiny.evaluate_order(), context).metrics
     assert metrics["mean.test_loss"] == WORST_LOSS
+    # an error as large as the loss would excuse it
+    assert metrics["mean.test_se"] == 0.0
+    assert choose(metrics, ("mean",), metrics["before.test_loss"], 0).rolled_back
 
 
 def test_one_part_stands_in_for_an_empty_other(trainer: TorchTrainer, base_of: BaseOf, tmp_path: Path) -> None:
@@ -119,14 +123,29 @@ def test_no_held_out_row_at_all_is_refused(trainer: TorchTrainer, base_of: BaseO
 
 def test_the_standard_error_is_that_of_a_mean_when_rows_have_one_label_each() -> None:
     values = [1.0, 2.0, 4.0, 5.0]
-    found = summarise(values, [1, 1, 1, 1])
+    found = HeldOut(values, [1, 1, 1, 1])
     assert found.loss == 3.0
-    assert found.standard_error == pytest.approx(float(np.std(values, ddof=1)) / math.sqrt(4))
+    assert standard_error(found) == pytest.approx(float(np.std(values, ddof=1)) / math.sqrt(4))
 
 
 def test_rows_of_equal_loss_a_token_have_no_spread() -> None:
-    assert summarise([2.0, 6.0], [1, 3]).standard_error == 0.0
+    assert standard_error(HeldOut([2.0, 6.0], [1, 3])) == 0.0
 
 
 def test_one_row_has_no_standard_error() -> None:
-    assert summarise([2.0], [1]).standard_error == 0.0
+    assert standard_error(HeldOut([2.0], [1])) == 0.0
+
+
+def test_the_error_of_a_rise_is_that_of_the_differences() -> None:
+    before = HeldOut([1.0, 20.0, 3.0, 40.0], [1, 4, 1, 8])
+    even = HeldOut([value + 0.1 * count for value, count in zip(before.sums, before.labels, strict=True)], [1, 4, 1, 8])
+    assert error_of_rise(before, even) == pytest.approx(0.0, abs=1e-12)
+    uneven = HeldOut([1.2, 20.0, 3.1, 41.0], [1, 4, 1, 8])
+    rises = HeldOut([0.2, 0.0, 0.1, 1.0], [1, 4, 1, 8])
+    assert error_of_rise(before, uneven) == pytest.approx(standard_error(rises))
+
+
+def test_a_step_that_ruins_one_row_is_not_excused_by_its_own_spread() -> None:
+    before = HeldOut([3.0, 3.1, 2.9, 3.0], [1, 1, 1, 1])
+    ruined = HeldOut([30.0, 3.1, 2.9, 3.0], [1, 1, 1, 1])
+    assert ruined.loss > before.loss + 3 * error_of_rise(before, ruined)

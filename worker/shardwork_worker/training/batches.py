@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -88,7 +88,7 @@ class TrainRows:
         self._names = [Path(file["name"]).name for file in index["files"]]  # in this folder, whatever it says
         self._ends = list(accumulate(int(file["rows"]) for file in index["files"]))
         self._open: tuple[int, RowFile] | None = None
-        self.pad_token_id = int(index.get("pad_token_id") or 0)
+        self.pad_token_id = pad_token(index, vocabulary)
         if not self._ends or self._ends[-1] == 0:
             raise InvalidInput("rows.none", "There is no row to train on.")
 
@@ -113,6 +113,12 @@ def eval_rows(folder: Path, part: str, max_length: int, vocabulary: int) -> list
     file = RowFile(path, max_length, vocabulary)
     rows = (file.row(number) for number in range(file.rows))
     return [row for row in rows if row.label_count]
+
+
+def pad_token(index: Mapping[str, Any], vocabulary: int) -> int:
+    """What rows are filled up with. Any token serves, and a tokenizer may name one that its model has no row for."""
+    named = int(index.get("pad_token_id") or 0)
+    return named if 0 <= named < vocabulary else 0
 
 
 def read_index(folder: Path) -> dict[str, Any]:

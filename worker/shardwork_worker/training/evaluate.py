@@ -2,7 +2,8 @@
 """Phase `evaluate`: held-out losses of the checkpoint and of each candidate for the next one.
 
 Every candidate is what the executor would apply: its step decoded on top of the checkpoint's weights. Selection rows
-choose the candidate; test rows report it and decide on a roll-back.
+choose the candidate; test rows report it and decide on a roll-back. The error that a roll-back allows for is that of
+the rise, row by row over the checkpoint's own losses: rows differ from each other far more than a round changes them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from shardwork.errors import InvalidInput
 from shardwork.recipes.base import Computed, Context
 from shardwork.recipes.orders import EvaluateOrder
 
-from .batches import Row, collate, eval_rows, read_index
+from .batches import Row, collate, eval_rows, pad_token, read_index
 from .checkpoints import load_candidate, load_weights
 from .device import autocast
 from .loop import token_losses
@@ -25,14 +26,6 @@ from .model import Built, check_length
 
 #: reported instead of a loss that is not finite: comparable, JSON-safe and worse than anything real
 WORST_LOSS = 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Mean loss over labels in nats, and the standard error of that mean over rows."""
-
-    loss: float
-    standard_error: float
 
 
 def evaluate(order: EvaluateOrder, context: Context, built: Built) -> Computed:
@@ -52,18 +45,54 @@ def evaluate(order: EvaluateOrder, context: Context, built: Built) -> Computed:
         order=order,
         context=context,
         built=built,
-        pad_token_id=int(read_index(folder).get("pad_token_id") or 0),
+        pad_token_id=pad_token(read_index(folder), built.vocabulary),
         rows_to_come=len(test) + len(order.candidates) * (len(selection) + len(test)),
     )
     load_weights(built, checkpoint)
-    metrics = {"before.test_loss": passes.measure(test).loss}
+    before = passes.measure(test)
+    metrics = {"before.test_loss": before.loss}
     for name in order.candidates:
         load_candidate(built, checkpoint, context.inputs[f"step-{name}"])
         metrics[f"{name}.selection_loss"] = passes.measure(selection).loss
-        on_test = passes.measure(test)
-        metrics[f"{name}.test_loss"] = on_test.loss
-        metrics[f"{name}.test_se"] = on_test.standard_error
+        after = passes.measure(test)
+        metrics[f"{name}.test_loss"] = after.loss
+        metrics[f"{name}.test_se"] = error_of_rise(before, after)
     return Computed(outputs={}, metrics=metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What was measured on some rows: each row's summed loss in nats and its number of labels."""
+
+    sums: Sequence[float]
+    labels: Sequence[int]
+
+    @property
+    def loss(self) -> float:
+        """Mean over labels; WORST_LOSS when that is not finite."""
+        loss = sum(self.sums) / sum(self.labels)
+        return min(loss, WORST_LOSS) if math.isfinite(loss) else WORST_LOSS
+
+
+def error_of_rise(before: HeldOut, after: HeldOut) -> float:
+    """Standard error of the rise in mean loss, from the differences row by row.
+
+    Never more than that of the loss before: a step that ruins some rows and spares others has an error that would
+    excuse it. Zero where it cannot be told.
+    """
+    rises = HeldOut([late - early for early, late in zip(before.sums, after.sums, strict=True)], after.labels)
+    return min(standard_error(before), standard_error(rises))
+
+
+def standard_error(found: HeldOut) -> float:
+    """Of the ratio estimate sum(loss) / sum(labels), over rows (Cochran, Sampling Techniques, 6.4)."""
+    total, rows = sum(found.labels), len(found.labels)
+    ratio = sum(found.sums) / total
+    if rows < 2 or not math.isfinite(ratio):
+        return 0.0
+    spread = sum((value - ratio * count) ** 2 for value, count in zip(found.sums, found.labels, strict=True))
+    error = math.sqrt(spread * rows / (rows - 1)) / total
+    return error if math.isfinite(error) else 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,16 +117,4 @@ class _Passes:
             sums += losses.double().sum(dim=1).tolist()
             self._rows_done += len(these)
             self.context.progress(self._rows_done / self.rows_to_come)
-        return summarise(sums, [row.label_count for row in rows])
-
-
-def summarise(sums: Sequence[float], labels: Sequence[int]) -> HeldOut:
-    """Ratio estimate sum(loss) / sum(labels) and its standard error over rows (Cochran, Sampling Techniques, 6.4)."""
-    total, rows = sum(labels), len(labels)
-    loss = sum(sums) / total
-    if not math.isfinite(loss):
-        return HeldOut(WORST_LOSS, WORST_LOSS)
-    if rows < 2:
-        return HeldOut(min(loss, WORST_LOSS), 0.0)
-    spread = sum((value - loss * count) ** 2 for value, count in zip(sums, labels, strict=True))
-    return HeldOut(min(loss, WORST_LOSS), math.sqrt(spread * rows / (rows - 1)) / total)
+        return HeldOut(sums, [row.label_count for row in rows])

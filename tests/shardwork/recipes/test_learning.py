@@ -1,0 +1,53 @@
+"""What the planner of learning stages writes into orders."""
+
+from __future__ import annotations
+
+import pytest
+
+from shardwork.jobs.spec import PlanSection, StageSpec
+from shardwork.recipes.base import PlanInput, StageFacts
+from shardwork.recipes.orders import EvaluateOrder
+from shardwork.recipes.pretrain import Pretrain
+
+FACTS = StageFacts(rows=1_000, tokens=90_000, run_params=1_000_000, trained_params=1_000_000)
+RECIPE = Pretrain()
+
+
+def stage(**params: object) -> StageSpec:
+    made = StageSpec(
+        name="one",
+        recipe="pretrain",
+        data=["a.jsonl"],
+        plan=PlanSection(rounds=3, shards_per_round=4, inner_steps=5),
+        params={"preset": "tiny-1m", **params},
+    )
+    return RECIPE.freeze(made, FACTS)
+
+
+def planned(stage: StageSpec, phase: str, *names: str) -> str:
+    given = PlanInput(
+        job_id="job",
+        job_name="job",
+        stage=stage,
+        round_number=1,
+        phase=phase,
+        facts=FACTS,
+        artifacts=dict.fromkeys(names, "id"),
+        numbers={},
+    )
+    return RECIPE.plan(given)[0].order_json
+
+
+@pytest.mark.parametrize(
+    ("params", "most"),
+    [
+        ({"batch_size": 64, "micro_batch_size": 2}, 2),
+        ({"batch_size": 4, "micro_batch_size": 4096}, 4),
+        ({"batch_size": 512}, 16),
+    ],
+)
+def test_evaluating_takes_no_more_rows_at_once_than_learning_did(params: dict[str, object], most: int) -> None:
+    """Or a job whose rows just fit the device learns, and fails when it is to be measured."""
+    steps = ("step-mean", "step-nesterov", "step-mean1.5", "step-mean2")
+    order = EvaluateOrder.model_validate_json(planned(stage(**params), "evaluate", "eval", *steps))
+    assert order.batch_size == most
