@@ -81,6 +81,7 @@ class EncodedReader:
     def __init__(self, path: Path, encoding: Encoding, quantity: Quantity, shapes: Shapes) -> None:
         self._encoding = encoding
         self._quantity = quantity
+        self._parts = encoding.parts(quantity)
         self._file = open_tensors(path)
         expected = _specs(encoding, quantity, shapes)
         if self._file.specs != expected:
@@ -102,10 +103,7 @@ class EncodedReader:
 
     def read(self, name: str, start: int, end: int, out: F32) -> F32:
         """Elements [start, end) of a tensor, unpacked into the front of `out`; start is a multiple of the block."""
-        stored = [
-            self._file[name + part.suffix][start // part.span : -(-end // part.span)]
-            for part in self._encoding.parts(self._quantity)
-        ]
+        stored = [self._file[name + part.suffix][start // part.span : -(-end // part.span)] for part in self._parts]
         return self._encoding.decode(stored, self._quantity, out[: end - start])
 
     def close(self) -> None:
