@@ -116,7 +116,10 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         engine = Engine(store, links, clock)
         links.changed = engine.work_ready.set
         executor = Executor(
-            str(settings.storage or folder / "artifacts"), folder / "scratch", processes=settings.executor_processes
+            str(settings.storage or folder / "artifacts"),
+            folder / "scratch",
+            processes=settings.executor_processes,
+            reserve_bytes=settings.disk_reserve_mib << 20,
         )
         stack.callback(executor.close)
         payments = _open_payments(settings, clock)

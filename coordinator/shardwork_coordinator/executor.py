@@ -24,7 +24,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from shardwork.errors import ERRORS, Internal, InvalidInput, ShardworkError
+from shardwork.errors import ERRORS, Internal, InvalidInput, LimitExceeded, ShardworkError
 from shardwork.recipes import recipe
 from shardwork.recipes.base import Computed, Trainer
 from shardwork.recipes.orders import ApplyOrder, MergeOrder, PrepareOrder
@@ -35,6 +35,8 @@ from .inputcache import InputCache
 
 #: materialised inputs kept between tasks: a round reads the checkpoint twice
 CACHE_BYTES = 8 * 1024**3
+#: never filled by tasks, so that the database can still be written
+RESERVE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +85,20 @@ class Executor:
     own task die could fail the jobs of others with it.
     """
 
-    def __init__(self, artifact_location: str, scratch: Path, processes: int = 1, *, cache_bytes: int = CACHE_BYTES):
+    def __init__(
+        self,
+        artifact_location: str,
+        scratch: Path,
+        processes: int = 1,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        reserve_bytes: int = RESERVE_BYTES,
+    ) -> None:
         self._location = artifact_location
         self._tasks = scratch / "tasks"
         self._cache = scratch / "cache"
         self._cache_bytes = cache_bytes
+        self._reserve_bytes = reserve_bytes
         self._slots = asyncio.Semaphore(processes)
         self._idle: list[ProcessPoolExecutor] = []
         self._busy: set[ProcessPoolExecutor] = set()
@@ -100,7 +111,7 @@ class Executor:
         A cancelled call ends its process: tasks are pure, and nobody waits for this one.
         """
         folder = self._tasks / f"{secrets.token_hex(8)}"
-        work = Work(task, self._location, folder, self._cache, self._cache_bytes)
+        work = Work(task, self._location, folder, self._cache, self._cache_bytes, self._reserve_bytes)
         try:
             outcome = await self._run(work)
         except BrokenProcessPool:
@@ -123,7 +134,8 @@ class Executor:
             try:
                 outcome = await asyncio.get_running_loop().run_in_executor(process, run_task, work)
             except BaseException:
-                self._end(process)
+                self._busy.discard(process)
+                await asyncio.to_thread(_end, process)
                 raise
             self._busy.discard(process)
             self._idle.append(process)
@@ -132,8 +144,9 @@ class Executor:
     def close(self) -> None:
         """Ends the processes at once: tasks are pure, and whoever asked runs them again after a restart."""
         for process in [*self._idle, *self._busy]:
-            self._end(process, wait=True)
+            _end(process)
         self._idle.clear()
+        self._busy.clear()
 
     def _take(self) -> ProcessPoolExecutor:
         """One that does nothing yet, from now on busy."""
@@ -146,12 +159,12 @@ class Executor:
         self._busy.add(process)
         return process
 
-    def _end(self, process: ProcessPoolExecutor, *, wait: bool = False) -> None:
-        self._busy.discard(process)
-        # the pool itself could only wait for a merge of minutes; a broken one has none left
-        for child in list((process._processes or {}).values()):
-            child.kill()
-        process.shutdown(wait=wait, cancel_futures=True)
+
+def _end(process: ProcessPoolExecutor) -> None:
+    # the pool itself could only wait for a merge of minutes; a broken one has none left
+    for child in list((process._processes or {}).values()):
+        child.kill()
+    process.shutdown(wait=True, cancel_futures=True)
 
 
 # ---- child side -------------------------------------------------------------------------------------------------
@@ -167,6 +180,7 @@ class Work:
     folder: Path
     cache: Path
     cache_bytes: int
+    reserve_bytes: int = RESERVE_BYTES
 
 
 def _start_child() -> None:
@@ -209,6 +223,8 @@ def _told(error: Exception, work: Work) -> str:
 def _run(work: Work) -> ExecutorResult:
     store = ArtifactStore.open(work.artifact_location)
     cache = InputCache(work.cache, store, limit_bytes=work.cache_bytes)
+    wanted = {store.manifest(one) for one in work.task.inputs.values() if not cache.has(one)}
+    _check_room(shutil.disk_usage(work.cache).free, sum(one.total_bytes for one in wanted), work)
     inputs = {
         name: cache.link(artifact_id, work.folder / "inputs" / _plain(name))
         for name, artifact_id in work.task.inputs.items()
@@ -216,6 +232,7 @@ def _run(work: Work) -> ExecutorResult:
     computed = compute(work.task, TaskContext(inputs, work.task.seed, work.folder / "outputs"))
     outputs: dict[str, OutputInfo] = {}
     for name, folder in computed.outputs.items():
+        _check_room(store.free_bytes(), sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()), work)
         manifest = store.put_folder(folder)
         cache.keep(manifest.id, folder)
         outputs[name] = OutputInfo(
@@ -225,6 +242,18 @@ def _run(work: Work) -> ExecutorResult:
             leaves=manifest.leaf_count,
         )
     return ExecutorResult(outputs=outputs, metrics=dict(computed.metrics))
+
+
+def _check_room(free_bytes: int, needed_bytes: int, work: Work) -> None:
+    """What a requester sends is copied here, and may be any size: a full disk would stop every job, not only his."""
+    if free_bytes - needed_bytes < work.reserve_bytes:
+        raise LimitExceeded(
+            "executor.no_space",
+            f"The coordinator's disk has no room for the {work.task.phase} phase.",
+            next_step="Ask the operator to free space, then submit the job again.",
+            needed_bytes=needed_bytes,
+            free_bytes=free_bytes,
+        )
 
 
 def compute(task: ExecutorTask, context: TaskContext) -> Computed:

@@ -22,6 +22,9 @@ class InputCache:
         self._limit_bytes = limit_bytes
         folder.mkdir(parents=True, exist_ok=True)
 
+    def has(self, artifact_id: str) -> bool:
+        return (self._folder / artifact_id).exists()
+
     def link(self, artifact_id: str, into: Path) -> Path:
         """Puts the artifact's files at the new folder `into` and returns it. Raises NotFound "artifact.not_found"."""
         entry = self._folder / artifact_id

@@ -45,6 +45,7 @@ class Settings(BaseModel):
         float, Field(gt=0, description="such uploads and unfinished ones are deleted after this time")
     ] = 24.0
     disk_reserve_mib: Annotated[
-        int, Field(ge=0, description="disk never filled by uploads; as much again is kept for uploads of leases")
+        int,
+        Field(ge=0, description="disk never filled by uploads and phases; uploads without a lease leave twice as much"),
     ] = 1024
     executor_processes: Annotated[int, Field(ge=1, le=64, description="processes for prepare and merging")] = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -211,6 +212,31 @@ def test_an_unexpected_error_tells_nothing_of_the_operators_folders(
     assert isinstance(outcome, Failed)
     told = outcome.to_error().why.evidence["error"]
     assert str(tmp_path) not in told and told.endswith("'…/outputs/report/lines.txt'")
+
+
+@pytest.mark.parametrize(("free_bytes", "refused"), [(1_500, True), (3_000, False)])
+def test_a_phase_leaves_room_for_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int, refused: bool
+) -> None:
+    store = ArtifactStore.open(tmp_path / "artifacts")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("word\n" * 200)
+    inputs = {"data": store.put_folder(tmp_path / "data").id}
+    split = ExecutorTask(
+        id="t", phase="split", recipe="count", order_json=SplitOrder(parts=1).canonical_json(), inputs=inputs, seed=b""
+    )
+    usage = shutil.disk_usage(tmp_path)._replace(free=free_bytes)
+
+    def disk_usage(_: Path) -> object:
+        return usage
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    place = str(tmp_path / "artifacts")
+    outcome = run_task(Work(split, place, tmp_path / "task", tmp_path / "cache", 10**9, reserve_bytes=1_000))
+    assert isinstance(outcome, Failed) is refused
+    if isinstance(outcome, Failed):
+        assert outcome.to_error().code == "executor.no_space"
+        assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_the_context_has_plain_outputs_and_no_trainer(tmp_path: Path) -> None:
