@@ -206,11 +206,17 @@ def find_template(folder: Path, tokenizer_config: Mapping[str, Any], name: str =
         return NAMED[name]
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text("utf-8")
+        try:
+            return path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidInput(
+                "template.refused", "The chat template is not UTF-8 text.", next_step="Save it as UTF-8.", file=path
+            ) from error
     found: Any = tokenizer_config.get("chat_template")
     if isinstance(found, list):
-        named = {item.get("name"): item.get("template") for item in cast("list[dict[str, Any]]", found)}
-        found = named.get("default")
+        items = [item for item in cast("list[object]", found) if isinstance(item, dict)]
+        named = [cast("dict[str, object]", item) for item in items]
+        found = next((item.get("template") for item in named if item.get("name") == "default"), None)
     return found if isinstance(found, str) and found else None
 
 

@@ -32,6 +32,11 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _MAX_JSON_BYTES = 64 << 20
+#: numbers that a model cannot be built with when they are none
+_COUNTS = ("num_attention_heads", "n_head", "max_position_embeddings", "n_positions")
+#: where most architectures keep their input embedding and their layers; others are left to the worker
+_EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
+_LAYERS = ("model.layers.", "transformer.h.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +74,9 @@ def inspect_model(folder: Path) -> ModelFacts:
     tokenizer_config = _optional_json(folder / "tokenizer_config.json")
     _refuse_key(folder / "tokenizer_config.json", tokenizer_config, "auto_map")
     vocab_size = _count(config, folder, "vocab_size")
+    layers = _count(config, folder, "num_hidden_layers", "n_layer", "num_layers")
     _check_tokenizer(folder, vocab_size)
+    _check_shapes(config, folder, tensors, vocab_size, layers)
     tied = _is_tied(config, tensors)
     kept = {info.name: info.shape for info in tensors if not (tied and _is_head(info.name))}
     return ModelFacts(
@@ -80,7 +87,7 @@ def inspect_model(folder: Path) -> ModelFacts:
         linear_params=tuple((name, (shape[0], shape[1])) for name, shape in kept.items() if _is_linear(name, shape)),
         tensors=kept,
         hidden_size=_count(config, folder, "hidden_size", "n_embd", "d_model"),
-        layers=_count(config, folder, "num_hidden_layers", "n_layer", "num_layers"),
+        layers=layers,
         tied_embeddings=tied,
         vocab_size=vocab_size,
         context_length=_optional_count(config, "max_position_embeddings", "n_positions", "max_seq_len"),
@@ -208,13 +215,37 @@ def _check_tokenizer(folder: Path, vocab_size: int) -> None:
         fix = "Save the tokenizer with transformers: AutoTokenizer.from_pretrained(…).save_pretrained(…)."
         raise _refusal("model.no_tokenizer", f"{sentence[:-1]}, only {old[0]}." if old else sentence, path, fix)
     tokenizer = _read_json(path)
-    top = max((int(token.get("id", 0)) for token in tokenizer.get("added_tokens", [])), default=-1)
-    model: Any = tokenizer.get("model") or {}
-    vocab: object = model.get("vocab")
+    try:
+        top = max((int(token.get("id", 0)) for token in tokenizer.get("added_tokens", [])), default=-1)
+        model: Any = tokenizer.get("model") or {}
+        vocab: object = model.get("vocab")
+    except (AttributeError, TypeError, ValueError) as error:
+        sentence = "tokenizer.json is JSON, but no tokenizer's."
+        raise _refusal("tokenizer.bad", sentence, path, "Save the tokenizer again with save_pretrained.") from error
     top = max(top, len(cast("list[object]", vocab)) - 1 if isinstance(vocab, (dict, list)) else -1)
     if top >= vocab_size:
         sentence = f"The tokenizer has token {top}, but the model's vocabulary ends at {vocab_size - 1}."
         raise _refusal("model.vocabulary", sentence, path, "Use the tokenizer that belongs to this model.")
+
+
+def _check_shapes(
+    config: Mapping[str, Any], folder: Path, tensors: Sequence[TensorInfo], vocab_size: int, layers: int
+) -> None:
+    """What every worker would trip over when it builds the model, told before anything is paid."""
+    path = folder / "config.json"
+    for key in _COUNTS:
+        if config.get(key) is not None and _optional_count(config, key) is None:
+            sentence = f"{key!r} in config.json must be a positive whole number, but is {json.dumps(config[key])[:40]}."
+            raise _refusal("model.config", sentence, path, "Take config.json from where the weights came from.")
+    fix = "Take config.json and weights from the same model."
+    for info in tensors:
+        if info.name in _EMBEDDINGS and info.shape[0] != vocab_size:
+            sentence = f"The weights embed {info.shape[0]} tokens, but config.json says {vocab_size}."
+            raise _refusal("model.shape", sentence, path, fix)
+    numbers = [_layer_of(info.name) for info in tensors if info.name.startswith(_LAYERS)]
+    held = 1 + max((number for number in numbers if number is not None), default=layers - 1)
+    if held < layers:
+        raise _refusal("model.shape", f"The weights hold {held} of the {layers} layers in config.json.", path, fix)
 
 
 # ---- weights --------------------------------------------------------------------------------------------------------

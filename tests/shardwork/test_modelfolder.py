@@ -141,6 +141,11 @@ def _large_token(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {}}, "added_tokens": added}))
 
 
+def _tokenizer(added: Any, model: Any) -> Callable[[Path], object]:
+    text = json.dumps({"model": model, "added_tokens": added})
+    return lambda folder: (folder / "tokenizer.json").write_text(text)
+
+
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "model.no_config"),
     "an adapter": (_adapter, "model.no_config"),
@@ -160,6 +165,12 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no vocabulary": (_config(vocab_size="absent"), "model.config"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "model.no_tokenizer"),
     "a foreign tokenizer": (_large_token, "model.vocabulary"),
+    "a tokenizer that is none": (_tokenizer([5], {}), "tokenizer.bad"),
+    "a tokenizer without a model": (_tokenizer([], [5]), "tokenizer.bad"),
+    "heads in quotes": (_config(num_attention_heads="2"), "model.config"),
+    "no room for a token": (_config(max_position_embeddings=0), "model.config"),
+    "another vocabulary": (_config(vocab_size=12), "model.shape"),
+    "more layers than weights": (_config(num_hidden_layers=3), "model.shape"),
     "pickled weights": (_pickled, "model.pickle"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.no_weights"),
     "index outside": (_index(**{"lm_head.weight": "../../etc/x.safetensors"}), "model.index"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,6 +97,15 @@ def test_a_template_may_refuse_one_row_and_render_the_next() -> None:
         answers = template.render(rows)
     assert [isinstance(answer, RowRefused) for answer in answers] == [True, False, True, False]
     assert isinstance(answers[0], RowRefused) and "not that" in answers[0].sentence
+
+
+def test_a_broken_place_for_templates_is_no_crash(tmp_path: Path) -> None:
+    assert find_template(tmp_path, {"chat_template": [5, {"name": "default", "template": "x"}]}) == "x"
+    assert find_template(tmp_path, {"chat_template": [5]}) is None
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(InvalidInput) as caught:
+        find_template(tmp_path, {})
+    assert caught.value.code == "template.refused" and caught.value.why.evidence["file"].endswith(".jinja")
 
 
 def test_many_rows_go_to_several_children_and_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
