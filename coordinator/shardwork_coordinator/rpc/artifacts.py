@@ -353,8 +353,10 @@ def _begun(manifest: Manifest, durable: int, *, complete: bool) -> pb.BeginUploa
 
 
 def _checked_purpose(purpose: str) -> str:
-    if not 0 < len(purpose) <= PURPOSE_MAX:
-        raise InvalidInput("artifact.bad_purpose", 'The purpose must be "input" or a lease id.', purpose=purpose[:64])
+    if not 0 < len(purpose) <= PURPOSE_MAX or not purpose.isprintable():
+        raise InvalidInput(
+            "artifact.bad_purpose", 'The purpose must be "input" or a lease id.', purpose=repr(purpose[:64])
+        )
     return purpose
 
 

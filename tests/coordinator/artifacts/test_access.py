@@ -255,7 +255,7 @@ async def test_limits_are_told(tmp_path: Path) -> None:
         holding.cancel()
 
 
-@pytest.mark.parametrize("purpose", ["", "x" * 513])
+@pytest.mark.parametrize("purpose", ["", "x" * 513, "input\x1b[2J", "a\nb"])
 async def test_a_purpose_is_asked_for(tmp_path: Path, purpose: str) -> None:
     async with serving(tmp_path / "store") as service:
         with pytest.raises(InvalidInput):
