@@ -129,9 +129,13 @@ def loading(kind: str, folder: Path) -> list[str]:
 
 
 def _base_of(folder: Path) -> str:
-    """The base that the adapter names, as its own config says."""
+    """The base that the adapter names, as its own config says.
+
+    A bare name would be looked up on a hub, where it is somebody else's model; so it is written as the path it was.
+    """
     try:
         config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
-        return str(config["base_model_name_or_path"])
+        name = str(config["base_model_name_or_path"])
     except (OSError, ValueError, KeyError, TypeError):
         return "the base model's folder"
+    return name if Path(name).is_dir() else f"path/to/{Path(name).name}"
