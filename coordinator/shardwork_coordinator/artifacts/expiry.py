@@ -16,9 +16,10 @@ from dataclasses import replace
 
 from shardwork.clock import Clock
 
-from ..records import Artifact, ArtifactState
+from ..machine.verdicts import lease_id
+from ..records import Artifact, ArtifactState, Replica
 from ..store.base import Store, Transaction
-from .quota import ArtifactLimits, claims
+from .quota import LEASED, ArtifactLimits, claims
 from .store import ArtifactStore
 
 SWEEP_S = 600.0
@@ -76,8 +77,13 @@ def _loose(tx: Transaction, ids: list[str], before_ms: int) -> list[Artifact]:
     """Rows of stored content that nothing needs and that are old enough."""
     rows = itertools.chain.from_iterable(tx.find(Artifact, id=one, state=ArtifactState.STORED) for one in ids)
     old = [row for row in rows if row.owner != HOUSE and row.created_ms <= before_ms]
-    needed = {owner: claims(tx, owner) for owner in {row.owner for row in old}}
-    return [row for row in old if row.id not in needed[row.owner]]
+    needed = {owner: claims(tx, owner) | _uploading(tx, owner) for owner in {row.owner for row in old}}
+    return [row for row in old if not needed[row.owner] & {row.id, row.purpose}]
+
+
+def _uploading(tx: Transaction, owner: str) -> set[str]:
+    """Leases of the party, for whose result an output may be there already while the next is still on its way."""
+    return {lease_id(replica) for replica in tx.find(Replica, worker_id=owner, state=LEASED)}
 
 
 def _drop(tx: Transaction, ids: list[str], before_ms: int) -> None:

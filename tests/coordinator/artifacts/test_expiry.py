@@ -17,6 +17,7 @@ from shardwork_coordinator.artifacts import ArtifactStore
 from shardwork_coordinator.artifacts.expiry import Expiry
 from shardwork_coordinator.artifacts.quota import ArtifactLimits
 from shardwork_coordinator.artifacts.store import UNUSED_S
+from shardwork_coordinator.machine.verdicts import lease_id
 from shardwork_coordinator.records import Artifact, ArtifactState, JobState, ReplicaState, Stage, StageState
 
 from .service import NamedSession, Service, fill, frames_of, serving
@@ -78,6 +79,20 @@ async def test_what_a_job_a_result_or_the_house_needs_stays(tmp_path: Path) -> N
         await put(service, job_of(OWNER, data.id, JobState.FAILED))
         await sweep_later(service, tmp_path / "store")
         assert [service.contents.has(one.id) for one in (data, model, delta, merged)] == [False, True, True, True]
+
+
+async def test_an_output_waits_for_the_others_of_its_lease(tmp_path: Path) -> None:
+    """A model on a slow line takes more than a day, and its samples were there before."""
+    async with serving(tmp_path / "store") as service:
+        worker, held = NamedSession(service.port, WORKER, Role.WORKER), replica(ReplicaState.COMMITTED)
+        folder = content(tmp_path, 0)
+        sent_first = await transfer.upload_folder(worker, folder, purpose=lease_id(held))
+        await put(service, shard({}), held)
+        await sweep_later(service, tmp_path / "store")
+        assert service.contents.has(sent_first.id)
+        await put(service, replace(held, state=ReplicaState.EXPIRED))
+        await sweep_later(service, tmp_path / "store")
+        assert not service.contents.has(sent_first.id)
 
 
 async def test_content_of_two_parties_stays_while_one_needs_it(tmp_path: Path) -> None:
