@@ -154,8 +154,9 @@ def _parse_json(line: Line) -> dict[str, Any] | Problem:
     except _Repeated as error:
         return _problem(line, error.key, "data.duplicate_key", f"The key {error.key!r} is given twice.", "Keep one.")
     except json.JSONDecodeError as error:
-        sentence = f"This is not valid JSON: {error.msg} at column {error.colno}."
-        return _problem(line, "", "data.bad_json", sentence, _json_fix(line.text))
+        sentence = f"This is not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}."
+        fix = "Write it as an escape, e.g. \\n or \\t." if "control character" in error.msg else _json_fix(line.text)
+        return _problem(line, "", "data.bad_json", sentence, fix)
     except RecursionError:
         return _problem(line, "", "data.bad_json", "This JSON nests too deep to be read.", "Mend or remove the row.")
     except ValueError as error:

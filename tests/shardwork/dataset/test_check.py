@@ -136,6 +136,7 @@ def test_a_whole_character_written_as_escapes_is_welcome(tmp_path: Path, model: 
         (b'{\n "text": "a"\n}\n', "jq -c . "),
         (b'[\n{"text": "a"}\n]\n', "jq -c '.[]'"),
         (b'{"text": "a"}\r{"text": "b"}\r', "Unix line ends"),
+        (b'{"text": "a\tb"}\n', "\\t"),
     ],
 )
 def test_a_file_in_another_shape_is_told_how_to_become_jsonl(content: bytes, hint: str, tmp_path: Path) -> None:
