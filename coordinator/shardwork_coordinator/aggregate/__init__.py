@@ -1,6 +1,7 @@
 """Aggregation: many shards' deltas become one step, offered in a few sizes, and the step becomes the next checkpoint.
 
     gates.py          opens each delta and refuses what is malformed, not finite or out of all proportion
+    history.py        refuses a delta that is far from what the rounds before gave
     rule.py           the interface of a rule and the evidence that it judges by
     mean.py           the weighted mean
     screened_mean.py  drops outliers, then the weighted mean (the default from 4 shards on)

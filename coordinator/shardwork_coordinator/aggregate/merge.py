@@ -31,7 +31,7 @@ from shardwork.tensors.encodedfile import EncodedWriter, pieces, scratch
 from shardwork.tensors.encoding import F32, Quantity, encoding_named
 from shardwork.tensors.file import TensorFile, open_tensors
 
-from . import gates, rule_named
+from . import gates, history, rule_named
 from .gates import Norms, OpenDelta
 from .outer import candidate_named, new_momentum
 from .rule import Evidence, Rule
@@ -59,7 +59,8 @@ def compute(order: MergeOrder, context: Context) -> Computed:
     rule, folders = rule_named(order.rule), _delta_folders(order, context)
     with ExitStack() as opened, np.errstate(over="ignore", invalid="ignore"):
         checkpoint = opened.enter_context(open_checkpoint(context.inputs["checkpoint"]))
-        deltas, norms, refused = _admit(folders, checkpoint, order, opened)
+        past = history.read(context.inputs.get("outer"))
+        deltas, norms, refused = _admit(folders, checkpoint, order, past, opened)
         cosines = gates.cosines(deltas, checkpoint, context.seed)
         evidence = Evidence(norms={index: norms[index].delta for index in deltas}, cosines=cosines)
         refused |= rule.screen(evidence)
@@ -72,6 +73,9 @@ def compute(order: MergeOrder, context: Context) -> Computed:
         writer = _Writer(kept, checkpoint, encoding=order.encoding, outputs=outputs)
         update_norm = writer.write_steps(candidates, momentum, context)
         writer.write_moments()
+        history.write(
+            outputs["outer"], past, (evidence.norms[index] for index in evidence.norms if index not in refused)
+        )
     return Computed(outputs=outputs, metrics={**metrics, "update_norm": update_norm, "steps": float(kept.steps)})
 
 
@@ -89,7 +93,7 @@ def _delta_folders(order: MergeOrder, context: Context) -> dict[int, Path]:
 
 
 def _admit(
-    folders: Mapping[int, Path], checkpoint: Checkpoint, order: MergeOrder, opened: ExitStack
+    folders: Mapping[int, Path], checkpoint: Checkpoint, order: MergeOrder, past: Sequence[float], opened: ExitStack
 ) -> tuple[dict[int, OpenDelta], dict[int, Norms], dict[int, str]]:
     """(deltas through every gate, norms of those that could be measured, why the others were refused)."""
     found: dict[int, OpenDelta] = {}
@@ -105,6 +109,8 @@ def _admit(
         except FileNotFoundError:
             refused[index] = "delta.missing_file"
     refused |= gates.steps_gate({index: found[index].update.steps for index in norms}, order.steps)
+    # before they are compared with each other: of two, a tiny one would make the honest one look too large
+    refused |= history.gate({index: norms[index].delta for index in norms if index not in refused}, past)
     refused |= gates.norm_gate({index: norm for index, norm in norms.items() if index not in refused})
     return {index: found[index] for index in norms if index not in refused}, norms, refused
 

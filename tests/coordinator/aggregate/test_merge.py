@@ -192,6 +192,45 @@ def test_small_rounds_still_drop_what_is_out_of_all_proportion(tmp_path: Path) -
     assert found.metrics["refused.1.norm"] == 1
 
 
+def test_a_delta_far_from_the_rounds_before_is_left_out_where_no_median_can_tell(tmp_path: Path) -> None:
+    """Of two deltas the smaller one is the reference: a shard that did next to nothing put the honest one out."""
+    folders = honest(tmp_path, 2, "int8")
+    first = rounds.run(tmp_path, folders, encoding="int8", rule="mean")
+    shutil.rmtree(folders[1])
+    rounds.write_honest(folders[1], 1, "int8", factor=-0.01)
+    second = rounds.run(tmp_path, folders, encoding="int8", rule="mean", outer=first.outputs["outer"])
+    assert (second.metrics["kept.0"], second.metrics["kept.1"]) == (1, 0)
+    assert second.metrics["refused.1.norm_history"] == 1
+
+
+def test_a_single_delta_out_of_all_proportion_to_the_rounds_before_stops_the_round(tmp_path: Path) -> None:
+    folders = honest(tmp_path, 1, "int8")
+    outer: Path | None = None
+    for _ in range(3):
+        outer = rounds.run(tmp_path, folders, encoding="int8", outer=outer).outputs["outer"]
+    shutil.rmtree(folders[0])
+    rounds.write_honest(folders[0], 0, "int8", factor=-100)
+    with pytest.raises(Conflict) as caught:
+        rounds.run(tmp_path, folders, encoding="int8", outer=outer)
+    assert caught.value.why.evidence == {"delta_0": "norm_history"}
+
+
+def test_honest_zeros_are_no_cheating_after_other_rounds_either(tmp_path: Path) -> None:
+    folders = honest(tmp_path, 1)
+    first = rounds.run(tmp_path, folders)
+    shutil.rmtree(folders[0])
+    rounds.write_honest(folders[0], 0, "fp32", factor=0.0)
+    assert rounds.run(tmp_path, folders, outer=first.outputs["outer"]).metrics["num_kept"] == 1
+
+
+def test_a_history_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    folders = honest(tmp_path, 1)
+    outer = rounds.run(tmp_path, folders).outputs["outer"]
+    (outer / "history.json").write_text('{"norms": [null]}')
+    with pytest.raises(Corrupt):
+        rounds.run(tmp_path, folders, outer=outer)
+
+
 def test_fewer_than_half_stop_the_round(tmp_path: Path) -> None:
     folders = honest(tmp_path, 3)
     for folder in folders[:2]:
