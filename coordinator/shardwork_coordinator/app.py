@@ -26,6 +26,7 @@ from typing import Any
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from sqlalchemy.exc import DBAPIError
 
 from shardwork.clock import SystemClock
 from shardwork.errors import Conflict, InvalidInput
@@ -70,6 +71,7 @@ from .settings import Settings
 from .store import MemoryStore, SqlStore
 from .store.base import Store
 from .sweeper import Sweeper
+from .tls import FILE_NAME as AUTHORITY_FILE
 from .tls import Authority
 from .web import serve_web
 
@@ -109,8 +111,9 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_only_one(folder))
         clock, links = SystemClock(), Links()
+        _check_not_lost(settings)
         store = Failing(open_store(settings))
-        store.start()
+        start_store(store)
         stack.callback(store.close)
         contents = ArtifactStore.open(settings.storage or folder / "artifacts")
         engine = Engine(store, links, clock)
@@ -260,7 +263,41 @@ def _limits(settings: Settings) -> ArtifactLimits:
 def open_store(settings: Settings) -> Store:
     if settings.database == "memory":
         return MemoryStore()
-    return SqlStore(settings.database or f"sqlite:///{(settings.data_dir / 'coordinator.db').absolute()}")
+    path = database_file(settings)
+    return SqlStore(f"sqlite:///{path.absolute()}" if path else settings.database)
+
+
+def database_file(settings: Settings) -> Path | None:
+    """The database in the data folder; None where the settings name another one."""
+    return None if settings.database else settings.data_dir / "coordinator.db"
+
+
+def start_store(store: Store) -> None:
+    """Starts it. Raises InvalidInput "store.unusable" for a database that is damaged, locked or not to be opened."""
+    try:
+        store.start()
+    except DBAPIError as error:
+        raise InvalidInput(
+            "store.unusable",
+            "The database can't be used.",
+            next_step="Nothing was changed. Check the disk and the folder's permissions, or restore a backup.",
+            reason=str(error.orig),
+        ) from error
+
+
+def _check_not_lost(settings: Settings) -> None:
+    """A coordinator that worked here has artifacts and keys. Without its database, which holds everybody's balances,
+    a fresh one would start in its place under the same name. Raises Conflict "store.lost"."""
+    folder, path = settings.data_dir, database_file(settings)
+    if path is None or (path.exists() and path.stat().st_size):
+        return
+    if (folder / "keys" / AUTHORITY_FILE).exists() and (folder / "artifacts").exists():
+        raise Conflict(
+            "store.lost",
+            "A coordinator worked in this folder, but its database is empty or gone.",
+            next_step="Bring coordinator.db back together with coordinator.db-wal, or give --data-dir a new folder.",
+            path=path,
+        )
 
 
 def _open_payments(settings: Settings, clock: SystemClock) -> SimulatedPayments:

@@ -20,11 +20,20 @@ import typer
 
 from shardwork.errors import ShardworkError
 
-app = typer.Typer(help="Run a Shardwork coordinator.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Run a Shardwork coordinator.",
+    no_args_is_help=True,
+    add_completion=False,
+    # its tracebacks show the values of variables, and ours hold keys
+    pretty_exceptions_enable=False,
+)
 ledger_app = typer.Typer(help="Look at the books.", no_args_is_help=True)
 worker_app = typer.Typer(help="Look at and mark workers.", no_args_is_help=True)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(worker_app, name="worker")
+
+#: how often it is looked whether the store still takes changes
+STORE_CHECK_S = 2.0
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of keys, database and artifacts.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -63,13 +72,30 @@ async def _serve(settings: Any) -> int:
     async with serving(settings) as running:
         print(json.dumps({"join": running.join, "web": running.web, "pid": os.getpid()}), flush=True)
         waiting = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait({waiting, *running.background}, return_when=asyncio.FIRST_COMPLETED)
+        watching = asyncio.create_task(_watch_store(running.engine.store), name="store")
+        done, _ = await asyncio.wait({waiting, watching, *running.background}, return_when=asyncio.FIRST_COMPLETED)
+        watching.cancel()
         if waiting in done:
             return 0
+        if watching in done:
+            watching.result()
         # a part that ended on its own is a broken contract: say which, and stop rather than limp
         broken = next(iter(done))
         print(f"error: the {broken.get_name()} loop ended: {broken.exception()!r}", file=sys.stderr)
         return 1
+
+
+async def _watch_store(store: Any) -> None:
+    """Until the store takes no changes any more, as after a commit that met a full disk. Then this process ends with
+    the reason, for a supervisor or a person to start it again: one that only refuses looks alive and is not."""
+    while True:
+        await asyncio.sleep(STORE_CHECK_S)
+        # an empty transaction: nothing is written to the disk
+        await store.write(_nothing)
+
+
+def _nothing(_: Any) -> None:
+    return None
 
 
 @ledger_app.command("check")
@@ -146,10 +172,7 @@ def _settings(data_dir: Path | None, flags: Mapping[str, object]) -> Any:
 
 
 async def _read(settings: Any, work: Any) -> Any:
-    from .app import open_store
-
-    store = open_store(settings)
-    store.start()
+    store = _existing_store(settings)
     try:
         return await store.read(work)
     finally:
@@ -157,14 +180,30 @@ async def _read(settings: Any, work: Any) -> Any:
 
 
 async def _write(settings: Any, work: Any) -> Any:
-    from .app import open_store
-
-    store = open_store(settings)
-    store.start()
+    store = _existing_store(settings)
     try:
         return await store.write(work)
     finally:
         store.close()
+
+
+def _existing_store(settings: Any) -> Any:
+    """A started store. Raises NotFound "store.not_here": a mistyped folder has no books that could balance."""
+    from shardwork.errors import NotFound
+
+    from .app import database_file, open_store, start_store
+
+    path = database_file(settings)
+    if path is not None and not path.exists():
+        raise NotFound(
+            "store.not_here",
+            "There is no coordinator's database here.",
+            next_step="Give --data-dir the folder that `serve` uses.",
+            path=path,
+        )
+    store = open_store(settings)
+    start_store(store)
+    return store
 
 
 def main() -> None:
@@ -174,6 +213,10 @@ def main() -> None:
     except ShardworkError as error:
         print(f"error: {error.why.render()} [{error.code}]", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        print(f"error: The coordinator can't use a file or folder: {error.strerror or error}{place}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

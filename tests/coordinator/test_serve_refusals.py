@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from shardwork.errors import InvalidInput
+from shardwork.errors import Internal, ShardworkError
+from shardwork_coordinator import cli
 from shardwork_coordinator.app import serving
 from shardwork_coordinator.settings import Settings
 
 
 async def refusal(folder: Path, **addresses: str) -> str:
-    with pytest.raises(InvalidInput) as caught:
+    with pytest.raises(ShardworkError) as caught:
         async with serving(Settings(data_dir=folder, **addresses)):  # type: ignore[arg-type]
             pass
     assert caught.value.why.next_step
@@ -43,3 +45,49 @@ async def test_a_malformed_web_port_is_refused(tmp_path: Path, web: str) -> None
 
 async def test_a_web_host_that_is_no_loopback_address_is_refused(tmp_path: Path) -> None:
     assert await refusal(tmp_path, web="nonsense:0") == "web.not_loopback"
+
+
+async def test_a_database_that_is_damaged_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "coordinator.db").write_bytes(b"no database, and long enough to have a header" * 100)
+    before = (tmp_path / "coordinator.db").read_bytes()
+    assert await refusal(tmp_path) == "store.unusable"
+    assert (tmp_path / "coordinator.db").read_bytes() == before
+
+
+async def test_a_lost_database_is_not_replaced_by_an_empty_one(tmp_path: Path) -> None:
+    async with serving(Settings(data_dir=tmp_path)):
+        pass
+    books = tmp_path / "coordinator.db"
+    kept = books.read_bytes()
+    books.unlink()
+    assert await refusal(tmp_path) == "store.lost"
+    books.touch()
+    assert await refusal(tmp_path) == "store.lost"
+    assert books.read_bytes() == b""
+    books.write_bytes(kept)
+    async with serving(Settings(data_dir=tmp_path)) as running:
+        assert running.join
+
+
+def test_the_books_of_a_folder_without_any_are_not_called_balanced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["shardwork-coordinator", "ledger", "check", "--data-dir", str(tmp_path / "typo")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 4 and "[store.not_here]" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
+
+async def test_a_coordinator_whose_store_refuses_changes_ends_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "STORE_CHECK_S", 0.01)
+
+    def full(_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("shardwork_coordinator.store.sql._WriterSession.commit", full)
+    with pytest.raises(Internal) as ended:
+        await cli._serve(Settings(data_dir=tmp_path))  # pyright: ignore[reportPrivateUsage]
+    assert ended.value.code.startswith("store.")

@@ -296,7 +296,7 @@ async def test_a_full_disk_rests_the_worker_after_one_shard_and_ends_by_itself(
     worker = await workers.here()
 
     def full(_: Journal, __: LeaseRecord) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "/home/somebody/lease.new")
+        raise OSError(errno.ENOSPC, "No space left on device", "/srv/somebody/lease.new")
 
     with monkeypatch.context() as broken:
         broken.setattr(Journal, "save", full)

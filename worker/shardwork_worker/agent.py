@@ -22,12 +22,11 @@ from shardwork.wire import why_from_proto, why_to_proto
 
 from .control import Command
 from .disclosure import disclosed
-from .disk import takes_files
 from .earnings import Earnings
 from .lease import Ended, Lease, Outcome, Step, Workplace, verdict
 from .log import say
 from .offer import SignedOffer, open_offer
-from .state_file import LeaseRecord
+from .state_file import LeaseRecord, takes_files
 from .status import State, Status
 from .stream import Stream
 

@@ -120,9 +120,12 @@ class Lease:
         except LimitExceeded as error:
             if error.code != NO_SPACE or self.step is not Step.FETCHING:
                 return Ended(outcome=Outcome.FAILED, why=error.why)
-            sentence = "The worker's disk has no room for the shard's inputs."
-            next_step = "Free some space on the disk of the worker's cache folder."
-            why = Why(code="worker.disk_full", sentence=sentence, evidence=error.why.evidence, next_step=next_step)
+            why = Why(
+                code="worker.disk_full",
+                sentence="The worker's disk has no room for the shard's inputs.",
+                evidence=error.why.evidence,
+                next_step="Free some space on the disk of the worker's cache folder.",
+            )
             return Ended(outcome=Outcome.FAILED, why=why)
         except ShardworkError as error:
             return Ended(outcome=Outcome.FAILED, why=error.why)

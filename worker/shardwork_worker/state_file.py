@@ -1,7 +1,8 @@
 """The journal: the lease in hand, on disk, so that a killed agent goes on where it was instead of computing again.
 
 Owns one small JSON file, replaced atomically and fsynced before each step that must not be repeated or forgotten:
-accepted, computed, handed in. The lease writes it; the app reads it once at start.
+accepted, computed, handed in. The lease writes it; the app reads it once at start. A disk that refuses it is tried
+again by the agent.
 """
 
 from __future__ import annotations
@@ -9,10 +10,18 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from shardwork.partial import RESERVE_BYTES
+
+#: as large as a journal may get
+TRIAL_BYTES = 64 * 1024
+#: free beyond what a download leaves alone, or the next one would be refused at once
+ROOM_BYTES = 2 * RESERVE_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +89,26 @@ def replace_durably(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def takes_files(folders: Iterable[Path]) -> bool:
+    """Whether each folder has room and takes a file durably. Blocking; leaves nothing behind."""
+    return all(_takes_a_file(folder) for folder in folders)
+
+
+def _takes_a_file(folder: Path) -> bool:
+    trial = folder / ".trial"
+    try:
+        if shutil.disk_usage(folder).free < ROOM_BYTES:
+            return False
+        with trial.open("wb") as file:
+            file.write(bytes(TRIAL_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        trial.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _encode(record: LeaseRecord) -> bytes:

@@ -5,6 +5,9 @@ Recounting the ledger reads every transfer, so its answer is kept for a minute.
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -38,8 +41,9 @@ ProcessCollector(registry=_process)
 class Metrics:
     """What one coordinator's web server exposes."""
 
-    def __init__(self, engine: Engine, *, keep_check_s: float = KEEP_CHECK_S) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, *, folder: Path | None = None, keep_check_s: float = KEEP_CHECK_S) -> None:
+        """`folder`: the data folder, whose disk is told; None tells of none."""
+        self._engine, self._folder = engine, folder
         self._checked = Kept(self._check, keep_check_s)
 
     async def scrape(self) -> bytes:
@@ -56,6 +60,9 @@ class Metrics:
         _gauge(registry, "shardwork_ledger_balanced", "1 while every account adds up.", 1 if balanced else 0)
         text = "When the ledger was last recounted; at most about a minute ago."
         _gauge(registry, "shardwork_ledger_checked_timestamp_seconds", text, checked_s)
+        if self._folder is not None:
+            free = shutil.disk_usage(self._folder).free
+            _gauge(registry, "shardwork_disk_free_bytes", "Free space on the disk of the data folder.", free)
         info = Gauge("shardwork_build_info", "1; the label says which version runs.", ["version"], registry=registry)
         info.labels(software_version()).set(1)
         return generate_latest(registry) + generate_latest(_process)
@@ -67,7 +74,7 @@ class Metrics:
 
 async def scrape(engine: Engine) -> bytes:
     """One scrape without memory; the reference is generated from it."""
-    return await Metrics(engine).scrape()
+    return await Metrics(engine, folder=Path()).scrape()
 
 
 def _states(tx: Transaction, engine: Engine, registry: CollectorRegistry) -> None:

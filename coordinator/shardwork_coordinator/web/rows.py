@@ -145,10 +145,11 @@ def overview(tx: Transaction, links: Sequence[Link], accepting: Sequence[Worker]
 
 
 def _jobs(tx: Transaction) -> list[Job]:
-    found: list[Job] = []
-    for state in ORDER:
-        room = MOST_LIVE_JOBS - len(found)
-        found += tx.find(Job, state=state, order="created_ms", descending=True, limit=room) if room else []
+    latest = [tx.find(Job, state=state, order="created_ms", descending=True, limit=MOST_LIVE_JOBS) for state in ORDER]
+    paused, others = latest[0], [job for jobs in latest[1:] for job in jobs]
+    # old paused jobs pile up; they must not hide the ones that run
+    found = paused[: max(MOST_LIVE_JOBS // 2, MOST_LIVE_JOBS - len(others))]
+    found += others[: MOST_LIVE_JOBS - len(found)]
     final = [str(state) for state in FINAL_JOB]
     return found + tx.find(Job, state=final, order="ended_ms", descending=True, limit=MOST_ENDED_JOBS)
 
@@ -281,9 +282,11 @@ def _worker_row(tx: Transaction, party: Party, link: Link | None, hand: Replica 
 
 def _doing(tx: Transaction, state: str, hand: Replica | None) -> str:
     if hand is None or state != "busy":
-        return {"ready": "waits for work", "paused": "takes no work: its owner paused it"}.get(state, "not connected")
+        return {"ready": "waits for work", "paused": "takes no work: paused on its own machine"}.get(
+            state, "not connected"
+        )
     job = tx.get(Job, hand.job_id)
-    return f"{hand.phase} of {job.name if job else hand.job_id}, {int(100 * hand.progress)} %"
+    return f"{hand.phase} of {isolated(job.name) if job else hand.job_id}, {int(100 * hand.progress)} %"
 
 
 # ---- events ---------------------------------------------------------------------------------------------------------
@@ -295,7 +298,7 @@ def _events(tx: Transaction) -> list[EventRow]:
 
     def named(found: re.Match[str]) -> str:
         party = tx.get(Party, found[0])
-        return f"“{party.name}”" if party and party.name else found[0]
+        return f"“{isolated(party.name)}”" if party and party.name else found[0]
 
     return [
         EventRow(
@@ -311,6 +314,11 @@ def _events(tx: Transaction) -> list[EventRow]:
 
 
 # ---- words ----------------------------------------------------------------------------------------------------------
+
+
+def isolated(name: str) -> str:
+    """A stranger's name inside a sentence: one written from right to left must not turn its neighbours round."""
+    return name if name.isascii() else f"\u2068{name}\u2069"
 
 
 def age(milliseconds: int) -> str:

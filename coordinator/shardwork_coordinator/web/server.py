@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import shutil
 import socket
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, Response
@@ -25,17 +27,19 @@ from .metrics import CONTENT_TYPE, Metrics
 
 #: a store that does not answer a read for this long is not healthy
 HEALTH_TIMEOUT_S = 5.0
+#: a commit of a large step and its write-ahead log take a few of these
+LEAST_FREE_BYTES = 16 << 20
 
 
-def build(engine: Engine) -> FastAPI:
-    """The application, without a socket; tests drive it directly."""
+def build(engine: Engine, folder: Path | None = None) -> FastAPI:
+    """The application, without a socket; tests drive it directly. `folder` lies on the disk that must not be full."""
     app = FastAPI(title="Shardwork coordinator", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.include_router(pages.router(Live(engine)))
-    metrics = Metrics(engine)
+    metrics = Metrics(engine, folder=folder)
 
     async def health() -> Response:
-        return await _health(engine)
+        return await _health(engine, folder)
 
     async def scrape() -> Response:
         return Response(await metrics.scrape(), media_type=CONTENT_TYPE)
@@ -46,14 +50,16 @@ def build(engine: Engine) -> FastAPI:
     return app
 
 
-async def _health(engine: Engine) -> Response:
-    """ok while the store answers."""
+async def _health(engine: Engine, folder: Path | None) -> Response:
+    """ok while the store answers and its disk has room for the next commit."""
     try:
         await asyncio.wait_for(
             engine.store.read(lambda tx: tx.find(Event, order="sequence", limit=1)), HEALTH_TIMEOUT_S
         )
     except Exception as error:
         return PlainTextResponse(f"the store does not answer: {type(error).__name__}\n", status_code=503)
+    if folder is not None and shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+        return PlainTextResponse("the disk of the data folder is full\n", status_code=503)
     return PlainTextResponse("ok\n")
 
 
@@ -88,7 +94,9 @@ async def serve_web(settings: Settings, engine: Engine) -> AsyncGenerator[str, N
             next_step="Give --web another port, or port 0 for any free one.",
             reason=str(error),
         ) from error
-    server = uvicorn.Server(uvicorn.Config(build(engine), log_level="warning", access_log=False, lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(build(engine, settings.data_dir), log_level="warning", access_log=False, lifespan="off")
+    )
     # the coordinator owns the signals
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     task = asyncio.create_task(server.serve([listener]), name="web")

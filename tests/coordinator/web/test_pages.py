@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import json
 import re
+import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -19,7 +22,7 @@ from shardwork.why import Why
 from shardwork_coordinator.records import Event, JobState
 from shardwork_coordinator.settings import Settings
 from shardwork_coordinator.store.base import Transaction
-from shardwork_coordinator.web import guard, live, rows, serve_web
+from shardwork_coordinator.web import guard, live, rows, serve_web, server
 from shardwork_coordinator.web.live import Live
 from shardwork_coordinator.web.server import build
 
@@ -81,7 +84,7 @@ async def test_an_empty_coordinator_says_what_to_do_first() -> None:
 
 async def test_a_paused_job_comes_first_with_its_reason_and_its_next_step() -> None:
     html = await page_of(await everything())
-    names = re.findall(r"<h3>(.*?)</h3>", html)
+    names = re.findall(r"<h3><bdi>(.*?)</bdi></h3>", html)
     assert names[0] == LONG_NAME
     assert "The training child was killed for memory." in html
     assert "<b>Next:</b> Lower params.batch_size" in html
@@ -369,3 +372,44 @@ async def test_health_says_when_the_store_is_gone() -> None:
         answer = await client.get("/healthz")
         assert answer.status_code == 503
         assert "the store does not answer" in answer.text
+
+
+async def test_health_says_when_the_disk_is_full_and_metrics_how_much_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene()
+    app = server.build(scene.engine, tmp_path)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        free = [server.LEAST_FREE_BYTES]
+
+        def usage(_: object) -> SimpleNamespace:
+            return SimpleNamespace(free=free[-1])
+
+        monkeypatch.setattr(shutil, "disk_usage", usage)
+        assert (await client.get("/healthz")).status_code == 200
+        assert "shardwork_disk_free_bytes 1.6777216e+07" in (await client.get("/metrics")).text
+        free.append(server.LEAST_FREE_BYTES - 1)
+        answer = await client.get("/healthz")
+        assert answer.status_code == 503 and "full" in answer.text
+    scene.store.close()
+
+
+async def test_many_paused_jobs_do_not_hide_the_running_ones() -> None:
+    scene = Scene()
+    for number in range(rows.MOST_LIVE_JOBS + 5):
+        await scene.job(f"stuck {number}", JobState.PAUSED, why=Why(code="a.b", sentence="It waits."))
+    for number in range(3):
+        await scene.job(f"busy {number}", JobState.RUNNING)
+    html = await page_of(scene)
+    names = re.findall(r"<h3><bdi>(.*?)</bdi></h3>", html)
+    assert len(names) == rows.MOST_LIVE_JOBS and names[0] == "stuck 24"
+    assert names[-3:] == ["busy 2", "busy 1", "busy 0"]
+
+
+async def test_a_name_written_from_right_to_left_turns_nothing_else_round() -> None:
+    scene = Scene()
+    job = await scene.job("שלום", JobState.RUNNING, rounds=1)
+    await scene.learning(job, await scene.worker(1, "مرحبا"), number=2, position=0, progress=0.3)
+    html = await page_of(scene)
+    assert "<bdi>שלום</bdi>" in html and "<bdi>مرحبا</bdi>" in html
+    assert "learn of \u2068שלום\u2069, 30 %" in html and "“\u2068مرحبا\u2069”" in html
