@@ -50,6 +50,7 @@ class Link:
             reference=self.reference,
             can_train=self.capability.can_train,
             recipes=frozenset(self.capability.recipes),
+            paused=not self.accepting,
         )
 
 
@@ -89,6 +90,10 @@ class Links:
 
     def accepting(self) -> list[Worker]:
         return [link.as_worker() for link in self._links.values() if link.accepting]
+
+    def attached(self) -> list[Worker]:
+        """Those that take nothing for now as well."""
+        return [link.as_worker() for link in self._links.values()]
 
     def world(self, now_ms: int) -> World:
         able = [worker for worker in self.accepting() if worker.can_train]

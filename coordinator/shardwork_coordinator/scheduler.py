@@ -33,7 +33,7 @@ class ReadyReplica:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """An attached worker that accepts work."""
+    """An attached worker."""
 
     id: str
     memory_bytes: int
@@ -43,6 +43,8 @@ class Worker:
     recipes: frozenset[str]
     #: it was paid for a result before, or the operator vouches for it
     proven: bool = False
+    #: attached, and takes nothing for now
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ def match(ready: Sequence[ReadyReplica], idle: Sequence[Worker], everyone: Seque
 
 def refusal(replica: ReadyReplica, worker: Worker) -> str | None:
     """Why this worker can't take this replica, as a clause, or None."""
+    if worker.paused:
+        return "is paused"
     if worker.id in replica.excluded:
         return "already holds or made a copy of this shard"
     if replica.reference_only and not worker.reference:
@@ -91,6 +95,13 @@ def why_waiting(replica: ReadyReplica, everyone: Sequence[Worker]) -> Why:
             code="shard.no_workers",
             sentence="No worker is attached.",
             next_step="Start one with `shardwork-worker start JOIN`, or wait for volunteers.",
+        )
+    if all(worker.paused for worker in everyone):
+        return Why(
+            code="shard.workers_paused",
+            sentence=f"{'The one attached worker is' if len(everyone) == 1 else 'All attached workers are'} paused.",
+            evidence={"paused": str(len(everyone))},
+            next_step="Whoever runs one can `shardwork-worker resume` it; its `status` says why it paused. Or wait.",
         )
     reasons = {worker.id: refusal(replica, worker) for worker in everyone}
     if all(reasons.values()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from shardwork import wire
 from shardwork.v1 import jobs_pb2
@@ -29,6 +30,7 @@ from .records import (
     ReplicaState,
     Round,
     Shard,
+    ShardState,
     Stage,
     Transfer,
     TransferKind,
@@ -105,7 +107,7 @@ def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worke
         return Why(
             code="job.running",
             sentence=f"{len(held)} {'worker is' if len(held) == 1 else 'workers are'} on the {round_.phase} phase.",
-            evidence=where,
+            evidence=where | _last_failure(tx, round_),
         )
     waiting = ready_replicas(tx, job, limit=1)
     handed_in = tx.find(Replica, job_id=job.id, state=ReplicaState.SUBMITTED, limit=1)
@@ -117,8 +119,16 @@ def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worke
             next_step="If none comes, the job goes on by itself and is marked self-evaluated.",
         )
     if waiting:
-        return why_waiting(waiting[0], workers)
+        why = why_waiting(waiting[0], workers)
+        return replace(why, evidence={**why.evidence, **_last_failure(tx, round_)})
     return Why(code="job.executor", sentence=f"The coordinator runs the {round_.phase} phase.", evidence=where)
+
+
+def _last_failure(tx: Transaction, round_: Round) -> dict[str, str]:
+    """Why the last attempt at a shard of the phase came to nothing, while one is still to be done."""
+    unfinished = tx.find(Shard, job_id=round_.job_id, state=[ShardState.READY, ShardState.RUNNING])
+    told = [one.why_json for one in unfinished if one.why_json and one.phase == round_.phase]
+    return {"last_failure": Why.from_json(told[-1]).sentence} if told else {}
 
 
 def running_shards(tx: Transaction, job: Job, now_ms: int, names: dict[str, str]) -> list[jobs_pb2.RunningShard]:

@@ -28,6 +28,6 @@ async def test_each_command_may_be_given_twice_and_does_its_work_once() -> None:
         cancelled = await cancel_job(jobs_pb2.CancelJobRequest(job_id=job_id), caller, desk)
         assert cancelled.job.state == "cancelled"
         assert cancelled.job.refunded_msat == cancelled.job.budget_msat
-    with pytest.raises(Conflict, match="cancelled already"):
+    with pytest.raises(Conflict, match="has ended already: cancelled"):
         await resume_job(jobs_pb2.ResumeJobRequest(job_id=job_id), caller, desk)
     await simulation.check_books()

@@ -174,3 +174,20 @@ def test_a_wrong_key_is_named() -> None:
     with pytest.raises(InvalidInput) as refused:
         parse_spec(json.dumps(spec))
     assert refused.value.why.evidence["key"] == "stages.0.plan.rounds"
+
+
+async def test_a_job_that_waits_says_who_is_paused_and_what_failed_last() -> None:
+    simulation = Unruly(workers=1)
+    job_id = await simulation.submit(count_job(parts=1))
+    (held,) = await simulation.grant_all()
+    await simulation.lose(held)
+    desk = JobsDesk(engine=simulation.engine, rates=simulation.rates)
+    link = simulation.links.get(held.worker_id)
+    assert link is not None
+    link.accepting = False
+    why = (await get_job(jobs_pb2.GetJobRequest(job_id=job_id), ME, desk)).job.why
+    assert (why.code, why.evidence["last_failure"]) == ("shard.workers_paused", "it fell silent.")
+    link.accepting = True
+    await simulation.granting.grant()
+    why = (await get_job(jobs_pb2.GetJobRequest(job_id=job_id), ME, desk)).job.why
+    assert (why.code, why.evidence["last_failure"]) == ("job.running", "it fell silent.")

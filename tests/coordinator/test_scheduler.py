@@ -124,3 +124,11 @@ def test_keys_that_must_agree_are_first_asked_among_those_who_have_earned_but_no
     agreed = replace(REPLICA, agreed=True)
     assert pairs([agreed], [OTHER, PROVEN]) == [(REPLICA.shard_id, "w3")]
     assert pairs([agreed], [OTHER], [OTHER, PROVEN]) == [(REPLICA.shard_id, "w2")]
+
+
+def test_a_paused_worker_takes_nothing_and_that_is_said() -> None:
+    paused = replace(WORKER, paused=True)
+    assert match([REPLICA], [paused], [paused]) == []
+    assert why_waiting(REPLICA, [paused]).code == "shard.workers_paused"
+    mixed = why_waiting(REPLICA, [paused, replace(OTHER, can_train=False)])
+    assert mixed.code == "shard.no_fitting_worker" and mixed.evidence["w1"] == "is paused"

@@ -210,7 +210,7 @@ def _bytes(spec: JobSpec, facts: Mapping[str, StageFacts]) -> tuple[int, int]:
 async def list_jobs(request: jobs_pb2.ListJobsRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.ListJobsResponse:
     size = min(request.page_size or 50, 200)
     last = _page(request.page_token)
-    workers = desk.engine.links.accepting()
+    workers = desk.engine.links.attached()
 
     def look(tx: Transaction) -> jobs_pb2.ListJobsResponse:
         found = _jobs_before(tx, last, size + MOST_AT_ONCE + 1, caller)
@@ -241,7 +241,7 @@ def _page(token: str) -> tuple[int, str] | None:
 
 
 async def get_job(request: jobs_pb2.GetJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.GetJobResponse:
-    workers = desk.engine.links.accepting()
+    workers = desk.engine.links.attached()
 
     def look(tx: Transaction) -> jobs_pb2.GetJobResponse:
         return jobs_pb2.GetJobResponse(job=views.job_view(tx, own_job(tx, request.job_id, caller), workers))
@@ -252,7 +252,7 @@ async def get_job(request: jobs_pb2.GetJobRequest, caller: Caller, desk: JobsDes
 async def get_job_report(
     request: jobs_pb2.GetJobReportRequest, caller: Caller, desk: JobsDesk
 ) -> jobs_pb2.GetJobReportResponse:
-    workers = desk.engine.links.accepting()
+    workers = desk.engine.links.attached()
 
     def look(tx: Transaction) -> jobs_pb2.GetJobReportResponse:
         return views.report_view(tx, own_job(tx, request.job_id, caller), workers)
@@ -315,7 +315,7 @@ def _watching(caller: Caller, desk: JobsDesk) -> Generator[None, None, None]:
 
 
 async def _look_at(job_id: str, after: int, caller: Caller, desk: JobsDesk) -> jobs_pb2.WatchJobResponse:
-    workers, now_ms = desk.engine.links.accepting(), desk.engine.clock.now_ms()
+    workers, now_ms = desk.engine.links.attached(), desk.engine.clock.now_ms()
     names = {link.worker_id: link.name for link in desk.engine.links.all()}
 
     def look(tx: Transaction) -> jobs_pb2.WatchJobResponse:
@@ -365,7 +365,12 @@ async def control(
             # asked again because the first answer was lost
             return []
         if job.state in FINAL:
-            raise Conflict("job.final", f"The job is {job.state} already.", job=job.id)
+            raise Conflict(
+                "job.final",
+                f"The job has ended already: {job.state}.",
+                next_step="`shardwork job report` shows what became of it; submit a new job to go on.",
+                job=job.id,
+            )
         return advance(tx, slice_of_job(tx, job), event, world)
 
     desk.engine.after_commit(await desk.engine.store.write(work))

@@ -110,7 +110,7 @@ class Live:
         committed, now_ms = engine.committed, engine.clock.now_ms()
         totals = await self._totals.get()
         links = engine.links.all()
-        seen = await engine.store.read(lambda tx: rows.overview(tx, links, engine.links.accepting(), now_ms))
+        seen = await engine.store.read(lambda tx: rows.overview(tx, links, engine.links.attached(), now_ms))
         parts = {
             name: self._templates.get_template(f"parts/{name}.html").render(seen=seen, money=totals, now_ms=now_ms)
             for name in PARTS
