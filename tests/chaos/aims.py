@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 
 #: commits and effects that a plain job passes
 ON_THE_WAY = (
+    # first, because content that is there already is not staged again, and later jobs make the same
+    "rpc.artifacts:_stage_row",
     "rpc.jobs:submit_job",
     "effect:execute",
     "outbox:OutboxRunner._execute",
     "granting:Granting.grant",
     "effect:push",
     "rpc.work:commit_result",
-    "rpc.artifacts:_stage_row",
     "rpc.artifacts:_store_row",
     "rpc.work:submit_result",
 )
