@@ -102,8 +102,27 @@ def test_held_out_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
     assert len(eval_rows(folder, "test", 64, 300)) == 1
 
 
-@pytest.mark.parametrize("named", [-1, tiny.VOCABULARY, 10**9])
-def test_a_padding_token_that_the_model_lacks_is_replaced(named: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("index", "code"),
+    [
+        ("[]", "rows.no_index"),
+        ("[1]", "rows.no_index"),
+        ("{}", "rows.no_index"),
+        ('{"files": [{"name": "rows-00000.safetensors"}]}', "rows.no_index"),
+        ('{"files": [{"name": "rows-00000.safetensors", "rows": 50}]}', "rows.unreadable"),
+        ('{"files": [{"name": "rows-00000.safetensors", "rows": 2}]}', "rows.unreadable"),
+    ],
+)
+def test_an_index_that_does_not_fit_its_files_is_refused(index: str, code: str, tmp_path: Path) -> None:
+    folder = tiny.write_train(tmp_path / "train", tiny.rows(3), rows_per_file=8)
+    (folder / "index.json").write_text(index)
+    with pytest.raises(Corrupt) as caught:
+        TrainRows(folder, 64, tiny.VOCABULARY).row(1)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("named", [-1, tiny.VOCABULARY, 10**9, "x"])
+def test_a_padding_token_that_the_model_lacks_is_replaced(named: object, tmp_path: Path) -> None:
     """A tokenizer may have been given one without the model growing a row for it."""
     folder = tiny.write_train(tmp_path / "train", tiny.rows(3), rows_per_file=8)
     index = json.loads((folder / "index.json").read_text())

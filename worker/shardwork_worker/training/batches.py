@@ -85,8 +85,11 @@ class TrainRows:
     def __init__(self, folder: Path, max_length: int, vocabulary: int) -> None:
         self._folder, self._max_length, self._vocabulary = folder, max_length, vocabulary
         index = read_index(folder)
-        self._names = [Path(file["name"]).name for file in index["files"]]  # in this folder, whatever it says
-        self._ends = list(accumulate(int(file["rows"]) for file in index["files"]))
+        try:
+            self._names = [Path(file["name"]).name for file in index["files"]]  # in this folder, whatever it says
+            self._ends = list(accumulate(max(0, int(file["rows"])) for file in index["files"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise Corrupt("rows.no_index", "The index of the prepared rows does not name their files.") from error
         self._open: tuple[int, RowFile] | None = None
         self.pad_token_id = pad_token(index, vocabulary)
         if not self._ends or self._ends[-1] == 0:
@@ -102,6 +105,9 @@ class TrainRows:
             # one file at a time: rows are read in stored order
             self._open = (which, RowFile(self._folder / self._names[which], self._max_length, self._vocabulary))
         first = self._ends[which - 1] if which else 0
+        if self._open[1].rows != self._ends[which] - first:
+            sentence = "A file of prepared rows holds another number of rows than their index says."
+            raise Corrupt("rows.unreadable", sentence, file=self._names[which])
         return self._open[1].row(number - first)
 
 
@@ -117,17 +123,16 @@ def eval_rows(folder: Path, part: str, max_length: int, vocabulary: int) -> list
 
 def pad_token(index: Mapping[str, Any], vocabulary: int) -> int:
     """What rows are filled up with. Any token serves, and a tokenizer may name one that its model has no row for."""
-    named = int(index.get("pad_token_id") or 0)
-    return named if 0 <= named < vocabulary else 0
+    named = index.get("pad_token_id")
+    return named if isinstance(named, int) and 0 <= named < vocabulary else 0
 
 
 def read_index(folder: Path) -> dict[str, Any]:
     """The artifact's index.json. Raises Corrupt "rows.no_index"."""
     try:
-        index = json.loads((folder / "index.json").read_text())
-    except (OSError, ValueError) as error:
+        return dict(json.loads((folder / "index.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise Corrupt("rows.no_index", "The prepared rows have no readable index.json.") from error
-    return dict(index)
 
 
 def collate(rows: Sequence[Row], pad_token_id: int, device: torch.device) -> Batch:
