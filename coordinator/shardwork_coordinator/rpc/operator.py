@@ -13,7 +13,8 @@ from ..engine import Engine
 from ..links import Links
 from ..machine.states import LIVE
 from ..money import ledger
-from ..records import Job, Lease, Party, Replica, Shard
+from ..money.movements import worker_account
+from ..records import Account, Job, Lease, Party, Replica, Shard
 from ..store.base import Transaction
 from .auth import Context, Gate
 
@@ -73,7 +74,7 @@ def worker_views(tx: Transaction, links: Links) -> list[operator_pb2.WorkerView]
             continue
         link = links.get(party.id)
         counts = tx.count(Lease, "state", worker_id=party.id)
-        earned = sum(lease.paid_msat for lease in tx.find(Lease, worker_id=party.id, state="accepted"))
+        account = tx.get(Account, worker_account(party.id))
         found.append(
             operator_pb2.WorkerView(
                 id=party.id,
@@ -85,7 +86,8 @@ def worker_views(tx: Transaction, links: Links) -> list[operator_pb2.WorkerView]
                 accepted=counts.get("accepted", 0),
                 rejected=counts.get("rejected", 0),
                 expired=counts.get("expired", 0),
-                earned_msat=earned,
+                # everything that was ever paid to it, paid out or not; its leases may be thousands
+                earned_msat=account.credits_posted if account else 0,
                 last_seen_unix_ms=link.last_seen_ms if link else party.last_seen_ms,
             )
         )

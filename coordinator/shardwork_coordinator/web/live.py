@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +68,11 @@ class Live:
         self._totals = Kept(lambda: engine.store.read(views.house_totals), KEEP_TOTALS_S)
         self._templates = environment()
         self.listeners = 0
+        self._is_closing = asyncio.Event()
+
+    def close(self) -> None:
+        """Ends every stream in its own time: one that the server cuts off leaves a traceback in the operator's log."""
+        self._is_closing.set()
 
     async def now(self) -> Snapshot:
         """The page as it is, or as it was less than `QUIET_S` ago."""
@@ -79,12 +84,9 @@ class Live:
 
     async def after(self, seen: Snapshot) -> Snapshot:
         """The next look after one that was seen: soon after a commit, or after `REFRESH_S` without one."""
-        try:
-            await asyncio.wait_for(seen.committed.wait(), self._refresh_s)
-        except TimeoutError:
-            pass
-        await asyncio.sleep(max(seen.fresh_until - time.monotonic(), 0))
-        return await self.now()
+        await _any_of((seen.committed, self._is_closing), self._refresh_s)
+        await _any_of((self._is_closing,), max(seen.fresh_until - time.monotonic(), 0))
+        return seen if self._is_closing.is_set() else await self.now()
 
     async def updates(self) -> AsyncGenerator[ServerSentEvent, None]:
         """Each part when it changed, and a beat with the coordinator's clock at least every few seconds."""
@@ -94,7 +96,7 @@ class Live:
         try:
             sent: dict[str, str] = {}
             snapshot = await self.now()
-            while True:
+            while not self._is_closing.is_set():
                 for name in PARTS:
                     if sent.get(name) != snapshot.keys[name]:
                         sent[name] = snapshot.keys[name]
@@ -123,6 +125,16 @@ class Live:
             committed=committed,
             fresh_until=started + max(self._quiet_s, (time.monotonic() - started) * RESTS),
         )
+
+
+async def _any_of(events: Sequence[asyncio.Event], timeout_s: float) -> None:
+    """Until one of them is set, but not longer."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waits:
+            one.cancel()
 
 
 def commands(text: str) -> Markup:

@@ -23,13 +23,15 @@ from shardwork.protocol import software_version
 from .. import views
 from ..engine import Engine
 from ..money import ledger
-from ..records import Event, Job, Lease, Outbox, Replica, Shard
+from ..records import Event, Job, JobState, Lease, Outbox, Replica, ReplicaState, Shard, ShardState
 from ..rpc.operator import worker_states
 from ..store.base import Transaction
 from .kept import Kept
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 KEEP_CHECK_S = 60.0
+WORKER_STATES = ("ready", "busy", "paused", "offline")
+ENDINGS = (str(ReplicaState.ACCEPTED), str(ReplicaState.REJECTED), str(ReplicaState.EXPIRED))
 
 # every scrape makes its registry anew, so the time a counter was made says nothing
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -78,21 +80,23 @@ async def scrape(engine: Engine) -> bytes:
 
 
 def _states(tx: Transaction, engine: Engine, registry: CollectorRegistry) -> None:
-    for name, text, counts in (
-        ("shardwork_jobs", "Jobs by state.", tx.count(Job, "state")),
-        ("shardwork_shards", "Shards by state.", tx.count(Shard, "state")),
-        ("shardwork_replicas", "Replicas by state.", tx.count(Replica, "state")),
-        ("shardwork_workers", "Enrolled workers by state.", worker_states(tx, engine.links)),
-        ("shardwork_outbox_effects", "Effects that follow commits, by state.", tx.count(Outbox, "state")),
+    for name, text, states, counts in (
+        ("shardwork_jobs", "Jobs by state.", JobState, tx.count(Job, "state")),
+        ("shardwork_shards", "Shards by state.", ShardState, tx.count(Shard, "state")),
+        ("shardwork_replicas", "Replicas by state.", ReplicaState, tx.count(Replica, "state")),
+        ("shardwork_workers", "Enrolled workers by state.", WORKER_STATES, worker_states(tx, engine.links)),
+        ("shardwork_outbox_effects", "Effects that follow commits, by state.", (), tx.count(Outbox, "state")),
     ):
         gauge = Gauge(name, text, ["state"], registry=registry)
-        for state, number in counts.items():
-            gauge.labels(state).set(number)
+        # an alert on paused jobs must not wait for the first one before it knows the series
+        for state in sorted({*map(str, states), *counts}):
+            gauge.labels(state).set(counts.get(state, 0))
 
 
 def _counters(tx: Transaction, registry: CollectorRegistry) -> None:
     leases = Counter("shardwork_leases", "Leases that ended, by how they ended.", ["state"], registry=registry)
-    for state, number in tx.count(Lease, "state").items():
+    ended = dict.fromkeys(ENDINGS, 0) | tx.count(Lease, "state")
+    for state, number in ended.items():
         if state not in ("leased", "committed"):
             leases.labels(state).inc(number)
     newest = tx.find(Event, order="sequence", descending=True, limit=1)

@@ -27,6 +27,8 @@ from .metrics import CONTENT_TYPE, Metrics
 
 #: a store that does not answer a read for this long is not healthy
 HEALTH_TIMEOUT_S = 5.0
+#: what is still being answered then is cut off
+STOP_GRACE_S = 2
 #: a commit of a large step and its write-ahead log take a few of these
 LEAST_FREE_BYTES = 16 << 20
 
@@ -35,7 +37,9 @@ def build(engine: Engine, folder: Path | None = None) -> FastAPI:
     """The application, without a socket; tests drive it directly. `folder` lies on the disk that must not be full."""
     app = FastAPI(title="Shardwork coordinator", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    app.include_router(pages.router(Live(engine)))
+    live = Live(engine)
+    app.state.live = live
+    app.include_router(pages.router(live))
     metrics = Metrics(engine, folder=folder)
 
     async def health() -> Response:
@@ -94,9 +98,11 @@ async def serve_web(settings: Settings, engine: Engine) -> AsyncGenerator[str, N
             next_step="Give --web another port, or port 0 for any free one.",
             reason=str(error),
         ) from error
-    server = uvicorn.Server(
-        uvicorn.Config(build(engine, settings.data_dir), log_level="warning", access_log=False, lifespan="off")
+    app = build(engine, settings.data_dir)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=STOP_GRACE_S
     )
+    server = uvicorn.Server(config)
     # the coordinator owns the signals
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     task = asyncio.create_task(server.serve([listener]), name="web")
@@ -104,8 +110,8 @@ async def serve_web(settings: Settings, engine: Engine) -> AsyncGenerator[str, N
     try:
         yield f"http://{shown}:{listener.getsockname()[1]}"
     finally:
+        app.state.live.close()
         server.should_exit = True
-        server.force_exit = True
         with contextlib.suppress(asyncio.CancelledError):
             await task
         listener.close()

@@ -77,6 +77,9 @@ async def test_an_empty_coordinator_scrapes() -> None:
     found = await scraped(scene)
     assert found["shardwork_events_total", ""] == 0
     assert found["shardwork_ledger_balanced", ""] == 1
+    # an alert can be written before the first one happened
+    assert found["shardwork_jobs", "paused"] == found["shardwork_shards", "exhausted"] == 0
+    assert found["shardwork_leases_total", "rejected"] == found["shardwork_workers", "offline"] == 0
     scene.store.close()
 
 
@@ -114,7 +117,7 @@ async def test_running_leases_are_no_outcome() -> None:
     leases = await scene.store.read(lambda tx: tx.count(Lease, "state"))
     assert sum(leases.values()) == 2
     names = {label for name, label in await scraped(scene) if name == "shardwork_leases_total"}
-    assert names == {"accepted"}
+    assert names == {"accepted", "rejected", "expired"}
     scene.store.close()
 
 

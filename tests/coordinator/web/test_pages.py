@@ -364,6 +364,25 @@ async def test_the_stream_is_server_sent_events_on_a_real_port_and_ends_with_the
     scene.store.close()
 
 
+async def test_an_open_page_does_not_hold_up_the_end_and_leaves_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = await everything()
+    is_open = asyncio.Event()
+
+    async def watch(address: str) -> bytes:
+        async with httpx.AsyncClient() as client, client.stream("GET", f"{address}/live") as answer:
+            is_open.set()
+            return b"".join([part async for part in answer.aiter_bytes()])
+
+    async with serve_web(Settings(data_dir=tmp_path), scene.engine) as address:
+        watching = asyncio.create_task(watch(address))
+        await is_open.wait()
+    assert b"event: beat" in await watching
+    assert "Traceback" not in capsys.readouterr().err
+    scene.store.close()
+
+
 async def test_health_says_when_the_store_is_gone() -> None:
     scene = Scene()
     async with browser(scene) as client:
