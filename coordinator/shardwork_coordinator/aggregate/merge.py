@@ -205,12 +205,11 @@ class _Writer:
         return self._mean(delta.delta.read(*place, self._room) for delta in self._kept.deltas)(place)
 
     def _moments(self, place: Place) -> Iterator[F32]:
-        """m of each delta; several are bounded by their v, a single one stays exact and evaluation judges it."""
+        """m of each delta within what its v allows. Honest ones stay exact; evaluation judges weights, not moments."""
         limits = scratch()
         for delta in self._kept.deltas:
             m = delta.m.read(*place, self._room)
-            if len(self._kept.deltas) > 1:
-                gates.bound_m(m, delta.v.read(*place, limits))
+            gates.bound_m(m, delta.v.read(*place, limits))
             yield m
 
     def _mean(self, values: Iterator[F32]) -> Callable[[Place], F32]:
