@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shardwork.errors import Internal, ShardworkError
+from shardwork_worker import trainer_process
 from shardwork_worker.trainer_process import Done, RunOrder, TrainerProcess
 
 from .agent_process import FAKE_CHILD
@@ -115,3 +116,15 @@ async def test_a_child_that_breaks_the_framing_is_ended(tmp_path: Path) -> None:
     with pytest.raises(Internal) as caught:
         await stray.start()
     assert caught.value.code == "trainer.died" and stray.pid is None
+
+
+async def test_the_log_of_a_warm_child_is_bounded(
+    trainer: TrainerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await trainer.start()
+    first, log = trainer.pid, tmp_path / "state" / "trainer.log"
+    monkeypatch.setattr(trainer_process, "LOG_LIMIT_BYTES", 100)
+    log.write_text("a warning\n" * 20)
+    await trainer.run(order(tmp_path, do="copy"), ignore)
+    assert trainer.pid == first
+    assert log.stat().st_size == 0 and log.with_suffix(".old.log").read_text().startswith("a warning")

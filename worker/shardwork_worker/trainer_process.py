@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -151,6 +152,7 @@ class TrainerProcess:
     async def _ask(self, message: Message, answer: str, on_progress: ProgressListener | None = None) -> Message:
         if self.pid is None:
             await self.start()
+        self._bound_log()
         lease_id = str(message.get("lease_id", ""))
         try:
             await self._send(message)
@@ -221,13 +223,19 @@ class TrainerProcess:
 
     @contextlib.contextmanager
     def _open_log(self) -> Generator[int]:
-        if self._log.exists() and self._log.stat().st_size > LOG_LIMIT_BYTES:
-            self._log.replace(self._log.with_suffix(".old.log"))
+        self._bound_log()
         descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             yield descriptor
         finally:
             os.close(descriptor)
+
+    def _bound_log(self) -> None:
+        """Sets a log that grew large aside and begins anew. Copied, not moved: a warm child goes on appending to it."""
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size > LOG_LIMIT_BYTES:
+                shutil.copyfile(self._log, self._log.with_suffix(".old.log"))
+                os.truncate(self._log, 0)
 
     def _tail(self) -> str:
         try:
