@@ -69,6 +69,8 @@ class PlanInput:
     numbers: Mapping[str, float]
     #: facts for the model card
     card: Sequence[tuple[str, str]] = ()
+    #: the job's `trust.aggregate`: "auto", or the rule that deltas are averaged by
+    aggregate: str = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -231,9 +231,9 @@ class LearningRecipe:
     def _plan_merge(self, given: PlanInput) -> Sequence[ShardPlan]:
         deltas = sorted((name for name in given.artifacts if name.startswith("delta-")), key=_number)
         tokens = given.stage.plan.inner_steps * given.stage.params["batch_size"] * given.stage.params["max_length"]
-        screened = len(deltas) >= SCREEN_FROM_SHARDS
+        usual = "screened_mean" if len(deltas) >= SCREEN_FROM_SHARDS else "mean"
         order = MergeOrder(
-            rule="screened_mean" if screened else "mean",
+            rule=usual if given.aggregate == "auto" else given.aggregate,
             steps=given.stage.plan.inner_steps,
             weights=tuple(tokens for _ in deltas),
             candidates=self.candidates(given.stage, given.artifacts),

@@ -6,7 +6,7 @@ import pytest
 
 from shardwork.jobs.spec import PlanSection, StageSpec
 from shardwork.recipes.base import PlanInput, StageFacts
-from shardwork.recipes.orders import EvaluateOrder
+from shardwork.recipes.orders import EvaluateOrder, MergeOrder
 from shardwork.recipes.pretrain import Pretrain
 
 FACTS = StageFacts(rows=1_000, tokens=90_000, run_params=1_000_000, trained_params=1_000_000)
@@ -24,7 +24,7 @@ def stage(**params: object) -> StageSpec:
     return RECIPE.freeze(made, FACTS)
 
 
-def planned(stage: StageSpec, phase: str, *names: str) -> str:
+def planned(stage: StageSpec, phase: str, *names: str, aggregate: str = "auto") -> str:
     given = PlanInput(
         job_id="job",
         job_name="job",
@@ -34,6 +34,7 @@ def planned(stage: StageSpec, phase: str, *names: str) -> str:
         facts=FACTS,
         artifacts=dict.fromkeys(names, "id"),
         numbers={},
+        aggregate=aggregate,
     )
     return RECIPE.plan(given)[0].order_json
 
@@ -51,3 +52,13 @@ def test_evaluating_takes_no_more_rows_at_once_than_learning_did(params: dict[st
     steps = ("step-mean", "step-nesterov", "step-mean1.5", "step-mean2")
     order = EvaluateOrder.model_validate_json(planned(stage(**params), "evaluate", "eval", *steps))
     assert order.batch_size == most
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "shards", "rule"),
+    [("auto", 3, "mean"), ("auto", 4, "screened_mean"), ("mean", 8, "mean"), ("screened_mean", 2, "screened_mean")],
+)
+def test_deltas_are_averaged_by_the_rule_that_the_job_asks_for(aggregate: str, shards: int, rule: str) -> None:
+    deltas = [f"delta-{index}" for index in range(shards)]
+    text = planned(stage(), "merge", "checkpoint", *deltas, aggregate=aggregate)
+    assert MergeOrder.model_validate_json(text).rule == rule
