@@ -91,7 +91,7 @@ def _stages(job: jobs_pb2.JobView, width: int) -> Table:
         grid.add_column(no_wrap=True, overflow="ellipsis")
     for stage in job.stages:
         fraction = stage_fraction(stage)
-        style = "green" if stage.state == "done" else "red" if stage.state == "failed" else "cyan"
+        style = "green" if stage.state == "done" else "red" if stage.state in ("failed", "cancelled") else "cyan"
         grid.add_row(
             Text(stage.name, style="bold"),
             Text(stage.recipe, style="dim"),

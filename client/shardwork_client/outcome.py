@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 USAGE = 2
-
-#: evidence keys that together say where in a file the fault is; printed as file:line: key
-PLACE = ("file", "line", "key")
-
 
 #: what to do about an error of the file system, where more can be said than its own words
 _DISK_FIXES = {
@@ -127,15 +123,6 @@ def disk(error: OSError) -> Why:
         evidence={"path": path} if path else {},
         next_step=_DISK_FIXES.get(error.errno or 0, _DISK_FIX),
     )
-
-
-def place(evidence: Mapping[str, str]) -> str:
-    """`train.jsonl:7: messages` from the evidence keys file, line and key; empty when no file is named."""
-    if not evidence.get("file"):
-        return ""
-    line = f":{evidence['line']}" if evidence.get("line") else ""
-    key = f": {evidence['key']}" if evidence.get("key") else ""
-    return f"{evidence['file']}{line}{key}"
 
 
 def say(text: str) -> None:

@@ -21,7 +21,6 @@ from shardwork.money import show as sats
 from shardwork.why import Why
 
 from . import figures
-from .outcome import PLACE, place
 from .views import FINAL_STATES
 
 if TYPE_CHECKING:
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 #: columns assumed when output is piped, so that ids and sentences are not cut
 PIPED_WIDTH = 160
 PROBLEMS_SHOWN = 20
+#: evidence keys that together say where in a file the fault is; printed as file:line: key
+PLACE = ("file", "line", "key")
 #: from this width on, tables show traffic too; below the other, only what matters most
 WIDE = 100
 NARROW = 76
@@ -127,6 +128,15 @@ def evidence_lines(evidence: Mapping[str, str]) -> list[str]:
     skipped = PLACE if where else ()
     facts = [f"{key.replace('_', ' ')}: {value}" for key, value in evidence.items() if value and key not in skipped]
     return [clean(line) for line in ([where] if where else []) + facts]
+
+
+def place(evidence: Mapping[str, str]) -> str:
+    """`train.jsonl:7: messages` from the evidence keys file, line and key; empty when no file is named."""
+    if not evidence.get("file"):
+        return ""
+    line = f":{evidence['line']}" if evidence.get("line") else ""
+    key = f": {evidence['key']}" if evidence.get("key") else ""
+    return f"{evidence['file']}{line}{key}"
 
 
 def show_why(why: types_pb2.Why | Why, *, failed: bool) -> None:
@@ -345,6 +355,8 @@ def report_page(report: jobs_pb2.GetJobReportResponse) -> RenderableType:
         parts += [Text(""), workers]
     if report.payments:
         parts += [Text(""), payments]
+    if report.payments_left_out:
+        parts.append(Text(f"and {report.payments_left_out:,} earlier payments, counted above", style="dim"))
     return Group(*parts)
 
 

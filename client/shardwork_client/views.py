@@ -107,6 +107,7 @@ def report_json(report: jobs_pb2.GetJobReportResponse) -> Json:
             }
             for payment in report.payments
         ],
+        "payments_left_out": report.payments_left_out,
     }
 
 

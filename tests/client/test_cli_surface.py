@@ -11,7 +11,8 @@ import typer
 
 from shardwork.errors import ERRORS
 from shardwork.why import Why
-from shardwork_client.outcome import guard, place
+from shardwork_client.outcome import guard
+from shardwork_client.render import place
 
 from .conftest import Run, error_of
 from .fake_coordinator import Fake
