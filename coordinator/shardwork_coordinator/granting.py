@@ -24,7 +24,7 @@ from .events import LeaseGranted, Push, World
 from .machine.states import LIVE
 from .money import ledger
 from .money.movements import round_account, worker_account
-from .records import Account, Job, JobState, Lease, Purpose, Replica, ReplicaState, Shard
+from .records import Account, Job, JobState, Lease, Party, Purpose, Replica, ReplicaState, Shard
 from .scheduler import Match, ReadyReplica, Worker, match
 from .settings import Settings
 from .store.base import Transaction
@@ -154,7 +154,9 @@ class Granting:
 
 
 def with_standing(tx: Transaction, workers: Sequence[Worker]) -> list[Worker]:
-    """The workers, with whether each has earned anything here."""
+    """The workers whose keys are not revoked, with whether each has earned anything here."""
+    revoked = {one.id for one in tx.find(Party, id=[worker.id for worker in workers], revoked=True)}
+    workers = [worker for worker in workers if worker.id not in revoked]
     accounts = tx.find(Account, id=[worker_account(worker.id) for worker in workers])
     earners = {account.id for account in accounts if account.credits_posted > 0}
     return [replace(one, proven=one.reference or worker_account(one.id) in earners) for one in workers]

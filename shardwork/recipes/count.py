@@ -168,7 +168,8 @@ def _split(order: SplitOrder, context: Context) -> Computed:
     for folder, (start, end) in zip(outputs.values(), itertools.pairwise(starts), strict=True):
         with (folder / "lines.txt").open("w", encoding="utf-8") as sink:
             sink.writelines(line.replace("\n", " ") + "\n" for line in itertools.islice(lines, end - start))
-    return Computed(outputs=outputs, metrics={"rows": float(total)})
+    size = sum(path.stat().st_size for path in context.inputs["data"].rglob("*") if path.is_file())
+    return Computed(outputs=outputs, metrics={"rows": float(total), "input_bytes": float(size)})
 
 
 def _count(context: Context) -> Computed:

@@ -20,7 +20,7 @@ from .orders import Method, PrepareOrder, Tuning
 #: what is measured may exceed what was declared by this share, in percent
 TOLERANCE_PERCENT = 1
 #: names of the metrics, which are names of StageFacts too
-COUNTED = ("run_params", "trained_params")
+COUNTED = ("run_params", "trained_params", "input_bytes")
 
 
 def counted(order: PrepareOrder, base: Path | None) -> dict[str, float]:
@@ -35,12 +35,25 @@ def counted(order: PrepareOrder, base: Path | None) -> dict[str, float]:
         return {"run_params": float(size), "trained_params": float(size)}
     try:
         model = inspect_model(base)
+        _check_length(order, model)
         return {
             "run_params": float(model.run_params),
             "trained_params": float(trained_params(model, order.tuning)),
         }
     except InvalidInput as error:
         raise _without_place(error, base) from None
+
+
+def _check_length(order: PrepareOrder, model: ModelFacts) -> None:
+    """Every worker would refuse rows that are longer than the model's positions, and be paid for finding out."""
+    limit = model.context_length
+    if limit is not None and order.max_length > limit:
+        raise InvalidInput(
+            "model.max_length",
+            f"Rows of {order.max_length} tokens do not fit the model: it has {limit} positions.",
+            next_step=f"Use max_length: {limit} or less.",
+            key="params.max_length",
+        )
 
 
 def trained_params(model: ModelFacts, tuning: Tuning) -> int:
@@ -62,7 +75,7 @@ def under_declared(declared: StageFacts, measured: Mapping[str, float]) -> Why |
         if found * 100 > said * (100 + TOLERANCE_PERCENT):
             return Why(
                 code="facts.under_declared",
-                sentence=f"The job was priced for {said:,} {name}, but the model has {found:,}.",
+                sentence=f"The job was priced for {said:,} {name.replace('_', ' ')}, but its files have {found:,}.",
                 evidence={"fact": name, "declared": str(said), "measured": str(found)},
                 next_step="Submit with `shardwork job submit`, which measures the files.",
             )

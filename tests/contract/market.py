@@ -151,13 +151,13 @@ class Party:
             (folder / name).write_text(text)
         return (await upload_folder(self.session, folder, purpose=purpose)).id
 
-    async def submit(self, *, parts: int = 1, submission_id: str = "submission-1") -> str:
+    async def submit(self, *, parts: int = 1, submission_id: str = "submission-1", input_bytes: int = 240) -> str:
         """A count job of this requester's own."""
         data = await self.upload({"text.txt": TEXT})
         request = jobs_pb2.SubmitJobRequest(
             submission_id=submission_id,
             spec_json=count_spec(parts=parts).canonical_json(),
-            facts=[jobs_pb2.StageFacts(stage="words", rows=8, input_bytes=240)],
+            facts=[jobs_pb2.StageFacts(stage="words", rows=8, input_bytes=input_bytes)],
             inputs=[types_pb2.NamedArtifact(name="words.data", artifact_id=data)],
         )
         return (await self.session.call(self.session.jobs.SubmitJob, request)).job_id

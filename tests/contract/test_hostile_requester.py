@@ -123,6 +123,25 @@ async def test_a_model_declared_smaller_than_it_is_ends_its_job_with_a_full_refu
     assert sum(one.msat for one in refunds) == job.budget_msat
 
 
+async def test_text_declared_shorter_than_it_is_ends_its_job_before_anybody_counts_it(place: Market) -> None:
+    requester = await place.party(Role.REQUESTER, sats=90)
+    job = await ending(place, await requester.submit(input_bytes=5))
+    why = json.loads(job.why_json)
+    assert (why["code"], why["evidence"]["fact"]) == ("facts.under_declared", "input_bytes")
+    refunds = await place.read(lambda tx: tx.find(Transfer, reference=job.id, reason="refund"))
+    assert sum(one.msat for one in refunds) == job.budget_msat
+
+
+async def test_rows_longer_than_the_model_end_their_job_before_a_worker_is_paid_to_refuse_them(place: Market) -> None:
+    requester = await place.party(Role.REQUESTER, sats=90)
+    spec = learning_spec()
+    stage = spec.stages[0]
+    too_long = stage.model_copy(update={"params": {**stage.params, "max_length": 100_000}})
+    request = submission(spec.model_copy(update={"stages": [too_long]}), await uploaded(requester), facts())
+    job = await ending(place, (await requester.session.call(requester.session.jobs.SubmitJob, request)).job_id)
+    assert json.loads(job.why_json)["code"] == "model.max_length"
+
+
 def prepared(tx: Transaction) -> bool:
     """The executor handed over the prepared rows and a shard waits."""
     from shardwork_coordinator.records import Shard

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from shardwork_coordinator.machine.states import FINAL_JOB
+
 from .simulation import count_job, sft_job
 from .unruly import Unruly
 
@@ -20,7 +22,7 @@ async def test_whatever_happens_a_job_ends_and_keeps_nothing(block: int) -> None
         simulation.losses = [{1: 9.0}, {2: 9.0, 3: 9.0}, {}][seed % 3]
         learning = sft_job(rounds=1 + seed % 4, shards=1 + seed % 5, held_out=bool(seed % 7))
         await simulation.submit(learning if seed % 4 else count_job(parts=1 + seed % 6))
-        await simulation.run_unruly()
+        assert await simulation.run_unruly() in FINAL_JOB, seed
         for replica in await simulation.held():
             await simulation.lose(replica)
         await simulation.check_books()

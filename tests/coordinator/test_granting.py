@@ -15,7 +15,7 @@ from shardwork_coordinator.granting import FIRST_READY, SHORTEST_DEADLINE_S, rea
 from shardwork_coordinator.machine.planning import ATTEMPTS
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.money.movements import Move, escrow_account, round_account
-from shardwork_coordinator.records import JobState, Purpose, Replica, Shard
+from shardwork_coordinator.records import JobState, Party, Purpose, Replica, Shard
 from shardwork_coordinator.store.base import Transaction
 
 from .simulation import Simulation, count_job, sft_job
@@ -204,3 +204,19 @@ async def test_a_lost_copy_is_not_offered_again_and_costs_no_attempt() -> None:
     assert [one.purpose for one in await simulation.grant_all()] == [Purpose.PRIMARY]
     # still slow: another copy may be made
     assert await simulation.copy(held)
+
+
+async def test_a_revoked_key_is_given_nothing_although_its_stream_lives() -> None:
+    simulation = Unruly(workers=2)
+    party = Party(
+        id="worker0000000000",
+        public_key=bytes(32),
+        roles="worker",
+        name="",
+        revoked=True,
+        created_ms=0,
+        last_seen_ms=0,
+    )
+    await simulation.store.write(lambda tx: tx.put(party))
+    await simulation.submit(count_job(parts=3))
+    assert [one.worker_id for one in await simulation.grant_all()] == ["worker0000000001"]

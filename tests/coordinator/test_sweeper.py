@@ -256,4 +256,5 @@ async def test_what_was_finished_while_the_coordinator_was_away_can_be_handed_in
     await restarted.sweeper.revive()
     await restarted.after(1)
     await simulation.finish(held)
+    assert [one.state for one in await simulation.shards()] == [ShardState.DONE]
     await simulation.check_books()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from shardwork.jobs.spec import STAGE_OUTPUT
 from shardwork.recipes import recipe
 from shardwork.recipes.base import (
     RoundKind,
@@ -59,7 +60,7 @@ def executor_finished(state: Slice, event: ExecutorFinished, world: World) -> Ch
     """The operator's executor finished a phase. A second answer, or one for a job that ended, changes nothing."""
     if state.round.phase != event.phase or state.round.state in FINAL_ROUND or state.job.state in FINAL_JOB:
         return Change()
-    refused = under_declared(facts_of(state), event.metrics) if event.phase == "prepare" else None
+    refused = under_declared(facts_of(state), event.metrics) if _is_measured(state, event.phase) else None
     if refused is not None:
         return fail(state, refused, world, Change())
     results = {**json.loads(state.round.results_json), **_renamed(event)}
@@ -83,6 +84,12 @@ def executor_finished(state: Slice, event: ExecutorFinished, world: World) -> Ch
                 )
             )
     return _next_phase(replace(state, round=round_, stage=stage), world, change)
+
+
+def _is_measured(state: Slice, phase: str) -> bool:
+    """Whether the phase measured what its requester declared. What an earlier stage makes can't be declared."""
+    uploaded = not any(STAGE_OUTPUT.match(name) for name in spec_of(state).data)
+    return phase == "prepare" or (phase == "split" and uploaded)
 
 
 def executor_failed(state: Slice, event: ExecutorFailed, world: World) -> Change:

@@ -203,9 +203,13 @@ async def heartbeat(beat: work_pb2.Heartbeat, link: Link, caller: Caller, desk: 
 
 
 async def _renew(link: Link, caller: Caller, desk: WorkDesk) -> None:
-    """A fresh token before the old one ends, for as long as the stream lives."""
+    """A fresh token before the old one ends, for as long as the stream lives and the key is not revoked."""
     while True:
         await asyncio.sleep(TOKEN_LIFETIME_S / 2)
+        party = await desk.engine.store.read(lambda tx: tx.get(Party, caller.party_id))
+        if party is None or party.revoked:
+            link.end()
+            return
         token = desk.tokens.issue(caller.public_key, caller.role)
         renewal = work_pb2.TokenRenewal(token=token.text, expires_unix_ms=token.expires_ms)
         link.queue.put_nowait(work_pb2.AttachResponse(renewal=renewal))
