@@ -71,19 +71,22 @@ def executor_finished(state: Slice, event: ExecutorFinished, world: World) -> Ch
     stage = replace(state.stage, numbers_json=json.dumps(numbers, sort_keys=True))
     if event.phase in ("prepare", "split"):
         stage = _keep(stage, {("base" if key == "skeleton" else key): value for key, value in event.outputs.items()})
-    change = Change(rows=[round_, stage])
-    if event.phase == "merge":
-        dropped = sum(1 for key, value in event.metrics.items() if key.startswith("kept.") and value == 0)
-        if dropped:
-            change.notes.append(
-                Note(
-                    kind="round.screened",
-                    subject=name(round_),
-                    sentence=f"{dropped} of the round's deltas were screened out of the mean, and paid all the same.",
-                    evidence={key: f"{value:.4g}" for key, value in event.metrics.items()},
-                )
-            )
+    change = Change(rows=[round_, stage], notes=_what_was_left_out(event, round_))
     return _next_phase(replace(state, round=round_, stage=stage), world, change)
+
+
+def _what_was_left_out(event: ExecutorFinished, round_: Round) -> list[Note]:
+    """Results that the executor did not use as they came."""
+    notes: list[Note] = []
+    screened = sum(1 for key, value in event.metrics.items() if key.startswith("kept.") and value == 0)
+    if screened:
+        sentence = f"{screened} of the round's deltas were screened out of the mean, and paid all the same."
+        evidence = {key: f"{value:.4g}" for key, value in event.metrics.items()}
+        notes.append(Note(kind="round.screened", subject=name(round_), sentence=sentence, evidence=evidence))
+    if recounted := int(event.metrics.get("recounted", 0)):
+        sentence = f"{recounted} of the round's results could not be believed and were made again by the coordinator."
+        notes.append(Note(kind="round.recounted", subject=name(round_), sentence=sentence))
+    return notes
 
 
 def _is_measured(state: Slice, phase: str) -> bool:
