@@ -34,6 +34,8 @@ CLEAR_OF_BOUND = (MAX_MOMENT_RATIO - 1) ** 2
 #: below this root, v underflowed and m is too small to matter
 ROOT_FLOOR = np.float32(1e-20)
 SAMPLE_BLOCKS = 512
+#: of all deltas together, and the least of each: memory must not grow with the number of deltas
+ALL_SAMPLE_BLOCKS, LEAST_SAMPLE_BLOCKS = 64 * SAMPLE_BLOCKS, 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +156,8 @@ def cosines(deltas: Mapping[int, OpenDelta], checkpoint: Checkpoint, seed: bytes
     for delta in deltas.values():
         for place in _first_blocks(checkpoint.shapes):
             digest.update(delta.change(checkpoint, place, np.empty(BLOCK, np.float32)).tobytes())
-    places = sample_blocks(checkpoint.shapes, digest.digest())
+    count = min(SAMPLE_BLOCKS, max(LEAST_SAMPLE_BLOCKS, ALL_SAMPLE_BLOCKS // len(deltas)))
+    places = sample_blocks(checkpoint.shapes, digest.digest(), count)
     sample = np.zeros((len(deltas), len(places) * BLOCK), np.float32)
     for row, delta in zip(sample, deltas.values(), strict=True):
         for number, place in enumerate(places):

@@ -7,6 +7,7 @@ in an executor process. Metrics: norm.<i>, cosine.<i>, kept.<i>, refused.<i>.<wo
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ from .rule import Evidence, Rule
 
 Place = tuple[str, int, int]
 
+#: a delta's tensor files stay open through the pass; beside them the checkpoint, what is written and the process's own
+FILES_A_DELTA, OTHER_FILES = 3, 128
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
@@ -57,6 +61,7 @@ def compute(order: MergeOrder, context: Context) -> Computed:
     """
     candidates = {name: candidate_named(name) for name in order.candidates}
     rule, folders = rule_named(order.rule), _delta_folders(order, context)
+    _allow_files(FILES_A_DELTA * len(folders) + OTHER_FILES)
     with ExitStack() as opened, np.errstate(over="ignore", invalid="ignore"):
         checkpoint = opened.enter_context(open_checkpoint(context.inputs["checkpoint"]))
         past = history.read(context.inputs.get("outer"))
@@ -90,6 +95,14 @@ def _delta_folders(order: MergeOrder, context: Context) -> dict[int, Path]:
             weights=len(order.weights),
         )
     return dict(sorted(folders.items()))
+
+
+def _allow_files(count: int) -> None:
+    """Raises this process's own limit of open files as far as it may: 1,024 is usual, and 341 deltas are more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _admit(

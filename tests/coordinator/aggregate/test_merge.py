@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -229,6 +231,17 @@ def test_a_history_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (outer / "history.json").write_text('{"norms": [null]}')
     with pytest.raises(Corrupt):
         rounds.run(tmp_path, folders, outer=outer)
+
+
+def test_more_deltas_than_files_may_be_open_are_merged(tmp_path: Path) -> None:
+    """Each keeps three files open; at the usual limit of 1,024 a round of 341 shards failed when all work was done."""
+    folders = honest(tmp_path, 24, "int8")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, hard))
+    try:
+        assert rounds.run(tmp_path, folders, encoding="int8").metrics["num_kept"] == 24
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_fewer_than_half_stop_the_round(tmp_path: Path) -> None:
