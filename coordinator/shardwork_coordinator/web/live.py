@@ -61,8 +61,10 @@ class Snapshot:
 class Live:
     """Everybody's view of one coordinator."""
 
-    def __init__(self, engine: Engine, *, quiet_s: float = QUIET_S, refresh_s: float = REFRESH_S) -> None:
-        self._engine, self._quiet_s, self._refresh_s = engine, quiet_s, refresh_s
+    def __init__(
+        self, engine: Engine, *, quiet_s: float = QUIET_S, refresh_s: float = REFRESH_S, heartbeat_s: float = 2.0
+    ) -> None:
+        self._engine, self._quiet_s, self._refresh_s, self._heartbeat_s = engine, quiet_s, refresh_s, heartbeat_s
         self._latest: Snapshot | None = None
         self._lock = asyncio.Lock()
         self._totals = Kept(lambda: engine.store.read(views.house_totals), KEEP_TOTALS_S)
@@ -112,7 +114,8 @@ class Live:
         committed, now_ms = engine.committed, engine.clock.now_ms()
         totals = await self._totals.get()
         links = engine.links.all()
-        seen = await engine.store.read(lambda tx: rows.overview(tx, links, engine.links.attached(), now_ms))
+        attached, heartbeat_s = engine.links.attached(), self._heartbeat_s
+        seen = await engine.store.read(lambda tx: rows.overview(tx, links, attached, now_ms, heartbeat_s=heartbeat_s))
         parts = {
             name: self._templates.get_template(f"parts/{name}.html").render(seen=seen, money=totals, now_ms=now_ms)
             for name in PARTS

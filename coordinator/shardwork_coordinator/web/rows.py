@@ -36,6 +36,8 @@ from ..store.base import Transaction
 MOST_LIVE_JOBS, MOST_ENDED_JOBS, MOST_WORKERS, MOST_EVENTS, MOST_HANDS = 20, 10, 30, 15, 6
 #: offline workers are looked for among this many parties that were seen last
 MOST_PARTIES = 200
+#: a worker that is attached and misses so many heartbeats is shown as silent
+SILENT_HEARTBEATS = 5
 #: most points of a drawn loss curve
 MOST_POINTS = 60
 CURVE_WIDTH, CURVE_HEIGHT = 120, 28
@@ -98,7 +100,7 @@ class WorkerRow:
     expired: int
     earned_msat: int
     reference: bool
-    #: 0 while it is attached
+    #: when it was last heard; 0 while it is attached and heard
     gone_ms: int
 
 
@@ -125,10 +127,12 @@ class Overview:
     events: Sequence[EventRow]
 
 
-def overview(tx: Transaction, links: Sequence[Link], accepting: Sequence[Worker], now_ms: int) -> Overview:
+def overview(
+    tx: Transaction, links: Sequence[Link], accepting: Sequence[Worker], now_ms: int, *, heartbeat_s: float = 2.0
+) -> Overview:
     held = tx.find(Replica, state=[str(state) for state in LIVE])
     jobs, counts = _jobs(tx), tx.count(Job, "state")
-    workers, hidden_workers = _workers(tx, links, held)
+    workers, hidden_workers = _workers(tx, links, held, now_ms - int(SILENT_HEARTBEATS * heartbeat_s * 1000))
     return Overview(
         jobs=[_job_row(tx, job, accepting) for job in jobs],
         counts=counts,
@@ -247,7 +251,9 @@ def _hand(tx: Transaction, replica: Replica) -> Hand:
 # ---- workers --------------------------------------------------------------------------------------------------------
 
 
-def _workers(tx: Transaction, links: Sequence[Link], held: Sequence[Replica]) -> tuple[list[WorkerRow], int]:
+def _workers(
+    tx: Transaction, links: Sequence[Link], held: Sequence[Replica], silent_ms: int
+) -> tuple[list[WorkerRow], int]:
     """Attached ones first, then those that left last; and how many more there are among the latest parties."""
     attached = {link.worker_id: link for link in sorted(links, key=lambda link: -link.since_ms)}
     parties = [tx.get(Party, name) for name in list(attached)[:MOST_WORKERS]]
@@ -256,14 +262,17 @@ def _workers(tx: Transaction, links: Sequence[Link], held: Sequence[Replica]) ->
     everyone = sorted((one for one in parties if one is not None), key=lambda one: (one.name.casefold(), one.id)) + away
     hands = {one.worker_id: one for one in held}
     shown = everyone[:MOST_WORKERS]
-    found = [_worker_row(tx, one, attached.get(one.id), hands.get(one.id)) for one in shown]
+    found = [_worker_row(tx, one, attached.get(one.id), hands.get(one.id), silent_ms) for one in shown]
     return found, len(attached) + len(away) - len(shown)
 
 
-def _worker_row(tx: Transaction, party: Party, link: Link | None, hand: Replica | None) -> WorkerRow:
+def _worker_row(tx: Transaction, party: Party, link: Link | None, hand: Replica | None, silent_ms: int) -> WorkerRow:
     counts = tx.count(Lease, "state", worker_id=party.id)
     account = tx.get(Account, worker_account(party.id))
     state = "offline" if link is None else "busy" if hand else "ready" if link.accepting else "paused"
+    # a laptop that sleeps keeps its connection for a while
+    if link is not None and link.last_seen_ms < silent_ms:
+        state = "silent"
     return WorkerRow(
         id=party.id,
         name=party.name or party.id,
@@ -276,15 +285,14 @@ def _worker_row(tx: Transaction, party: Party, link: Link | None, hand: Replica 
         # everything that was ever paid to it, paid out or not
         earned_msat=account.credits_posted if account else 0,
         reference=party.reference,
-        gone_ms=0 if link else party.last_seen_ms,
+        gone_ms=party.last_seen_ms if link is None else link.last_seen_ms if state == "silent" else 0,
     )
 
 
 def _doing(tx: Transaction, state: str, hand: Replica | None) -> str:
     if hand is None or state != "busy":
-        return {"ready": "waits for work", "paused": "takes no work: paused on its own machine"}.get(
-            state, "not connected"
-        )
+        words = {"ready": "waits for work", "paused": "takes no work: paused on its own machine", "silent": "not heard"}
+        return words.get(state, "not connected")
     job = tx.get(Job, hand.job_id)
     return f"{hand.phase} of {isolated(job.name) if job else hand.job_id}, {int(100 * hand.progress)} %"
 

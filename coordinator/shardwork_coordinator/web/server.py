@@ -33,11 +33,11 @@ STOP_GRACE_S = 2
 LEAST_FREE_BYTES = 16 << 20
 
 
-def build(engine: Engine, folder: Path | None = None) -> FastAPI:
+def build(engine: Engine, folder: Path | None = None, *, heartbeat_s: float = 2.0) -> FastAPI:
     """The application, without a socket; tests drive it directly. `folder` lies on the disk that must not be full."""
     app = FastAPI(title="Shardwork coordinator", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    live = Live(engine)
+    live = Live(engine, heartbeat_s=heartbeat_s)
     app.state.live = live
     app.include_router(pages.router(live))
     metrics = Metrics(engine, folder=folder)
@@ -98,7 +98,7 @@ async def serve_web(settings: Settings, engine: Engine) -> AsyncGenerator[str, N
             next_step="Give --web another port, or port 0 for any free one.",
             reason=str(error),
         ) from error
-    app = build(engine, settings.data_dir)
+    app = build(engine, settings.data_dir, heartbeat_s=settings.heartbeat_s)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=STOP_GRACE_S
     )

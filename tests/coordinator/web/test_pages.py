@@ -18,6 +18,7 @@ import httpx
 import pytest
 from sse_starlette import ServerSentEvent
 
+from shardwork.clock import ManualClock
 from shardwork.why import Why
 from shardwork_coordinator.records import Event, JobState
 from shardwork_coordinator.settings import Settings
@@ -432,3 +433,12 @@ async def test_a_name_written_from_right_to_left_turns_nothing_else_round() -> N
     html = await page_of(scene)
     assert "<bdi>שלום</bdi>" in html and "<bdi>مرحبا</bdi>" in html
     assert "learn of \u2068שלום\u2069, 30 %" in html and "“\u2068مرحبا\u2069”" in html
+
+
+async def test_a_worker_that_is_attached_and_not_heard_is_called_silent() -> None:
+    clock = ManualClock()
+    scene = Scene(clock)
+    await scene.worker(1, "laptop")
+    clock.advance(rows.SILENT_HEARTBEATS * 2.0 + 4)
+    html = await page_of(scene)
+    assert '<span class="state silent">silent</span>' in html and "not heard, seen" in html and "14 s ago" in html
