@@ -148,7 +148,9 @@ class Child:
         except Exception as error:
             if not isinstance(error, Interrupted | ShardworkError):
                 traceback.print_exc()
-            self.trainers.release_memory()
+            if not isinstance(error, Interrupted):
+                # a revoked lease is ordinary (a copy came first), and the next shard tunes the same base
+                self.trainers.release_memory()
             return {"type": "failed", "lease_id": message.get("lease_id", ""), "why": as_message(why_of(error))}
 
     def _run(self, message: Mapping[str, Any]) -> dict[str, Any]:
