@@ -64,6 +64,8 @@ class Sweeper:
                 tx.put(replace(replica, expires_ms=expires_ms, deadline_ms=deadline_ms))
 
         await self._engine.store.write(extend)
+        for link in self._engine.links.all():
+            link.last_seen_ms = now_ms
 
     async def run(self) -> None:
         """Sweeps until cancelled."""
@@ -74,7 +76,7 @@ class Sweeper:
     async def sweep(self) -> None:
         """One look at everything. What fails is logged and looked at again; it keeps nothing else from being done."""
         looks = (self._expire, self._copy_stragglers, self._shrink_quorums, self._replace_references, self._money)
-        parts = (self.revive, *looks) if self._clock_was_set() else looks
+        parts = (self.revive, *looks) if self._clock_was_set() else (self._part_from_sleepers, *looks)
         for part in parts:
             try:
                 await part()
@@ -89,6 +91,15 @@ class Sweeper:
         if jumped:
             _log.warning("the clock was set; leases live on for a full time")
         return jumped
+
+    async def _part_from_sleepers(self) -> None:
+        """The connection of a sleeping machine outlives it, and a lease given to it is an attempt lost. When it wakes,
+        it comes back as after any broken stream."""
+        silent_ms = self._engine.clock.now_ms() - self._settings.lease_ttl_s * 1000
+        for link in self._engine.links.all():
+            if link.last_seen_ms < silent_ms:
+                self._engine.links.detach(link)
+                link.end()
 
     # ---- expiry -----------------------------------------------------------------------------------------------
 

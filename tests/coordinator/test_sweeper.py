@@ -9,6 +9,7 @@ import pytest
 from shardwork.errors import StaleLease
 from shardwork_coordinator.engine import slice_of_replica
 from shardwork_coordinator.events import Slice
+from shardwork_coordinator.machine.planning import ATTEMPTS
 from shardwork_coordinator.records import Job, JobState, Purpose, Replica, ReplicaState, Shard, ShardState
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.sweeper import REFERENCE_PATIENCE, Sweeper, stragglers
@@ -28,8 +29,12 @@ class Swept:
     async def _pay(self) -> None:
         self.paid += 1
 
-    async def after(self, seconds: float) -> None:
+    async def after(self, seconds: float, *, awake: bool = True) -> None:
+        """Time passes, workers that are awake are heard, and the sweeper looks."""
         self.simulation.clock.advance(seconds)
+        for link in self.simulation.links.all():
+            if awake:
+                link.last_seen_ms = self.simulation.clock.now_ms()
         await self.sweeper.sweep()
 
 
@@ -258,3 +263,17 @@ async def test_what_was_finished_while_the_coordinator_was_away_can_be_handed_in
     await simulation.finish(held)
     assert [one.state for one in await simulation.shards()] == [ShardState.DONE]
     await simulation.check_books()
+
+
+async def test_a_worker_that_fell_asleep_is_parted_from_and_given_nothing_until_it_comes_back() -> None:
+    simulation = Unruly(workers=1)
+    swept = Swept(simulation)
+    await simulation.submit(count_job(parts=1))
+    (held,) = await simulation.grant_all()
+    for _ in range(4):
+        await swept.after(simulation.settings.lease_ttl_s + 1, awake=False)
+        assert await simulation.grant_all() == []
+    (shard,) = [one for one in await simulation.shards() if one.phase == "map"]
+    assert shard.attempts_left == ATTEMPTS - 1
+    simulation.attach(held.worker_id)
+    assert [one.worker_id for one in await simulation.grant_all()] == [held.worker_id]

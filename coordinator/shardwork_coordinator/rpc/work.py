@@ -38,6 +38,8 @@ BLAMELESS = (
     "worker.paused",
     "worker.stopping",
     "worker.finish",
+    "worker.draining",
+    "worker.disk_",
     "worker.busy",
     "worker.below_minimum",
     "worker.other_class",
