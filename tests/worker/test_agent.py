@@ -138,6 +138,25 @@ async def test_a_shard_in_between_that_succeeds_resets_the_breaker(
     assert (await worker.ask(Command.STATUS))["state"] == "ready"
 
 
+async def test_after_its_rest_the_worker_tries_one_shard_and_rests_longer_if_that_fails_too(
+    coordinator: FakeCoordinator, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that fails everywhere must not silence every worker until its owner comes."""
+    monkeypatch.setattr(agent, "BREAKER_REST_S", 0.05)
+    worker = await workers.here()
+    for count in (1, 2, 3):
+        coordinator.offer(coordinator.lease({"do": "fail"}))
+        await coordinator.wait("ReleaseLease", count)
+    await coordinator.wait_until(lambda: not coordinator.last("Heartbeat").accepting)
+    await coordinator.wait_until(lambda: bool(coordinator.last("Heartbeat").accepting))
+    monkeypatch.setattr(agent, "BREAKER_REST_S", 600.0)
+    coordinator.offer(coordinator.lease({"do": "fail"}))
+    await coordinator.wait("ReleaseLease", 4)
+    status = await worker.ask(Command.STATUS)
+    assert (status["state"], status["why"]["code"]) == ("paused", "worker.breaker")
+    assert "rests 20 min" in status["why"]["sentence"]
+
+
 async def test_offers_it_cannot_take_are_given_back_with_the_reason(
     coordinator: FakeCoordinator, workers: Workers, waiting: dict[str, Any]
 ) -> None:

@@ -30,8 +30,10 @@ from .state_file import LeaseRecord, takes_files
 from .status import State, Status
 from .stream import Stream
 
-#: shards that fail in a row before the worker pauses itself
+#: shards that fail in a row before the worker rests; and how long it rests, twice as long each time it fails again.
+#: It tries again by itself: one job that fails everywhere must not silence every worker until its owner comes
 BREAKER_LIMIT = 3
+BREAKER_REST_S, LONGEST_REST_S = 60.0, 3600.0
 #: codes of failures that are this machine's, and how often it is looked whether they are over
 DISK_TROUBLE = "worker.disk_"
 DISK_CHECK_S = 30.0
@@ -74,16 +76,18 @@ class Agent:
         #: an offer that came while the lease before it was ending
         self._next: SignedOffer | None = None
         self._failures_in_row = 0
+        #: how often the breaker rested the worker since a shard last succeeded
+        self._trips = 0
         self._shards_done = 0
         self._shards_failed = 0
         self._errands: set[asyncio.Task[None]] = set()
         #: while the disk is the reason for resting
-        self._disk_watch: asyncio.Task[None] | None = None
+        self._waking: asyncio.Task[None] | None = None
         self._active_at_s = place.clock.monotonic()
 
     @property
     def tripped(self) -> bool:
-        """Whether the circuit breaker paused the worker."""
+        """Whether the circuit breaker rests the worker."""
         return self._failures_in_row >= BREAKER_LIMIT
 
     @property
@@ -106,8 +110,8 @@ class Agent:
         """Releases the lease in hand and ends everything that the agent started."""
         self._resting = STOPPED
         await self._drop(STOPPED)
-        if self._disk_watch is not None:
-            self._disk_watch.cancel()
+        if self._waking is not None:
+            self._waking.cancel()
         if self._errands:
             await asyncio.wait(self._errands, timeout=RELEASE_TIMEOUT_S)
         for errand in self._errands:
@@ -130,7 +134,7 @@ class Agent:
             case Command.FINISH:
                 self._rest(FINISHED if self._lease is None else DRAINING)
             case Command.RESUME:
-                self._failures_in_row = 0
+                self._failures_in_row = self._trips = 0
                 self._rest(None)
             case Command.STOP:
                 await self.stop()
@@ -326,7 +330,7 @@ class Agent:
             case Outcome.ACCEPTED:
                 say(f"{lease_id} done{duration}, paid {show(ended.paid_msat)}")
                 self._shards_done += 1
-                self._failures_in_row = 0
+                self._failures_in_row = self._trips = 0
             case Outcome.REJECTED:
                 say(f"{lease_id} was rejected: {reason}")
                 self._count_failure(ended.why)
@@ -341,21 +345,33 @@ class Agent:
         self._failures_in_row += 1
         # an owner's pause or finish keeps its own reason
         if self.tripped and self._resting is None:
+            rest_s = min(BREAKER_REST_S * 2**self._trips, LONGEST_REST_S)
+            self._trips += 1
             why = Why(
                 code="worker.breaker",
-                sentence=f"{self._failures_in_row} shards in a row failed, so the worker paused itself.",
+                sentence=f"{self._failures_in_row} shards in a row failed, so the worker rests {rest_s / 60:.0f} min.",
                 evidence={"last": last.render() if last else ""},
-                next_step="Mend the cause, then: shardwork-worker resume",
+                next_step="If it is this machine's fault, mend it. It tries again by itself, or at once: "
+                "shardwork-worker resume",
             )
             say(why.render())
             self._rest(why)
+            self._waking = asyncio.create_task(self._wait_and_try(why, rest_s))
         elif last is not None and last.code.startswith(DISK_TROUBLE) and self._resting is None:
             # the next shard would meet the same disk, and each one that fails counts against its job
             next_step = "Look for free space and permissions; it goes on by itself. Or at once: shardwork-worker resume"
             why = Why(code=last.code, sentence=f"{last.sentence} It takes no work.", next_step=next_step)
             say(why.render())
             self._rest(why)
-            self._disk_watch = asyncio.create_task(self._wait_for_disk(why))
+            self._waking = asyncio.create_task(self._wait_for_disk(why))
+
+    async def _wait_and_try(self, resting: Why, rest_s: float) -> None:
+        """Takes a shard after the rest; if that fails too, the worker rests again. The owner comes first."""
+        await asyncio.sleep(rest_s)
+        if self._resting is resting:
+            say("this worker tries a shard again")
+            self._failures_in_row = BREAKER_LIMIT - 1
+            self._rest(None)
 
     async def _wait_for_disk(self, resting: Why) -> None:
         """Takes work again once the disk does; the owner's own commands come first."""
