@@ -130,7 +130,7 @@ def _bare(error: grpc.aio.AioRpcError, address: str) -> ShardworkError:
         return NotAuthenticated(
             "authority.untrusted_certificate",
             f"What answers at {place} is not the coordinator that the join line names.",
-            next_step="Look at this machine's date and time first: a clock that is days off looks the same. If they are "
+            next_step="Look at this machine's date and time first: a clock that is days off looks the same. If it is "
             "right, ask the operator for a fresh join line; send nothing until it matches.",
             address=place,
         )
