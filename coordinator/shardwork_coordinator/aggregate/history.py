@@ -19,7 +19,7 @@ ROUNDS = 5
 RANGE = (0.05, 10.0)
 
 
-def read(outer: Path | None) -> tuple[float, ...]:
+def norms_before(outer: Path | None) -> tuple[float, ...]:
     """Median norms of the last merged rounds, oldest first; none before the first."""
     if outer is None:
         return ()
@@ -31,7 +31,7 @@ def read(outer: Path | None) -> tuple[float, ...]:
         raise Corrupt("aggregate.history", "The history of a stage's rounds cannot be read.") from error
 
 
-def write(outer: Path, before: Sequence[float], norms: Iterable[float]) -> None:
+def keep(outer: Path, before: Sequence[float], norms: Iterable[float]) -> None:
     """Adds a round whose kept deltas had these norms."""
     known = [*before, median(norms)][-ROUNDS:]
     (outer / FILE).write_text(json.dumps({"norms": known}))

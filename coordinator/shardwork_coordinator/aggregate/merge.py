@@ -64,7 +64,7 @@ def compute(order: MergeOrder, context: Context) -> Computed:
     _allow_files(FILES_A_DELTA * len(folders) + OTHER_FILES)
     with ExitStack() as opened, np.errstate(over="ignore", invalid="ignore"):
         checkpoint = opened.enter_context(open_checkpoint(context.inputs["checkpoint"]))
-        past = history.read(context.inputs.get("outer"))
+        past = history.norms_before(context.inputs.get("outer"))
         deltas, norms, refused = _admit(folders, checkpoint, order, past, opened)
         cosines = gates.cosines(deltas, checkpoint, context.seed)
         evidence = Evidence(norms={index: norms[index].delta for index in deltas}, cosines=cosines)
@@ -78,7 +78,7 @@ def compute(order: MergeOrder, context: Context) -> Computed:
         writer = _Writer(kept, checkpoint, encoding=order.encoding, outputs=outputs)
         update_norm = writer.write_steps(candidates, momentum, context)
         writer.write_moments()
-        history.write(
+        history.keep(
             outputs["outer"], past, (evidence.norms[index] for index in evidence.norms if index not in refused)
         )
     return Computed(outputs=outputs, metrics={**metrics, "update_norm": update_norm, "steps": float(kept.steps)})
