@@ -82,8 +82,9 @@ class LearningParams(BaseModel):
     precision: Annotated[
         Literal["fp32", "bf16"], Field(description="compute precision; bf16 keeps fp32 master weights")
     ] = "fp32"
-    # the means of A and B are not the mean of BA, and yet: 4 shards recovered 93 % of data parallelism's gain, on shuffled
-    # rows and by topic; with A frozen, where the mean is exact, 74 %, and 79 % at twice the rate (as bench/recovery)
+    # the means of A and B are not the mean of BA, and yet 4 shards recovered 93 % of data parallelism's gain so, on
+    # shuffled rows and by topic; with A frozen, where the mean is exact, 74 %, and 79 % at twice the rate (as in
+    # bench/recovery, one seed)
     merge: Annotated[Literal["mean"], Field(description="how adapters are averaged: A and B each by the mean")] = "mean"
 
 
