@@ -64,6 +64,6 @@ class Sft(LearningRecipe):
         )
 
     def auto_rate(self, params: Mapping[str, Any], facts: StageFacts) -> float:
-        """LoRA takes about ten times the rate of full tuning, and full tuning a quarter of pre-training's."""
+        """LoRA takes eight times the rate of full tuning, and full tuning a quarter of pre-training's."""
         pretrain_rate = super().auto_rate(params, facts)
-        return min(2 * pretrain_rate, 5e-3) if params["method"] == "lora" else pretrain_rate / 4
+        return 2 * pretrain_rate if params["method"] == "lora" else pretrain_rate / 4

@@ -8,6 +8,7 @@ from shardwork.jobs.spec import PlanSection, StageSpec
 from shardwork.recipes.base import PlanInput, StageFacts
 from shardwork.recipes.orders import EvaluateOrder, MergeOrder
 from shardwork.recipes.pretrain import Pretrain
+from shardwork.recipes.sft import Sft
 
 FACTS = StageFacts(rows=1_000, tokens=90_000, run_params=1_000_000, trained_params=1_000_000)
 RECIPE = Pretrain()
@@ -62,3 +63,21 @@ def test_deltas_are_averaged_by_the_rule_that_the_job_asks_for(aggregate: str, s
     deltas = [f"delta-{index}" for index in range(shards)]
     text = planned(stage(), "merge", "checkpoint", *deltas, aggregate=aggregate)
     assert MergeOrder.model_validate_json(text).rule == rule
+
+
+@pytest.mark.parametrize(("millions", "published"), [(125, 6e-4), (350, 3e-4), (1300, 2e-4), (6700, 1.2e-4)])
+def test_the_automatic_rate_is_near_the_published_ones(millions: int, published: float) -> None:
+    """GPT-3's table 2.1: what large runs took, where nothing of ours was measured."""
+    found = RECIPE.auto_rate({}, StageFacts(run_params=millions * 10**6))
+    assert published / 1.35 < found < published * 1.35
+
+
+@pytest.mark.parametrize(("method", "usual"), [("full", 2e-5), ("lora", 2e-4)])
+def test_tuning_a_large_model_takes_a_usual_rate(method: str, usual: float) -> None:
+    found = Sft().auto_rate({"method": method}, StageFacts(run_params=7 * 10**9))
+    assert usual / 1.5 < found < usual * 1.5
+
+
+def test_a_small_model_is_not_held_back() -> None:
+    """At 1M parameters 2e-3 left 0.3 nats of 5 on the table after 150 steps."""
+    assert RECIPE.auto_rate({}, StageFacts(run_params=10**6)) == 4e-3
