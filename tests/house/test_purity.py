@@ -15,7 +15,9 @@ EXACT = (
     f"{_COORDINATOR}/rpc/wallet.py",
     *(f"{_COORDINATOR}/money/{name}.py" for name in ("ledger", "movements", "pricing", "deposits", "payouts")),
 )
-PURE = tuple(f"{_COORDINATOR}/{name}.py" for name in ("scheduler", "events", "money/pricing", "money/ledger", "money/movements"))
+PURE = tuple(
+    f"{_COORDINATOR}/{name}.py" for name in ("scheduler", "events", "money/pricing", "money/ledger", "money/movements")
+)
 #: what a decision must not depend on
 IMPURE = frozenset(
     {"time", "datetime", "random", "secrets", "uuid", "asyncio", "threading", "os", "socket", "subprocess", "tempfile"}
