@@ -214,8 +214,8 @@ def find_template(folder: Path, tokenizer_config: Mapping[str, Any], name: str =
             ) from error
     found: Any = tokenizer_config.get("chat_template")
     if isinstance(found, list):
-        items = [item for item in cast("list[object]", found) if isinstance(item, dict)]
-        named = [cast("dict[str, object]", item) for item in items]
+        items = cast("list[object]", found)
+        named = [cast("dict[str, object]", item) for item in items if isinstance(item, dict)]
         found = next((item.get("template") for item in named if item.get("name") == "default"), None)
     return found if isinstance(found, str) and found else None
 
