@@ -13,6 +13,7 @@ import torch
 
 from shardwork.errors import InvalidInput
 from shardwork.models.folder import full_params, inspect_model, lora_params, partial_params
+from shardwork.tensors.file import read_tensors, write_tensors
 from shardwork_worker.training.model import Built, build, check_length
 
 from . import tiny
@@ -169,7 +170,9 @@ def test_rows_longer_than_the_models_positions_are_refused(base_of: BaseOf) -> N
 
 
 def test_a_base_that_lacks_weights_is_refused_and_not_filled_at_random(base_of: BaseOf, tmp_path: Path) -> None:
-    folder = changed(base_of("llama"), tmp_path / "base", num_hidden_layers=3)
+    folder = changed(base_of("llama"), tmp_path / "base")
+    weights = read_tensors(folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", {name: weights[name] for name in weights if "q_proj" not in name})
     with pytest.raises(InvalidInput) as caught:
         built(folder, "full")
     assert caught.value.code == "model.missing_weights"
