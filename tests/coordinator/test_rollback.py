@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+
 from shardwork_coordinator.records import JobState, Round, RoundState
 
 from .simulation import sft_job
@@ -66,3 +70,23 @@ async def test_any_other_failure_of_the_executor_ends_the_job() -> None:
     await simulation.fail_executor("data.bad")
     assert (await simulation.job()).state is JobState.FAILED
     await simulation.check_ending()
+
+
+async def test_small_rises_that_are_each_excused_do_not_add_up() -> None:
+    simulation = Unruly()
+    # each round is 0.9 % worse than the one before it
+    simulation.losses = {1: 2.5, 2: 2.522, 3: 2.545, 4: 2.568}
+    await simulation.submit(sft_job(rounds=4))
+    assert (await simulation.run_to_end()).state is JobState.SUCCEEDED
+    assert RoundState.ROLLED_BACK in await states(simulation)
+    await simulation.check_ending()
+
+
+@pytest.mark.parametrize(("asked", "rule"), [("auto", "screened_mean"), ("mean", "mean")])
+async def test_deltas_are_averaged_by_the_rule_that_the_job_names(asked: str, rule: str) -> None:
+    simulation = Unruly()
+    spec = sft_job(rounds=1, shards=4)
+    await simulation.submit(spec.model_copy(update={"trust": spec.trust.model_copy(update={"aggregate": asked})}))
+    await simulation.work_until("merge")
+    (merge,) = [one for one in await simulation.pending() if '"merge"' in one.payload_json]
+    assert json.loads(json.loads(merge.payload_json)["order_json"])["rule"] == rule

@@ -117,7 +117,7 @@ def test_show_has_its_keys(town: World, chain: str) -> None:
 
 def test_report_has_its_keys_and_adds_up(town: World, chain: str) -> None:
     report = town.ask("job", "report", chain)
-    assert set(report) == JOB_KEYS | {"workers", "payments"}
+    assert set(report) == JOB_KEYS | {"workers", "payments", "payments_left_out"}
     check_job_keys(report)
     assert {frozenset(share) for share in report["workers"]} == {frozenset(SHARE)}
     assert {frozenset(payment) for payment in report["payments"]} == {frozenset(PAYMENT)}

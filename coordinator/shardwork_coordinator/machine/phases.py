@@ -177,7 +177,9 @@ def _decide_round(
     """Takes the outer step that held-out rows liked best, or rolls the round back."""
     numbers = json.loads(state.stage.numbers_json)
     before = metrics["before.test_loss"]
-    choice = choose(metrics, candidates, before, int(numbers.get("rollbacks_in_a_row", 0)))
+    # the best so far, or small rises that are each excused would add up
+    best = min(before, numbers.get("best_loss", before))
+    choice = choose(metrics, candidates, best, int(numbers.get("rollbacks_in_a_row", 0)))
     numbers.setdefault("eval_loss_start", before)
     loss = before if choice.rolled_back else choice.test_loss
     numbers["eval_loss"] = loss

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from shardwork.ids import derive_seed, shard_id
-from shardwork.jobs.spec import StageSpec
+from shardwork.jobs.spec import JobSpec, StageSpec
 from shardwork.recipes import recipe
 from shardwork.recipes.base import (
     AGREED_PHASES,
@@ -120,6 +120,7 @@ def _plan_input(state: Slice, phase: str, world: World) -> PlanInput:
         artifacts=artifacts,
         numbers=json.loads(state.stage.numbers_json),
         card=_card(state, world),
+        aggregate=JobSpec.model_validate_json(state.job.spec_json).trust.aggregate,
     )
 
 
