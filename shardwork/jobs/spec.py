@@ -35,7 +35,7 @@ class TrustSection(Section):
         Literal["public"], Field(alias="class", description="'public': any worker may see the training rows")
     ]
     aggregate: Annotated[
-        Literal["auto", "mean", "screened_mean"],
+        Literal["auto", "mean", "screened_mean", "norm_clip", "trimmed_mean", "median", "multi_krum", "centred_clip"],
         Field(description="'auto' screens from 4 shards a round on, and takes the weighted mean below"),
     ] = "auto"
     audit: Annotated[Literal["auto", "none"], Field(description="'auto': what this version checks, see README")] = (

@@ -176,7 +176,7 @@ class SplitOrder(Order):
 class MergeOrder(Order):
     """phase "merge" (executor): inputs checkpoint, outer?, delta-0 … -> outputs step-<candidate>…, moments, outer."""
 
-    rule: str  # "mean" | "screened_mean"
+    rule: str  # a name in the coordinator's RULES
     #: inner steps each delta was ordered to take; one that says otherwise is refused
     steps: int
     #: planned tokens of each delta, the weights of the mean

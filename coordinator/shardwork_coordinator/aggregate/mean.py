@@ -14,9 +14,14 @@ from .rule import Evidence
 
 class WeightedMean:
     name: ClassVar[str] = "mean"
+    needs_products: ClassVar[bool] = False
+    holds_all: ClassVar[bool] = False
 
     def screen(self, evidence: Evidence) -> Mapping[int, str]:
         return {}
+
+    def coefficients(self, evidence: Evidence, weights: Mapping[int, float]) -> Mapping[int, float]:
+        return weights
 
     def combine(self, pieces: Iterable[F32], weights: Sequence[float], out: F32) -> None:
         """fp32, in the order of the deltas: a single delta of weight one passes through bit by bit."""

@@ -29,18 +29,21 @@ from shardwork.tensors.checkpoint import (
     write_update,
 )
 from shardwork.tensors.encodedfile import EncodedWriter, pieces, scratch
-from shardwork.tensors.encoding import F32, Quantity, encoding_named
+from shardwork.tensors.encoding import BLOCK, F32, Quantity, encoding_named
 from shardwork.tensors.file import TensorFile, open_tensors
 
 from . import gates, history, rule_named
 from .gates import Norms, OpenDelta
 from .outer import candidate_named, new_momentum
+from .products import inner_products
 from .rule import Evidence, Rule
 
 Place = tuple[str, int, int]
 
 #: a delta's tensor files stay open through the pass; beside them the checkpoint, what is written and the process's own
 FILES_A_DELTA, OTHER_FILES = 3, 128
+#: elements that a rule which needs all deltas at once may hold
+HELD = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +52,16 @@ class Kept:
 
     rule: Rule
     deltas: Sequence[OpenDelta]
-    #: sums to one, in the order of `deltas`
-    weights: Sequence[float]
+    #: sums to one, in the order of `deltas`: what each counts in the moments
+    weights: list[float]
+    #: what each counts in the step; a rule that clips lets it sum to less
+    coefficients: list[float]
     steps: int
+
+    @property
+    def clipped(self) -> float:
+        """What the coefficients lack to one; exactly 0 where the rule clips nothing."""
+        return 0.0 if self.coefficients == self.weights else 1 - sum(self.coefficients)
 
 
 def compute(order: MergeOrder, context: Context) -> Computed:
@@ -67,11 +77,15 @@ def compute(order: MergeOrder, context: Context) -> Computed:
         past = history.norms_before(context.inputs.get("outer"))
         deltas, norms, refused = _admit(folders, checkpoint, order, past, opened)
         cosines = gates.cosines(deltas, checkpoint, context.seed)
-        evidence = Evidence(norms={index: norms[index].delta for index in deltas}, cosines=cosines)
+        evidence = Evidence(
+            norms={index: norms[index].delta for index in deltas},
+            cosines=cosines,
+            products=inner_products(deltas, checkpoint) if rule.needs_products and deltas else None,
+        )
         refused |= rule.screen(evidence)
         metrics = _metrics(folders, evidence, refused)
         _require_half(folders, refused)
-        kept = _kept(order, rule, folders, {index: deltas[index] for index in deltas if index not in refused})
+        kept = _kept(order, evidence, folders, {index: deltas[index] for index in deltas if index not in refused})
         momentum = _open_momentum(context, checkpoint, opened)
         outputs = {f"step-{name}": context.output(f"step-{name}") for name in candidates}
         outputs |= {"moments": context.output("moments"), "outer": context.output("outer")}
@@ -147,11 +161,18 @@ def _require_half(folders: Mapping[int, Path], refused: Mapping[int, str]) -> No
         )
 
 
-def _kept(order: MergeOrder, rule: Rule, folders: Mapping[int, Path], deltas: Mapping[int, OpenDelta]) -> Kept:
-    tokens = dict(zip(folders, order.weights, strict=True))
+def _kept(order: MergeOrder, evidence: Evidence, folders: Mapping[int, Path], deltas: Mapping[int, OpenDelta]) -> Kept:
+    tokens, rule = dict(zip(folders, order.weights, strict=True)), rule_named(order.rule)
     total = sum(tokens[index] for index in deltas)
-    weights = [tokens[index] / total if total else 1 / len(deltas) for index in deltas]
-    return Kept(rule=rule, deltas=list(deltas.values()), weights=weights, steps=order.steps)
+    weights = {index: tokens[index] / total if total else 1 / len(deltas) for index in deltas}
+    coefficients = rule.coefficients(evidence, weights)
+    return Kept(
+        rule=rule,
+        deltas=list(deltas.values()),
+        weights=list(weights.values()),
+        coefficients=[coefficients[index] for index in deltas],
+        steps=order.steps,
+    )
 
 
 def _open_momentum(context: Context, checkpoint: Checkpoint, opened: ExitStack) -> TensorFile | None:
@@ -184,7 +205,7 @@ class _Writer:
         with ExitStack() as opened:
             outer = opened.enter_context(fp32_writer(self._outputs["outer"] / "momentum.safetensors", shapes))
             steps = {name: opened.enter_context(self._step_writer(name)) for name in candidates}
-            for place in pieces(shapes):
+            for place in self._places():
                 name, start, end = place
                 before, mean = self._checkpoint.piece(*place), self._mean_delta(place)
                 g = before - mean if self._encoding.absolute else mean
@@ -203,19 +224,33 @@ class _Writer:
 
     def write_moments(self) -> None:
         """m and v are averaged each by itself: v, and not its root."""
-        folder, shapes = self._outputs["moments"], self._checkpoint.shapes
+        folder, shapes, weights = self._outputs["moments"], self._checkpoint.shapes, self._kept.weights
         with (
             EncodedWriter(folder / "m.safetensors", self._encoding, Quantity.M, shapes) as m_writer,
             EncodedWriter(folder / "v.safetensors", self._encoding, Quantity.V, shapes) as v_writer,
         ):
-            for place in pieces(shapes):
-                v = self._mean(delta.v.read(*place, self._room) for delta in self._kept.deltas)(place)
-                m = self._mean(self._moments(place))(place)
+            for place in self._places():
+                v = self._combined((delta.v.read(*place, self._room) for delta in self._kept.deltas), weights, place)
+                m = self._combined(self._moments(place), weights, place)
+                if self._kept.rule.holds_all:  # the middle m and the middle v may come from different deltas
+                    gates.bound_m(m, v)
                 write_moment_piece(m_writer, v_writer, place[:2], m=m, v=v)
         self._write_update("moments", MOMENTS_FORMAT)
 
+    def _places(self) -> Iterator[Place]:
+        """Every piece, cut smaller where the rule holds all deltas' values of it at once."""
+        width = max(BLOCK, HELD // len(self._kept.deltas) // BLOCK * BLOCK) if self._kept.rule.holds_all else HELD
+        for name, start, end in pieces(self._checkpoint.shapes):
+            for at in range(start, end, width):
+                yield name, at, min(at + width, end)
+
     def _mean_delta(self, place: Place) -> F32:
-        return self._mean(delta.delta.read(*place, self._room) for delta in self._kept.deltas)(place)
+        """In an absolute encoding the mean of the weights after; what a rule clips away stays where it was."""
+        deltas = (delta.delta.read(*place, self._room) for delta in self._kept.deltas)
+        mean = self._combined(deltas, self._kept.coefficients, place)
+        if self._encoding.absolute and self._kept.clipped > 0:
+            mean += np.float32(self._kept.clipped) * self._checkpoint.piece(*place)
+        return mean
 
     def _moments(self, place: Place) -> Iterator[F32]:
         """m of each delta within what its v allows. Honest ones stay exact; evaluation judges weights, not moments."""
@@ -225,13 +260,10 @@ class _Writer:
             gates.bound_m(m, delta.v.read(*place, limits))
             yield m
 
-    def _mean(self, values: Iterator[F32]) -> Callable[[Place], F32]:
-        def combined(place: Place) -> F32:
-            out = np.empty(place[2] - place[1], np.float32)
-            self._kept.rule.combine(values, self._kept.weights, out)
-            return out
-
-        return combined
+    def _combined(self, values: Iterator[F32], weights: Sequence[float], place: Place) -> F32:
+        out = np.empty(place[2] - place[1], np.float32)
+        self._kept.rule.combine(values, weights, out)
+        return out
 
     def _stored(self, candidate: str, before: F32, mean: F32, *, change: F32) -> F32:
         """What the step file holds: the change, or the weights after it; the plain mean of weights stays as it is."""

@@ -11,10 +11,8 @@ from statistics import median
 from typing import ClassVar
 
 from .mean import WeightedMean
-from .rule import Evidence
+from .rule import JUDGE_FROM, Evidence
 
-#: below, a median says nothing about who is the outlier
-SCREEN_FROM = 4
 NORM_RANGE = (0.3, 3.0)
 MIN_COSINE = 0.1
 
@@ -23,7 +21,7 @@ class ScreenedMean(WeightedMean):
     name: ClassVar[str] = "screened_mean"
 
     def screen(self, evidence: Evidence) -> Mapping[int, str]:
-        if len(evidence.norms) < SCREEN_FROM:
+        if len(evidence.norms) < JUDGE_FROM:
             return {}
         middle = median(evidence.norms.values())
         if middle == 0:  # honest zeros: a constant reward gives no gradient
