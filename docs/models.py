@@ -23,11 +23,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from tables import code, page, table
 
+from shardwork.client.settings import ClientSettings
 from shardwork.clock import SystemClock
 from shardwork.config import ENV_PREFIX
 from shardwork.jobs import spec as job
 from shardwork.recipes import kinds, recipe
-from shardwork_client.settings import ClientSettings
 from shardwork_coordinator.engine import Engine
 from shardwork_coordinator.links import Links
 from shardwork_coordinator.settings import Settings

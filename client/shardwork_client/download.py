@@ -1,97 +1,19 @@
-"""Fetching a job's outputs into folders, and saying how to load each of them.
-
-Each output lands in DIR/<output name>, checked leaf by leaf by `shardwork.transfer`, whole or not at all; a repeat
-resumes what is there. Used by `job download`.
-"""
+"""`job download`: what is said of outputs, and how each is loaded. The fetching is `shardwork.client`'s."""
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.text import Text
 
-from shardwork import transfer
-from shardwork.errors import Conflict, Corrupt, NotFound
-from shardwork.session import Session
-from shardwork.v1 import jobs_pb2
+from shardwork.client.download import Fetched
 
-from . import api, figures
+from . import figures
 from .outcome import say
-from .progress import transfer_progress
 from .render import console
-from .settings import Access
 from .views import Json, output_json
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    output: jobs_pb2.OutputView
-    folder: Path
-
-
-def download_outputs(access: Access, job_id: str, folder: Path, *, only: str | None) -> list[Fetched]:
-    """All outputs of a job, or the one named `only`.
-
-    Raises NotFound "job.no_such_output", Conflict "job.no_outputs", and what `transfer.download` raises.
-    """
-
-    async def fetch(session: Session) -> list[Fetched]:
-        outputs = choose(await api.job(session, job_id), only)
-        return [await _fetch_one(session, output, folder) for output in outputs]
-
-    return api.run(access, fetch)
-
-
-def choose(job: jobs_pb2.JobView, only: str | None) -> Sequence[jobs_pb2.OutputView]:
-    """The outputs asked for; `only` may leave out the stage where that is unambiguous ("model" for "sft.model")."""
-    if not job.outputs:
-        raise Conflict(
-            "job.no_outputs",
-            "The job has made nothing to download yet.",
-            next_step=f"Follow it with:  shardwork job watch {job.id}",
-            job=job.id,
-            state=job.state,
-        )
-    if only is None:
-        return job.outputs
-    found = [output for output in job.outputs if only in (output.name, output.name.partition(".")[2])]
-    if len(found) == 1:
-        return found
-    names = [output.name for output in job.outputs]
-    near = difflib.get_close_matches(only, names, 1)
-    hint = f"Did you mean {near[0]}?" if near else f"It has: {', '.join(names)}."
-    raise NotFound("job.no_such_output", f"The job has no output {only!r}.", next_step=hint, job=job.id)
-
-
-async def _fetch_one(session: Session, output: jobs_pb2.OutputView, folder: Path) -> Fetched:
-    folder.mkdir(parents=True, exist_ok=True)
-    into = folder / safe_name(output.name)
-    was_there = into.exists()
-    try:
-        with transfer_progress(f"{output.name} ↓") as progress:
-            await transfer.download(session, output.artifact_id, into, progress=progress)
-    except Corrupt as error:
-        if not was_there:
-            raise
-        raise Conflict(
-            "download.folder_differs",
-            f"{into} is there already, and holds something else than this output.",
-            next_step=f"Move it away, or name another DIR:  shardwork job download ID DIR --output {output.name}",
-            folder=into,
-            **{key: value for key, value in error.why.evidence.items() if key == "file"},
-        ) from None
-    return Fetched(output, into)
-
-
-def safe_name(name: str) -> str:
-    """The output's name as one folder name; it comes over the wire and must not leave DIR."""
-    if name in ("", ".", "..") or "/" in name or "\\" in name or not name.isprintable():
-        raise NotFound("job.bad_output_name", "The coordinator names an output that cannot be a folder.", name=name)
-    return name
 
 
 def fetched_json(fetched: Fetched) -> Json:

@@ -13,12 +13,12 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from shardwork.client.ending import FINAL_STATES
 from shardwork.money import show as sats
 from shardwork.v1 import jobs_pb2
 
 from . import figures
 from .render import clean, event_line, job_head, loss_trend, one_line, rounds_done, shard_counts, state_text, why_block
-from .views import FINAL_STATES
 
 EVENTS_KEPT = 200
 #: lines that everything but running shards and events takes at most

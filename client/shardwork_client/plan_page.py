@@ -9,12 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from shardwork.client.facts import StageMeasure
+from shardwork.client.plan import Priced
 from shardwork.money import show as sats
 
 from . import figures
 from .data_page import preview_of, tokens_text
-from .facts import StageMeasure
-from .plan import Priced
 from .render import clean, pairs, why_block
 
 ROWS_SHOWN = 2

@@ -7,27 +7,27 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shardwork.client.progress import OnProgress, Progress
 
 from . import figures
 from .outcome import say
 from .render import console
 
-LINE_EVERY_S = 5.0
-#: less is read before a bar could be looked at
-SHOWN_FROM_BYTES = 4 << 20
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
-#: told (done_bytes, total_bytes), as `shardwork.transfer` calls it
-Progress = Callable[[int, int], None]
+LINE_EVERY_S = 5.0
 
 
 @contextmanager
-def transfer_progress(label: str) -> Generator[Progress, None, None]:
-    """A progress callback that shows `label` with a bar, or with lines when stderr is no terminal."""
+def shown() -> Generator[OnProgress, None, None]:
+    """A callback that shows what it is told with bars, or with lines when stderr is no terminal."""
     if not sys.stderr.isatty() or console(stderr=True).is_dumb_terminal:
-        yield _lines(label)
+        yield _Lines()
         return
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
@@ -40,36 +40,33 @@ def transfer_progress(label: str) -> Generator[Progress, None, None]:
         TimeRemainingColumn(compact=True),
     )
     with Bars(*columns, console=console(stderr=True), transient=True) as bars:
-        task = bars.add_task(label, total=None)
+        tasks: dict[str, TaskID] = {}
 
-        def advance(done_bytes: int, total_bytes: int) -> None:
-            bars.update(task, completed=done_bytes, total=total_bytes)
+        def advance(now: Progress) -> None:
+            if now.label not in tasks:
+                for task in tasks.values():
+                    bars.update(task, visible=False)
+                tasks[now.label] = bars.add_task(now.label, total=None)
+            bars.update(tasks[now.label], completed=now.done_bytes, total=now.total_bytes)
 
         yield advance
 
 
-@contextmanager
-def reading_progress(files: Sequence[Path]) -> Generator[Progress | None, None, None]:
-    """How far the rows of these files are read; None when there is too little to tell about."""
-    if sum(file.stat().st_size for file in files if file.is_file()) < SHOWN_FROM_BYTES:
-        yield None
-        return
-    with transfer_progress("reading rows") as progress:
-        yield progress
+class _Lines:
+    """A line every few seconds about what is going on now."""
 
+    def __init__(self) -> None:
+        self._label = ""
+        self._started_s = self._told_s = 0.0
 
-def _lines(label: str) -> Progress:
-    started_s = told_s = time.monotonic()
-
-    def advance(done_bytes: int, total_bytes: int) -> None:
-        nonlocal told_s
+    def __call__(self, now: Progress) -> None:
         now_s = time.monotonic()
-        if now_s - told_s < LINE_EVERY_S:
+        if now.label != self._label:
+            self._label, self._started_s, self._told_s = now.label, now_s, now_s
+        if now_s - self._told_s < LINE_EVERY_S:
             return
-        told_s = now_s
-        rate = done_bytes / max(now_s - started_s, 1e-9)
-        left = figures.duration((total_bytes - done_bytes) / rate) if rate else "unknown time"
-        of_all = f"{figures.size(done_bytes)} of {figures.size(total_bytes)}"
-        say(f"{label}: {of_all}, {figures.size(int(rate))}/s, {left} left")
-
-    return advance
+        self._told_s = now_s
+        rate = now.done_bytes / max(now_s - self._started_s, 1e-9)
+        left = figures.duration((now.total_bytes - now.done_bytes) / rate) if rate else "unknown time"
+        of_all = f"{figures.size(now.done_bytes)} of {figures.size(now.total_bytes)}"
+        say(f"{now.label}: {of_all}, {figures.size(int(rate))}/s, {left} left")

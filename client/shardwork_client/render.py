@@ -17,11 +17,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from shardwork.client.ending import FINAL_STATES
 from shardwork.money import show as sats
 from shardwork.why import Why
 
 from . import figures
-from .views import FINAL_STATES
 
 if TYPE_CHECKING:
     from shardwork.problem import Problem

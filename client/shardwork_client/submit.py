@@ -1,8 +1,4 @@
-"""Submitting a job: plan, ask, upload the inputs, and one idempotent SubmitJob.
-
-A repeat after Ctrl-C or a lost answer resumes the uploads and gives the same job: its submission id lies on disk before
-it is sent (`submission`). Nothing is reserved before the person agreed. Used by `job submit`.
-"""
+"""`job submit`: plan, show it, ask, upload and start. Nothing is reserved before the person agreed."""
 
 from __future__ import annotations
 
@@ -11,19 +7,16 @@ from pathlib import Path
 
 import typer
 
-from shardwork import transfer
+from shardwork.client.plan import Priced, measure, price, refuse_unaffordable
+from shardwork.client.settings import Access
+from shardwork.client.submit import submit
 from shardwork.money import show
-from shardwork.session import Session
-from shardwork.v1 import jobs_pb2, types_pb2
 
-from . import api, plan_page, staging
-from .facts import StageMeasure
+from . import plan_page
+from .access import run
 from .outcome import interrupt, is_terminal, say, usage
-from .plan import Measured, Priced, measure, price, refuse_unaffordable
-from .progress import transfer_progress
+from .progress import shown
 from .render import show as show_page
-from .settings import Access
-from .submission import pending
 
 
 def submit_file(
@@ -42,14 +35,19 @@ def submit_file(
             f"Agree beforehand:  shardwork job submit {file} --yes",
             json_output,
         )
-    measured = measure(file, max_sats=max_sats)
-    priced = api.run(access, lambda session: price(session, measured))
+    with shown() as on_progress:
+        measured = measure(file, max_sats=max_sats, on_progress=on_progress)
+    priced = run(access, lambda session: price(session, measured))
     if not json_output:
         show_page(plan_page.page(priced), stderr=True)
     refuse_unaffordable(priced)
     if not yes:
         _ask(priced)
-    return api.run(access, lambda session: _upload_and_submit(session, access, measured, announce))
+    with shown() as on_progress:
+        return run(
+            access,
+            lambda session: submit(session, access, measured, announce=announce, on_progress=on_progress),
+        )
 
 
 def _ask(priced: Priced) -> None:
@@ -63,45 +61,3 @@ def _ask(priced: Priced) -> None:
     if not agreed:
         say("Nothing was submitted.")
         raise typer.Exit(1)
-
-
-async def _upload_and_submit(
-    session: Session, access: Access, measured: Measured, announce: Callable[[str], None]
-) -> str:
-    request = jobs_pb2.SubmitJobRequest(
-        spec_json=measured.loaded.spec.canonical_json(),
-        facts=measured.facts(),
-        inputs=await upload_inputs(session, measured, access.home.cache_dir),
-        max_msat=measured.budget_msat,
-    )
-    submission = pending(access.home.state_dir, request, coordinator=access.join.ca_sha256)
-    request.submission_id = submission.submission_id
-    answer = await api.submit(session, request)
-    announce(answer.job_id)
-    submission.answered()
-    return answer.job_id
-
-
-async def upload_inputs(session: Session, measured: Measured, cache_dir: Path) -> list[types_pb2.NamedArtifact]:
-    """Every local input of every stage, as "<stage>.base_model", "<stage>.data" and "<stage>.eval_data"."""
-    found: list[types_pb2.NamedArtifact] = []
-    for stage in measured.stages:
-        with staging.staging_area(cache_dir) as area:
-            for name, folder in stage_inputs(stage, area):
-                with transfer_progress(f"{name} ↑") as progress:
-                    manifest = await transfer.upload_folder(session, folder, purpose="input", progress=progress)
-                found.append(types_pb2.NamedArtifact(name=name, artifact_id=manifest.id))
-    return found
-
-
-def stage_inputs(stage: StageMeasure, area: Path) -> list[tuple[str, Path]]:
-    """(input name, staged folder) of what this stage reads from this machine; `stage.output` is not among it."""
-    name, files = stage.stage.name, stage.files
-    found: list[tuple[str, Path]] = []
-    if stage.model is not None and files.base_model is not None:
-        folder = staging.stage_model(files.base_model, stage.model.files, area / "base_model")
-        found.append((f"{name}.base_model", folder))
-    for kind, paths in (("data", files.data), ("eval_data", files.eval_data)):
-        if paths:
-            found.append((f"{name}.{kind}", staging.stage_data(paths, area / kind)))
-    return found

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
-
 
 def why_json(why: types_pb2.Why | Why) -> Json:
     return {

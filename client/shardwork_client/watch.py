@@ -1,6 +1,6 @@
 """Following a job until it ends: a live picture on a terminal, one line per change elsewhere, JSON Lines with --json.
 
-Reconnects by itself when the coordinator restarts (`api.watch`). Ctrl-C only detaches: the job goes on, and the person
+Reconnects by itself when the coordinator restarts (`calls.watch`). Ctrl-C only detaches: the job goes on, and one
 is told how to come back. Ends with JobFailed (exit 8) when the job did not succeed. The picture itself is `live`.
 """
 
@@ -14,17 +14,18 @@ from contextlib import aclosing, asynccontextmanager
 import typer
 from rich.live import Live
 
+from shardwork.client import calls
+from shardwork.client.ending import judge
+from shardwork.client.settings import Access
 from shardwork.clock import SystemClock
-from shardwork.errors import JobFailed, ShardworkError
+from shardwork.errors import ShardworkError
 from shardwork.session import Session
 from shardwork.v1 import jobs_pb2
-from shardwork.why import Why
 
-from . import api
+from .access import run
 from .live import Frame, WatchState
 from .outcome import INTERRUPTED, emit, say
 from .render import console, event_line, job_page
-from .settings import Access
 from .views import event_json, job_json
 
 REDRAW_S = 0.125
@@ -34,7 +35,7 @@ def follow_job(access: Access, job_id: str, *, json_output: bool) -> None:
     """Blocks until the job is final. Raises JobFailed unless it succeeded; typer.Exit(130) on Ctrl-C."""
     follow = _follow_json if json_output else _follow_live if _can_draw() else _follow_lines
     try:
-        job = api.run(access, lambda session: follow(session, job_id))
+        job = run(access, lambda session: follow(session, job_id))
     except KeyboardInterrupt:
         newline = "\n" if sys.stderr.isatty() else ""
         say(f"{newline}Detached; the job goes on. Come back with:  shardwork job watch {job_id}")
@@ -49,25 +50,10 @@ def _can_draw() -> bool:
     return sys.stdout.isatty() and not console().is_dumb_terminal
 
 
-def judge(job: jobs_pb2.JobView) -> None:
-    """Raises JobFailed, with the job's own why where it has one, unless the job succeeded."""
-    if job.state == "succeeded":
-        return
-    told = bool(job.why.code)
-    raise JobFailed.from_why(
-        Why(
-            code=job.why.code if told else f"job.{job.state}",
-            sentence=job.why.sentence if told else f"The job ended as {job.state}.",
-            evidence={"job": job.id, "state": job.state, **job.why.evidence},
-            next_step=job.why.next_step or f"See what happened with:  shardwork job report {job.id}",
-        )
-    )
-
-
 async def follow_events(session: Session, job_id: str, *, after_sequence: int, json_output: bool) -> jobs_pb2.JobView:
     """Prints every event from `after_sequence` on until the job is final; used by watch and `events --follow`."""
     out, last = console(), jobs_pb2.JobView()
-    async with aclosing(api.watch(session, job_id, after_sequence=after_sequence, on_lost=_note_loss)) as answers:
+    async with aclosing(calls.watch(session, job_id, after_sequence=after_sequence, on_lost=_note_loss)) as answers:
         async for answer in answers:
             last = answer.job if answer.HasField("job") else last
             for event in answer.events:
@@ -102,10 +88,10 @@ async def _follow_live(session: Session, job_id: str) -> jobs_pb2.JobView:
         return Frame(state, SystemClock().now_ms())
 
     with Live(get_renderable=picture, console=out, screen=True, auto_refresh=False) as live:
-        async with _redrawn(live), aclosing(api.watch(session, job_id, on_lost=on_lost)) as answers:
+        async with _redrawn(live), aclosing(calls.watch(session, job_id, on_lost=on_lost)) as answers:
             async for answer in answers:
                 state.hear(answer)
-    job = state.job or await api.job(session, job_id)
+    job = state.job or await calls.job(session, job_id)
     out.print(job_page(job))
     return job
 

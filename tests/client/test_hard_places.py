@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from shardwork_client import staging
+from shardwork.client import staging
 from shardwork_client.outcome import disk, guard
 from shardwork_client.render import why_block
 from shardwork_client.views import why_json

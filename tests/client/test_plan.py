@@ -130,8 +130,8 @@ def test_two_stages_share_facts_through_their_outputs(logged_in: Run, priced: Fa
 
 
 def test_a_preset_s_shapes_add_up_to_its_parameters() -> None:
+    from shardwork.client.facts import preset_model
     from shardwork.models.presets import PRESETS, preset_params
-    from shardwork_client.facts import preset_model
 
     for name in PRESETS:
         model = preset_model(name, 4096)

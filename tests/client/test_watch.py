@@ -20,7 +20,7 @@ from .terminal import COMMAND, Terminal
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shardwork_client.api.WATCH_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("shardwork.client.calls.WATCH_FIRST_PAUSE_S", 0.01)
 
 
 def script_success(fake: Fake) -> None:
@@ -101,7 +101,7 @@ def test_a_token_that_is_refused_is_renewed_once_and_then_given_up(logged_in: Ru
 
 
 def test_a_coordinator_that_stays_away_is_exit_7(logged_in: Run, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shardwork_client.api.WATCH_GIVE_UP_S", 0.0)
+    monkeypatch.setattr("shardwork.client.calls.WATCH_GIVE_UP_S", 0.0)
     script_success(fake)
     fake.watch_script.insert(1, Cut())
     assert logged_in("job", "watch", JOB_ID).exit_code == 7

@@ -13,14 +13,14 @@ from collections import Counter
 from pathlib import Path
 
 from shardwork.artifact import describe_folder
+from shardwork.client.plan import Measured, measure
+from shardwork.client.submit import upload_inputs
 from shardwork.identity.authority import JoinLine
 from shardwork.identity.keys import load_or_create
 from shardwork.identity.role import Role
 from shardwork.ids import job_id
 from shardwork.session import Session
 from shardwork.v1 import jobs_pb2
-from shardwork_client.plan import Measured, measure
-from shardwork_client.submit import upload_inputs
 
 from . import models
 from .jobfile import LONG_STEPS, write_sft

@@ -37,10 +37,14 @@ def check(
     Exit 3 when a row cannot be used.
     """
     with guard(json_output):
-        from .. import data_page, render
-        from ..facts import check_files
+        from shardwork.client.facts import check_files
 
-        report = check_files(files, recipe=recipe, base_model=base_model, max_length=max_length)
+        from .. import data_page, progress, render
+
+        with progress.shown() as on_progress:
+            report = check_files(
+                files, recipe=recipe, base_model=base_model, max_length=max_length, on_progress=on_progress
+            )
         if json_output:
             emit(report.to_json())
         else:

@@ -30,13 +30,15 @@ COLLECT = "Collect"
 def validate(file: JobFileArgument, json_output: JsonOption = False) -> None:
     """Check a job file: keys, values, files, parameters. Needs no coordinator."""
     with guard(json_output):
-        from .. import validation
+        from shardwork.client.validation import validate as validated
 
-        loaded = validation.validate(file)
+        from .. import measured_views
+
+        loaded = validated(file)
         if json_output:
-            emit(validation.validation_json(loaded))
+            emit(measured_views.validation_json(loaded))
         else:
-            say(f"✓ {file} is valid: {validation.summary(loaded.spec)}.")
+            say(f"✓ {file} is valid: {measured_views.summary(loaded.spec)}.")
             say(f"→ shardwork job plan {file}")
 
 
@@ -49,13 +51,16 @@ def plan(context: typer.Context, file: JobFileArgument, json_output: JsonOption 
     Exit 3 when the budget is below the plan, 6 when the wallet is below it.
     """
     with guard(json_output):
-        from .. import api, plan, plan_page, render, settings
+        from shardwork.client import plan
 
-        access = settings.access(context)
-        measured = plan.measure(file)
-        priced = api.run(access, lambda session: plan.price(session, measured))
+        from .. import access, measured_views, plan_page, progress, render
+
+        where = access.access(context)
+        with progress.shown() as on_progress:
+            measured = plan.measure(file, on_progress=on_progress)
+        priced = access.run(where, lambda session: plan.price(session, measured))
         if json_output:
-            emit(plan.plan_json(priced))
+            emit(measured_views.plan_json(priced))
         else:
             render.show(plan_page.page(priced))
         plan.refuse_unaffordable(priced)
@@ -84,19 +89,17 @@ def submit(
     Example:  shardwork job submit job.yaml --max-sats 500 --watch
     """
     with guard(json_output, interrupted="The same command goes on where this one stopped, and never pays twice."):
-        from .. import settings, submit
+        from .. import access, submit
         from ..watch import follow_job
 
-        access = settings.access(context)
+        where = access.access(context)
 
         def announce(job_id: str) -> None:
             emit({"id": job_id}) if json_output else typer.echo(job_id)
 
-        job_id = submit.submit_file(
-            access, file, max_sats=max_sats, yes=yes, json_output=json_output, announce=announce
-        )
+        job_id = submit.submit_file(where, file, max_sats=max_sats, yes=yes, json_output=json_output, announce=announce)
         if watch:
-            follow_job(access, job_id, json_output=json_output)
+            follow_job(where, job_id, json_output=json_output)
         elif not json_output:
             say(f"→ shardwork job watch {job_id}")
             say(f"  shardwork job why {job_id}")
@@ -110,9 +113,11 @@ def list_jobs(
 ) -> None:
     """Your jobs, newest first."""
     with guard(json_output):
-        from .. import api, render, settings, views
+        from shardwork.client import calls
 
-        jobs = api.run(settings.access(context), lambda session: api.jobs(session, limit=limit))
+        from .. import access, render, views
+
+        jobs = access.run(access.access(context), lambda session: calls.jobs(session, limit=limit))
         if json_output:
             emit({"jobs": [views.job_json(each) for each in jobs]})
         elif jobs:
@@ -125,9 +130,11 @@ def list_jobs(
 def show(context: typer.Context, job_id: JobIdArgument, json_output: JsonOption = False) -> None:
     """Stages, rounds, shards and money of one job."""
     with guard(json_output):
-        from .. import api, render, settings, views
+        from shardwork.client import calls
 
-        job = api.run(settings.access(context), lambda session: api.job(session, job_id))
+        from .. import access, render, views
+
+        job = access.run(access.access(context), lambda session: calls.job(session, job_id))
         if json_output:
             emit(views.job_json(job))
         else:
@@ -138,10 +145,10 @@ def show(context: typer.Context, job_id: JobIdArgument, json_output: JsonOption 
 def watch(context: typer.Context, job_id: JobIdArgument, json_output: JsonLinesOption = False) -> None:
     """Follow a job until it ends: exit 0 when it succeeded, 8 when not. Ctrl-C only detaches."""
     with guard(json_output):
-        from .. import settings
+        from .. import access
         from ..watch import follow_job
 
-        follow_job(settings.access(context), job_id, json_output=json_output)
+        follow_job(access.access(context), job_id, json_output=json_output)
 
 
 @app.command(rich_help_panel=FOLLOW)
@@ -156,18 +163,18 @@ def events(
 ) -> None:
     """What happened to a job, oldest first. With --follow --json: JSON Lines."""
     with guard(json_output, interrupted="The job goes on."):
-        from .. import api, render, settings, views
+        from .. import access, render, views
         from ..watch import follow_events
 
-        access = settings.access(context)
+        where = access.access(context)
         if follow:
 
             async def go_on(session: Session) -> None:
                 await follow_events(session, job_id, after_sequence=after, json_output=json_output)
 
-            api.run(access, go_on)
+            access.run(where, go_on)
             return
-        found = api.run(access, lambda session: _events(session, job_id, after))
+        found = access.run(where, lambda session: _events(session, job_id, after))
         if json_output:
             emit({"events": [views.event_json(each) for each in found]})
             return
@@ -177,18 +184,20 @@ def events(
 
 
 async def _events(session: Session, job_id: str, after: int) -> list[jobs_pb2.JobEvent]:
-    from .. import api
+    from shardwork.client import calls
 
-    return [event async for event in api.events(session, job_id, after_sequence=after)]
+    return [event async for event in calls.events(session, job_id, after_sequence=after)]
 
 
 @app.command(rich_help_panel=FOLLOW)
 def why(context: typer.Context, job_id: JobIdArgument, json_output: JsonOption = False) -> None:
     """Why a job waits, is paused or failed: a code, a sentence, evidence and a next step."""
     with guard(json_output):
-        from .. import api, render, settings, views
+        from shardwork.client import calls
 
-        job = api.run(settings.access(context), lambda session: api.job(session, job_id))
+        from .. import access, render, views
+
+        job = access.run(access.access(context), lambda session: calls.job(session, job_id))
         if json_output:
             emit({"id": job.id, "state": job.state, **views.why_json(job.why)})
         else:
@@ -198,25 +207,25 @@ def why(context: typer.Context, job_id: JobIdArgument, json_output: JsonOption =
 @app.command(rich_help_panel=STEER)
 def pause(context: typer.Context, job_id: JobIdArgument, json_output: JsonOption = False) -> None:
     """Hand out no more shards. Running ones finish and are paid."""
-    from .. import api
+    from shardwork.client import calls
 
-    _steer(context, job_id, api.pause, json_output)
+    _steer(context, job_id, calls.pause, json_output)
 
 
 @app.command(rich_help_panel=STEER)
 def resume(context: typer.Context, job_id: JobIdArgument, json_output: JsonOption = False) -> None:
     """Go on with a paused job."""
-    from .. import api
+    from shardwork.client import calls
 
-    _steer(context, job_id, api.resume, json_output)
+    _steer(context, job_id, calls.resume, json_output)
 
 
 @app.command(rich_help_panel=STEER)
 def cancel(context: typer.Context, job_id: JobIdArgument, json_output: JsonOption = False) -> None:
     """Stop a job for good. Valid work is paid, the rest of the budget comes back."""
-    from .. import api
+    from shardwork.client import calls
 
-    _steer(context, job_id, api.cancel, json_output)
+    _steer(context, job_id, calls.cancel, json_output)
 
 
 def _steer(
@@ -227,9 +236,9 @@ def _steer(
 ) -> None:
     """One state change, then the state and the money as they are now."""
     with guard(json_output, interrupted=f"See whether it took effect with:  shardwork job show {job_id}"):
-        from .. import api, render, settings, views
+        from .. import access, render, views
 
-        job = api.run(settings.access(context), lambda session: action(session, job_id))
+        job = access.run(access.access(context), lambda session: action(session, job_id))
         if json_output:
             emit(views.job_json(job))
         else:
@@ -240,9 +249,11 @@ def _steer(
 def report(context: typer.Context, job_id: JobIdArgument, json_output: JsonOption = False) -> None:
     """Rounds, workers, payments, outputs and money."""
     with guard(json_output):
-        from .. import api, render, settings, views
+        from shardwork.client import calls
 
-        found = api.run(settings.access(context), lambda session: api.report(session, job_id))
+        from .. import access, render, views
+
+        found = access.run(access.access(context), lambda session: calls.report(session, job_id))
         if json_output:
             emit(views.report_json(found))
         else:
@@ -266,9 +277,15 @@ def download(
     Example:  shardwork job download 6b61 out --output model
     """
     with guard(json_output, interrupted="What arrived is kept, and the same command goes on from there."):
-        from .. import download, settings
+        from shardwork.client.download import download_outputs
 
-        fetched = download.download_outputs(settings.access(context), job_id, folder, only=output)
+        from .. import access, download, progress
+
+        with progress.shown() as on_progress:
+            fetched = access.run(
+                access.access(context),
+                lambda session: download_outputs(session, job_id, folder, only=output, on_progress=on_progress),
+            )
         if json_output:
             emit({"id": job_id, "outputs": [download.fetched_json(each) for each in fetched]})
         else:

@@ -23,14 +23,16 @@ def login(
     Example:  shardwork login 'shardwork://gpu.example.org:7443?ca=5f2c…'
     """
     with guard(json_output):
+        from shardwork.client.settings import Access, save_join
+        from shardwork.config import Home
         from shardwork.session import JoinLine
 
-        from .. import api, settings
+        from .. import access
 
         line = JoinLine.parse(join)
-        access = settings.Access(line, settings.home())
-        party = api.run(access, _enrolled_as, name=name)
-        saved = settings.save_join(access.home, line)
+        where = Access(line, Home.find())
+        party = access.run(where, _enrolled_as, name=name)
+        saved = save_join(where.home, line)
         if json_output:
             emit({"party_id": party, "join": line.text(), "config": str(saved)})
             return

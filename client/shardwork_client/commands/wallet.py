@@ -34,10 +34,9 @@ def deposit(
         from shardwork.money import sats as to_msat
         from shardwork.money import show
 
-        from .. import api, render, settings, views
+        from .. import access, render, views
 
-        access = settings.access(context)
-        made, balance = api.run(access, lambda session: _deposit(session, int(to_msat(sats)), wait))
+        made, balance = access.run(access.access(context), lambda session: _deposit(session, int(to_msat(sats)), wait))
         if made.simulated:
             say(f"! {SIMULATED}")
         if json_output:
@@ -55,17 +54,16 @@ async def _deposit(session: Session, msat: int, wait: bool) -> tuple[wallet_pb2.
     import asyncio
     import uuid
 
+    from shardwork.client import calls
     from shardwork.errors import Conflict
 
-    from .. import api
-
-    made = await api.create_deposit(session, msat, idempotency_key=uuid.uuid4().hex)
+    made = await calls.create_deposit(session, msat, idempotency_key=uuid.uuid4().hex)
     if made.state == "open":
         say("Pay this Lightning invoice:\n")
         say(f"{made.invoice}\n")
     while wait and made.state == "open":
         await asyncio.sleep(POLL_S)
-        made = await api.deposit(session, made.id)
+        made = await calls.deposit(session, made.id)
     if made.state == "expired":
         raise Conflict(
             "deposit.expired",
@@ -73,16 +71,18 @@ async def _deposit(session: Session, msat: int, wait: bool) -> tuple[wallet_pb2.
             next_step="Make a new one with the same command.",
             deposit=made.id,
         )
-    return made, await api.balance(session)
+    return made, await calls.balance(session)
 
 
 @app.command()
 def balance(context: typer.Context, json_output: JsonOption = False) -> None:
     """What is available and what is held in escrow."""
     with guard(json_output):
-        from .. import api, render, settings, views
+        from shardwork.client import calls
 
-        now = api.run(settings.access(context), api.balance)
+        from .. import access, render, views
+
+        now = access.run(access.access(context), calls.balance)
         if json_output:
             emit(views.balance_json(now))
             return
@@ -99,9 +99,11 @@ def history(
 ) -> None:
     """Every transfer of your account, newest first."""
     with guard(json_output):
-        from .. import api, render, settings, views
+        from shardwork.client import calls
 
-        transfers = api.run(settings.access(context), lambda session: api.transfers(session, limit=limit))
+        from .. import access, render, views
+
+        transfers = access.run(access.access(context), lambda session: calls.transfers(session, limit=limit))
         if json_output:
             emit({"transfers": [views.transfer_json(each) for each in transfers]})
         elif transfers:

@@ -1,48 +1,28 @@
-"""The coordinator as async functions: thin calls over `shardwork.session.Session`, one per RPC the client uses.
+"""The coordinator as async functions: thin calls over `shardwork.session.Session`, one per RPC a requester uses.
 
-Owns paging and the reconnecting watch; knows nothing of printing. `run` is the one bridge from a synchronous command
-into asyncio: it opens the session with the saved join line and closes it again.
+Owns paging and the reconnecting watch; speaks in wire messages. Used by the rest of this package.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import TypeVar
 
 import grpc
 import grpc.aio
 
-from shardwork.errors import NotAuthenticated, ShardworkError, Unreachable
-from shardwork.identity.role import Role
-from shardwork.session import Session
-from shardwork.v1 import jobs_pb2, wallet_pb2
-from shardwork.wire import error_from_rpc
-
-from .settings import Access
-
-T = TypeVar("T")
+from ..errors import NotAuthenticated, ShardworkError, Unreachable
+from ..session import Session
+from ..v1 import jobs_pb2, wallet_pb2
+from ..wire import error_from_rpc
 
 EVENTS_PER_PAGE = 500
 #: how long a watch keeps trying to reach a coordinator that went away
 WATCH_GIVE_UP_S = 600.0
 WATCH_FIRST_PAUSE_S = 0.25
 WATCH_LONGEST_PAUSE_S = 10.0
-
-
-def run(access: Access, work: Callable[[Session], Awaitable[T]], *, name: str = "") -> T:
-    """Opens a session as requester, does `work` in it, closes it. Raises the ShardworkError classes."""
-
-    async def inside() -> T:
-        session = await Session.open(access.join, access.key(), Role.REQUESTER, name=name)
-        try:
-            return await work(session)
-        finally:
-            await session.close()
-
-    return asyncio.run(inside())
 
 
 async def quote(session: Session, request: jobs_pb2.QuoteJobRequest) -> jobs_pb2.Quote:

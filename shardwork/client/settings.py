@@ -1,7 +1,7 @@
 """What the client remembers and is told: the coordinator's join line, and where its key and state lie.
 
-Flag --join beats SHARDWORK_JOIN, which beats `client.toml` (written by `shardwork login`, mode 0600). Used by every
-command that talks to a coordinator.
+A join line that is given (flag --join) beats SHARDWORK_JOIN, which beats `client.toml` (written by a login, mode 0600).
+Used by everything that talks to a coordinator.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from pydantic import BaseModel, ConfigDict, Field
 
-from shardwork.config import Home, load_settings
-from shardwork.errors import NotAuthenticated
-from shardwork.identity.authority import JoinLine
-from shardwork.identity.keys import SigningKey, load_or_create
+from ..config import Home, load_settings
+from ..errors import NotAuthenticated
+from ..identity.authority import JoinLine
+from ..identity.keys import SigningKey, load_or_create
 
 CONFIG_FILE = "client.toml"
 KEY_NAME = "requester"
@@ -55,16 +54,11 @@ class Access:
         return load_or_create(self.home.key_path(KEY_NAME))
 
 
-def home() -> Home:
-    return Home.find()
-
-
-def access(context: typer.Context) -> Access:
-    """The coordinator this command talks to. Raises NotAuthenticated "login.missing" before any login."""
-    place = home()
-    flags: dict[str, object] = {"join": context.find_root().params.get("join")}
+def access(join: str | None = None, *, home: Home | None = None) -> Access:
+    """Which coordinator to talk to: `join` or the remembered one. Raises NotAuthenticated "login.missing"."""
+    place = home or Home.find()
     settings = load_settings(
-        ClientSettings, place.config_dir / CONFIG_FILE, os.environ, flags, other_variables=OTHER_VARIABLES
+        ClientSettings, place.config_dir / CONFIG_FILE, os.environ, {"join": join}, other_variables=OTHER_VARIABLES
     )
     if not settings.join:
         raise NotAuthenticated(

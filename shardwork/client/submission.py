@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardwork.v1 import jobs_pb2
+from ..v1 import jobs_pb2
 
 
 @dataclass(frozen=True, slots=True)

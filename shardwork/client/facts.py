@@ -7,30 +7,30 @@ never imported. A stage that reads an earlier stage's output is measured by that
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shardwork.dataset import DataReport, check_data
-from shardwork.dataset.check import CheckOptions
-from shardwork.errors import InvalidInput, ShardworkError
-from shardwork.jobs.file import LoadedJob
-from shardwork.jobs.paths import StageFiles
-from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec
-from shardwork.models.folder import ModelFacts, full_params, inspect_model, lora_params, partial_params
-from shardwork.models.presets import check_preset, preset_params
-from shardwork.problem import Problem
-from shardwork.recipes import recipe as find_recipe
-from shardwork.recipes.base import StageFacts
-from shardwork.v1 import jobs_pb2
-from shardwork.why import Why
-
-from .progress import reading_progress
-from .views import Json
+from ..dataset import DataReport, check_data
+from ..dataset.check import CheckOptions
+from ..errors import InvalidInput, ShardworkError
+from ..jobs.file import LoadedJob
+from ..jobs.paths import StageFiles
+from ..jobs.spec import STAGE_OUTPUT, StageSpec
+from ..models.folder import ModelFacts, full_params, inspect_model, lora_params, partial_params
+from ..models.presets import check_preset, preset_params
+from ..problem import Problem
+from ..recipes import recipe as find_recipe
+from ..recipes.base import StageFacts
+from ..v1 import jobs_pb2
+from ..why import Why
+from .progress import OnProgress, told
 
 #: what `auto` becomes, see `shardwork.recipes.learning`
 DEFAULT_MAX_LENGTH = 256
+#: less is read before anybody could look at how far it is
+TOLD_FROM_BYTES = 4 << 20
 
 
 class DataInvalid(InvalidInput):
@@ -85,25 +85,13 @@ class StageMeasure:
             input_bytes=facts.input_bytes,
         )
 
-    def to_json(self) -> Json:
-        facts = self.facts
-        return {
-            "name": self.stage.name,
-            "recipe": self.stage.recipe,
-            "rows": facts.rows,
-            "tokens": facts.tokens,
-            "run_params": facts.run_params,
-            "trained_params": facts.trained_params,
-            "input_bytes": facts.input_bytes,
-        }
 
-
-def measure_stages(loaded: LoadedJob) -> list[StageMeasure]:
+def measure_stages(loaded: LoadedJob, *, on_progress: OnProgress | None = None) -> list[StageMeasure]:
     """Every stage in order. Raises DataInvalid, and InvalidInput of a model that cannot be trained."""
     done: dict[str, StageMeasure] = {}
     for stage in loaded.spec.stages:
         try:
-            done[stage.name] = _measure(stage, loaded.files.get(stage.name, StageFiles()), done)
+            done[stage.name] = _measure(stage, loaded.files.get(stage.name, StageFiles()), done, on_progress)
         except InvalidInput as error:
             key = error.why.evidence.get("key", "")
             if key.startswith("params.") and not error.why.evidence.get("file"):
@@ -119,19 +107,32 @@ def _placed(error: InvalidInput, place: Mapping[str, str]) -> ShardworkError:
     return InvalidInput.from_why(Why(code=why.code, sentence=why.sentence, evidence=evidence, next_step=why.next_step))
 
 
-def check_files(files: Sequence[Path], *, recipe: str, base_model: Path | None, max_length: int | None) -> DataReport:
+def check_files(
+    files: Sequence[Path],
+    *,
+    recipe: str,
+    base_model: Path | None,
+    max_length: int | None,
+    on_progress: OnProgress | None = None,
+) -> DataReport:
     """`data check`: the report on files outside any job."""
     find_recipe(recipe)
     if base_model is not None:
         max_length = fit_length(max_length or "auto", inspect_model(base_model), key="--max-length")
-    with reading_progress(files) as progress:
-        return check_data(
-            files,
-            recipe=recipe,
-            model_folder=base_model,
-            max_length=max_length or DEFAULT_MAX_LENGTH,
-            options=CheckOptions(progress=progress),
-        )
+    return check_data(
+        files,
+        recipe=recipe,
+        model_folder=base_model,
+        max_length=max_length or DEFAULT_MAX_LENGTH,
+        options=CheckOptions(progress=_reading(files, on_progress)),
+    )
+
+
+def _reading(files: Sequence[Path], on_progress: OnProgress | None) -> Callable[[int, int], None] | None:
+    """Tells how far the rows of these files are read; None when there is too little to tell about."""
+    if sum(file.stat().st_size for file in files if file.is_file()) < TOLD_FROM_BYTES:
+        return None
+    return told(on_progress, "reading rows")
 
 
 def fit_length(max_length: int | str, model: ModelFacts, *, key: str) -> int:
@@ -159,12 +160,14 @@ def problem_why(problem: Problem) -> Why:
     return Why(code=problem.code, sentence=problem.sentence, evidence=known, next_step=problem.fix)
 
 
-def _measure(stage: StageSpec, files: StageFiles, done: Mapping[str, StageMeasure]) -> StageMeasure:
+def _measure(
+    stage: StageSpec, files: StageFiles, done: Mapping[str, StageMeasure], on_progress: OnProgress | None
+) -> StageMeasure:
     model = _model_of(stage, files, done)
     if model is not None and stage.base_model is not None:
         stage = _fitted(stage, model)
     frozen = find_recipe(stage.recipe).freeze(stage, StageFacts(run_params=model.run_params if model else 0))
-    report = _report_of(frozen, files)
+    report = _report_of(frozen, files, on_progress)
     made_rows, made_tokens = _rows_of(stage, done)
     facts = StageFacts(
         rows=(report.rows if report else 0) + made_rows,
@@ -250,25 +253,24 @@ def trained_params(model: ModelFacts, params: Mapping[str, Any]) -> int:
     return full_params(model)
 
 
-def _report_of(stage: StageSpec, files: StageFiles) -> DataReport | None:
+def _report_of(stage: StageSpec, files: StageFiles, on_progress: OnProgress | None) -> DataReport | None:
     """The data's report; None when an earlier stage makes the rows. Raises DataInvalid."""
     if not files.data:
         return None
-    with reading_progress([*files.data, *files.eval_data]) as progress:
-        options = CheckOptions(
-            chat_template=stage.params.get("chat_template", "model"),
-            train_on_prompt=stage.params.get("train_on_prompt", False),
-            eval_fraction=stage.eval_fraction,
-            progress=progress,
-        )
-        report = check_data(
-            files.data,
-            recipe=stage.recipe,
-            model_folder=files.base_model,
-            max_length=stage.params.get("max_length", DEFAULT_MAX_LENGTH),
-            eval_files=files.eval_data,
-            options=options,
-        )
+    options = CheckOptions(
+        chat_template=stage.params.get("chat_template", "model"),
+        train_on_prompt=stage.params.get("train_on_prompt", False),
+        eval_fraction=stage.eval_fraction,
+        progress=_reading([*files.data, *files.eval_data], on_progress),
+    )
+    report = check_data(
+        files.data,
+        recipe=stage.recipe,
+        model_folder=files.base_model,
+        max_length=stage.params.get("max_length", DEFAULT_MAX_LENGTH),
+        eval_files=files.eval_data,
+        options=options,
+    )
     if report.errors:
         raise DataInvalid(stage.name, report)
     return report

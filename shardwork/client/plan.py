@@ -1,7 +1,7 @@
 """The plan of a job: what was measured in its files, and the coordinator's price for it, before a sat moves.
 
 `measure` is local and needs no coordinator; `price` asks for the quote and the wallet. `refuse_unaffordable` is the one
-place that says no for money. Pretty form: `plan_page`. Used by `job plan` and `job submit`.
+place that says no for money.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shardwork.errors import InvalidInput, NotEnoughFunds
-from shardwork.jobs.file import LoadedJob
-from shardwork.jobs.spec import BudgetSection
-from shardwork.money import Msat, ceil_sats, sats, show
-from shardwork.session import Session
-from shardwork.v1 import jobs_pb2
-from shardwork.why import Why
-from shardwork.wire import why_from_proto
-
-from . import api
+from ..errors import InvalidInput, NotEnoughFunds
+from ..jobs.file import LoadedJob
+from ..jobs.spec import BudgetSection
+from ..money import Msat, ceil_sats, sats, show
+from ..session import Session
+from ..v1 import jobs_pb2
+from ..why import Why
+from ..wire import why_from_proto
+from . import calls
 from .facts import StageMeasure, measure_stages, problem_why
+from .progress import OnProgress
 from .validation import validate
-from .views import Json, quote_json, why_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +57,7 @@ class Priced:
         return found + [why_from_proto(warning) for warning in self.quote.warnings]
 
 
-def measure(file: Path, *, max_sats: int | None = None) -> Measured:
+def measure(file: Path, *, max_sats: int | None = None, on_progress: OnProgress | None = None) -> Measured:
     """Validates the job file and measures every stage's data and model. Raises InvalidInput with all problems.
 
     `max_sats` replaces the file's budget.
@@ -67,7 +66,7 @@ def measure(file: Path, *, max_sats: int | None = None) -> Measured:
     if max_sats is not None:
         spec = loaded.spec.model_copy(update={"budget": BudgetSection(max_sats=max_sats)})
         loaded = replace(loaded, spec=spec)
-    stages = tuple(measure_stages(loaded))
+    stages = tuple(measure_stages(loaded, on_progress=on_progress))
     # a length that had to fit the model is part of what is agreed to, so it travels
     spec = loaded.spec.model_copy(update={"stages": [each.stage for each in stages]})
     return Measured(file=file, loaded=replace(loaded, spec=spec), stages=stages)
@@ -75,8 +74,8 @@ def measure(file: Path, *, max_sats: int | None = None) -> Measured:
 
 async def price(session: Session, measured: Measured) -> Priced:
     spec_json = measured.loaded.spec.canonical_json()
-    quote = await api.quote(session, jobs_pb2.QuoteJobRequest(spec_json=spec_json, facts=measured.facts()))
-    balance = await api.balance(session)
+    quote = await calls.quote(session, jobs_pb2.QuoteJobRequest(spec_json=spec_json, facts=measured.facts()))
+    balance = await calls.balance(session)
     return Priced(measured=measured, quote=quote, available_msat=balance.available_msat, asset=balance.asset)
 
 
@@ -99,19 +98,3 @@ def refuse_unaffordable(priced: Priced) -> None:
             next_step=f"Put the rest in:  shardwork wallet deposit {ceil_sats(Msat(missing))}",
             missing=show(missing),
         )
-
-
-def plan_json(priced: Priced) -> Json:
-    """`job plan --json`."""
-    stages = priced.measured.stages
-    return {
-        "name": priced.measured.loaded.spec.name,
-        **quote_json(priced.quote),
-        "detected_format": ", ".join(dict.fromkeys(stage.format for stage in stages if stage.format)),
-        "rows": sum(stage.facts.rows for stage in stages if stage.is_local),
-        "tokens": sum(stage.facts.tokens for stage in stages if stage.is_local),
-        "budget_msat": priced.measured.budget_msat,
-        "available_msat": priced.available_msat,
-        "warnings": [why_json(warning) for warning in priced.warnings],
-        "stages": [stage.to_json() for stage in stages],
-    }

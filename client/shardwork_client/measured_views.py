@@ -1,0 +1,65 @@
+"""What `--json` prints of job files and plans: what was read and measured on this machine, beside the quote.
+
+The key names are a contract, as in `views`. Pure.
+"""
+
+from __future__ import annotations
+
+from shardwork.client.facts import StageMeasure
+from shardwork.client.plan import Priced
+from shardwork.jobs.file import LoadedJob
+from shardwork.jobs.spec import JobSpec
+from shardwork.recipes import recipe
+
+from .views import Json, quote_json, why_json
+
+
+def summary(spec: JobSpec) -> str:
+    """ "tutor: sft, 4 rounds of 4 shards" or "tutor: 2 stages (pretrain, sft)"."""
+    if len(spec.stages) > 1:
+        return f"{spec.name}: {len(spec.stages)} stages ({', '.join(stage.name for stage in spec.stages)})"
+    stage = spec.stages[0]
+    rounds, shards = recipe(stage.recipe).learn_rounds(stage), stage.plan.shards_per_round
+    many = f"{rounds} round{'s' if rounds != 1 else ''} of {shards} shard{'s' if shards != 1 else ''}"
+    return f"{spec.name}: {stage.recipe}, {many}"
+
+
+def validation_json(loaded: LoadedJob) -> Json:
+    spec = loaded.spec
+    return {
+        "valid": True,
+        "name": spec.name,
+        "stages": [{"name": stage.name, "recipe": stage.recipe} for stage in spec.stages],
+        "budget_msat": spec.budget.max_sats * 1000,
+        "errors": [],
+        "warnings": [problem.to_json() for problem in loaded.warnings],
+    }
+
+
+def plan_json(priced: Priced) -> Json:
+    """`job plan --json`."""
+    stages = priced.measured.stages
+    return {
+        "name": priced.measured.loaded.spec.name,
+        **quote_json(priced.quote),
+        "detected_format": ", ".join(dict.fromkeys(stage.format for stage in stages if stage.format)),
+        "rows": sum(stage.facts.rows for stage in stages if stage.is_local),
+        "tokens": sum(stage.facts.tokens for stage in stages if stage.is_local),
+        "budget_msat": priced.measured.budget_msat,
+        "available_msat": priced.available_msat,
+        "warnings": [why_json(warning) for warning in priced.warnings],
+        "stages": [_stage_json(stage) for stage in stages],
+    }
+
+
+def _stage_json(measured: StageMeasure) -> Json:
+    facts = measured.facts
+    return {
+        "name": measured.stage.name,
+        "recipe": measured.stage.recipe,
+        "rows": facts.rows,
+        "tokens": facts.tokens,
+        "run_params": facts.run_params,
+        "trained_params": facts.trained_params,
+        "input_bytes": facts.input_bytes,
+    }

@@ -1,0 +1,70 @@
+"""Submitting a measured job: upload its inputs, then one idempotent SubmitJob.
+
+A repeat after a break or a lost answer resumes the uploads and gives the same job: its submission id lies on disk
+before it is sent (`submission`). Whether to submit at all was decided before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from .. import transfer
+from ..session import Session
+from ..v1 import jobs_pb2, types_pb2
+from . import calls, staging
+from .facts import StageMeasure
+from .plan import Measured
+from .progress import OnProgress, told
+from .settings import Access
+from .submission import pending
+
+
+async def submit(
+    session: Session,
+    access: Access,
+    measured: Measured,
+    *,
+    announce: Callable[[str], None],
+    on_progress: OnProgress | None = None,
+) -> str:
+    """The id of the started job, after `announce` told it: from then on a repeat is a new job."""
+    request = jobs_pb2.SubmitJobRequest(
+        spec_json=measured.loaded.spec.canonical_json(),
+        facts=measured.facts(),
+        inputs=await upload_inputs(session, measured, access.home.cache_dir, on_progress=on_progress),
+        max_msat=measured.budget_msat,
+    )
+    submission = pending(access.home.state_dir, request, coordinator=access.join.ca_sha256)
+    request.submission_id = submission.submission_id
+    answer = await calls.submit(session, request)
+    announce(answer.job_id)
+    submission.answered()
+    return answer.job_id
+
+
+async def upload_inputs(
+    session: Session, measured: Measured, cache_dir: Path, *, on_progress: OnProgress | None = None
+) -> list[types_pb2.NamedArtifact]:
+    """Every local input of every stage, as "<stage>.base_model", "<stage>.data" and "<stage>.eval_data"."""
+    found: list[types_pb2.NamedArtifact] = []
+    for stage in measured.stages:
+        with staging.staging_area(cache_dir) as area:
+            for name, folder in stage_inputs(stage, area):
+                progress = told(on_progress, f"{name} ↑")
+                manifest = await transfer.upload_folder(session, folder, purpose="input", progress=progress)
+                found.append(types_pb2.NamedArtifact(name=name, artifact_id=manifest.id))
+    return found
+
+
+def stage_inputs(stage: StageMeasure, area: Path) -> list[tuple[str, Path]]:
+    """(input name, staged folder) of what this stage reads from this machine; `stage.output` is not among it."""
+    name, files = stage.stage.name, stage.files
+    found: list[tuple[str, Path]] = []
+    if stage.model is not None and files.base_model is not None:
+        folder = staging.stage_model(files.base_model, stage.model.files, area / "base_model")
+        found.append((f"{name}.base_model", folder))
+    for kind, paths in (("data", files.data), ("eval_data", files.eval_data)):
+        if paths:
+            found.append((f"{name}.{kind}", staging.stage_data(paths, area / kind)))
+    return found
