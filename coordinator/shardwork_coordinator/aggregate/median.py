@@ -15,4 +15,6 @@ class Median(Ordered):
     name: ClassVar[str] = "median"
 
     def reduce(self, rows: Rows, out: F32) -> None:
-        np.median(rows, axis=0, out=out, overwrite_input=True)
+        upper = len(rows) // 2
+        np.add(rows[len(rows) - 1 - upper], rows[upper], out=out)
+        np.multiply(out, np.float32(0.5), out=out)

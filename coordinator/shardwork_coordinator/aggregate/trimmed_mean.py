@@ -17,5 +17,4 @@ class TrimmedMean(Ordered):
 
     def reduce(self, rows: Rows, out: F32) -> None:
         trim = hostile(len(rows), least_honest=1)
-        rows.partition((trim, len(rows) - trim - 1), axis=0)
         np.mean(rows[trim : len(rows) - trim], axis=0, out=out)

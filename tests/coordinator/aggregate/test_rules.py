@@ -19,6 +19,7 @@ from shardwork_coordinator.aggregate.centred_clip import CentredClip
 from shardwork_coordinator.aggregate.median import Median
 from shardwork_coordinator.aggregate.multi_krum import MultiKrum, squared_distances
 from shardwork_coordinator.aggregate.norm_clip import NormClip
+from shardwork_coordinator.aggregate.ordered import sort_rows
 from shardwork_coordinator.aggregate.rule import Evidence, Matrix, hostile
 from shardwork_coordinator.aggregate.trimmed_mean import TrimmedMean
 
@@ -115,6 +116,22 @@ def test_the_median_is_the_middle_of_each_parameter(count: int) -> None:
     out = np.empty(300, np.float32)
     Median().combine(iter(rows.copy()), [1 / count] * count, out)
     np.testing.assert_array_equal(out, np.median(rows, axis=0))
+
+
+@pytest.mark.parametrize("count", range(1, 34))
+def test_the_network_sorts_every_column(count: int) -> None:
+    rows = np.random.default_rng(count).integers(0, 5, (count, 400)).astype(np.float32)
+    expected = np.sort(rows, axis=0)
+    sort_rows(rows)
+    np.testing.assert_array_equal(rows, expected)
+
+
+@pytest.mark.parametrize("count", range(1, 10))
+def test_the_network_sorts_every_pattern_of_noughts_and_ones(count: int) -> None:
+    """Which proves that it sorts everything (Knuth, vol. 3, 5.3.4, theorem Z)."""
+    patterns = np.array([[number >> bit & 1 for number in range(1 << count)] for bit in range(count)], np.float32)
+    sort_rows(patterns)
+    assert (np.diff(patterns, axis=0) >= 0).all()
 
 
 def test_krum_leaves_out_who_is_far_from_the_nearest_others() -> None:
