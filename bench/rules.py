@@ -45,7 +45,7 @@ ROUNDS, INNER_STEPS, SHARDS, LIARS = 4, 10, 8, 2
 #: shards a round, each with a fifth that flip
 COUNTS = (1, 2, 4, 8, 16)
 
-Tensors = dict[str, F32]
+Tensors = Mapping[str, F32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +78,8 @@ ATTACKS: Mapping[str, Attack | None] = {
     "noise": lambda own, honest: honest.noise(own, 1),
     "noise10": lambda own, honest: honest.noise(own, 10),
     "scale3": scaled(3),
-    "alie": lambda own, honest: {n: honest.mean[n] - np.float32(1.5) * honest.spread[n] for n in own},
-    "ipm": lambda own, honest: {name: value * np.float32(-0.5) for name, value in honest.mean.items()},
+    "alie": lambda _own, honest: {n: mean - np.float32(1.5) * honest.spread[n] for n, mean in honest.mean.items()},
+    "ipm": lambda _own, honest: {name: value * np.float32(-0.5) for name, value in honest.mean.items()},
     "nan": scaled(float("nan")),
 }
 #: by topic the honest ones differ most from each other
@@ -201,7 +201,7 @@ def read_delta(checkpoint: Path, folder: Path) -> tuple[Tensors, Tensors, Tensor
     with open_checkpoint(checkpoint) as before:
         opened = gates.open_delta(folder, before, "int8")
         room = scratch()
-        found: tuple[Tensors, ...] = ({}, {}, {}, {})
+        found: tuple[dict[str, F32], ...] = ({}, {}, {}, {})
         for name, shape in before.shapes.items():
             parts: list[list[F32]] = [[], [], [], []]
             for place in pieces({name: shape}):
