@@ -56,6 +56,10 @@ class Honest:
     spread: Tensors
     random: np.random.Generator
 
+    def apart(self, spreads: float) -> Tensors:
+        """So many spreads below the mean: what looks like one of them and pulls all the same way."""
+        return {name: mean - np.multiply(self.spread[name], np.float32(spreads)) for name, mean in self.mean.items()}
+
     def noise(self, like: Tensors, factor: float) -> Tensors:
         drawn = {name: self.random.standard_normal(value.shape, np.float32) for name, value in like.items()}
         size = np.sqrt(sum(float(np.square(value).sum()) for value in drawn.values()))
@@ -78,7 +82,7 @@ ATTACKS: Mapping[str, Attack | None] = {
     "noise": lambda own, honest: honest.noise(own, 1),
     "noise10": lambda own, honest: honest.noise(own, 10),
     "scale3": scaled(3),
-    "alie": lambda _own, honest: {n: mean - np.float32(1.5) * honest.spread[n] for n, mean in honest.mean.items()},
+    "alie": lambda _own, honest: honest.apart(1.5),
     "ipm": lambda _own, honest: {name: value * np.float32(-0.5) for name, value in honest.mean.items()},
     "nan": scaled(float("nan")),
 }
