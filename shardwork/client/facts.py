@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..dataset import DataReport, check_data
 from ..dataset.check import CheckOptions
@@ -18,11 +17,13 @@ from ..errors import InvalidInput, ShardworkError
 from ..jobs.file import LoadedJob
 from ..jobs.paths import StageFiles
 from ..jobs.spec import STAGE_OUTPUT, StageSpec
-from ..models.folder import ModelFacts, full_params, inspect_model, lora_params, partial_params
+from ..models.folder import ModelFacts, inspect_model
 from ..models.presets import check_preset, preset_params
 from ..problem import Problem
 from ..recipes import recipe as find_recipe
 from ..recipes.base import StageFacts
+from ..recipes.learning import LearningRecipe
+from ..recipes.measure import trained_params
 from ..v1 import jobs_pb2
 from ..why import Why
 from .progress import OnProgress, told
@@ -173,7 +174,7 @@ def _measure(
         rows=(report.rows if report else 0) + made_rows,
         tokens=(report.tokens if report else 0) + made_tokens,
         run_params=model.run_params if model else 0,
-        trained_params=trained_params(model, frozen.params) if model else 0,
+        trained_params=_trained(model, frozen),
         input_bytes=_input_bytes(files, model),
     )
     return StageMeasure(stage=stage, files=files, facts=facts, report=report, model=model)
@@ -241,16 +242,12 @@ def preset_model(name: str, vocab_size: int) -> ModelFacts:
     )
 
 
-def trained_params(model: ModelFacts, params: Mapping[str, Any]) -> int:
-    """Parameters that an update touches under these (frozen) recipe parameters."""
-    method = params.get("method", "full")
-    if method == "lora":
-        return lora_params(model, params["rank"], params["target_modules"])
-    if method == "partial":
-        return partial_params(
-            model, params["last_layers"], final_norm=params["train_final_norm"], head=params["train_head"]
-        )
-    return full_params(model)
+def _trained(model: ModelFacts | None, stage: StageSpec) -> int:
+    """Parameters that an update of this (frozen) stage touches."""
+    if model is None:
+        return 0
+    kind = find_recipe(stage.recipe)
+    return trained_params(model, kind.tuning(stage.params)) if isinstance(kind, LearningRecipe) else model.run_params
 
 
 def _report_of(stage: StageSpec, files: StageFiles, on_progress: OnProgress | None) -> DataReport | None:

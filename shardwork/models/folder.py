@@ -37,6 +37,10 @@ _COUNTS = ("num_attention_heads", "n_head", "max_position_embeddings", "n_positi
 #: where most architectures keep their input embedding and their layers; others are left to the worker
 _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
 _LAYERS = ("model.layers.", "transformer.h.")
+#: types whose linear layers are stored with their inputs first
+_TRANSPOSED = frozenset({"gpt2", "gpt-sw3", "openai-gpt"})
+#: (name, (rows, columns)) of linear layers
+_Linear = tuple[tuple[str, tuple[int, int]], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,25 +109,50 @@ def upload_files(folder: Path) -> list[str]:
 # ---- what may be asked of the facts -----------------------------------------------------------------------------
 
 
-def lora_params(facts: ModelFacts, rank: int, target_modules: str | Sequence[str] = "all-linear") -> int:
-    """Parameters of a LoRA adapter: rank x (rows + columns) of each wrapped layer (Hu et al. 2021, section 4.1).
+def lora_params(
+    facts: ModelFacts,
+    rank: int,
+    target_modules: str | Sequence[str] = "all-linear",
+    layers: str | Sequence[int] = "all",
+    *,
+    dora: bool = False,
+    only_b: bool = False,
+) -> int:
+    """Parameters of a LoRA adapter: rank x (rows + columns) of each wrapped layer (Hu et al. 2021, section 4.1), one
+    more for each output with DoRA, and rank x outputs alone when A is frozen.
 
-    Raises InvalidInput "model.target_modules" when a name matches no linear layer.
+    Raises InvalidInput "model.target_modules" when a name matches no linear layer, "model.layers" when the model has no
+    such block.
     """
-    chosen = facts.linear_params
-    if target_modules != "all-linear":
-        wanted = [target_modules] if isinstance(target_modules, str) else list(target_modules)
-        for name in wanted:
-            if not any(_matches(layer, name) for layer, _ in facts.linear_params):
-                known = {layer.removesuffix(".weight").rsplit(".", 1)[-1] for layer, _ in facts.linear_params}
-                raise InvalidInput(
-                    "model.target_modules",
-                    f"The model has no linear layer called {name!r}.",
-                    next_step=suggest(name, known, what="layers"),
-                    key="params.target_modules",
-                )
-        chosen = tuple(item for item in chosen if any(_matches(item[0], name) for name in wanted))
-    return sum(rank * (rows + columns) for _, (rows, columns) in chosen)
+    chosen = _in_layers(facts, _named(facts.linear_params, target_modules), layers)
+    total = 0
+    for _, (rows, columns) in chosen:
+        outputs = columns if facts.model_type in _TRANSPOSED else rows
+        total += rank * (outputs if only_b else rows + columns) + (outputs if dora else 0)
+    return total
+
+
+def chosen_layers(layers: str | Sequence[int], count: int) -> tuple[int, ...]:
+    """The blocks that "all", "top:N" or a list of numbers means in a model of `count` blocks, in rising order.
+
+    Raises InvalidInput "model.layers" when the model has no such block.
+    """
+    if layers == "all":
+        return tuple(range(count))
+    if isinstance(layers, str):
+        top = int(layers.removeprefix("top:"))
+        wanted, odd = tuple(range(count - top, count)), top > count
+    else:
+        wanted = tuple(sorted(set(layers)))
+        odd = not wanted or wanted[-1] >= count or wanted[0] < 0
+    if odd:
+        raise InvalidInput(
+            "model.layers",
+            f"The model has {count} layers, so {layers if isinstance(layers, str) else list(layers)} are none of them.",
+            next_step=f"Use layers: all, top:{count} or fewer, or numbers from 0 to {count - 1}.",
+            key="params.layers",
+        )
+    return wanted
 
 
 def partial_params(facts: ModelFacts, last_layers: int, *, final_norm: bool = True, head: bool = False) -> int:
@@ -158,6 +187,30 @@ def partial_params(facts: ModelFacts, last_layers: int, *, final_norm: bool = Tr
 def full_params(facts: ModelFacts) -> int:
     """Every parameter."""
     return facts.run_params
+
+
+def _named(linear: _Linear, target_modules: str | Sequence[str]) -> _Linear:
+    """The linear layers that the names mean."""
+    if target_modules == "all-linear":
+        return linear
+    wanted = [target_modules] if isinstance(target_modules, str) else list(target_modules)
+    for name in wanted:
+        if not any(_matches(layer, name) for layer, _ in linear):
+            known = {layer.removesuffix(".weight").rsplit(".", 1)[-1] for layer, _ in linear}
+            raise InvalidInput(
+                "model.target_modules",
+                f"The model has no linear layer called {name!r}.",
+                next_step=suggest(name, known, what="layers"),
+                key="params.target_modules",
+            )
+    return tuple(item for item in linear if any(_matches(item[0], name) for name in wanted))
+
+
+def _in_layers(facts: ModelFacts, linear: _Linear, layers: str | Sequence[int]) -> _Linear:
+    if layers == "all":
+        return linear
+    numbers = chosen_layers(layers, facts.layers)
+    return tuple(item for item in linear if _layer_of(item[0]) in numbers)
 
 
 # ---- config, code, tokenizer --------------------------------------------------------------------------------------

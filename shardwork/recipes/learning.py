@@ -85,7 +85,10 @@ class LearningParams(BaseModel):
     # the means of A and B are not the mean of BA, and yet 4 shards recovered 93 % of data parallelism's gain so, on
     # shuffled rows and by topic; with A frozen, where the mean is exact, 74 %, and 79 % at twice the rate (as in
     # bench/recovery, one seed)
-    merge: Annotated[Literal["mean"], Field(description="how adapters are averaged: A and B each by the mean")] = "mean"
+    merge: Annotated[
+        Literal["mean", "ffa"],
+        Field(description="lora: 'mean' averages A and B each; 'ffa' freezes A, so that the mean of BA is exact"),
+    ] = "mean"
 
 
 class LearningRecipe:
@@ -97,7 +100,8 @@ class LearningRecipe:
 
     # ---- what a kind says -------------------------------------------------------------------------------------
 
-    def tuning(self, params: Mapping[str, Any]) -> Tuning:
+    def tuning(self, params: Mapping[str, Any], seed: str = "") -> Tuning:
+        """What learns. `seed`: hex, for what is drawn once for the whole stage and never learns."""
         raise Internal("recipe.incomplete", "A learning recipe must say what it tunes.", recipe=self.kind)
 
     def auto_rate(self, params: Mapping[str, Any], facts: StageFacts) -> float:
@@ -114,6 +118,14 @@ class LearningRecipe:
     def freeze(self, stage: StageSpec, facts: StageFacts) -> StageSpec:
         params = validate_params(self.Params, stage).model_dump(mode="json")
         steps = stage.plan.rounds * stage.plan.inner_steps
+        if params["merge"] != "mean" and params.get("method", "full") != "lora":
+            raise InvalidInput(
+                "merge.needs_lora",
+                f"Stage {stage.name!r} learns no adapter, so its A cannot be frozen.",
+                next_step="Use merge: mean.",
+                stage=stage.name,
+                key="params.merge",
+            )
         if params["learning_rate"] == "auto":
             params["learning_rate"] = float(f"{self.auto_rate(params, facts):.3g}")
         if params["warmup_steps"] == "auto":
@@ -161,6 +173,9 @@ class LearningRecipe:
             return AUTO_CANDIDATES if "eval" in artifacts else ("mean",)
         return (outer,)
 
+    def _tuning(self, given: PlanInput) -> Tuning:
+        return self.tuning(given.stage.params, derive_seed(given.job_id, given.stage.name, "adapter").hex())
+
     def _plan_prepare(self, given: PlanInput) -> Sequence[ShardPlan]:
         params, stage = given.stage.params, given.stage
         order = PrepareOrder(
@@ -172,13 +187,13 @@ class LearningRecipe:
             vocab_size=params.get("vocab_size") if stage.base_model is None else None,
             train_on_prompt=params.get("train_on_prompt", False),
             chat_template=params.get("chat_template", "model"),
-            tuning=self.tuning(params),
+            tuning=self._tuning(given),
         )
         inputs = _pick(given, "data", "eval_data", "base")
         return [ShardPlan(index=0, order_json=order.canonical_json(), inputs=inputs, work_units=0)]
 
     def _plan_init(self, given: PlanInput) -> Sequence[ShardPlan]:
-        order = InitOrder(tuning=self.tuning(given.stage.params), from_scratch=self.from_scratch(given.stage))
+        order = InitOrder(tuning=self._tuning(given), from_scratch=self.from_scratch(given.stage))
         return [
             ShardPlan(
                 index=0,
@@ -198,7 +213,7 @@ class LearningRecipe:
         shards: list[ShardPlan] = []
         for index in range(plan.shards_per_round):
             order = LearnOrder(
-                tuning=self.tuning(params),
+                tuning=self._tuning(given),
                 from_scratch=self.from_scratch(stage),
                 schedule=Schedule(
                     kind=params["schedule"],
@@ -250,7 +265,7 @@ class LearningRecipe:
     def _plan_evaluate(self, given: PlanInput) -> Sequence[ShardPlan]:
         candidates = self.candidates(given.stage, given.artifacts)
         order = EvaluateOrder(
-            tuning=self.tuning(given.stage.params),
+            tuning=self._tuning(given),
             from_scratch=self.from_scratch(given.stage),
             candidates=candidates,
             max_length=given.stage.params["max_length"],
@@ -282,7 +297,7 @@ class LearningRecipe:
 
     def _plan_publish(self, given: PlanInput) -> Sequence[ShardPlan]:
         order = PublishOrder(
-            tuning=self.tuning(given.stage.params),
+            tuning=self._tuning(given),
             from_scratch=self.from_scratch(given.stage),
             job_id=given.job_id,
             job_name=given.job_name,

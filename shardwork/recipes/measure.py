@@ -60,8 +60,14 @@ def trained_params(model: ModelFacts, tuning: Tuning) -> int:
     """Parameters that an update touches."""
     match tuning.method:
         case Method.LORA:
-            modules = tuning.target_modules
-            return lora_params(model, tuning.rank, modules if isinstance(modules, str) else list(modules))
+            return lora_params(
+                model,
+                tuning.rank,
+                tuning.target_modules,
+                tuning.layers,
+                dora=tuning.dora,
+                only_b=bool(tuning.frozen_a_seed),
+            )
         case Method.PARTIAL:
             return partial_params(model, tuning.last_layers, final_norm=tuning.train_final_norm, head=tuning.train_head)
         case Method.FULL:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,12 @@ Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
+def added(default: Any) -> Any:
+    """A field that the first release did not know. At its default it is left out of the JSON, so that a worker of the
+    version before reads every order that it can carry out, and refuses the others."""
+    return Field(default=default, exclude_if=lambda value: bool(value == default))
+
+
 class Order(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,6 +41,10 @@ class Method(StrEnum):
     LORA = "lora"
     FULL = "full"
     PARTIAL = "partial"
+
+
+#: "all", "top:N", or the numbers of the blocks counted from 0
+Layers = Annotated[str, Field(pattern=r"^(all|top:[1-9][0-9]{0,3})$")] | tuple[Count, ...]
 
 
 class Tuning(Order):
@@ -50,6 +60,19 @@ class Tuning(Order):
     train_final_norm: bool = True
     #: partial: the output head learns too; refused by the worker when it is tied to the embedding
     train_head: bool = False
+    #: lora: the transformer blocks that get an adapter
+    layers: Layers = added("all")
+    #: lora: share of an adapter's inputs that is zeroed while learning, drawn from the shard's seed
+    dropout: Annotated[float, Field(ge=0, le=0.9)] = added(0.0)
+    #: lora: magnitude and direction apart (Liu et al., arXiv 2402.09353)
+    dora: bool = added(False)
+    #: lora: the update counts alpha : sqrt(rank) (Kalajdzievski, arXiv 2312.03732)
+    rslora: bool = added(False)
+    #: lora, merge "ffa": hex; A is drawn from it and stays frozen, so that the mean of BA is exact (Sun et al., arXiv
+    #: 2403.12313). Empty: A learns too
+    frozen_a_seed: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = added("")
+    #: lora: the frozen base in so many bits a weight, where the device can; None: as it is
+    base_bits: Literal[4, 8] | None = added(None)
 
 
 class Schedule(Order):

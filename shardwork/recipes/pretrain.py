@@ -46,5 +46,5 @@ class Pretrain(LearningRecipe):
             check_preset(preset)
         return frozen
 
-    def tuning(self, params: Mapping[str, Any]) -> Tuning:
+    def tuning(self, params: Mapping[str, Any], seed: str = "") -> Tuning:
         return Tuning(method=Method.FULL)

@@ -13,6 +13,17 @@ from .base import StageFacts
 from .learning import LearningParams, LearningRecipe
 from .orders import Method, Tuning
 
+Layers = Annotated[str, Field(pattern=r"^(all|top:[1-9][0-9]{0,3})$")]
+Index = Annotated[int, Field(ge=0, le=9999)]
+#: what only an adapter has, with the value that asks for nothing
+LORA_ONLY: Mapping[str, object] = {
+    "layers": "all",
+    "dropout": 0.0,
+    "dora": False,
+    "rslora": False,
+    "base_bits": None,
+}
+
 
 class SftParams(LearningParams):
     """Parameters of `sft`."""
@@ -26,6 +37,19 @@ class SftParams(LearningParams):
     target_modules: Annotated[
         str | list[str], Field(description="lora: 'all-linear', or names of the modules to adapt")
     ] = "all-linear"
+    layers: Annotated[
+        Layers | list[Index],
+        Field(description="lora: blocks that get an adapter: 'all', 'top:N' for the last N, or numbers from 0"),
+    ] = "all"
+    dropout: Annotated[
+        float, Field(ge=0, le=0.9, description="lora: share of the adapter's inputs zeroed while learning")
+    ] = 0.0
+    dora: Annotated[bool, Field(description="lora: DoRA, magnitude and direction learn apart")] = False
+    rslora: Annotated[bool, Field(description="lora: rsLoRA, the update counts alpha : sqrt(rank)")] = False
+    base_bits: Annotated[
+        Literal[4, 8] | None,
+        Field(description="lora: the frozen base in 4 or 8 bits a weight; needs workers with CUDA and bitsandbytes"),
+    ] = None
     last_layers: Annotated[int, Field(ge=1, le=1024, description="partial: how many of the last layers learn")] = 1
     train_final_norm: Annotated[bool, Field(description="partial: the final norm learns too")] = True
     train_head: Annotated[bool, Field(description="partial: the output head learns too, where it is not tied")] = False
@@ -49,10 +73,13 @@ class Sft(LearningRecipe):
                 stage=stage.name,
                 key="base_model",
             )
-        return super().freeze(stage, facts)
+        frozen = super().freeze(stage, facts)
+        if frozen.params["method"] != "lora":
+            _refuse_adapters_own(frozen)
+        return frozen
 
-    def tuning(self, params: Mapping[str, Any]) -> Tuning:
-        modules = params["target_modules"]
+    def tuning(self, params: Mapping[str, Any], seed: str = "") -> Tuning:
+        modules, layers = params["target_modules"], params["layers"]
         return Tuning(
             method=Method(params["method"]),
             rank=params["rank"],
@@ -61,9 +88,29 @@ class Sft(LearningRecipe):
             last_layers=params["last_layers"],
             train_final_norm=params["train_final_norm"],
             train_head=params["train_head"],
+            layers=layers if isinstance(layers, str) else tuple(layers),
+            dropout=params["dropout"],
+            dora=params["dora"],
+            rslora=params["rslora"],
+            base_bits=params["base_bits"],
+            frozen_a_seed=seed or "0" * 64 if params["merge"] == "ffa" else "",
         )
 
     def auto_rate(self, params: Mapping[str, Any], facts: StageFacts) -> float:
         """LoRA takes eight times the rate of full tuning, and full tuning a quarter of pre-training's."""
         pretrain_rate = super().auto_rate(params, facts)
         return 2 * pretrain_rate if params["method"] == "lora" else pretrain_rate / 4
+
+
+def _refuse_adapters_own(stage: StageSpec) -> None:
+    """What would be without effect is refused, never ignored."""
+    method = stage.params["method"]
+    for key, nothing in LORA_ONLY.items():
+        if stage.params[key] != nothing:
+            raise InvalidInput(
+                "sft.lora_only",
+                f"Parameter {key!r} of stage {stage.name!r} is an adapter's, but its method is {method!r}.",
+                next_step=f"Use method: lora, or leave {key} out.",
+                stage=stage.name,
+                key=f"params.{key}",
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -69,3 +70,25 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
         run_phase("learn", "sft", text, NO_CONTEXT)
     with pytest.raises(ValueError, match="finite"):
         Schedule(learning_rate=math.nan, total_steps=1)
+
+
+def test_an_order_that_asks_for_nothing_new_reads_as_the_first_release_wrote_it() -> None:
+    known = {
+        "alpha",
+        "last_layers",
+        "method",
+        "rank",
+        "target_modules",
+        "train_final_norm",
+        "train_head",
+    }
+    assert set(json.loads(order().canonical_json())["tuning"]) == known
+    new = order(tuning=Tuning(method=Method.LORA, layers=(1, 3), dora=True))
+    assert LearnOrder.model_validate_json(new.canonical_json()) == new
+    assert set(json.loads(new.canonical_json())["tuning"]) == known | {"layers", "dora"}
+
+
+@pytest.mark.parametrize("layers", ["top:0", "top:-1", "last", (-1,)])
+def test_layers_are_named_in_one_of_three_ways(layers: Any) -> None:
+    with pytest.raises(ValueError, match="layers"):
+        Tuning(method=Method.LORA, layers=layers)

@@ -8,6 +8,7 @@ is its arithmetic (device, thread count).
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 from shardwork.errors import InvalidInput
 from shardwork.recipes.base import Computed, Context
@@ -34,10 +35,13 @@ def learn(order: LearnOrder, context: Context, built: Built) -> Computed:
     optimizer = make_optimizer(built, order.optimizer, moments)
     losses: list[float] = []
     tokens = 0
-    for loss, read in run_steps(built, order, optimizer, rows.row, rows.pad_token_id):
-        losses.append(_checked(loss, len(losses), order))
-        tokens += read
-        context.progress(len(losses) / order.steps, loss=loss)
+    with built.dropping.during(context.seed) if built.dropping else nullcontext():
+        for loss, read in run_steps(built, order, optimizer, rows.row, rows.pad_token_id):
+            losses.append(_checked(loss, len(losses), order))
+            tokens += read
+            if built.dropping:
+                built.dropping.step = len(losses)
+            context.progress(len(losses) / order.steps, loss=loss)
     folder = context.output("delta")
     after = moments_of(optimizer, built, moments.step + order.steps)
     write_shard_delta(folder, checkpoint, built, after, order=order)

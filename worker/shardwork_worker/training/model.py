@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.pytorch_utils import Conv1D
 
 from shardwork.errors import InvalidInput
 from shardwork.models.folder import inspect_model
 from shardwork.recipes.orders import Method, Tuning
 
+from .adapter import wrap_lora
+from .blocks import blocks_of
 from .device import seed_all
+from .dropout import Dropping
 
 
 @dataclass(slots=True)
@@ -36,6 +37,8 @@ class Built:
     trainable: dict[str, nn.Parameter]
     device: torch.device
     tuning: Tuning
+    #: an adapter's dropout; None where nothing is dropped
+    dropping: Dropping | None = None
 
     @property
     def config(self) -> Any:
@@ -51,8 +54,8 @@ def build(base: Path, tuning: Tuning, *, from_scratch: bool, seed: bytes, device
     """The model of folder `base`, ready to take a checkpoint.
 
     Everything random is drawn on the CPU, so that the first weights do not depend on the device. The model stays in
-    evaluation mode also while it learns: dropout would make a shard's result depend on the device's generator and on
-    where a round ends.
+    evaluation mode also while it learns: the base's own dropout would make a shard's result depend on the device's
+    generator and on where a round ends. An adapter's dropout is `dropout`'s, which does neither.
     Raises InvalidInput "model.*" when the folder holds something that is not loaded here, or cannot be tuned this way.
     """
     if from_scratch and tuning.method is not Method.FULL:
@@ -65,7 +68,8 @@ def build(base: Path, tuning: Tuning, *, from_scratch: bool, seed: bytes, device
     model = _mark(model, tuning, seed)
     model.to(device)
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return Built(model=model, trainable=trainable, device=device, tuning=tuning)
+    dropping = Dropping.of(model, tuning.dropout) if tuning.dropout else None
+    return Built(model=model, trainable=trainable, device=device, tuning=tuning, dropping=dropping)
 
 
 def check_config(base: Path) -> None:
@@ -104,27 +108,6 @@ def check_length(built: Built, max_length: int) -> None:
     if limit is not None and max_length > limit:
         sentence = f"max_length {max_length} is more than the model's {limit} positions."
         raise InvalidInput("model.max_length", sentence, next_step=f"Use max_length: {limit} or less.")
-
-
-def blocks_of(model: Any) -> tuple[nn.ModuleList, list[nn.Module]]:
-    """The transformer blocks, and the norms that follow them in the same module (final norm; none is possible).
-
-    Found by shape, not by name: the shallowest ModuleList as long as the config's number of layers.
-    """
-    count = model.config.get_text_config().num_hidden_layers
-    found = [
-        (name.count("."), parent, child)
-        for name, parent in model.named_modules()
-        for child in parent.children()
-        if isinstance(child, nn.ModuleList) and len(child) == count
-    ]
-    if not found:
-        sentence = "This architecture's transformer blocks were not found, so it cannot be tuned in part."
-        raise InvalidInput("model.no_blocks", sentence, model_type=model.config.model_type)
-    _, parent, blocks = min(found, key=lambda entry: entry[0])
-    siblings = list(parent.children())
-    after = siblings[siblings.index(blocks) + 1 :]
-    return blocks, [module for module in after if "norm" in type(module).__name__.lower()]
 
 
 def _walk(value: Any, path: str = "") -> list[tuple[str, Any]]:
@@ -170,8 +153,8 @@ def _mark(model: Any, tuning: Tuning, seed: bytes) -> Any:
         case Method.PARTIAL:
             _mark_last_layers(model, tuning)
         case Method.LORA:
-            seed_all(seed)  # A's first values, whatever was drawn while loading
-            return _wrap_lora(model, tuning)
+            seed_all(bytes.fromhex(tuning.frozen_a_seed) or seed)  # A's first values, whatever loading drew
+            return wrap_lora(model, tuning)
     return model
 
 
@@ -201,26 +184,3 @@ def _own_head(model: Any) -> Any:
             model_type=model.config.model_type,
         )
     return head
-
-
-def _wrap_lora(model: Any, tuning: Tuning) -> Any:
-    modules = tuning.target_modules
-    config = LoraConfig(
-        r=tuning.rank,
-        lora_alpha=tuning.alpha,
-        target_modules=modules if isinstance(modules, str) else list(modules),
-        lora_dropout=0.0,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-        task_type="CAUSAL_LM",
-    )
-    try:
-        wrapped = get_peft_model(model, config)
-    except ValueError as error:
-        raise InvalidInput(
-            "model.target_modules",
-            "No LoRA adapter fits the named modules of this model.",
-            next_step="Use target_modules: all-linear, or the model's own module names.",
-            detail=str(error)[:300],
-        ) from error
-    wrapped.eval()
-    return wrapped

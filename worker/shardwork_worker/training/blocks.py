@@ -1,0 +1,34 @@
+# pyright: standard
+"""Where a model's transformer blocks are, for tuning in part and for adapters on chosen layers.
+
+Found by shape, because every architecture names them its own way. Called by `model` and `adapter`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from shardwork.errors import InvalidInput
+
+
+def blocks_of(model: Any) -> tuple[nn.ModuleList, list[nn.Module]]:
+    """The transformer blocks, and the norms that follow them in the same module (final norm; none is possible).
+
+    Found by shape, not by name: the shallowest ModuleList as long as the config's number of layers.
+    """
+    count = model.config.get_text_config().num_hidden_layers
+    found = [
+        (name.count("."), parent, child)
+        for name, parent in model.named_modules()
+        for child in parent.children()
+        if isinstance(child, nn.ModuleList) and len(child) == count
+    ]
+    if not found:
+        sentence = "This architecture's transformer blocks were not found, so it cannot be tuned in part."
+        raise InvalidInput("model.no_blocks", sentence, model_type=model.config.model_type)
+    _, parent, blocks = min(found, key=lambda entry: entry[0])
+    siblings = list(parent.children())
+    after = siblings[siblings.index(blocks) + 1 :]
+    return blocks, [module for module in after if "norm" in type(module).__name__.lower()]
