@@ -82,7 +82,10 @@ def test_a_frozen_a_is_the_same_for_every_shard_and_another_for_every_stage(base
     assert not any(torch.equal(left, right) for left, right in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(name, marks=[] if name == "all at once" else pytest.mark.nightly) for name in VARIANTS],
+)
 def test_what_was_learned_loads_in_plain_peft_with_the_same_logits(
     variant: str, base_of: BaseOf, train: Path, tmp_path: Path
 ) -> None:

@@ -60,11 +60,20 @@ def order(method: str, **changes: Any) -> LearnOrder:
     return made.model_copy(update={"schedule": made.schedule.model_copy(update={"learning_rate": RATE})})
 
 
+#: adapters beside the plain one
+KINDS_OF_LORA: Mapping[str, Mapping[str, object]] = {
+    "dora": {"dora": True},
+    "rslora": {"rslora": True, "layers": "top:1"},
+    "ffa": {"frozen_a_seed": "17" * 32},
+}
+
+
 def ours(this: LearnOrder, base: Path, train: Path, into: Path) -> tuple[list[float], dict[str, np.ndarray]]:
     """Our losses and final weights by parameter name, through the phases as a worker runs them."""
     losses: list[float] = []
     trainer = TorchTrainer("cpu")
-    checkpoint = tiny.first_checkpoint(trainer, base, into / "init", this.tuning.method.value)
+    changes = this.tuning.model_dump(exclude={"method"})
+    checkpoint = tiny.first_checkpoint(trainer, base, into / "init", this.tuning.method.value, **changes)
     context = tiny.context(into / "learn", base=base, checkpoint=checkpoint, train=train)
     context = replace(context, tell=lambda _fraction, loss: losses.append(loss or 0.0))
     done = trainer.learn(this, context)
@@ -143,14 +152,15 @@ def test_pretrain_equals_transformers_trainer_bitwise(kind: str, micro: int, bas
     assert all(np.array_equal(final[name].ravel(), theirs[name].ravel()) for name in theirs)
 
 
-@pytest.mark.parametrize("method", [method.value for method in Method])
+@pytest.mark.parametrize("method", [*(method.value for method in Method), *KINDS_OF_LORA])
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_sft_equals_trl(kind: str, method: str, base_of: BaseOf, train: Path, tmp_path: Path) -> None:
     from datasets import Dataset  # type: ignore[import-untyped]
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    this = order(method)
+    this = order("lora" if method in KINDS_OF_LORA else method)
+    this = this.model_copy(update={"tuning": this.tuning.model_copy(update=KINDS_OF_LORA.get(method, {}))})
     losses, final = ours(this, base_of(kind), train, tmp_path)
     model = same_start(this, base_of(kind))
     rows = tiny.rows(45)

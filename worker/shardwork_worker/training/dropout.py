@@ -35,7 +35,7 @@ class Dropping:
         #: of the step that is being taken
         self.step = 0
         self._seed = b""
-        self._layers: list[LoraLayer] = []
+        self._layers: list[Any] = []
 
     @classmethod
     def of(cls, model: Any, share: float) -> Dropping:
