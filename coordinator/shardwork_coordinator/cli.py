@@ -6,6 +6,7 @@ Owns flags, signals and exit codes; `app` builds what runs. Heavy imports wait u
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shardwork.errors import ShardworkError
+from shardwork.errors import ShardworkError, Unreachable
 
 app = typer.Typer(
     help="Run a Shardwork coordinator.",
@@ -90,8 +91,10 @@ async def _watch_store(store: Any) -> None:
     the reason, for a supervisor or a person to start it again: one that only refuses looks alive and is not."""
     while True:
         await asyncio.sleep(STORE_CHECK_S)
-        # an empty transaction: nothing is written to the disk
-        await store.write(_nothing)
+        # an empty transaction: nothing is written to the disk. A database server may be away for a while: then calls
+        # are refused, and all goes on by itself once it answers
+        with contextlib.suppress(Unreachable):
+            await store.write(_nothing)
 
 
 def _nothing(_: Any) -> None:

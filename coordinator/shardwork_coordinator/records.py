@@ -326,6 +326,8 @@ class Outbox(Record):
     created_ms: int
     attempts: int = 0
     why_json: str = ""
+    #: the coordinator that carries it out; nobody yet when empty
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -409,6 +411,68 @@ class Payout(Record):
     updated_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentLine(Record):
+    """One line of the simulated payment node's journal, where coordinators share one."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("number",)
+    number: int
+    line: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster(Record):
+    """What all coordinators on one database must share; one row, written by the first."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("id",)
+    id: str
+    #: fingerprints: of the authority's certificate, the signing key and the operator's key
+    ca_sha256: str
+    coordinator_key: str
+    operator_key: str
+    #: written into the artifact store, so that another store is not taken for it
+    storage_id: str
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coordinator(Record):
+    """One run of a coordinator's process."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("id",)
+    id: str
+    #: host:port by which workers and clients reach it
+    address: str
+    started_ms: int
+    #: it lives while this is young; 0 once it ended
+    heartbeat_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment(Record):
+    """Where a worker is attached, or was last, and what it offers."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("worker_id",)
+    worker_id: str
+    #: a Coordinator's id; empty while it is attached nowhere
+    coordinator: str
+    #: a serialised Capability
+    capability: bytes
+    minimum_msat: int
+    accepting: bool
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark(Record):
+    """The last commit of one writer's connection, for the next connection to look at."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("id",)
+    id: str
+    number: int
+    at_ms: int
+
+
 #: every table, in creation order
 RECORDS: tuple[type[Record], ...] = (
     Party,
@@ -426,4 +490,9 @@ RECORDS: tuple[type[Record], ...] = (
     Transfer,
     DepositRow,
     Payout,
+    PaymentLine,
+    Cluster,
+    Coordinator,
+    Attachment,
+    Mark,
 )

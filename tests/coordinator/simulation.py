@@ -53,7 +53,7 @@ from shardwork_coordinator.records import (
 )
 from shardwork_coordinator.rpc.jobs import FINAL, _stages  # pyright: ignore[reportPrivateUsage]
 from shardwork_coordinator.settings import Settings
-from shardwork_coordinator.store import MemoryStore
+from shardwork_coordinator.store import MemoryStore, Store
 from shardwork_coordinator.store.base import Transaction
 
 OWNER = "requester0000000"
@@ -88,8 +88,8 @@ def count_job(parts: int = 3) -> JobSpec:
 class Simulation:
     """One coordinator core, its workers and its clock."""
 
-    def __init__(self, *, workers: int = 3, seed: int = 0) -> None:
-        self.clock, self.links, self.store = ManualClock(), Links(), MemoryStore()
+    def __init__(self, *, workers: int = 3, seed: int = 0, store: Store | None = None) -> None:
+        self.clock, self.links, self.store = ManualClock(), Links(), store or MemoryStore()
         self.random = random.Random(seed)
         self.settings = Settings(data_dir="/nonexistent")  # type: ignore[arg-type]
         self.store.start()

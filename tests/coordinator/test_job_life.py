@@ -7,12 +7,13 @@ import pytest
 from shardwork.errors import StaleLease
 from shardwork.why import Why
 from shardwork_coordinator.records import JobState, ReplicaState
+from shardwork_coordinator.store import Store
 
 from .simulation import Simulation, count_job, sft_job
 
 
-async def test_an_sft_job_runs_to_its_published_model_and_pays_each_valid_shard_once() -> None:
-    simulation = Simulation()
+async def test_an_sft_job_runs_to_its_published_model_and_pays_each_valid_shard_once(store: Store) -> None:
+    simulation = Simulation(store=store)
     await simulation.submit(sft_job())
     job = await simulation.run_to_end()
     assert job.state is JobState.SUCCEEDED
@@ -20,22 +21,22 @@ async def test_an_sft_job_runs_to_its_published_model_and_pays_each_valid_shard_
     await simulation.check_books()
 
 
-async def test_a_count_job_needs_no_evaluation_and_no_publish() -> None:
-    simulation = Simulation(workers=1)
+async def test_a_count_job_needs_no_evaluation_and_no_publish(store: Store) -> None:
+    simulation = Simulation(workers=1, store=store)
     await simulation.submit(count_job())
     assert (await simulation.run_to_end()).state is JobState.SUCCEEDED
     await simulation.check_books()
 
 
-async def test_without_held_out_rows_the_mean_is_applied() -> None:
-    simulation = Simulation()
+async def test_without_held_out_rows_the_mean_is_applied(store: Store) -> None:
+    simulation = Simulation(store=store)
     await simulation.submit(sft_job(held_out=False))
     assert (await simulation.run_to_end()).state is JobState.SUCCEEDED
     await simulation.check_books()
 
 
-async def test_a_lost_lease_is_given_to_another_worker_and_its_old_holder_is_refused() -> None:
-    simulation = Simulation()
+async def test_a_lost_lease_is_given_to_another_worker_and_its_old_holder_is_refused(store: Store) -> None:
+    simulation = Simulation(store=store)
     await simulation.submit(count_job(parts=1))
     await simulation.run_effects()
     await simulation.granting.grant()
@@ -51,8 +52,8 @@ async def test_a_lost_lease_is_given_to_another_worker_and_its_old_holder_is_ref
     await simulation.check_books()
 
 
-async def test_a_shard_that_fails_on_every_attempt_pauses_the_job_with_the_reason() -> None:
-    simulation = Simulation(workers=1)
+async def test_a_shard_that_fails_on_every_attempt_pauses_the_job_with_the_reason(store: Store) -> None:
+    simulation = Simulation(workers=1, store=store)
     await simulation.submit(count_job(parts=1))
     await simulation.run_effects()
     why = Why(code="check.files", sentence="The delta lacks files.")
@@ -67,8 +68,8 @@ async def test_a_shard_that_fails_on_every_attempt_pauses_the_job_with_the_reaso
     await simulation.check_books()
 
 
-async def test_keys_that_disagree_are_settled_by_a_third_and_the_minority_is_not_paid() -> None:
-    simulation = Simulation(workers=3)
+async def test_keys_that_disagree_are_settled_by_a_third_and_the_minority_is_not_paid(store: Store) -> None:
+    simulation = Simulation(workers=3, store=store)
     await simulation.submit(sft_job())
     await simulation.run_effects()
     await simulation.granting.grant()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,20 +14,12 @@ from shardwork_coordinator.money.movements import external_account, user_account
 from shardwork_coordinator.payments.base import Invoice, InvoiceState, PaymentState, proves
 from shardwork_coordinator.payments.simulated import EXPIRY_MS, Behaviour, Script, SimulatedPayments
 from shardwork_coordinator.records import DepositRow, DepositState
-from shardwork_coordinator.store import MemoryStore, SqlStore, Store
+from shardwork_coordinator.store import Store
 
 
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    opened = MemoryStore() if request.param == "memory" else SqlStore(f"sqlite:///{tmp_path}/deposits.db")
-    opened.start()
-    yield opened
-    opened.close()
 
 
 async def paid(node: SimulatedPayments, address: str, *, asks: int = 4) -> list[PaymentState]:

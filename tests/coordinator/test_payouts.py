@@ -191,8 +191,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world(tmp_path: Path, store: Store) -> World:
+    return World(tmp_path, store)
 
 
 async def only(world: World) -> Payout:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import grpc.aio
 import pytest
@@ -37,7 +36,7 @@ from shardwork_coordinator.rpc.wallet import (
     get_deposit,
     list_transfers,
 )
-from shardwork_coordinator.store import MemoryStore, SqlStore, Store, Transaction
+from shardwork_coordinator.store import Store, Transaction
 
 KEY = b"\x01" * 32
 REQUESTER = Caller("p", KEY, Role.REQUESTER)
@@ -48,14 +47,6 @@ USER, WORK, ESCROW, RESERVE = (
     escrow_account("j"),
     round_account("j", "tune", 1),
 )
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    opened = MemoryStore() if request.param == "memory" else SqlStore(f"sqlite:///{tmp_path}/wallet.db")
-    opened.start()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

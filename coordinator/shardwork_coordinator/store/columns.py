@@ -44,7 +44,15 @@ class Column:
         if self.type is float:
             # SQLite keeps NaN as NULL, so that no store may take one
             return isinstance(value, int | float) and not isinstance(value, bool) and value == value
-        return isinstance(value, self.type)
+        return isinstance(value, self.type) and can_be(value)
+
+
+def can_be(value: object) -> bool:
+    """Whether any row could hold this: PostgreSQL's text takes no zero byte and no integer beyond 64 bits, so that no
+    store may."""
+    if isinstance(value, str):
+        return "\0" not in value
+    return not isinstance(value, int) or -INT_MAX <= value <= INT_MAX
 
 
 def _read_columns(kind: type[Record]) -> dict[str, Column]:
@@ -121,6 +129,11 @@ class Query:
         checked = {name: _checked_match(kind, name, match) for name, match in equals.items()}
         return cls(kind=kind, order=order, descending=descending, limit=limit, after=after, equals=checked)
 
+    @property
+    def is_impossible(self) -> bool:
+        """Whether it asks for a value that no row can hold."""
+        return not all(map(can_be, self.equals.values()))
+
     def matches(self, record: Record) -> bool:
         """Whether the record passes the filters, without `after`."""
         for name, wanted in self.equals.items():
@@ -134,7 +147,7 @@ def _checked_match(kind: type[Record], name: str, match: Match) -> Match:
     if isinstance(match, Collection) and not isinstance(match, str | bytes):
         for member in match:
             _check_value(kind, name, member)
-        return frozenset(str(member) for member in match)
+        return frozenset(str(member) for member in match if can_be(member))
     _check_value(kind, name, match)
     return match
 

@@ -1,7 +1,8 @@
-"""SqlStore: the Store in SQLite (default) or another SQL database, by SQLAlchemy Core.
+"""SqlStore: the Store in SQLite (default) or PostgreSQL, by SQLAlchemy Core.
 
-Owns engines, transactions and the reader threads; `statements` owns the SQL, `writer` the commit, `tables` the shape,
-`migrations` its history. SQLite runs in WAL mode with synchronous=FULL: what was answered survives a power cut.
+Owns engines, transactions and the reader threads; `statements` owns the SQL, `writer` the commit, `server` what only a
+database server needs, `tables` the shape, `migrations` its history. SQLite runs in WAL mode with synchronous=FULL: what
+was answered survives a power cut.
 """
 
 from __future__ import annotations
@@ -11,21 +12,24 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from shardwork.errors import Internal, InvalidInput
 
 from ..records import Event, Lease, Record
+from . import server
 from .base import Match, R, T, Transaction
-from .columns import Query, column, key_of
+from .columns import Query, can_be, column, key_of
+from .database_clock import DatabaseClock
 from .migrations import migrate
 from .rules import APPEND_ONLY, check_record, check_replace, duplicate
 from .statements import Statement, Statements, key_parameters, query_parameters, record_of, values_of
-from .writer import Writer
+from .writer import Session, Writer
 
 #: how long one process waits for another's write lock
 BUSY_TIMEOUT_MS = 10_000
@@ -40,8 +44,12 @@ class SqlTransaction:
         self._read_only = read_only
         self._cursor: Any = connection.connection.cursor()
         self._errors: type[Exception] = connection.dialect.loaded_dbapi.Error
+        #: whether it wrote anything
+        self.changed = False
 
     def get(self, kind: type[R], *key: str | int) -> R | None:
+        if not all(map(can_be, key)):
+            return None
         rows = self._rows(self._statements.of(kind).get, key_parameters(kind, key))
         return record_of(kind, rows[0]) if rows else None
 
@@ -56,11 +64,15 @@ class SqlTransaction:
         **equals: Match,
     ) -> list[R]:
         query = Query.of(kind, equals, order=order, descending=descending, limit=limit, after=after)
+        if query.is_impossible:
+            return []
         return [record_of(kind, row) for row in self._rows(self._statements.find(query), query_parameters(query))]
 
     def count(self, kind: type[Record], by: str, **equals: Match) -> dict[str, int]:
         read = bool if column(kind, by).type is bool else str
         query = Query.of(kind, equals)
+        if query.is_impossible:
+            return {}
         rows = self._rows(self._statements.count(query, by), query_parameters(query))
         return {"" if value is None else str(read(value)): total for value, total in rows}
 
@@ -93,6 +105,7 @@ class SqlTransaction:
         if self._read_only:
             raise Internal("store.read_only", "A reading transaction can't write.", kind=type(record).__name__)
         check_record(record)
+        self.changed = True
 
     def _rows(self, statement: Statement, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         try:
@@ -121,8 +134,8 @@ def _database_error(error: BaseException | None) -> Internal:
     )
 
 
-class _WriterSession:
-    """The writer's connection. SQLite takes its write lock at BEGIN, so that no commit can find it taken."""
+class _FileSession:
+    """The writer's connection to a file. SQLite takes its write lock at BEGIN, so that no commit can find it taken."""
 
     def __init__(self, engine: Engine) -> None:
         self._connection = engine.connect()
@@ -145,12 +158,25 @@ class _WriterSession:
         self._connection.close()
 
 
+def _open_session(engine: Engine, clock: DatabaseClock, patience_s: float) -> Session:
+    if engine.dialect.name == "sqlite":
+        return _FileSession(engine)
+    statements = Statements(engine.dialect)
+    return server.ServerSession(
+        engine, lambda connection: SqlTransaction(connection, statements, read_only=False), clock, patience_s=patience_s
+    )
+
+
 class SqlStore:
     """The Store at a SQLAlchemy URL, e.g. "sqlite:////var/lib/shardwork/coordinator.db"."""
 
-    def __init__(self, url: str) -> None:
-        """Raises InvalidInput "store.bad_url" for SQLite without a file: readers could not see the writer's rows."""
-        parsed = make_url(url)
+    def __init__(self, url: str, *, clock: DatabaseClock | None = None, patience_s: float = server.PATIENCE_S) -> None:
+        """`clock` is kept at the server's time. `patience_s`: for so long a server is waited for.
+
+        Raises InvalidInput "store.bad_url": for SQLite without a file, as readers could not see the writer's rows.
+        """
+        parsed = _parsed(url)
+        self._clock, self._patience_s = clock or DatabaseClock(), patience_s
         self._is_sqlite = parsed.get_backend_name() == "sqlite"
         self._path = Path(parsed.database) if self._is_sqlite and parsed.database else None
         if self._is_sqlite and (self._path is None or parsed.database == ":memory:"):
@@ -169,6 +195,8 @@ class SqlStore:
         write_engine = self._engine(write=True)
         try:
             with write_engine.begin() as connection:
+                if not self._is_sqlite:
+                    server.take_turn(connection, self._clock)
                 migrate(connection)
         except BaseException:
             self.close()
@@ -176,7 +204,7 @@ class SqlStore:
         self._read_engine = self._engine(write=False)
         self._read_statements = Statements(self._read_engine.dialect)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
-        self._writer = Writer(lambda: _WriterSession(write_engine))
+        self._writer = Writer(partial(_open_session, write_engine, self._clock, self._patience_s))
         self._writer.start()
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
@@ -203,16 +231,40 @@ class SqlStore:
         engine, statements = self._read_engine, self._read_statements
         if engine is None or statements is None:
             raise _not_started()
+
+        def make(connection: Connection) -> Transaction:
+            return SqlTransaction(connection, statements, read_only=True)
+
+        if not self._is_sqlite:
+            return server.read(engine, make, work, self._patience_s)
         with engine.connect() as connection, connection.begin():
-            return work(SqlTransaction(connection, statements, read_only=True))
+            return work(make(connection))
 
     def _engine(self, *, write: bool) -> Engine:
-        options = {} if self._is_sqlite else _server_options(write=write)
+        options = {} if self._is_sqlite else server.options(write=write)
         engine = create_engine(self._url, pool_size=1 if write else READERS, **options)
         if self._is_sqlite:
             _tune_sqlite(engine, write=write)
+        else:
+            server.tune(engine)
         self._engines.append(engine)
         return engine
+
+
+def _parsed(url: str) -> URL:
+    """The URL with the driver that is installed. Raises InvalidInput "store.bad_url"."""
+    next_step = "Give sqlite:///PATH or postgresql://USER@HOST/NAME."
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        # not shown: it may hold a password
+        raise InvalidInput("store.bad_url", "The database URL can't be read.", next_step=next_step) from None
+    backend = parsed.get_backend_name()
+    if backend not in ("sqlite", "postgresql", "postgres"):
+        raise InvalidInput(
+            "store.bad_url", f"There is no store for {backend!r} databases.", next_step=next_step, backend=backend
+        )
+    return parsed if backend == "sqlite" else parsed.set(drivername="postgresql+psycopg")
 
 
 def _not_started() -> Internal:
@@ -223,11 +275,6 @@ def _prepare_file(path: Path) -> None:
     """A folder and a file that only this user reads; SQLite gives its -wal and -shm files the same mode."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-
-
-def _server_options(*, write: bool) -> dict[str, Any]:
-    """PostgreSQL: readers on a snapshot."""
-    return {} if write else {"execution_options": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}}
 
 
 def _tune_sqlite(engine: Engine, *, write: bool) -> None:

