@@ -30,6 +30,7 @@ from .v1 import (
     enrolment_pb2_grpc,
     jobs_pb2_grpc,
     operator_pb2_grpc,
+    storage_pb2_grpc,
     wallet_pb2_grpc,
     work_pb2_grpc,
 )
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .v1.enrolment_pb2_grpc import EnrolmentServiceAsyncStub
     from .v1.jobs_pb2_grpc import JobsServiceAsyncStub
     from .v1.operator_pb2_grpc import OperatorServiceAsyncStub
+    from .v1.storage_pb2_grpc import StorageServiceAsyncStub
     from .v1.wallet_pb2_grpc import WalletServiceAsyncStub
     from .v1.work_pb2_grpc import WorkServiceAsyncStub
 
@@ -119,6 +121,10 @@ class Session:
     @cached_property
     def artifacts(self) -> ArtifactsServiceAsyncStub:
         return artifacts_pb2_grpc.ArtifactsServiceStub(self.channel)
+
+    @cached_property
+    def storage(self) -> StorageServiceAsyncStub:
+        return storage_pb2_grpc.StorageServiceStub(self.channel)
 
     @cached_property
     def wallet(self) -> WalletServiceAsyncStub:

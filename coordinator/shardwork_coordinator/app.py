@@ -42,6 +42,8 @@ from shardwork.v1 import (
     jobs_pb2_grpc,
     operator_pb2,
     operator_pb2_grpc,
+    storage_pb2,
+    storage_pb2_grpc,
     wallet_pb2,
     wallet_pb2_grpc,
     work_pb2,
@@ -50,7 +52,7 @@ from shardwork.v1 import (
 
 from .artifacts import ArtifactStore
 from .artifacts.expiry import Expiry
-from .artifacts.quota import ArtifactLimits
+from .artifacts.opening import artifact_limits, location, open_contents
 from .engine import Engine
 from .executor import Executor
 from .failpoints import Failing
@@ -65,6 +67,7 @@ from .rpc.auth import TokenGate, Tokens
 from .rpc.enrolment import Challenges, EnrolmentDesk, EnrolmentServicer
 from .rpc.jobs import JobsDesk, JobsServicer
 from .rpc.operator import OperatorDesk, OperatorServicer
+from .rpc.storage import StorageServicer
 from .rpc.wallet import WalletServicer
 from .rpc.work import WorkDesk, WorkServicer
 from .settings import Settings
@@ -115,13 +118,14 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         store = Failing(open_store(settings))
         start_store(store)
         stack.callback(store.close)
-        contents = ArtifactStore.open(settings.storage or folder / "artifacts")
+        contents = open_contents(settings)
         engine = Engine(store, links, clock)
         links.changed = engine.work_ready.set
         executor = Executor(
-            str(settings.storage or folder / "artifacts"),
+            location(settings),
             folder / "scratch",
             processes=settings.executor_processes,
+            cache_bytes=int(settings.executor_cache_gib * (1 << 30)),
             reserve_bytes=settings.disk_reserve_mib << 20,
         )
         stack.callback(executor.close)
@@ -147,14 +151,15 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         await server.start()
         stack.push_async_callback(server.stop, STOP_GRACE_S)
         stack.callback(links.close)
-        web = await stack.enter_async_context(serve_web(settings, engine))
+        expiry = Expiry(store, contents, clock, artifact_limits(settings))
+        web = await stack.enter_async_context(serve_web(settings, engine, expiry.figures))
         background = tuple(
             _background(stack, name, work)
             for name, work in (
                 ("granting", Granting(engine, key, settings).run()),
                 ("outbox", OutboxRunner(engine, executor).run()),
                 ("sweeper", sweeper.run()),
-                ("expiry", Expiry(store, contents, clock, _limits(settings)).run()),
+                ("expiry", expiry.run()),
             )
         )
         engine.work_ready.set()
@@ -190,8 +195,9 @@ def _add_services(
     work_pb2_grpc.add_WorkServiceServicer_to_server(WorkServicer(gate, work), server)
     jobs = JobsDesk(engine=engine, rates=_rates(settings))
     jobs_pb2_grpc.add_JobsServiceServicer_to_server(JobsServicer(gate, jobs), server)
-    artifacts = ArtifactsServicer(gate, ArtifactDesk(store, contents, clock, _limits(settings)))
-    artifacts_pb2_grpc.add_ArtifactsServiceServicer_to_server(artifacts, server)
+    artifacts = ArtifactDesk(store, contents, clock, artifact_limits(settings))
+    artifacts_pb2_grpc.add_ArtifactsServiceServicer_to_server(ArtifactsServicer(gate, artifacts), server)
+    storage_pb2_grpc.add_StorageServiceServicer_to_server(StorageServicer(gate, artifacts), server)
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(WalletServicer(gate, store, payments, clock), server)
     operator_pb2_grpc.add_OperatorServiceServicer_to_server(OperatorServicer(gate, OperatorDesk(engine=engine)), server)
     _add_health(server)
@@ -205,6 +211,7 @@ def _add_health(server: grpc.aio.Server) -> None:
             (work_pb2, "WorkService"),
             (jobs_pb2, "JobsService"),
             (artifacts_pb2, "ArtifactsService"),
+            (storage_pb2, "StorageService"),
             (wallet_pb2, "WalletService"),
             (operator_pb2, "OperatorService"),
         )
@@ -249,14 +256,6 @@ def _rates(settings: Settings) -> RateCard:
         msat_per_tera_unit=settings.msat_per_tera_unit,
         minimum_msat=settings.minimum_shard_msat,
         fee_basis_points=settings.fee_basis_points,
-    )
-
-
-def _limits(settings: Settings) -> ArtifactLimits:
-    return ArtifactLimits(
-        loose_max_bytes=int(settings.upload_quota_gib * (1 << 30)),
-        keep_s=settings.upload_keep_hours * 3600,
-        reserve_bytes=settings.disk_reserve_mib << 20,
     )
 
 

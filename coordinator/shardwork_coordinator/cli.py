@@ -30,8 +30,10 @@ app = typer.Typer(
 )
 ledger_app = typer.Typer(help="Look at the books.", no_args_is_help=True)
 worker_app = typer.Typer(help="Look at and mark workers.", no_args_is_help=True)
+storage_app = typer.Typer(help="Look at stored artifacts, and delete what nobody needs.", no_args_is_help=True)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(worker_app, name="worker")
+app.add_typer(storage_app, name="storage")
 
 #: how often it is looked whether the store still takes changes
 STORE_CHECK_S = 2.0
@@ -157,6 +159,33 @@ def worker_reference(
 
     asyncio.run(_write(_settings(data_dir, {}), mark))
     print(f"{worker} is {'no longer ' if off else ''}a reference worker")
+
+
+@storage_app.command("show")
+def storage_show(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """What is stored, by kind, and the ages and limits that are in force."""
+    from .storage_commands import show
+
+    found = asyncio.run(show(_settings(data_dir, {}), _existing_store))
+    print(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+
+
+@storage_app.command("sweep")
+def storage_sweep(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; delete nothing.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Delete what no job, lease or owner keeps any more; safe beside a coordinator that serves. `serve` does the same
+    every ten minutes."""
+    from .storage_commands import sweep
+
+    swept = asyncio.run(sweep(_settings(data_dir, {}), _existing_store, dry_run=dry_run))
+    if as_json:
+        print(json.dumps(swept))
+        return
+    verb = "would delete" if dry_run else "deleted"
+    print(f"{verb} {len(swept['artifacts'])} artifacts, {swept['bytes']} bytes, {swept['uploads']} unfinished uploads")
 
 
 def _settings(data_dir: Path | None, flags: Mapping[str, object]) -> Any:

@@ -269,9 +269,10 @@ def _grant_outputs(tx: Transaction, job: Job, stages: list[Stage], now_ms: int) 
     """Makes finished stages' outputs readable by the job's owner."""
     for stage in stages:
         for output in json.loads(stage.outputs_json).values():
-            if tx.get(Artifact, output["artifact_id"], job.owner) is None:
+            own = tx.get(Artifact, output["artifact_id"], job.owner)
+            if own is None or own.state is not ArtifactState.STORED:
                 known = tx.find(Artifact, id=output["artifact_id"], limit=1)
-                tx.insert(
+                tx.put(
                     Artifact(
                         id=output["artifact_id"],
                         owner=job.owner,

@@ -224,7 +224,11 @@ def _run(work: Work) -> ExecutorResult:
     store = ArtifactStore.open(work.artifact_location)
     cache = InputCache(work.cache, store, limit_bytes=work.cache_bytes)
     wanted = {store.manifest(one) for one in work.task.inputs.values() if not cache.has(one)}
-    _check_room(shutil.disk_usage(work.cache).free, sum(one.total_bytes for one in wanted), work)
+    missing_bytes = sum(one.total_bytes for one in wanted)
+    if shutil.disk_usage(work.cache).free - missing_bytes < work.reserve_bytes:
+        cache.make_room()
+        missing_bytes = sum(store.manifest(one).total_bytes for one in set(work.task.inputs.values()))
+    _check_room(shutil.disk_usage(work.cache).free, missing_bytes, work)
     inputs = {
         name: cache.link(artifact_id, work.folder / "inputs" / _plain(name))
         for name, artifact_id in work.task.inputs.items()

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from .artifacts import ArtifactStore
 
+#: every task looks at all that is kept, so tiny artifacts are bounded by their number
+MOST_ENTRIES = 500
+
 
 class InputCache:
     def __init__(self, folder: Path, store: ArtifactStore, *, limit_bytes: int) -> None:
@@ -52,17 +55,24 @@ class InputCache:
                 shutil.rmtree(part, ignore_errors=True)
         self._shrink()
 
+    def make_room(self) -> None:
+        """Drops everything, for a disk that is full; whatever is missing is read from the store again."""
+        for _, _, entry in self._entries():
+            self._drop(entry)
+
     def _shrink(self) -> None:
-        entries = sorted(self._entries(), reverse=True)
         used = 0
-        for _, size, entry in entries:
+        for number, (_, size, entry) in enumerate(sorted(self._entries(), reverse=True)):
             used += size
-            if used > self._limit_bytes:
-                # under another name first: nobody may link half of it
-                gone = self._folder / f".{secrets.token_hex(8)}"
-                with contextlib.suppress(OSError):
-                    entry.rename(gone)
-                shutil.rmtree(gone, ignore_errors=True)
+            if used > self._limit_bytes or number >= MOST_ENTRIES:
+                self._drop(entry)
+
+    def _drop(self, entry: Path) -> None:
+        # under another name first: nobody may link half of it
+        gone = self._folder / f".{secrets.token_hex(8)}"
+        with contextlib.suppress(OSError):
+            entry.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _entries(self) -> list[tuple[float, int, Path]]:
         """(last use, bytes, folder) of each."""

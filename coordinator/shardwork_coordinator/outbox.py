@@ -150,15 +150,15 @@ def _event(phase: str, outcome: ExecutorResult | Why) -> MachineEvent:
 def _own(tx: Transaction, result: ExecutorResult, now_ms: int) -> None:
     """The house owns what its executor made; leases and finished jobs grant it on."""
     for output in result.outputs.values():
-        if tx.get(Artifact, output.artifact_id, "house") is None:
-            tx.insert(
-                Artifact(
-                    id=output.artifact_id,
-                    owner="house",
-                    purpose="executor",
-                    state=ArtifactState.STORED,
-                    bytes=output.bytes,
-                    leaves=0,
-                    created_ms=now_ms,
-                )
+        # also when it is known: a sweep may be about to take the row of an earlier job's equal content
+        tx.put(
+            Artifact(
+                id=output.artifact_id,
+                owner="house",
+                purpose="executor",
+                state=ArtifactState.STORED,
+                bytes=output.bytes,
+                leaves=output.leaves,
+                created_ms=now_ms,
             )
+        )

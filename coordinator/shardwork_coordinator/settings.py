@@ -44,6 +44,19 @@ class Settings(BaseModel):
     upload_keep_hours: Annotated[
         float, Field(gt=0, description="such uploads and unfinished ones are deleted after this time")
     ] = 24.0
+    owner_quota_gib: Annotated[
+        float, Field(gt=0, description="all that one party stores: its uploads and the outputs of its jobs")
+    ] = 512.0
+    keep_days: Annotated[
+        float,
+        Field(gt=0, description="days that inputs and intermediate results stay after their job or round has ended"),
+    ] = 7.0
+    keep_outputs_days: Annotated[
+        float, Field(ge=0, description="days that outputs stay after their job has ended; 0: until their owner deletes")
+    ] = 90.0
+    executor_cache_gib: Annotated[
+        float, Field(ge=0, description="inputs that the executor keeps on disk between phases, at most")
+    ] = 8.0
     disk_reserve_mib: Annotated[
         int,
         Field(ge=0, description="disk never filled by uploads and phases; uploads without a lease leave twice as much"),

@@ -21,6 +21,7 @@ from .money.movements import FEES, escrow_account
 from .records import (
     Account,
     Artifact,
+    ArtifactState,
     Event,
     Job,
     JobState,
@@ -226,6 +227,7 @@ def _outputs(tx: Transaction, job: Job, stages: Sequence[Stage]) -> list[jobs_pb
                     kind=output["kind"],
                     artifact_id=output["artifact_id"],
                     bytes=row.bytes if row else 0,
+                    deleted=row is not None and row.state is not ArtifactState.STORED,
                 )
             )
     return found

@@ -318,12 +318,15 @@ class OutputView(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     ARTIFACT_ID_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"<stage>.model" """
     kind: _builtins.str
     """model, adapter, rows, report"""
     artifact_id: _builtins.str
     bytes: _builtins.int
+    deleted: _builtins.bool
+    """by its owner, or by age"""
     def __init__(
         self,
         *,
@@ -331,10 +334,11 @@ class OutputView(_message.Message):
         kind: _builtins.str = ...,
         artifact_id: _builtins.str = ...,
         bytes: _builtins.int = ...,
+        deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_id", b"artifact_id", "bytes", b"bytes", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_id", b"artifact_id", "bytes", b"bytes", "deleted", b"deleted", "kind", b"kind", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

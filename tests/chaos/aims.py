@@ -40,7 +40,10 @@ AT_STRAGGLER = ("sweeper:Sweeper._copy_stragglers",)
 AT_ONE_KEY = ("sweeper:Sweeper._shrink_quorums",)
 AT_LOST_REFERENCE = ("sweeper:Sweeper._replace_references",)
 #: content that nothing needs has become old
-AT_EXPIRY = ("artifacts.expiry:Expiry._expire",)
+AT_EXPIRY = ("artifacts.expiry:Expiry._drop", "effect:collect")
+#: the same in the middle of a deletion; in-process tests stand in for an object store (tests/coordinator/artifacts)
+IN_DELETION = ("effect:set_aside", "effect:mark_dying", "effect:remove_objects")
+AT_DELETION_BY_OWNER = ("rpc.storage:StorageServicer.DeleteArtifact",)
 AT_DEAD_EXECUTOR = ("outbox:OutboxRunner._count",)
 
 #: scenario -> what it is killed at, on both sides
@@ -58,6 +61,8 @@ SCENARIOS: Mapping[str, tuple[str, ...]] = {
     "one key only": AT_ONE_KEY,
     "a reference worker stays away": AT_LOST_REFERENCE,
     "old uploads": AT_EXPIRY,
+    "a deletion cut short": IN_DELETION,
+    "content given up": AT_DELETION_BY_OWNER,
     "a dead executor": AT_DEAD_EXECUTOR,
 }
 

@@ -37,6 +37,8 @@ from .aims import (
 )
 from .drill import Drill, drill
 
+#: everything becomes old within a second
+AGED = {"SHARDWORK_UPLOAD_KEEP_HOURS": "0.0001", "SHARDWORK_KEEP_DAYS": "0.000001"}
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 
 
@@ -135,7 +137,7 @@ def test_a_kill_as_a_reference_worker_stays_away_asks_two_others(tmp_path: Path)
 
 def test_a_kill_as_an_old_upload_is_given_up_loses_nothing_that_a_job_needs(tmp_path: Path) -> None:
     """A cancelled job's inputs are given up with the next start; a job that is submitted then finds or sends them."""
-    with drill(tmp_path, "alice", settings={"SHARDWORK_UPLOAD_KEEP_HOURS": "0.0001"}) as stage:
+    with drill(tmp_path, "alice", settings=AGED) as stage:
         stage.freeze("alice")
         cancelled = stage.submit()
         assert stage.coordinator.persist("job", "cancel", cancelled).returncode == 0

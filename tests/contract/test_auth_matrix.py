@@ -20,7 +20,16 @@ from shardwork.clock import ManualClock, SystemClock
 from shardwork.errors import Internal, ShardworkError
 from shardwork.identity.keys import SigningKey, load_or_create
 from shardwork.identity.role import Role
-from shardwork.v1 import artifacts_pb2, enrolment_pb2, jobs_pb2, operator_pb2, types_pb2, wallet_pb2, work_pb2
+from shardwork.v1 import (
+    artifacts_pb2,
+    enrolment_pb2,
+    jobs_pb2,
+    operator_pb2,
+    storage_pb2,
+    types_pb2,
+    wallet_pb2,
+    work_pb2,
+)
 from shardwork.wire import error_from_rpc
 from shardwork_coordinator.records import Party as PartyRow
 from shardwork_coordinator.rpc.auth import Tokens
@@ -30,7 +39,15 @@ from .market import Market
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-MODULES: tuple[ModuleType, ...] = (artifacts_pb2, enrolment_pb2, jobs_pb2, operator_pb2, wallet_pb2, work_pb2)
+MODULES: tuple[ModuleType, ...] = (
+    artifacts_pb2,
+    enrolment_pb2,
+    jobs_pb2,
+    operator_pb2,
+    storage_pb2,
+    wallet_pb2,
+    work_pb2,
+)
 OWNERS, WORKER, OPERATOR = {Role.REQUESTER, Role.OPERATOR}, {Role.WORKER}, {Role.OPERATOR}
 ANYBODY = set(Role)
 #: None: the call comes before there is a token
@@ -56,6 +73,8 @@ WHO: dict[str, set[Role] | None] = {
     "ArtifactsService.UploadLeaves": ANYBODY,
     "ArtifactsService.GetManifest": ANYBODY,
     "ArtifactsService.DownloadLeaves": ANYBODY,
+    "StorageService.ListArtifacts": OWNERS,
+    "StorageService.DeleteArtifact": OWNERS,
     "WalletService.CreateDeposit": OWNERS,
     "WalletService.GetDeposit": OWNERS,
     "WalletService.GetBalance": ANYBODY,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from shardwork.errors import NotFound
+from shardwork_coordinator import inputcache
 from shardwork_coordinator.artifacts import ArtifactStore
 from shardwork_coordinator.inputcache import InputCache
 
@@ -74,3 +75,27 @@ def test_a_missing_artifact_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         cache.link("0" * 64, tmp_path / "in")
     assert not (tmp_path / "in").exists() and list((tmp_path / "cache").iterdir()) == []
+
+
+def test_many_tiny_artifacts_are_bounded_by_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputcache, "MOST_ENTRIES", 2)
+    store = open_store(tmp_path)
+    cache = InputCache(tmp_path / "cache", store, limit_bytes=10**6)
+    ids = [stored(store, tmp_path, name) for name in "abc"]
+    for age, artifact_id in enumerate(ids):
+        cache.link(artifact_id, tmp_path / f"in-{age}")
+        os.utime(tmp_path / "cache" / artifact_id, (age, age))
+    cache.link(ids[2], tmp_path / "again")
+    cache.keep(ids[2], tmp_path / "again")
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == set(ids[1:])
+
+
+def test_on_a_full_disk_everything_goes_and_tasks_keep_their_files(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    cache = InputCache(tmp_path / "cache", store, limit_bytes=10**6)
+    artifact = stored(store, tmp_path, "hello")
+    folder = cache.link(artifact, tmp_path / "in")
+    cache.make_room()
+    assert list((tmp_path / "cache").iterdir()) == [] and (folder / "sub" / "file").read_text() == "hello"
+    cache.link(artifact, tmp_path / "again")
+    assert store.reads == 2

@@ -1,4 +1,4 @@
-"""Backend: where whole artifacts are kept. A local folder of our own, or an object store by URL through obstore.
+"""Backend: where whole artifacts are kept, as a Protocol, and the local folder; `objects` is the other one.
 
 An artifact appears at once or not at all: its manifest is the last thing that becomes visible. Keys are
 "packs/<artifact id>/<n>" and "packs/<artifact id>/manifest". Called by `store` only.
@@ -13,13 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-import obstore
-from obstore.store import ObjectStore
-
 from shardwork.ids import ArtifactId
 
+from ..failpoints import AFTER, hit
 from .disk import make_folder, sync_folder
 from .staging import MANIFEST_NAME, delete_folder
+
+#: a deletion takes seconds; one that was begun so long ago died
+DEAD_S = 600.0
 
 
 class Backend(Protocol):
@@ -38,7 +39,11 @@ class Backend(Protocol):
         ...
 
     def clean(self) -> None:
-        """Removes what a deletion left that was cut short. Not while another one runs."""
+        """Ends or takes back deletions that were cut short long ago; leaves alone those that others are about."""
+        ...
+
+    def ids(self) -> list[ArtifactId]:
+        """Everything that takes room here, also what is no longer, or not yet, whole."""
         ...
 
     def read(self, artifact_id: ArtifactId, pack: int, offset_bytes: int, size_bytes: int) -> bytes:
@@ -86,25 +91,44 @@ class FolderBackend:
 
     def delete(self, artifact_id: ArtifactId, *, unused_s: float) -> bool:
         folder = self._packs / artifact_id
-        gone = self._packs / f".{artifact_id}.{secrets.token_hex(8)}"
         try:
             if _is_young(folder, unused_s):
                 return False
-            folder.rename(gone)
+            gone = self._set_aside(artifact_id, unused_s)
         except FileNotFoundError:
             return True
+        hit("effect:set_aside", AFTER)
         # asked once more where nobody finds it: whoever kept it in between got the answer that it is here
-        if _is_young(gone, unused_s):
-            with suppress(OSError):
+        with suppress(OSError):
+            if _is_young(gone, unused_s):
                 gone.rename(folder)
                 return False
         delete_folder(gone)
         sync_folder(self._packs)
         return True
 
+    def _set_aside(self, artifact_id: ArtifactId, unused_s: float) -> Path:
+        """Renames it to where nobody finds it. The new name says when, and how old it had to be: `clean` must judge it
+        after a crash."""
+        gone = self._packs / f".{artifact_id}.{int(time.time())}.{int(unused_s)}.{secrets.token_hex(4)}"
+        return (self._packs / artifact_id).rename(gone)
+
     def clean(self) -> None:
         for gone in list(self._packs.glob(".*")):
+            _, artifact_id, at, unused_s, *_ = (*gone.name.split("."), "0", "0")
+            set_aside_s = float(at) if at.isdigit() else 0.0
+            if time.time() - set_aside_s < DEAD_S:
+                continue
+            with suppress(OSError):
+                # somebody kept it just before it was set aside, and the deletion did not live to see that
+                kept_s = (gone / MANIFEST_NAME).stat().st_mtime
+                if unused_s.isdigit() and kept_s > set_aside_s - float(unused_s):
+                    gone.rename(self._packs / artifact_id)
+                    continue
             delete_folder(gone)
+
+    def ids(self) -> list[ArtifactId]:
+        return sorted(ArtifactId(path.name) for path in self._packs.iterdir() if not path.name.startswith("."))
 
     def publish(self, artifact_id: ArtifactId, staged: Path) -> None:
         target = self._packs / artifact_id
@@ -115,77 +139,15 @@ class FolderBackend:
             # somebody else published the same content first; the same id means the same bytes
             if self.keep(artifact_id):
                 delete_folder(staged)
-            elif target.exists():
-                raise
             else:
+                # what lies there has no manifest: somebody meddled, or the disk was repaired
+                with suppress(FileNotFoundError):
+                    self._set_aside(artifact_id, 0.0)
                 staged.rename(target)
         sync_folder(self._packs)
         sync_folder(staged.parent)
 
 
-class ObjectBackend:
-    """S3, GCS, Azure or memory. Puts are durable when they answer; the manifest is put last."""
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-
-    def manifest(self, artifact_id: ArtifactId) -> bytes | None:
-        try:
-            return bytes(obstore.get(self._store, _key(artifact_id, MANIFEST_NAME)).bytes())
-        except FileNotFoundError:
-            return None
-
-    def has(self, artifact_id: ArtifactId) -> bool:
-        try:
-            obstore.head(self._store, _key(artifact_id, MANIFEST_NAME))
-        except FileNotFoundError:
-            return False
-        return True
-
-    def read(self, artifact_id: ArtifactId, pack: int, offset_bytes: int, size_bytes: int) -> bytes:
-        try:
-            return bytes(
-                obstore.get_range(self._store, _key(artifact_id, str(pack)), start=offset_bytes, length=size_bytes)
-            )
-        except FileNotFoundError:
-            return b""
-
-    def keep(self, artifact_id: ArtifactId) -> bool:
-        data = self.manifest(artifact_id)
-        if data is None:
-            return False
-        # an object has no other time than that of its last put
-        obstore.put(self._store, _key(artifact_id, MANIFEST_NAME), data)
-        return True
-
-    def delete(self, artifact_id: ArtifactId, *, unused_s: float) -> bool:
-        name = _key(artifact_id, MANIFEST_NAME)
-        try:
-            changed = obstore.head(self._store, name)["last_modified"]
-        except FileNotFoundError:
-            return True
-        if time.time() - changed.timestamp() < unused_s:
-            return False
-        obstore.delete(self._store, name)
-        listed = obstore.list(self._store, prefix=f"packs/{artifact_id}")  # pyright: ignore[reportUnknownMemberType]
-        for batch in listed:
-            obstore.delete(self._store, [found["path"] for found in batch])
-        return True
-
-    def clean(self) -> None:
-        """A deletion that was cut short leaves packs without a manifest; the next one of that id takes them along."""
-
-    def publish(self, artifact_id: ArtifactId, staged: Path) -> None:
-        if not self.keep(artifact_id):
-            packs = sorted((path for path in staged.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
-            for path in [*packs, staged / MANIFEST_NAME]:
-                obstore.put(self._store, _key(artifact_id, path.name), path)
-        delete_folder(staged)
-
-
-def _key(artifact_id: ArtifactId, name: str) -> str:
-    return f"packs/{artifact_id}/{name}"
-
-
 def _is_young(folder: Path, unused_s: float) -> bool:
-    return time.time() - (folder / MANIFEST_NAME).stat().st_mtime < unused_s
+    manifest = folder / MANIFEST_NAME
+    return time.time() - (manifest if manifest.exists() else folder).stat().st_mtime < unused_s

@@ -9,21 +9,22 @@ transactions by `rpc.artifacts` and `expiry`.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shardwork.artifact import Manifest
 from shardwork.errors import LimitExceeded
 
 from ..records import Artifact, ArtifactState, Job, JobState, Replica, ReplicaState, Shard, Stage
 from ..store.base import Transaction
+from .retention import HELD, Ages
 
+#: the purpose of everything that was not sent for a lease
+INPUT = "input"
 #: a folder, a manifest and a row cost something also for one byte
 LEAST_BYTES = 1 << 20
 #: a shard's outputs need at most this many times the memory that its plan names: weights and both moments in full
 #: precision beside the shard's own copy
 OUTPUTS_PER_MEMORY = 4
-#: replicas whose outputs are, or may become, a result
-HELD = (ReplicaState.LEASED, ReplicaState.COMMITTED, ReplicaState.SUBMITTED, ReplicaState.ACCEPTED)
 LEASED = (ReplicaState.LEASED, ReplicaState.COMMITTED)
 
 
@@ -46,8 +47,12 @@ class ArtifactLimits:
     loose_max_bytes: int = 32 << 30
     #: unfinished uploads of one party
     staged_max: int = 64
+    #: everything that one party stores: its uploads, and outputs of its jobs
+    owner_max_bytes: int = 512 << 30
     #: loose content and unfinished uploads are deleted after this time
     keep_s: float = 24 * 3600.0
+    #: what jobs keep
+    ages: Ages = field(default_factory=Ages)
 
 
 def check_quota(tx: Transaction, manifest: Manifest, owner: str, limits: ArtifactLimits, now_ms: int) -> None:
@@ -76,6 +81,30 @@ def check_quota(tx: Transaction, manifest: Manifest, owner: str, limits: Artifac
             limit_bytes=limit,
             expires_after_hours=f"{limits.keep_s / 3600:g}",
         )
+
+
+def check_total(tx: Transaction, manifest: Manifest, owner: str, limits: ArtifactLimits) -> None:
+    """Raises LimitExceeded "artifact.over_total_quota" when the party would store too much. What it computed for
+    others' jobs is not counted: `check_quota` bounds that by its leases."""
+    rows = tx.find(Artifact, owner=owner, state=ArtifactState.STORED)
+    stored = sum(_charge(row.bytes) for row in rows if row.id != manifest.id and is_charged(row))
+    if stored + _charge(manifest.total_bytes) <= limits.owner_max_bytes:
+        return
+    raise LimitExceeded(
+        "artifact.over_total_quota",
+        "You would store more on this coordinator than one party may.",
+        next_step="Delete what you no longer need (`shardwork artifact list`, `shardwork artifact delete ID`), or ask "
+        "the operator for a larger owner_quota_gib.",
+        this_bytes=manifest.total_bytes,
+        stored_bytes=stored,
+        limit_bytes=limits.owner_max_bytes,
+    )
+
+
+def is_charged(row: Artifact) -> bool:
+    """Whether a row counts against its owner's total: uploads, and outputs of its jobs. Mirrored hub
+    models are shared, and what was computed under a lease is its job's."""
+    return row.purpose == INPUT or row.purpose.startswith("output of ")
 
 
 def claims(tx: Transaction, owner: str, since_ms: int = -1) -> set[str]:

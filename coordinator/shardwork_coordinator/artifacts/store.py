@@ -25,8 +25,9 @@ from shardwork.artifact import LEAF_BYTES, Manifest, describe_folder, open_leaf_
 from shardwork.errors import Conflict, InvalidInput, NotFound
 from shardwork.ids import ArtifactId
 
-from .backend import Backend, FolderBackend, ObjectBackend
+from .backend import Backend, FolderBackend
 from .disk import make_folder
+from .objects import ObjectBackend
 from .packs import Packs
 from .staging import MANIFEST_NAME, Staging, delete_folder
 
@@ -77,6 +78,10 @@ class ArtifactStore:
     def delete(self, artifact_id: str) -> bool:
         """Deletes a whole artifact that no row needs, unless somebody asked to keep it lately. False: it is there."""
         return self._backend.delete(_checked_id(artifact_id), unused_s=UNUSED_S)
+
+    def ids(self) -> list[ArtifactId]:
+        """Ids of everything that takes room, whole or not."""
+        return self._backend.ids()
 
     def manifest(self, artifact_id: str) -> Manifest:
         """Raises NotFound "artifact.not_found"."""

@@ -24,10 +24,11 @@ from shardwork.v1 import artifacts_pb2_grpc
 from ..artifacts import ArtifactStore
 from ..artifacts.calls import Calls
 from ..artifacts.intake import Intake
-from ..artifacts.quota import ArtifactLimits, check_quota, lease_bytes
+from ..artifacts.quota import INPUT, LEASED, ArtifactLimits, check_quota, check_total, lease_bytes
 from ..artifacts.store import not_found
 from ..artifacts.streams import UploadStream, UploadStreams
 from ..artifacts.writing import Writing
+from ..machine.verdicts import lease_id
 from ..records import Artifact, ArtifactState, Replica, ReplicaState, Shard
 from ..store.base import Store, Transaction
 from .auth import Caller, Context, Gate
@@ -76,7 +77,8 @@ async def begin_upload(request: pb.BeginUploadRequest, caller: Caller, desk: Art
     async with desk.parsing:
         manifest = await asyncio.to_thread(Manifest.parse, request.manifest)
     _check_size(manifest, desk.limits)
-    artifact = _row(manifest, caller, desk, _checked_purpose(request.purpose))
+    purpose = _checked_purpose(request.purpose)
+    artifact = _row(manifest, caller, desk, await desk.rows.read(lambda tx: _believed(tx, purpose, caller)))
     async with desk.calls.turn(caller.party_id), desk.streams.alone(manifest.id, caller.party_id):
         if await _readable(manifest.id, caller, desk):
             await _store_row(desk, artifact)
@@ -284,11 +286,11 @@ async def _owned(artifact_id: str, caller: Caller, desk: ArtifactDesk) -> bool:
 
 
 async def _store_row(desk: ArtifactDesk, artifact: Artifact) -> None:
-    """Inserts the row or moves it on; the purpose and time of the first attempt stay."""
+    """Inserts the row or moves it on, used from now on; the purpose of the first attempt stays."""
 
     def work(tx: Transaction) -> None:
         known = tx.get(Artifact, artifact.id, artifact.owner)
-        tx.put(replace(known, state=artifact.state) if known is not None else artifact)
+        tx.put(replace(artifact, purpose=known.purpose) if known is not None else artifact)
 
     await desk.rows.write(work)
 
@@ -299,10 +301,13 @@ async def _stage_row(desk: ArtifactDesk, artifact: Artifact, manifest: Manifest,
         now_ms = desk.clock.now_ms()
         # reading is enough: one party's uploads begin one after the other
         await desk.rows.read(lambda tx: check_quota(tx, manifest, caller.party_id, desk.limits, now_ms))
+        if artifact.purpose == INPUT:
+            await desk.rows.read(lambda tx: check_total(tx, manifest, caller.party_id, desk.limits))
 
     def work(tx: Transaction) -> None:
         known = tx.get(Artifact, artifact.id, artifact.owner)
-        tx.put(replace(artifact, purpose=known.purpose) if known is not None else artifact)
+        stored = known is not None and known.state is ArtifactState.STORED
+        tx.put(replace(artifact, purpose=known.purpose) if known is not None and stored else artifact)
 
     await desk.rows.write(work)
 
@@ -358,6 +363,12 @@ def _checked_purpose(purpose: str) -> str:
             "artifact.bad_purpose", 'The purpose must be "input" or a lease id.', purpose=repr(purpose[:64])
         )
     return purpose
+
+
+def _believed(tx: Transaction, purpose: str, caller: Caller) -> str:
+    """A lease that the caller does not hold is no purpose: it would keep the upload out of the caller's quota."""
+    held = tx.find(Replica, worker_id=caller.party_id, state=LEASED) if purpose != INPUT else []
+    return purpose if any(lease_id(replica) == purpose for replica in held) else INPUT
 
 
 def _check_size(manifest: Manifest, limits: ArtifactLimits) -> None:

@@ -21,6 +21,7 @@ from prometheus_client import (
 from shardwork.protocol import software_version
 
 from .. import views
+from ..artifacts.figures import KINDS, StorageFigures
 from ..engine import Engine
 from ..money import ledger
 from ..records import Event, Job, JobState, Lease, Outbox, Replica, ReplicaState, Shard, ShardState
@@ -43,9 +44,17 @@ ProcessCollector(registry=_process)
 class Metrics:
     """What one coordinator's web server exposes."""
 
-    def __init__(self, engine: Engine, *, folder: Path | None = None, keep_check_s: float = KEEP_CHECK_S) -> None:
-        """`folder`: the data folder, whose disk is told; None tells of none."""
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        folder: Path | None = None,
+        storage: StorageFigures | None = None,
+        keep_check_s: float = KEEP_CHECK_S,
+    ) -> None:
+        """`folder`: the data folder, whose disk is told; None tells of none. `storage`: what sweeps count."""
         self._engine, self._folder = engine, folder
+        self._storage = storage or StorageFigures()
         self._checked = Kept(self._check, keep_check_s)
 
     async def scrape(self) -> bytes:
@@ -65,6 +74,7 @@ class Metrics:
         if self._folder is not None:
             free = shutil.disk_usage(self._folder).free
             _gauge(registry, "shardwork_disk_free_bytes", "Free space on the disk of the data folder.", free)
+        _artifacts(self._storage, registry)
         info = Gauge("shardwork_build_info", "1; the label says which version runs.", ["version"], registry=registry)
         info.labels(software_version()).set(1)
         return generate_latest(registry) + generate_latest(_process)
@@ -113,6 +123,24 @@ def _money(tx: Transaction, registry: CollectorRegistry) -> None:
         ("shardwork_fees_msat", "Millisatoshi that were taken as fees.", totals["fees"]),
     ):
         Counter(name, text, registry=registry).inc(msat)
+
+
+def _artifacts(storage: StorageFigures, registry: CollectorRegistry) -> None:
+    for name, text, counts in (
+        ("shardwork_artifacts", "Stored contents by kind, at the last sweep.", storage.artifacts),
+        ("shardwork_artifact_bytes", "Their bytes.", storage.bytes),
+    ):
+        gauge = Gauge(name, text, ["kind"], registry=registry)
+        for kind in KINDS:
+            gauge.labels(kind).set(counts[kind])
+    for name, text, number in (
+        ("shardwork_artifacts_deleted", "Contents that sweeps deleted.", storage.deleted_artifacts),
+        ("shardwork_artifact_bytes_deleted", "Their bytes.", storage.deleted_bytes),
+        ("shardwork_artifact_sweep_failures", "Sweeps that failed.", storage.failures),
+    ):
+        Counter(name, text, registry=registry).inc(number)
+    text = "When the last sweep ended; 0 before the first."
+    _gauge(registry, "shardwork_artifacts_swept_timestamp_seconds", text, storage.swept_ms / 1000)
 
 
 def _gauge(registry: CollectorRegistry, name: str, text: str, value: float) -> None:

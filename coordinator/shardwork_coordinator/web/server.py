@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse
 
 from shardwork.errors import InvalidInput
 
+from ..artifacts.figures import StorageFigures
 from ..engine import Engine
 from ..records import Event
 from ..settings import Settings
@@ -33,14 +34,16 @@ STOP_GRACE_S = 2
 LEAST_FREE_BYTES = 16 << 20
 
 
-def build(engine: Engine, folder: Path | None = None, *, heartbeat_s: float = 2.0) -> FastAPI:
+def build(
+    engine: Engine, folder: Path | None = None, *, heartbeat_s: float = 2.0, storage: StorageFigures | None = None
+) -> FastAPI:
     """The application, without a socket; tests drive it directly. `folder` lies on the disk that must not be full."""
     app = FastAPI(title="Shardwork coordinator", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     live = Live(engine, heartbeat_s=heartbeat_s)
     app.state.live = live
     app.include_router(pages.router(live))
-    metrics = Metrics(engine, folder=folder)
+    metrics = Metrics(engine, folder=folder, storage=storage)
 
     async def health() -> Response:
         return await _health(engine, folder)
@@ -75,7 +78,9 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def serve_web(settings: Settings, engine: Engine) -> AsyncGenerator[str, None]:
+async def serve_web(
+    settings: Settings, engine: Engine, storage: StorageFigures | None = None
+) -> AsyncGenerator[str, None]:
     """Serves until left; yields the page's address. Raises InvalidInput "web.not_loopback" (no TLS, no login)."""
     host, _, port = settings.web.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
@@ -98,7 +103,7 @@ async def serve_web(settings: Settings, engine: Engine) -> AsyncGenerator[str, N
             next_step="Give --web another port, or port 0 for any free one.",
             reason=str(error),
         ) from error
-    app = build(engine, settings.data_dir, heartbeat_s=settings.heartbeat_s)
+    app = build(engine, settings.data_dir, heartbeat_s=settings.heartbeat_s, storage=storage)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=STOP_GRACE_S
     )

@@ -13,13 +13,14 @@ import grpc.aio
 from shardwork.clock import ManualClock
 from shardwork.identity.role import Role
 from shardwork.v1 import artifacts_pb2 as pb
-from shardwork.v1 import artifacts_pb2_grpc
+from shardwork.v1 import artifacts_pb2_grpc, storage_pb2_grpc
 from shardwork.v1.artifacts_pb2_grpc import ArtifactsServiceServicer, ArtifactsServiceStub
 from shardwork.wire import error_from_rpc
 from shardwork_coordinator.artifacts import ArtifactStore
 from shardwork_coordinator.artifacts.quota import ArtifactLimits
 from shardwork_coordinator.rpc.artifacts import ArtifactDesk, ArtifactsServicer
 from shardwork_coordinator.rpc.auth import Caller, Context, answer_errors
+from shardwork_coordinator.rpc.storage import StorageServicer
 from shardwork_coordinator.store.memory import MemoryStore
 
 Request = TypeVar("Request")
@@ -49,6 +50,10 @@ class NamedSession:
     @property
     def artifacts(self) -> artifacts_pb2_grpc.ArtifactsServiceAsyncStub:
         return ArtifactsServiceStub(self.channel)
+
+    @property
+    def storage(self) -> storage_pb2_grpc.StorageServiceAsyncStub:
+        return storage_pb2_grpc.StorageServiceStub(self.channel)
 
     async def metadata(self) -> tuple[tuple[str, str], ...]:
         return (("party", self.party), ("role", self.role.value))
@@ -83,6 +88,7 @@ class Service:
         real = ArtifactsServicer(NamingGate(), self.desk)
         add: Any = artifacts_pb2_grpc.add_ArtifactsServiceServicer_to_server
         add(servicer or real, self._server)
+        storage_pb2_grpc.add_StorageServiceServicer_to_server(StorageServicer(NamingGate(), self.desk), self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
 

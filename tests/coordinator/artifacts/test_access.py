@@ -17,6 +17,7 @@ from shardwork.identity.role import Role
 from shardwork.v1 import artifacts_pb2 as pb
 from shardwork.wire import error_from_rpc
 from shardwork_coordinator.artifacts.quota import ArtifactLimits
+from shardwork_coordinator.machine.verdicts import lease_id
 from shardwork_coordinator.records import Artifact, ArtifactState, Purpose, Replica, ReplicaState, Shard, ShardState
 from shardwork_coordinator.rpc.artifacts import may_read
 from shardwork_coordinator.rpc.auth import Caller
@@ -186,10 +187,11 @@ async def test_what_one_may_read_already_is_complete_at_once(tmp_path: Path) -> 
         manifest = await uploaded(service, fill(tmp_path / "in", a=5))
         await service.rows.write(lambda tx: tx.insert(shard({"train": manifest.id})))
         await service.rows.write(lambda tx: tx.put(replica(ReplicaState.LEASED)))
-        begun = await begin(NamedSession(service.port, WORKER, Role.WORKER), manifest, "a lease")
+        lease = lease_id(replica(ReplicaState.LEASED))
+        begun = await begin(NamedSession(service.port, WORKER, Role.WORKER), manifest, lease)
         assert begun.complete
         mine = await owns(service, manifest.id, WORKER)
-        assert mine is not None and mine.state is ArtifactState.STORED and mine.purpose == "a lease"
+        assert mine is not None and mine.state is ArtifactState.STORED and mine.purpose == lease
 
 
 async def test_two_owners_sending_the_same_content_at_once_both_get_it(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from shardwork.identity.role import Role
 from shardwork_coordinator.artifacts import ArtifactStore
 from shardwork_coordinator.artifacts.expiry import Expiry
 from shardwork_coordinator.artifacts.quota import ArtifactLimits
+from shardwork_coordinator.artifacts.retention import DAY_MS
 from shardwork_coordinator.artifacts.store import UNUSED_S
 from shardwork_coordinator.machine.verdicts import lease_id
 from shardwork_coordinator.records import Artifact, ArtifactState, JobState, ReplicaState, Stage, StageState
@@ -60,6 +61,7 @@ async def test_what_a_job_a_result_or_the_house_needs_stays(tmp_path: Path) -> N
         data, model = await sent(session, content(tmp_path, 0)), await sent(session, content(tmp_path, 1))
         delta = await sent(worker, content(tmp_path, 2))
         merged = service.contents.put_folder(content(tmp_path, 3))
+        old = service.contents.put_folder(content(tmp_path, 4))
         made = Stage(
             job_id="j",
             name="s",
@@ -68,17 +70,27 @@ async def test_what_a_job_a_result_or_the_house_needs_stays(tmp_path: Path) -> N
             state=StageState.DONE,
             planned_rounds=1,
             spec_json="{}",
+            artifacts_json=json.dumps({"checkpoint": merged.id}),
             outputs_json=json.dumps({"s.model": {"artifact_id": model.id}}),
         )
         handed_in = replace(replica(ReplicaState.ACCEPTED), outputs_json=json.dumps({"delta": delta.id}))
-        await put(service, job_of(OWNER, data.id), made, shard({}), handed_in, row(merged.id, "house"))
+        await put(service, job_of(OWNER, data.id), made, shard({}), handed_in)
+        await put(service, row(merged.id, "house"), row(old.id, "house"))
         await sweep_later(service, tmp_path / "store")
+        assert not service.contents.has(old.id)
         for manifest in (data, model, delta, merged):
             assert service.contents.has(manifest.id)
-        # a job that failed needs its inputs no more; what it made stays its owner's
-        await put(service, job_of(OWNER, data.id, JobState.FAILED))
+        # a job that ended needs its inputs and what it made on the way for a while, and its outputs for longer
+        ended = replace(job_of(OWNER, data.id, JobState.FAILED), ended_ms=service.desk.clock.now_ms())
+        await put(service, ended)
         await sweep_later(service, tmp_path / "store")
-        assert [service.contents.has(one.id) for one in (data, model, delta, merged)] == [False, True, True, True]
+        assert all(service.contents.has(one.id) for one in (data, model, delta, merged))
+        await put(service, replace(ended, ended_ms=ended.ended_ms - 8 * DAY_MS))
+        await sweep_later(service, tmp_path / "store")
+        assert [service.contents.has(one.id) for one in (data, model, delta, merged)] == [False, True, False, False]
+        await put(service, replace(ended, ended_ms=ended.ended_ms - 91 * DAY_MS))
+        await sweep_later(service, tmp_path / "store")
+        assert not service.contents.has(model.id)
 
 
 async def test_an_output_waits_for_the_others_of_its_lease(tmp_path: Path) -> None:
@@ -86,8 +98,8 @@ async def test_an_output_waits_for_the_others_of_its_lease(tmp_path: Path) -> No
     async with serving(tmp_path / "store") as service:
         worker, held = NamedSession(service.port, WORKER, Role.WORKER), replica(ReplicaState.COMMITTED)
         folder = content(tmp_path, 0)
-        sent_first = await transfer.upload_folder(worker, folder, purpose=lease_id(held))
         await put(service, shard({}), held)
+        sent_first = await transfer.upload_folder(worker, folder, purpose=lease_id(held))
         await sweep_later(service, tmp_path / "store")
         assert service.contents.has(sent_first.id)
         await put(service, replace(held, state=ReplicaState.EXPIRED))

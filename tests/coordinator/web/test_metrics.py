@@ -67,7 +67,7 @@ async def test_names_follow_the_conventions_and_labels_hold_no_ids() -> None:
         assert re.fullmatch(r"[a-z][a-z0-9_]*", family.name)
         for sample in family.samples:
             assert sample.name.endswith("_total") == (family.type == "counter")
-            assert set(sample.labels) <= {"state", "version"}
+            assert set(sample.labels) <= {"state", "version", "kind"}
         if "msat" in family.name:
             assert family.name.endswith(UNITS)
 

@@ -1,0 +1,137 @@
+"""What a party stores here: listed with the reason and the date, and given up by its owner.
+
+Reads rows and `artifacts.retention`; the bytes go with the next sweep. Thin servicer at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from shardwork import wire
+from shardwork.errors import Conflict, NotFound
+from shardwork.identity.role import Role
+from shardwork.v1 import storage_pb2 as pb
+from shardwork.v1 import storage_pb2_grpc
+from shardwork.why import Why
+
+from ..artifacts.figures import kind_of
+from ..artifacts.quota import ArtifactLimits, is_charged
+from ..artifacts.retention import ENDED, FOR_EVER, Ages, Need, is_over, needs, outputs_only
+from ..artifacts.store import not_found
+from ..records import Artifact, ArtifactState, Job
+from ..store.base import Transaction
+from .artifacts import ArtifactDesk
+from .auth import Caller, Context, Gate
+
+OWNERS = (Role.REQUESTER, Role.OPERATOR)
+PAGE = 200
+#: ids are looked up by so many of their digits
+LEAST_PREFIX = 8
+
+
+def list_artifacts(
+    tx: Transaction, request: pb.ListArtifactsRequest, caller: Caller, limits: ArtifactLimits, now_ms: int
+) -> pb.ListArtifactsResponse:
+    """The caller's content by id, with what keeps it."""
+    owner = caller.party_id
+    mine = tx.find(Artifact, owner=owner, state=ArtifactState.STORED, order="id")
+    rows = [row for row in mine if row.id > request.page_token][: PAGE + 1]
+    kept = _longest(need for job in tx.find(Job, owner=owner) for need in _needs(tx, job, limits, now_ms))
+    views = [_view(row, kept.get(row.id), limits) for row in rows[:PAGE]]
+    return pb.ListArtifactsResponse(
+        artifacts=views,
+        next_page_token=rows[PAGE - 1].id if len(rows) > PAGE else "",
+        stored_bytes=sum(row.bytes for row in mine if is_charged(row)),
+        limit_bytes=limits.owner_max_bytes,
+    )
+
+
+def delete_artifact(
+    tx: Transaction, request: pb.DeleteArtifactRequest, caller: Caller, ages: Ages
+) -> pb.DeleteArtifactResponse:
+    """Takes the caller's row back. Raises NotFound "artifact.not_found", Conflict "artifact.in_use" while a job of the
+    caller's that has not ended reads or made it."""
+    row = _named(tx.find(Artifact, owner=caller.party_id, state=ArtifactState.STORED), request.artifact_id)
+    for job in tx.find(Job, owner=caller.party_id):
+        if job.state not in ENDED and any(need.artifact_id == row.id for need in needs(tx, job, ages)):
+            raise Conflict(
+                "artifact.in_use",
+                f"Your job {job.id[:8]} needs it.",
+                next_step="Wait until the job has ended, or cancel it.",
+                job=job.id,
+                artifact=row.id,
+            )
+    tx.put(replace(row, state=ArtifactState.STAGING))
+    return pb.DeleteArtifactResponse(artifact_id=row.id, bytes=row.bytes)
+
+
+def _needs(tx: Transaction, job: Job, limits: ArtifactLimits, now_ms: int) -> Iterable[Need]:
+    return (outputs_only if is_over(job, limits.ages, now_ms) else needs)(tx, job, limits.ages)
+
+
+def _longest(found: Iterable[Need]) -> dict[str, Need]:
+    """Of each content the need that lasts longest."""
+    longest: dict[str, Need] = {}
+    for need in found:
+        if need.artifact_id not in longest or need.until_ms > longest[need.artifact_id].until_ms:
+            longest[need.artifact_id] = need
+    return longest
+
+
+def _view(row: Artifact, need: Need | None, limits: ArtifactLimits) -> pb.ArtifactView:
+    until_ms = max(row.created_ms + int(limits.keep_s * 1000), need.until_ms if need else 0)
+    return pb.ArtifactView(
+        artifact_id=row.id,
+        kind=kind_of(row),
+        bytes=row.bytes,
+        created_unix_ms=row.created_ms,
+        kept_until_unix_ms=0 if until_ms >= FOR_EVER else until_ms,
+        why=wire.why_to_proto(_why(need)),
+    )
+
+
+def _why(need: Need | None) -> Why:
+    if need is None:
+        return Why(
+            code="artifact.unused",
+            sentence="No job of yours uses it.",
+            next_step="Submit a job that does before it expires.",
+        )
+    lasts = need.until_ms >= FOR_EVER
+    sentence = {
+        "input": f"Job {need.job_id[:8]} reads it.",
+        "output": f"Job {need.job_id[:8]} made it for you.",
+        "intermediate": f"Job {need.job_id[:8]} made it on the way.",
+    }[need.kind]
+    ends = "`shardwork artifact delete` ends it." if lasts and need.kind == "output" else ""
+    return Why(code=f"artifact.{need.kind}", sentence=sentence, evidence={"job": need.job_id}, next_step=ends)
+
+
+def _named(rows: Sequence[Artifact], named: str) -> Artifact:
+    found = [row for row in rows if row.id == named or (len(named) >= LEAST_PREFIX and row.id.startswith(named))]
+    if not found:
+        raise not_found(named)
+    if len(found) > 1:
+        raise NotFound(
+            "artifact.ambiguous", "Several of your artifacts begin like this.", next_step="Give more of the id."
+        )
+    return found[0]
+
+
+class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
+    def __init__(self, gate: Gate, desk: ArtifactDesk) -> None:
+        self._gate, self._desk = gate, desk
+
+    async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Context) -> pb.ListArtifactsResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            now_ms, limits = self._desk.clock.now_ms(), self._desk.limits
+            return await self._desk.rows.read(lambda tx: list_artifacts(tx, request, caller, limits, now_ms))
+
+    async def DeleteArtifact(self, request: pb.DeleteArtifactRequest, context: Context) -> pb.DeleteArtifactResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+
+            def work(tx: Transaction) -> pb.DeleteArtifactResponse:
+                return delete_artifact(tx, request, caller, self._desk.limits.ages)
+
+            return await self._desk.rows.write(work)
