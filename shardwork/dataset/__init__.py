@@ -1,18 +1,25 @@
 """Rows of training data: read, recognised, rendered, tokenised, checked.
 
-    source    files -> lines with their place           rows       lines -> rows of a known format
-    template  chat templates, rendered in a jailed child  tokenise   rows -> token ids and a loss mask
-    check     what a person reads before paying          report     its shape
-    split     which rows are held out
-    vocabulary  a tokenizer trained on the data          render_child  the jailed side of template
+    source       files -> lines with their place          containers   JSON lists, CSV, Parquet -> the same lines
+    rows         lines -> rows of a recognised format     builders     what each format asks of its values
+    messages     conversations                            mapping      a file's own names -> ours
+    template     chat templates, in a jailed child        render_child the jailed side of it
+    tokenise     rows -> token ids and a loss mask        lengths      rows that are too long; packing
+    check        what a person reads before paying        count        its counters
+    report       its shape                                sufficiency  enough to train on, or a case for retrieval
+    split        which rows are held out                  near         rows that are nearly the same
+    weights      how often a source's rows are read       staged       what is uploaded
+    vocabulary   a tokenizer trained on the data
 
-Without torch, transformers or numpy: the client uses it as it is. `shardwork.recipes.prepare` writes what it yields.
+Without torch, transformers or numpy: the client uses it as it is; pyarrow only where Parquet is read.
+`shardwork.recipes.prepare` writes what it yields.
 """
 
 from __future__ import annotations
 
 from .check import CheckOptions, check_data, raise_errors
+from .line import Source
 from .report import DataReport, Verdict
-from .rows import Format
+from .row import Format
 
-__all__ = ["CheckOptions", "DataReport", "Format", "Verdict", "check_data", "raise_errors"]
+__all__ = ["CheckOptions", "DataReport", "Format", "Source", "Verdict", "check_data", "raise_errors"]

@@ -1,75 +1,53 @@
 """The report on data files that a person reads before paying: format, sizes, mistakes, and what will be learnt.
 
-Owns the counting and the verdict; reads every row once, in flat memory. Reading, recognising and tokenising are the
-neighbours'. Called by `shardwork data check` and `job plan`; `prepare` applies the same rules again and stops at the
-first mistake.
+Owns the order of reading and what the counts mean: errors that only the whole shows, warnings, the verdict. Counting is
+`count`, whether it is enough is `sufficiency`. Called by `shardwork data check` and `job plan`; `prepare` applies the
+same rules again and stops at the first mistake.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InvalidInput
 from ..problem import Problem
-from .report import BUCKETS, DataReport, Sample, Verdict
-from .rows import Format, Row, read_rows
-from .source import SourceFile, read_lines, source_files
-from .split import MIN_EVAL_ROWS
-from .tokenise import BATCH_ROWS, Encoded, RowTokenizer
+from .count import CheckOptions, CheckPlan, Count, at
+from .lengths import Overlong
+from .line import Source, SourceFile, paths_or_sources
+from .near import THRESHOLD, Pair
+from .report import BUCKETS, DataReport, Verdict
+from .source import source_files
+from .split import MIN_DOCUMENTS, MIN_EVAL_ROWS, MOST_EVAL_ROWS, hold_out
+from .sufficiency import Figures, Sufficiency, judge
+from .tokenise import RowTokenizer
 
-#: problems kept with their place; the rest are only counted
-MAX_LISTED = 100
-#: of one piece of a previewed row
-PREVIEW_LETTERS = 2000
-#: a byte-level vocabulary of a few thousand tokens makes about this many bytes a token of English
-BYTES_PER_TOKEN = 3
+__all__ = ["DEFAULT_MAX_LENGTH", "CheckOptions", "check_data", "raise_errors"]
+
 #: progress is told at least this often
 TOLD_EVERY_BYTES = 256 << 10
 #: what the learning recipes take when a job says 'auto'
 DEFAULT_MAX_LENGTH = 256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckOptions:
-    """What else of a stage decides whether its rows will do."""
-
-    chat_template: str = "model"
-    train_on_prompt: bool = False
-    #: rows (pretrain: packed rows) that the job needs at least, e.g. one batch
-    min_rows: int = 1
-    eval_fraction: float | None = None
-    #: how many rows are shown with their mask
-    preview_rows: int = 3
-    #: told (bytes read, bytes in all) while the files are read
-    progress: Callable[[int, int], None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    recipe: str
-    max_length: int
-    options: CheckOptions
-
-
 def check_data(
-    files: Sequence[Path],
+    files: Sequence[Path | Source],
     *,
-    recipe: str,
+    recipe: str | None,
     model_folder: Path | None = None,
     max_length: int | None = None,
-    eval_files: Sequence[Path] = (),
+    eval_files: Sequence[Path | Source] = (),
     options: CheckOptions | None = None,
 ) -> DataReport:
     """Reads all files and reports; wrong rows are in the report's `errors`, never raised.
 
-    Without a model folder (pre-training from scratch) tokens are estimated from bytes. Raises InvalidInput "model.*",
-    "tokenizer.*" or "template.refused" when the model folder itself cannot be used.
+    Without a recipe any format will do. Without a model folder (pre-training from scratch) tokens are estimated from
+    bytes. Raises InvalidInput "model.*", "tokenizer.*" or "template.refused" when the model folder itself cannot be
+    used.
     """
-    plan = _Plan(recipe, max_length or DEFAULT_MAX_LENGTH, options or CheckOptions())
+    plan = CheckPlan(recipe or "", max_length or DEFAULT_MAX_LENGTH, options or CheckOptions())
+    compares = bool(eval_files) or plan.options.eval_fraction is not None
     with ExitStack() as stack:
         tokenizer = None
         if model_folder is not None:
@@ -77,11 +55,11 @@ def check_data(
             tokenizer = stack.enter_context(RowTokenizer.load(model_folder, chat_template=template))
         sources, held_out_sources = source_files(files), source_files(eval_files)
         heard = _meter([*held_out_sources, *sources], plan.options.progress)
-        held_out = _Count(plan, tokenizer)
+        held_out = Count(plan, tokenizer, compares)
         if eval_files:
-            held_out.read(held_out_sources, heard)
-        train = _Count(plan, tokenizer, held_out=set(held_out.digests))
-        train.read(sources, heard)
+            held_out.read(paths_or_sources(eval_files), held_out_sources, heard)
+        train = Count(plan, tokenizer, compares, held_out=set(held_out.digests))
+        train.read(paths_or_sources(files), sources, heard)
         return _report(plan, train, held_out if eval_files else None)
 
 
@@ -103,158 +81,20 @@ def _meter(files: Sequence[SourceFile], progress: Callable[[int, int], None] | N
     return heard
 
 
-@dataclass(slots=True)
-class _Count:
-    """One pass over one set of files."""
-
-    plan: _Plan
-    tokenizer: RowTokenizer | None
-    held_out: set[bytes] = field(default_factory=set[bytes])
-    format: Format | None = None
-    is_conversational: bool = False
-    rows: int = 0
-    tokens: int = 0
-    loss_tokens: int = 0
-    num_bytes: int = 0
-    truncated: int = 0
-    all_masked: int = 0
-    duplicates: int = 0
-    leaked: int = 0
-    first_leak: Row | None = None
-    first_masked: Row | None = None
-    num_errors: int = 0
-    errors: list[Problem] = field(default_factory=list[Problem])
-    digests: set[bytes] = field(default_factory=set[bytes])
-    ignored: dict[str, tuple[Row, int]] = field(default_factory=dict[str, tuple[Row, int]])
-    lengths: Counter[int] = field(default_factory=Counter[int])
-    preview: list[Sample] = field(default_factory=list[Sample])
-
-    def read(self, files: Sequence[SourceFile], heard: Callable[[int], None]) -> None:
-        for batch in _batches(self._good(read_rows(read_lines(files, heard)))):
-            self._encode(batch)
-
-    def error(self, problem: Problem) -> None:
-        self.num_errors += 1
-        if len(self.errors) < MAX_LISTED:
-            self.errors.append(problem)
-
-    def _good(self, rows: Iterable[Row | Problem]) -> Iterator[Row]:
-        for row in rows:
-            if isinstance(row, Problem):
-                self.error(row)
-                continue
-            if self.format is None:
-                self.format, self.is_conversational = row.format, row.is_conversational
-                if not self._is_usable(row):
-                    return
-            self.rows += 1
-            self._compare(row)
-            for key in row.ignored:
-                first, count = self.ignored.get(key, (row, 0))
-                self.ignored[key] = (first, count + 1)
-            yield row
-
-    def _is_usable(self, row: Row) -> bool:
-        """Whether recipe and model can read this format at all; otherwise one error says so and reading stops."""
-        if self.plan.recipe == "pretrain" and row.format is not Format.TEXT:
-            fix = "Use the recipe sft, or write the rows as `text`."
-            sentence = f"Pre-training reads text, but the rows are {row.format}."
-            self.error(_at(row, "recipe", "data.wrong_format", sentence, fix))
-            return False
-        if row.is_conversational and self.tokenizer is not None and self.tokenizer.template is None:
-            fix = "Set params.chat_template: chatml, use a chat model, or give prompt and completion as text."
-            sentence = "The rows are conversations, but the model has no chat template."
-            self.error(_at(row, "chat_template", "template.missing", sentence, fix))
-            return False
-        return True
-
-    def _compare(self, row: Row) -> None:
-        digest = row.digest()
-        if digest in self.held_out:
-            self.leaked += 1
-            self.first_leak = self.first_leak or row
-        if digest in self.digests:
-            self.duplicates += 1
-        else:
-            self.digests.add(digest)
-
-    def _encode(self, batch: list[Row]) -> None:
-        if self.tokenizer is None:
-            self._estimate(batch)
-        elif self.plan.recipe == "pretrain":
-            for row, tokens in zip(batch, self.tokenizer.encode_documents([row.text for row in batch]), strict=True):
-                self._count(row, Encoded(tokens, b"\1" * len(tokens)), cut=False)
-        else:
-            for row, item in zip(
-                batch, self.tokenizer.encode(batch, train_on_prompt=self.plan.options.train_on_prompt), strict=True
-            ):
-                if isinstance(item, Problem):
-                    self.error(item)
-                else:
-                    self._count(row, item, cut=True)
-
-    def _estimate(self, batch: list[Row]) -> None:
-        for row in batch:
-            text = row.plain()
-            size = len(text.encode("utf-8", "surrogatepass"))
-            self.num_bytes += size
-            length = size // BYTES_PER_TOKEN + 1
-            self.tokens += length
-            self.loss_tokens += length
-            self.lengths[_bucket(length)] += 1
-            if len(self.preview) < self.plan.options.preview_rows:
-                shown = [(piece[:PREVIEW_LETTERS], counts) for piece, counts in row.pieces()]
-                self.preview.append(Sample(row.file, row.line, tuple(shown)))
-
-    def _count(self, row: Row, item: Encoded, *, cut: bool) -> None:
-        self.lengths[_bucket(len(item.tokens))] += 1
-        kept = item.cut(self.plan.max_length) if cut else item
-        self.truncated += len(kept.tokens) < len(item.tokens)
-        if kept.loss_tokens == 0:
-            self.all_masked += 1
-            self.first_masked = self.first_masked or row
-        else:
-            self.tokens += len(kept.tokens)
-            self.loss_tokens += kept.loss_tokens
-        if len(self.preview) < self.plan.options.preview_rows and self.tokenizer is not None:
-            shown = item.cut(self.plan.max_length)
-            self.preview.append(Sample(row.file, row.line, tuple(self.tokenizer.pieces(shown))))
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == BATCH_ROWS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _bucket(length: int) -> int:
-    """The smallest bucket that holds this many tokens."""
-    return next((top for top in BUCKETS if length <= top), BUCKETS[-1])
-
-
 # ---- the verdict ---------------------------------------------------------------------------------------------------
 
 
-def _report(plan: _Plan, train: _Count, held_out: _Count | None) -> DataReport:
+def _report(plan: CheckPlan, train: Count, held_out: Count | None) -> DataReport:
+    split = _chosen(plan, train, held_out)
     _judge(plan, train, held_out)
+    near = _near(train, held_out, split) if not train.num_errors else []
     errors = [*train.errors, *(held_out.errors if held_out else [])]
     num_errors = train.num_errors + (held_out.num_errors if held_out else 0)
-    warnings = [*_warnings(train), *(_warnings(held_out) if held_out else [])]
-    too_small = any(problem.code == "data.too_few" for problem in errors) and num_errors == 1
-    verdict = Verdict.OK
-    if too_small:
-        verdict = Verdict.TOO_SMALL
-    elif num_errors:
-        verdict = Verdict.ERRORS
-    elif warnings:
-        verdict = Verdict.WARNINGS
+    warnings = [*_warnings(train), *_near_warnings(train, held_out, near), *(_warnings(held_out) if held_out else [])]
+    shapes = {source.shape for source in train.sources if source.shape}
     return DataReport(
         format=train.format,
+        written=shapes.pop() if len(shapes) == 1 else str(train.format or ""),
         rows=train.rows,
         tokens=train.tokens,
         loss_tokens=train.loss_tokens,
@@ -263,78 +103,175 @@ def _report(plan: _Plan, train: _Count, held_out: _Count | None) -> DataReport:
         errors=tuple(errors),
         num_errors=num_errors,
         warnings=tuple(warnings),
-        verdict=verdict,
+        verdict=_verdict(errors, num_errors, warnings),
         reasons=tuple(problem.sentence for problem in (errors or warnings)[:5]),
         truncated_rows=train.truncated,
+        split_rows=train.split,
+        dropped_rows=train.dropped,
         all_masked_rows=train.all_masked,
         duplicate_rows=train.duplicates,
-        eval_rows=held_out.rows if held_out else 0,
+        eval_rows=held_out.rows if held_out else len(split),
         eval_duplicates=train.leaked,
+        near_duplicates=len(near),
         histogram=tuple((top, train.lengths[top]) for top in BUCKETS if train.lengths[top]),
         preview=tuple(train.preview),
+        sources=tuple(train.sources),
+        eval_sources=tuple(held_out.sources) if held_out else (),
+        sufficiency=_sufficiency(plan, train) if not num_errors else None,
     )
 
 
-def _judge(plan: _Plan, train: _Count, held_out: _Count | None) -> None:
+def _verdict(errors: list[Problem], num_errors: int, warnings: list[Problem]) -> Verdict:
+    if any(problem.code == "data.too_few" for problem in errors) and num_errors == 1:
+        return Verdict.TOO_SMALL
+    if num_errors:
+        return Verdict.ERRORS
+    return Verdict.WARNINGS if warnings else Verdict.OK
+
+
+def _sufficiency(plan: CheckPlan, train: Count) -> Sufficiency | None:
+    options = plan.options
+    return judge(
+        Figures(
+            recipe=plan.recipe,
+            format=train.format,
+            rows=len(train.kept),
+            tokens=train.tokens,
+            loss_tokens=train.loss_tokens,
+            planned_tokens=options.planned_tokens,
+            run_params=options.run_params,
+            trained_params=options.trained_params,
+            from_scratch=options.from_scratch,
+        )
+    )
+
+
+def _chosen(plan: CheckPlan, train: Count, held_out: Count | None) -> list[int]:
+    """The kept rows that `eval_fraction` will hold out, chosen here as `prepare` will choose them."""
+    fraction = plan.options.eval_fraction
+    if held_out is not None or fraction is None or train.num_errors:
+        return []
+    if plan.packs and len(train.digests) < MIN_DOCUMENTS:
+        if any(source.weight != 1 for source in train.sources):
+            sentence = f"Weights need at least {MIN_DOCUMENTS} documents to hold some out of, but there are fewer."
+            fix = "Give eval_data instead of eval_fraction, or leave the weights out."
+            train.error(at(None, "eval_fraction", "data.weights_need_documents", sentence, fix))
+        return []  # packed rows are held out instead, which only `prepare` can lay out
+    try:
+        return hold_out(train.kept, fraction=fraction, most=MOST_EVAL_ROWS).held_out
+    except InvalidInput as error:
+        train.error(at(None, "eval_fraction", error.code, error.why.sentence, error.why.next_step))
+        return []
+
+
+def _near(train: Count, held_out: Count | None, split: list[int]) -> list[Pair]:
+    """Training rows that are nearly, and not exactly, a held-out row."""
+    if held_out is not None:
+        return [
+            pair
+            for pair in train.sketches.near(held_out.sketches)
+            if train.kept[pair.train] != held_out.kept[pair.held_out]
+        ]
+    out = {train.kept[position] for position in split}
+    pairs = train.sketches.near(train.sketches, split)
+    return [pair for pair in pairs if train.kept[pair.train] not in out]
+
+
+def _near_warnings(train: Count, held_out: Count | None, near: list[Pair]) -> list[Problem]:
+    found: list[Problem] = []
+    if near:
+        first = near[0]
+        one, other = train.place(first.train), (held_out or train).place(first.held_out)
+        sentence = (
+            f"Nearly the same as a held-out row ({THRESHOLD:.0%} of their three-word sequences): {_rows(len(near))}, "
+            f"first {one.file}:{one.line} and {other.file}:{other.line}. Held-out loss will look better than it is."
+        )
+        fix = "Remove them from one side, or hold out whole topics with eval_data."
+        found.append(at(one, "eval_data" if held_out else "eval_fraction", "data.near_duplicates", sentence, fix))
+    if train.sketches.left_out:
+        sentence = (
+            f"Near duplicates were looked for in the first {len(train.sketches):,} rows; "
+            f"{train.sketches.left_out:,} more were compared exactly only."
+        )
+        found.append(at(None, "data", "data.near_unchecked", sentence, "Nothing is needed."))
+    return found
+
+
+def _judge(plan: CheckPlan, train: Count, held_out: Count | None) -> None:
     """Errors that only the whole shows. Not added on top of others, whose repair may change them."""
     if train.num_errors or (held_out and held_out.num_errors):
         return
-    learnt = train.tokens // plan.max_length if plan.recipe == "pretrain" else train.rows - train.all_masked
-    learnt -= train.leaked if plan.recipe != "pretrain" else 0
+    if plan.options.overlong is Overlong.REFUSE and train.overlong:
+        sentence = f"{_rows(train.overlong)} longer than {plan.max_length} tokens, and the job refuses such rows."
+        fix = "Shorten them, raise params.max_length, or set params.overlong: truncate, split or drop."
+        train.error(at(train.first_long, "params.overlong", "data.overlong", sentence, fix))
+        return
+    learnt = train.tokens // plan.max_length if plan.packs else len(train.kept) - train.leaked
     if train.rows and train.all_masked == train.rows:
         sentence = f"No row has an answer left within {plan.max_length} tokens, so there is nothing to learn."
         fix = "Raise params.max_length, or check the preview: the answers may be cut off or empty."
-        train.error(_at(train.first_masked, "params.max_length", "data.all_masked", sentence, fix))
+        train.error(at(train.first_masked, "params.max_length", "data.all_masked", sentence, fix))
         return
     needed = max(plan.options.min_rows, 1) + (MIN_EVAL_ROWS if plan.options.eval_fraction else 0)
     if learnt < needed:
-        unit = f"rows of {plan.max_length} tokens" if plan.recipe == "pretrain" else "rows"
+        unit = f"rows of {plan.max_length} tokens" if plan.packs else "rows"
         sentence = f"The data gives {max(learnt, 0)} {unit}; at least {needed} are needed."
-        train.error(_at(None, "data", "data.too_few", sentence, "Give more data or set a smaller batch_size."))
+        train.error(at(None, "data", "data.too_few", sentence, "Give more data or set a smaller batch_size."))
     elif held_out is not None and held_out.rows < MIN_EVAL_ROWS:
         sentence = f"The held-out data gives {held_out.rows} rows; at least {MIN_EVAL_ROWS} are needed."
-        train.error(_at(None, "eval_data", "data.too_few_held_out", sentence, "Give more held-out rows."))
+        train.error(at(None, "eval_data", "data.too_few_held_out", sentence, "Give more held-out rows."))
 
 
-def _warnings(count: _Count) -> list[Problem]:
-    found: list[Problem] = []
-    if count.all_masked:
-        sentence = (
-            f"{count.all_masked:,} of {count.rows:,} rows have no answer left within max_length; they are left out."
-        )
-        fix = "Raise params.max_length, or shorten their prompts."
-        found.append(_at(count.first_masked, "params.max_length", "data.masked_rows", sentence, fix))
-    if count.truncated:
-        sentence = f"{count.truncated:,} of {count.rows:,} rows are cut to {count.plan.max_length} tokens."
-        found.append(_at(None, "params.max_length", "data.truncated_rows", sentence, "Raise params.max_length."))
+def _warnings(count: Count) -> list[Problem]:
+    found: list[Problem] = [*_length_warnings(count)]
     if count.leaked:
         sentence = f"Held out and in the training data: {_rows(count.leaked)}; left out of training."
-        found.append(_at(count.first_leak, "eval_data", "data.eval_leak", sentence, "Remove them from one side."))
+        found.append(at(count.first_leak, "eval_data", "data.eval_leak", sentence, "Remove them from one side."))
     if count.duplicates:
         sentence = f"Repeating an earlier row exactly: {_rows(count.duplicates)}."
-        found.append(_at(None, "data", "data.duplicates", sentence, "Remove them if they are not meant."))
+        found.append(at(None, "data", "data.duplicates", sentence, "Remove them if they are not meant."))
     for key, (row, times) in count.ignored.items():
         sentence = f"The key {key!r} is not read; it stands in {_rows(times)}."
-        found.append(_at(row, key, "data.ignored_key", sentence, "Remove it, or leave it: it changes nothing."))
+        found.append(at(row, key, "data.ignored_key", sentence, "Remove it, or leave it: it changes nothing."))
+    for source in count.sources:
+        if source.rows and not source.reads:
+            sentence = f"No row of {source.name} is read: its weight of {source.weight:g} chooses none of {source.rows:,}."
+            found.append(at(None, "data", "data.weight_chooses_none", sentence, "Raise its weight."))
     options = count.plan.options
     if count.tokenizer is None and count.is_conversational and options.chat_template == "model":
         sentence = "The rows are conversations; whether the model will have a chat template is not known yet."
         fix = "Set params.chat_template: chatml if an earlier stage makes the model from nothing."
-        found.append(_at(None, "params.chat_template", "template.not_known_yet", sentence, fix))
+        found.append(at(None, "chat_template", "template.unknown_yet", sentence, fix))
     tokenizer = count.tokenizer
     if tokenizer is not None and tokenizer.template is not None and tokenizer.template.uses_date and count.rows:
         sentence = "The chat template writes today's date; a fixed one is used, so that results can be repeated."
-        found.append(_at(None, "chat_template", "template.date", sentence, "Nothing is needed."))
+        found.append(at(None, "chat_template", "template.date", sentence, "Nothing is needed."))
+    return found
+
+
+def _length_warnings(count: Count) -> list[Problem]:
+    found: list[Problem] = []
+    most, of = count.plan.max_length, f"{count.rows:,} rows"
+    if count.all_masked:
+        sentence = f"{count.all_masked:,} of {of} have no answer left within max_length; they are left out."
+        fix = "Raise params.max_length, or shorten their prompts."
+        found.append(at(count.first_masked, "params.max_length", "data.masked_rows", sentence, fix))
+    if count.truncated and count.plan.options.overlong is not Overlong.REFUSE:
+        sentence = f"{count.truncated:,} of {of} are cut to {most} tokens."
+        found.append(at(None, "params.max_length", "data.truncated_rows", sentence, "Raise params.max_length."))
+    if count.split:
+        sentence = f"{count.split:,} of {of} are split into rows of {most} tokens."
+        fix = "Nothing is needed; params.overlong: truncate would keep their beginnings only."
+        found.append(at(None, "params.overlong", "data.split_rows", sentence, fix))
+    if count.dropped:
+        sentence = f"{count.dropped:,} of {of} are longer than {most} tokens and dropped."
+        fix = "Raise params.max_length, or set params.overlong: truncate."
+        found.append(at(count.first_long, "params.overlong", "data.dropped_rows", sentence, fix))
     return found
 
 
 def _rows(number: int) -> str:
     return f"{number:,} row{'s' if number != 1 else ''}"
-
-
-def _at(row: Row | None, key: str, code: str, sentence: str, fix: str) -> Problem:
-    file, line = (row.file, row.line) if row is not None else ("", None)
-    return Problem(file=file, line=line, key=key, code=code, sentence=sentence, fix=fix)
 
 
 def raise_errors(report: DataReport) -> None:
@@ -350,3 +287,4 @@ def raise_errors(report: DataReport) -> None:
             line=first.line or "",
             key=first.key,
         )
+

@@ -1,172 +1,197 @@
-"""Rows: a line of JSON or text as one of the formats that can be trained on, or the problem that it is not.
+"""Rows: a line of JSON, a table's row or a paragraph as one of the formats that can be trained on.
 
-Owns recognising the format from the row itself, never assuming one, and naming the wrong key with its nearest valid
-one. The formats and key names are TRL's, so that a file works in both. Called by `check` and `prepare`.
+Owns recognising the format from the row itself, never assuming one; naming the wrong key with its nearest valid one;
+and that all rows of a stage are of one kind. What a format asks of its values is `builders`. Called by `check` and
+`prepare`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, cast
 
 from ..problem import Problem, nearest
-from .source import Line
+from .builders import build
+from .line import Line, kind, problem
+from .mapping import renamed
+from .row import KEYS, OPTIONAL_KEYS, READ_KEYS, Format, Message, Row
 
-Message = dict[str, Any]
+__all__ = ["KEYS", "Format", "Message", "Row", "canonical_value", "parse_row", "read_rows"]
 
-
-class Format(StrEnum):
-    TEXT = "text"
-    MESSAGES = "messages"
-    PROMPT_COMPLETION = "prompt-completion"
-
-
-#: format -> the keys that a row must have
-KEYS: dict[Format, tuple[str, ...]] = {
-    Format.MESSAGES: ("messages",),
-    Format.PROMPT_COMPLETION: ("prompt", "completion"),
-    Format.TEXT: ("text",),
-}
 #: no schema of a tool nests deeper; the row itself counts as one
 MAX_DEPTH = 64
 #: an escape that may be half of a character; the whole row is looked at only then
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_ALL_KEYS = tuple(key for keys in KEYS.values() for key in keys)
-ROLES = ("system", "developer", "user", "assistant", "tool")
-
-#: keys of formats that are not read here -> what to do about them
-_FOREIGN: tuple[tuple[frozenset[str], str, str], ...] = (
-    (
-        frozenset({"instruction", "output"}),
-        "Alpaca",
-        "Write instruction (and input) as `prompt`, output as `completion`.",
-    ),
-    (
-        frozenset({"conversations"}),
-        "ShareGPT",
-        "Rename conversations to `messages`, from to `role`, value to `content`.",
-    ),
-    (
-        frozenset({"chosen", "rejected"}),
-        "preference",
-        "This kind of row is for preference tuning, which is not built yet.",
-    ),
-    (frozenset({"input_ids"}), "token", "Give the text itself; it is tokenised with the model's own tokenizer."),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row. Exactly the fields of its format are set."""
-
-    file: str
-    line: int
-    format: Format
-    text: str = ""
-    #: prompt-completion: both strings, or both lists of messages
-    prompt: str | list[Message] = ""
-    completion: str | list[Message] = ""
-    messages: tuple[Message, ...] = ()
-    tools: tuple[Any, ...] = ()
-    #: keys of the row that nothing reads
-    ignored: tuple[str, ...] = ()
-
-    @property
-    def is_conversational(self) -> bool:
-        return self.format is Format.MESSAGES or isinstance(self.prompt, list)
-
-    def pieces(self) -> list[tuple[str, bool]]:
-        """(text, whether it is an answer), before any chat template: what a preview can show without a model."""
-        if self.format is Format.TEXT:
-            return [(self.text, True)]
-        if self.format is Format.MESSAGES:
-            said = [_said(message, message.get("role") == "assistant") for message in self.messages]
-            return [(text.removeprefix("\n") if at == 0 else text, counts) for at, (text, counts) in enumerate(said)]
-        halves: list[tuple[str, bool]] = []
-        for half, counts in ((self.prompt, False), (self.completion, True)):
-            halves += [(half, counts)] if isinstance(half, str) else [_said(message, counts) for message in half]
-        return halves
-
-    def plain(self) -> str:
-        """All of the row's text, for sizes where no tokenizer is at hand."""
-        if not self.is_conversational:
-            return f"{self.text}{self.prompt}{self.completion}"
-        parts = [
-            *self.messages,
-            *(cast("list[Message]", self.prompt or [])),
-            *cast("list[Message]", self.completion or []),
-        ]
-        return "\n".join(str(message.get("content", "")) for message in parts)
-
-    def digest(self) -> bytes:
-        """16 bytes that are equal for rows with equal content."""
-        if self.format is Format.TEXT:
-            content = self.text
-        elif isinstance(self.prompt, str) and isinstance(self.completion, str) and self.prompt:
-            content = f"{len(self.prompt)}\0{self.prompt}{self.completion}"
-        else:
-            content = json.dumps([self.messages, self.prompt, self.completion, self.tools], sort_keys=True)
-        return hashlib.blake2b(
-            content.encode("utf-8", "surrogatepass"), digest_size=16, person=b"shardwork row"
-        ).digest()
+_TOKEN_KEY = "input_ids"
 
 
 def read_rows(lines: Iterable[Line | Problem]) -> Iterator[Row | Problem]:
-    """Rows in order. A row whose format differs from the first row's is a problem: one stage, one format."""
-    first: Row | None = None
+    """Rows in order: one stage, one format. Rows of another kind than the first, and rows that several formats fit,
+    are counted and told once each, at the end, with where they begin."""
+    seen = _Seen()
     for line in lines:
         if isinstance(line, Problem):
             yield line
             continue
-        row = parse_row(line)
-        if isinstance(row, Row):
-            if first is None:
-                first = row
-            elif row.format is not first.format:
-                row = _mixed(row, first)
-        yield row
+        value = _value_of(line)
+        if isinstance(value, Problem):
+            yield value
+            continue
+        formats = _formats(line, value) if isinstance(value, dict) else (Format.TEXT,)
+        if len(formats) > 1:
+            seen.unclear(line, formats)
+            continue
+        row = _row(line, formats, value)
+        if isinstance(row, Problem):
+            yield row
+        elif seen.fits(row):
+            yield row
+    yield from seen.problems()
 
 
 def parse_row(line: Line) -> Row | Problem:
     """The row of one line, or its first problem."""
-    if line.is_text:
-        return Row(line.file, line.number, Format.TEXT, text=line.text)
-    value = _parse_json(line)
+    return next(iter(read_rows([line])))
+
+
+@dataclass(slots=True)
+class _Seen:
+    """How many rows of each kind there were, and the first of each."""
+
+    shapes: dict[str, tuple[Row, int]] = field(default_factory=dict[str, tuple[Row, int]])
+    several: dict[tuple[Format, ...], tuple[Line, int]] = field(
+        default_factory=dict[tuple[Format, ...], tuple[Line, int]]
+    )
+    #: of the first row of all, and of the first of each source
+    family: tuple[Format, bool, bool] | None = None
+    by_source: dict[int, str] = field(default_factory=dict[int, str])
+    odd: Row | None = None
+
+    def fits(self, row: Row) -> bool:
+        """Whether the row is of its source's kind, and that one of a family with the first source's."""
+        shape = row.shape
+        first, count = self.shapes.get(shape, (row, 0))
+        self.shapes[shape] = (first, count + 1)
+        self.family = self.family or row.family
+        if row.family == self.family and self.by_source.setdefault(row.source, shape) == shape:
+            return True
+        self.odd = self.odd or row
+        return False
+
+    def unclear(self, line: Line, formats: tuple[Format, ...]) -> None:
+        first, count = self.several.get(formats, (line, 0))
+        self.several[formats] = (first, count + 1)
+
+    def problems(self) -> Iterator[Problem]:
+        for formats, (line, count) in self.several.items():
+            names = " and ".join(formats)
+            rows = "The row is" if count == 1 else f"{count:,} rows are"
+            fix = f"Keep the keys of one format, or name it in the job's data: `format: {formats[0]}`."
+            yield problem(
+                line,
+                KEYS[formats[1]][0],
+                "data.ambiguous",
+                f"{rows} {names} at once, so what to train on is unclear.",
+                fix,
+            )
+        if self.odd is not None:
+            yield self._mixed(self.odd)
+
+    def _mixed(self, odd: Row) -> Problem:
+        told = [
+            f"{count:,} {shape} (first: {row.file}:{row.line})"
+            for shape, (row, count) in sorted(self.shapes.items(), key=lambda item: -item[1][1])
+        ]
+        return Problem(
+            file=odd.file,
+            line=odd.line,
+            key=KEYS[odd.written or odd.format][0],
+            code="data.mixed_formats",
+            sentence=f"The rows are of several kinds: {'; '.join(told)}.",
+            fix="Bring all rows into one format, or train on one kind a stage.",
+        )
+
+
+# ---- from a line to an object -------------------------------------------------------------------------------------
+
+
+def canonical_value(line: Line) -> dict[str, Any] | Problem:
+    """What of this line is read, under our names: how a converted file is written for the upload."""
+    value = _value_of(line)
     if isinstance(value, Problem):
         return value
-    formats = [found for found, keys in KEYS.items() if all(value.get(key) is not None for key in keys)]
-    if len(formats) == 1:
-        return _BUILDERS[formats[0]](line, value)
-    if formats:
-        sentence = f"The row is {' and '.join(formats)} at once, so what to train on is unclear."
-        return _problem(line, KEYS[formats[1]][0], "data.ambiguous", sentence, "Keep the keys of one format.")
-    return _unrecognised(line, value)
+    if value is None:
+        return {"text": line.text}
+    formats = _formats(line, value)
+    if len(formats) != 1:
+        return value
+    known = KEYS[formats[0]] + OPTIONAL_KEYS[formats[0]]
+    return {key: item for key, item in value.items() if key in known and item is not None}
+
+
+def _value_of(line: Line) -> dict[str, Any] | Problem | None:
+    """The row's keys under our names; None for plain text."""
+    if line.is_text:
+        return None
+    value = line.value if line.value is not None else _parse_json(line)
+    if isinstance(value, dict) and line.origin.mapping:
+        return renamed(line, value)
+    return value
+
+
+def _row(line: Line, formats: tuple[Format, ...], value: dict[str, Any] | None) -> Row | Problem:
+    if value is None:
+        return Row(line.file, line.number, Format.TEXT, text=line.text, source=line.origin.source)
+    if not formats:
+        return _unrecognised(line, value)
+    row = build(line, formats[0], value)
+    if isinstance(row, Row) and line.origin.source:
+        object.__setattr__(row, "source", line.origin.source)  # made just now; a copy would double the cost of a row
+    return row
+
+
+def _formats(line: Line, value: dict[str, Any]) -> tuple[Format, ...]:
+    """The formats that the row has the keys of; the one that the job names, if it names one."""
+    named = line.origin.format
+    if named is not None:
+        found = (Format(named),)
+    else:
+        found = _by_keys(tuple(value), tuple(line.origin.mapping))
+    return tuple(each for each in found if all(value.get(key) is not None for key in KEYS[each]))
+
+
+@lru_cache(maxsize=1024)
+def _by_keys(keys: tuple[str, ...], mapped: tuple[str, ...]) -> tuple[Format, ...]:
+    """Formats whose keys are all there. A mapping that names all keys of a format says which one is meant."""
+    found = tuple(each for each, wanted in KEYS.items() if set(wanted) <= set(keys))
+    meant = tuple(each for each in found if set(KEYS[each]) <= set(mapped))
+    return meant or found
 
 
 def _parse_json(line: Line) -> dict[str, Any] | Problem:
     try:
         value: object = json.loads(line.text, object_pairs_hook=_pairs)
     except _Repeated as error:
-        return _problem(line, error.key, "data.duplicate_key", f"The key {error.key!r} is given twice.", "Keep one.")
+        return problem(line, error.key, "data.duplicate_key", f"The key {error.key!r} is given twice.", "Keep one.")
     except json.JSONDecodeError as error:
         sentence = f"This is not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}."
         fix = "Write it as an escape, e.g. \\n or \\t." if "control character" in error.msg else _json_fix(line.text)
-        return _problem(line, "", "data.bad_json", sentence, fix)
+        return problem(line, "", "data.bad_json", sentence, fix)
     except RecursionError:
-        return _problem(line, "", "data.bad_json", "This JSON nests too deep to be read.", "Mend or remove the row.")
+        return problem(line, "", "data.bad_json", "This JSON nests too deep to be read.", "Mend or remove the row.")
     except ValueError as error:
-        return _problem(line, "", "data.bad_json", f"This JSON cannot be read: {error}.", "Mend the row.")
+        return problem(line, "", "data.bad_json", f"This JSON cannot be read: {error}.", "Mend the row.")
     if not isinstance(value, dict):
-        sentence = f"A row is a JSON object, but this is a {_kind(value)}."
-        return _problem(line, "", "data.not_an_object", sentence, "Write one JSON object a line.")
+        sentence = f"A row is a JSON object, but this is a {kind(value)}."
+        fix = _json_fix(line.text) if isinstance(value, list) else "Write one JSON object a line."
+        return problem(line, "", "data.not_an_object", sentence, fix)
     row = cast("dict[str, Any]", value)
     if line.text.count("[") + line.text.count("{") > MAX_DEPTH and _nests(row, MAX_DEPTH):
-        return _problem(line, "", "data.bad_json", "This JSON nests too deep to be read.", "Mend or remove the row.")
+        return problem(line, "", "data.bad_json", "This JSON nests too deep to be read.", "Mend or remove the row.")
     return (_broken_text(line, row) if _SURROGATE.search(line.text) else None) or row
 
 
@@ -189,7 +214,7 @@ def _json_fix(text: str) -> str:
     if "\r" in stripped:
         return "The lines end in a carriage return alone; save the file with Unix line ends."
     if stripped == "[" or stripped.startswith("[{"):
-        return "The file looks like one JSON list; write one object a line:  jq -c '.[]' FILE > NEW.jsonl"
+        return "The file looks like one JSON list: give it the ending .json, or write one object a line."
     if stripped == "{":
         return "The file looks like indented JSON; write one object a line:  jq -c . FILE > NEW.jsonl"
     return "Write one JSON object a line."
@@ -203,7 +228,7 @@ def _broken_text(line: Line, value: dict[str, Any]) -> Problem | None:
         except UnicodeEncodeError as error:
             half = f"\\u{ord(error.object[error.start]):04x}"
             sentence = f"The text holds {half}, half of a character that was cut in two."
-            return _problem(line, key, "data.bad_text", sentence, "Remove the escape, or restore the whole character.")
+            return problem(line, key, "data.bad_text", sentence, "Remove the escape, or restore the whole character.")
     return None
 
 
@@ -220,175 +245,48 @@ def _pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+# ---- why no format fits -------------------------------------------------------------------------------------------
+
+
 def _unrecognised(line: Line, value: dict[str, Any]) -> Problem:
-    """Why no format fits: another known format, half a format, a mistyped key, or nothing we know."""
-    for keys, name, fix in _FOREIGN:
-        if keys <= set(value):
-            return _problem(line, sorted(keys)[0], "data.format_not_built", f"This is a row in {name} form.", fix)
-    for key in _ALL_KEYS:
+    """Half a format, a mistyped key, tokens instead of text, or nothing we know."""
+    named = line.origin.format
+    wanted = KEYS[Format(named)] if named is not None else ()
+    for key in wanted or READ_KEYS:
         if key in value and value[key] is None:
-            return _problem(line, key, "data.null_value", f"{key!r} is null.", "Fill it or remove the row.")
+            return problem(line, key, "data.null_value", f"{key!r} is null.", "Fill it or remove the row.")
+    if wanted:
+        missing = next(key for key in wanted if key not in value)
+        return problem(line, missing, "data.missing_key", f"A {named} row has no {missing!r}.", _near(missing, value))
+    if _TOKEN_KEY in value:
+        fix = "Give the text itself; it is tokenised with the model's own tokenizer."
+        return problem(line, _TOKEN_KEY, "data.format_not_built", "This is a row of token ids.", fix)
     for key in value:
-        near = nearest(key, _ALL_KEYS)
+        near = nearest(key, READ_KEYS)
         if near is not None and near not in value:
-            return _problem(line, key, "data.unknown_key", f"There is no key {key!r}.", f"Did you mean {near!r}?")
-    for key, other in (("prompt", "completion"), ("completion", "prompt")):
-        if key in value:
-            sentence = f"The row has {key!r} but no {other!r}."
-            return _problem(line, other, "data.missing_key", sentence, f"Add {other!r}.")
+            return problem(line, key, "data.unknown_key", f"There is no key {key!r}.", f"Did you mean {near!r}?")
+    return _half_a_format(line, value) or _nothing_known(line, value)
+
+
+def _near(missing: str, value: dict[str, Any]) -> str:
+    near = nearest(missing, value)
+    return f"Rename {near!r} to {missing!r}, or map it." if near else f"Add {missing!r}, or map it to a key of the file."
+
+
+def _half_a_format(line: Line, value: dict[str, Any]) -> Problem | None:
+    for each in (Format.PREFERENCE, Format.PROMPT_COMPLETION, Format.ALPACA):
+        have = [key for key in KEYS[each] if key in value]
+        if have:
+            missing = next(key for key in KEYS[each] if key not in value)
+            sentence = f"The row has {have[0]!r} but no {missing!r}."
+            return problem(line, missing, "data.missing_key", sentence, f"Add {missing!r}.")
+    return None
+
+
+def _nothing_known(line: Line, value: dict[str, Any]) -> Problem:
     have = ", ".join(sorted(value)[:6]) or "none"
-    fix = "Use `text`, `messages`, or `prompt` and `completion`."
+    fix = "Use `text`, `messages`, `prompt` and `completion`, or `chosen` and `rejected`; or map your keys to these."
+    if line.value is not None:
+        fix = f"A table's first line names its columns. {fix}"
     key = next(iter(value), "")
-    return _problem(line, key, "data.unknown_format", f"The row fits no format; its keys are: {have}.", fix)
-
-
-# ---- one builder per format ---------------------------------------------------------------------------------------
-
-
-def _text(line: Line, value: dict[str, Any]) -> Row | Problem:
-    text = value["text"]
-    if not isinstance(text, str):
-        return _wrong_type(line, "text", "a string", text)
-    if not text.strip():
-        return _empty(line, "text")
-    return Row(line.file, line.number, Format.TEXT, text=text, ignored=_ignored(value, ("text",)))
-
-
-def _messages(line: Line, value: dict[str, Any]) -> Row | Problem:
-    messages, tools = _conversation(line, "messages", value["messages"]), _tools(line, value)
-    if isinstance(messages, Problem):
-        return messages
-    if isinstance(tools, Problem):
-        return tools
-    if not any(message["role"] == "assistant" for message in messages):
-        fix = "Add the answer as a message with role assistant."
-        return _problem(line, "messages", "data.no_answer", "No message is by the assistant.", fix)
-    known = ("messages", "tools")
-    return Row(
-        line.file, line.number, Format.MESSAGES, messages=tuple(messages), tools=tools, ignored=_ignored(value, known)
-    )
-
-
-def _pair(line: Line, value: dict[str, Any]) -> Row | Problem:
-    tools, parts = _tools(line, value), _parts(line, value["prompt"], value["completion"])
-    if isinstance(tools, Problem):
-        return tools
-    if isinstance(parts, Problem):
-        return parts
-    return Row(
-        line.file,
-        line.number,
-        Format.PROMPT_COMPLETION,
-        prompt=parts[0],
-        completion=parts[1],
-        tools=tools,
-        ignored=_ignored(value, ("prompt", "completion", "tools")),
-    )
-
-
-def _parts(line: Line, prompt: Any, completion: Any) -> tuple[str, str] | tuple[list[Message], list[Message]] | Problem:
-    """Prompt and completion of one kind: both strings, or both lists of messages."""
-    if isinstance(prompt, str) and isinstance(completion, str):
-        return (prompt, completion) if completion else _empty(line, "completion")
-    kinds = (_kind(prompt), _kind(completion))
-    if kinds != ("list", "list"):
-        wrong, value = ("prompt", prompt) if kinds[0] not in ("string", "list") else ("completion", completion)
-        return _wrong_type(line, wrong, "a string or a list of messages, like the other one", value)
-    before, after = _conversation(line, "prompt", prompt), _conversation(line, "completion", completion)
-    if isinstance(before, Problem):
-        return before
-    return after if isinstance(after, Problem) else (before, after)
-
-
-_BUILDERS = {Format.TEXT: _text, Format.MESSAGES: _messages, Format.PROMPT_COMPLETION: _pair}
-
-
-def _conversation(line: Line, key: str, value: object) -> list[Message] | Problem:
-    if not isinstance(value, list):
-        return _wrong_type(line, key, "a list of messages", value)
-    if not value:
-        return _empty(line, key)
-    found: list[Message] = []
-    for index, message in enumerate(cast("list[object]", value)):
-        checked = _message(line, f"{key}.{index}", message)
-        if isinstance(checked, Problem):
-            return checked
-        found.append(checked)
-    return found
-
-
-def _message(line: Line, key: str, value: object) -> Message | Problem:
-    if not isinstance(value, dict):
-        return _wrong_type(line, key, "an object with role and content", value)
-    message = {name: item for name, item in cast("dict[str, Any]", value).items() if item is not None}
-    for wanted in ("role", "content"):
-        if wanted not in message and not (wanted == "content" and "tool_calls" in message):
-            wrong = next((name for name in message if name not in {"role", "content"}), "")
-            near = nearest(wrong, ("role", "content")) if wrong else None
-            meant = near == wanted or (wrong, wanted) in {("from", "role"), ("value", "content")}
-            fix = f"Rename {wrong!r} to {wanted!r}." if meant else f"Add {wanted!r}."
-            return _problem(line, f"{key}.{wanted}", "data.missing_key", f"A message has no {wanted!r}.", fix)
-    role, content = message["role"], message.get("content", "")
-    if role not in ROLES:
-        near = nearest(str(role), ROLES) or {"human": "user", "gpt": "assistant", "bot": "assistant"}.get(str(role))
-        fix = f"Did you mean {near!r}?" if near else f"Use one of: {', '.join(ROLES)}."
-        return _problem(line, f"{key}.role", "data.unknown_role", f"There is no role {str(role)[:40]!r}.", fix)
-    if not isinstance(content, str):
-        return _wrong_type(line, f"{key}.content", "a string", content)
-    return message
-
-
-def _tools(line: Line, value: dict[str, Any]) -> tuple[Any, ...] | Problem:
-    if value.get("chat_template_kwargs"):
-        sentence = "`chat_template_kwargs` would change how the row is rendered and is not built yet."
-        return _problem(line, "chat_template_kwargs", "data.not_built", sentence, "Remove the key.")
-    tools: object = value.get("tools") or []
-    if isinstance(tools, str):
-        try:
-            tools = json.loads(tools)
-        except ValueError:
-            tools = None
-    items = cast("list[object]", tools) if isinstance(tools, list) else [None]
-    if not all(isinstance(tool, dict) for tool in items):
-        return _wrong_type(line, "tools", "a list of JSON schemas", value["tools"])
-    return tuple(items)
-
-
-# ---- problems -----------------------------------------------------------------------------------------------------
-
-
-def _ignored(value: dict[str, Any], known: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(key for key in value if key not in known) if len(value) > len(known) or set(value) - set(known) else ()
-
-
-def _mixed(row: Row, first: Row) -> Problem:
-    return Problem(
-        file=row.file,
-        line=row.line,
-        key=KEYS[row.format][0],
-        code="data.mixed_formats",
-        sentence=f"This row is {row.format}, but {first.file}:{first.line} is {first.format}.",
-        fix="Bring all rows into one format.",
-    )
-
-
-def _wrong_type(line: Line, key: str, wanted: str, value: object) -> Problem:
-    sentence = f"{key!r} must be {wanted}, but is a {_kind(value)}."
-    return _problem(line, key, "data.wrong_type", sentence, "Correct the value.")
-
-
-def _empty(line: Line, key: str) -> Problem:
-    return _problem(line, key, "data.empty_value", f"{key!r} is empty.", "Fill it or remove the row.")
-
-
-def _kind(value: object) -> str:
-    names = {"dict": "object", "list": "list", "str": "string", "NoneType": "null", "bool": "truth value"}
-    return names.get(type(value).__name__, "number")
-
-
-def _problem(line: Line, key: str, code: str, sentence: str, fix: str) -> Problem:
-    return Problem(file=line.file, line=line.number, key=key, code=code, sentence=sentence, fix=fix)
-
-
-def _said(message: Message, counts: bool) -> tuple[str, bool]:
-    return f"\n{message.get('role', '')}: {message.get('content') or ''}", counts
+    return problem(line, key, "data.unknown_format", f"The row fits no format; its keys are: {have}.", fix)

@@ -1,24 +1,34 @@
-"""Lines of data files with their place: JSONL one object a line, text one document a paragraph.
+"""Files of data to lines with their place: JSONL one object a line, text one document a paragraph, tables row by row.
 
-Owns bytes to text: encodings, size limits, empty files. Streams; a file of any size costs one line of memory. What a
-line means is `shardwork.dataset.rows`. A file that is not UTF-8 text at all is named once, not line by line.
+Owns which files are read and by whom, and bytes to text: encodings, size limits, empty files. Streams; a file of any
+size costs one line of memory. What a line means is `rows`; other containers than lines are `containers`. A file that
+is not UTF-8 text at all is named once, not line by line.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 
 from ..problem import Problem, nearest
+from .line import Heard, Line, Source, SourceFile, file_problem, paths_or_sources
+
+__all__ = ["Heard", "Line", "Source", "SourceFile", "conversion", "read_lines", "source_files", "staged_files"]
 
 #: a row longer than this is a mistake: no model of today reads four million tokens at once
 MAX_LINE_BYTES = 16 << 20
 #: text documents are cut at the next line end from here on
 MAX_DOCUMENT_BYTES = 1 << 20
-SUFFIXES = (".jsonl", ".txt")
+#: what is read as it lies; all that a coordinator ever reads
+PLAIN_SUFFIXES = (".jsonl", ".txt")
+#: what the client reads too, and uploads as JSONL
+CONVERTED_SUFFIXES = (".ndjson", ".json", ".csv", ".tsv", ".parquet")
+SUFFIXES = PLAIN_SUFFIXES + CONVERTED_SUFFIXES
+#: folder of a source among several, in what is uploaded
+STAGED_SOURCE = re.compile(r"^source-(\d{3})$")
 #: how a file begins that is no UTF-8 text -> what it is; longer marks first, since UTF-32 begins as UTF-16 does
 _ENCODINGS = (
     (b"\xff\xfe\0\0", "UTF-32"),
@@ -28,54 +38,60 @@ _ENCODINGS = (
     (b"{\0", "UTF-16LE"),
     (b"\0{", "UTF-16BE"),
 )
-_PACKED = ((b"\x1f\x8b", "gzip"), (b"PK\3\4", "zip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"PAR1", "Parquet"))
-#: endings that people have instead -> how to get to JSONL
+_PACKED = (
+    (b"\x1f\x8b", "gzip"),
+    (b"PK\3\4", "zip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"PAR1", "Parquet"),
+    (b"%PDF", "PDF"),
+    (b"ARROW1", "Arrow"),
+    (b"SQLite format 3", "SQLite"),
+)
+#: endings that people have instead -> how to get to one that is read
 _CONVERSIONS = {
     **dict.fromkeys((".gz", ".gzip"), "Unpack it first:  gunzip -k FILE"),
     ".zst": "Unpack it first:  zstd -d FILE",
     ".zip": "Unpack it first:  unzip FILE",
-    ".json": "Write one object a line:  jq -c '.[]' FILE > FILE.jsonl",
     **dict.fromkeys((".md", ".text", ".log"), "If it is plain text, give it the ending .txt."),
-    ".ndjson": "It is JSONL under another name: rename it to .jsonl.",
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "Save the sheet as CSV."),
+    **dict.fromkeys((".arrow", ".feather"), "Save it as Parquet."),
 }
 _CONVERT = "Convert it to JSONL, one object a line, or to .txt."
-
-#: told how many bytes were read
-Heard = Callable[[int], None]
 
 
 def _ignore(_num_bytes: int) -> None:
     """Nobody wants to know."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    path: Path
-    #: how reports name it
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    file: str
-    #: counted from 1; a text document's first line
-    number: int
-    text: str
-    #: False: a JSON object; True: plain text
-    is_text: bool
-
-
-def source_files(paths: Sequence[Path]) -> list[SourceFile]:
-    """Files as given; a folder stands for the JSONL and text files in it, sorted by path."""
+def source_files(given: Sequence[Path | Source]) -> list[SourceFile]:
+    """The files of each source as given; a folder stands for the data files in it, sorted by path."""
     found: list[SourceFile] = []
-    for path in paths:
-        if path.is_dir():
-            inside = (entry for entry in path.rglob("*") if entry.is_file() and entry.suffix.lower() in SUFFIXES)
-            names = sorted(inside, key=lambda entry: entry.relative_to(path).as_posix())
-            found.extend(SourceFile(entry, entry.relative_to(path).as_posix()) for entry in names)
-        else:
-            found.append(SourceFile(path, str(path)))
+    for number, source in enumerate(paths_or_sources(given)):
+        for path, name in _expanded(source.files, SUFFIXES):
+            found.append(SourceFile(path, name, number, source.mapping, source.format))
     return found
+
+
+def staged_files(folder: Path) -> list[SourceFile]:
+    """What a client uploaded: JSONL and text files only, in folders `source-000` … where there are several sources.
+
+    Nothing else in it is read, so that no coordinator parses a format that its requesters choose.
+    """
+    found: list[SourceFile] = []
+    for path, name in _expanded((folder,), PLAIN_SUFFIXES):
+        match = STAGED_SOURCE.match(name.partition("/")[0])
+        found.append(SourceFile(path, name, int(match[1]) if match and "/" in name else 0))
+    return found
+
+
+def _expanded(paths: Sequence[Path], suffixes: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
+    for path in paths:
+        if not path.is_dir():
+            yield path, str(path)
+            continue
+        inside = (entry for entry in path.rglob("*") if entry.is_file() and entry.suffix.lower() in suffixes)
+        names = sorted(inside, key=lambda entry: entry.relative_to(path).as_posix())
+        yield from ((entry, entry.relative_to(path).as_posix()) for entry in names)
 
 
 def conversion(path: Path) -> str:
@@ -89,23 +105,31 @@ def read_lines(files: Sequence[SourceFile], heard: Heard = _ignore) -> Iterator[
     `heard` is told the bytes of each line as they are read.
     """
     if not files:
-        fix = "Name a JSONL or text file, or a folder that holds some."
-        yield _problem("", None, "data.no_files", "There is no JSONL or text file here.", fix)
+        fix = "Name a JSONL, JSON, CSV, Parquet or text file, or a folder that holds some."
+        nowhere = SourceFile(Path(), "")
+        yield file_problem(nowhere, "data.no_files", "There is no data file here.", fix)
     for source in files:
-        if source.path.suffix.lower() not in SUFFIXES and source.path.exists():
-            sentence = "The file is neither JSONL nor text."
-            yield _problem(source.name, None, "data.file_type", sentence, conversion(source.path))
-            continue
-        if source.path.exists() and not source.path.is_file():
-            sentence = "This is a pipe or a device, not a file; rows are read more than once."
-            yield _problem(source.name, None, "data.file_type", sentence, "Write the rows to a file first.")
+        refused = _refused(source)
+        if refused is not None:
+            yield refused
             continue
         try:
             with source.path.open("rb") as file:
                 yield from _read(source, file, heard)
         except OSError as error:
             sentence = f"The file cannot be read: {error.strerror}."
-            yield _problem(source.name, None, "data.missing_file", sentence, _path_fix(source.path))
+            yield file_problem(source, "data.missing_file", sentence, _path_fix(source.path))
+
+
+def _refused(source: SourceFile) -> Problem | None:
+    """What is no file to read rows from, whatever is in it."""
+    if source.path.suffix.lower() not in SUFFIXES and source.path.exists():
+        sentence = "The file is none of JSONL, JSON, CSV, TSV, Parquet and text."
+        return file_problem(source, "data.file_type", sentence, conversion(source.path))
+    if source.path.exists() and not source.path.is_file():
+        sentence = "This is a pipe or a device, not a file; rows are read more than once."
+        return file_problem(source, "data.file_type", sentence, "Write the rows to a file first.")
+    return None
 
 
 def _path_fix(path: Path) -> str:
@@ -117,17 +141,38 @@ def _path_fix(path: Path) -> str:
 
 
 def _read(source: SourceFile, file: BufferedReader, heard: Heard) -> Iterator[Line | Problem]:
-    foreign = _foreign(source, file.peek(8)[:8])
+    suffix = source.path.suffix.lower()
+    foreign = _foreign(source, file.peek(16)[:16]) if suffix != ".parquet" else None
     if foreign is not None:
         yield foreign
         return
-    is_text = source.path.suffix.lower() == ".txt"
     found = False
-    for item in _documents(source.name, file, heard) if is_text else _lines(source.name, file, heard):
+    for item in _items(suffix, source, file, heard):
         found = True
         yield item
     if not found:
-        yield _problem(source.name, None, "data.empty_file", "The file holds no rows.", "Remove it or fill it.")
+        yield file_problem(source, "data.empty_file", "The file holds no rows.", "Remove it or fill it.")
+
+
+def _items(suffix: str, source: SourceFile, file: BufferedReader, heard: Heard) -> Iterator[Line | Problem]:
+    """The lines of a file by its ending. Each container's reader is imported where a file needs it."""
+    match suffix:
+        case ".txt":
+            return _documents(source, file, heard)
+        case ".parquet":
+            from .containers.parquet import parquet_rows
+
+            return parquet_rows(source, heard)
+        case ".csv" | ".tsv":
+            from .containers.delimited import delimited_rows
+
+            return delimited_rows(source, file, heard)
+        case ".json":
+            from .containers.jsonarray import begins_array, json_rows
+
+            if begins_array(file):
+                return json_rows(source, file, heard)
+    return _lines(source, file, heard)
 
 
 def _foreign(source: SourceFile, head: bytes) -> Problem | None:
@@ -136,29 +181,30 @@ def _foreign(source: SourceFile, head: bytes) -> Problem | None:
     for mark, encoding in _ENCODINGS:
         if head.startswith(mark):
             fix = f"Convert it:  iconv -f {encoding} -t UTF-8 {name} > utf8-{name}"
-            return _problem(source.name, None, "data.not_utf8", f"The file is {encoding} text, not UTF-8.", fix)
+            return file_problem(source, "data.not_utf8", f"The file is {encoding} text, not UTF-8.", fix)
     for mark, kind in _PACKED:
         if head.startswith(mark):
             sentence = f"The file is {kind} data under the name of a text file."
-            return _problem(source.name, None, "data.file_type", sentence, "Unpack or convert it first.")
+            fix = "Give it the ending .parquet." if kind == "Parquet" else "Unpack or convert it first."
+            return file_problem(source, "data.file_type", sentence, fix)
     return None
 
 
-def _lines(name: str, file: BufferedReader, heard: Heard) -> Iterator[Line | Problem]:
+def _lines(source: SourceFile, file: BufferedReader, heard: Heard) -> Iterator[Line | Problem]:
     number = 0
     while data := file.readline(MAX_LINE_BYTES + 1):
         number += 1
         heard(len(data))
         if len(data) > MAX_LINE_BYTES:
             _skip_line(data, file, heard)
-            yield _too_long(name, number)
+            yield too_long(source, number)
             continue
-        item = _decode(name, number, data, is_text=False)
+        item = _decode(source, number, data, is_text=False)
         if isinstance(item, Problem) or not item.text.isspace():
             yield item
 
 
-def _documents(name: str, file: BufferedReader, heard: Heard) -> Iterator[Line | Problem]:
+def _documents(source: SourceFile, file: BufferedReader, heard: Heard) -> Iterator[Line | Problem]:
     """Paragraphs: runs of lines between blank ones."""
     number, first, size = 0, 1, 0
     kept: list[bytes] = []
@@ -167,34 +213,39 @@ def _documents(name: str, file: BufferedReader, heard: Heard) -> Iterator[Line |
         heard(len(data))
         if len(data) > MAX_LINE_BYTES:
             _skip_line(data, file, heard)
-            yield _too_long(name, number)
+            yield too_long(source, number)
             continue
         is_blank = not data.strip()
         if kept and (is_blank or size > MAX_DOCUMENT_BYTES):
-            yield _decode(name, first, b"".join(kept), is_text=True)
+            yield _decode(source, first, b"".join(kept), is_text=True)
             kept, size = [], 0
         if not is_blank:
             first = first if kept else number
             kept.append(data)
             size += len(data)
     if kept:
-        yield _decode(name, first, b"".join(kept), is_text=True)
+        yield _decode(source, first, b"".join(kept), is_text=True)
 
 
-def _decode(name: str, number: int, data: bytes, *, is_text: bool) -> Line | Problem:
+def _decode(source: SourceFile, number: int, data: bytes, *, is_text: bool) -> Line | Problem:
     if number == 1:
         data = data.removeprefix(b"\xef\xbb\xbf")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = number + data[: error.start].count(b"\n")
-        at = error.start - (data.rfind(b"\n", 0, error.start) + 1)
-        sentence = f"Byte {at + 1} of the line (0x{data[error.start]:02x}) is not UTF-8."
-        fix = "Save the file as UTF-8; if it is Windows or Latin-1 text:  iconv -f WINDOWS-1252 -t UTF-8"
-        return _problem(name, line, "data.not_utf8", sentence, fix)
+        return not_utf8(source, number, data, error)
     if is_text:
         text = text.replace("\r\n", "\n").strip("\n")
-    return Line(name, number, text, is_text)
+    return Line(source, number, text, is_text)
+
+
+def not_utf8(source: SourceFile, number: int, data: bytes, error: UnicodeDecodeError) -> Problem:
+    """`data` begins with line `number`."""
+    line = number + data[: error.start].count(b"\n")
+    at = error.start - (data.rfind(b"\n", 0, error.start) + 1)
+    sentence = f"Byte {at + 1} of the line (0x{data[error.start]:02x}) is not UTF-8."
+    fix = "Save the file as UTF-8; if it is Windows or Latin-1 text:  iconv -f WINDOWS-1252 -t UTF-8"
+    return file_problem(source, "data.not_utf8", sentence, fix, line=line)
 
 
 def _skip_line(data: bytes, file: BufferedReader, heard: Heard) -> None:
@@ -203,10 +254,6 @@ def _skip_line(data: bytes, file: BufferedReader, heard: Heard) -> None:
         heard(len(data))
 
 
-def _too_long(name: str, number: int) -> Problem:
+def too_long(source: SourceFile, number: int) -> Problem:
     sentence = f"The line is longer than {MAX_LINE_BYTES >> 20} MiB."
-    return _problem(name, number, "data.line_too_long", sentence, "Split it into several rows.")
-
-
-def _problem(file: str, line: int | None, code: str, sentence: str, fix: str) -> Problem:
-    return Problem(file=file, line=line, key="", code=code, sentence=sentence, fix=fix)
+    return file_problem(source, "data.line_too_long", sentence, "Split it into several rows.", line=number)

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, cast
 
 from ..errors import InvalidInput
-from .rows import Message
+from .row import Message
 
 #: strftime_now answers this day: rendering is a pure function of the rows. Llama's own templates default to it.
 FROZEN_DATE = "2024-07-26T12:00:00"

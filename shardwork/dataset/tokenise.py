@@ -20,7 +20,7 @@ from tokenizers import Encoding, Tokenizer
 
 from ..errors import InvalidInput
 from ..problem import Problem
-from .rows import Format, Message, Row
+from .row import Format, Message, Row
 from .template import ChatTemplate, RenderRequest, RowRefused, Span, assistant_spans, find_template, turn_renders
 
 #: rows encoded together: enough to feed every core, small enough to keep memory flat
@@ -110,6 +110,10 @@ class RowTokenizer:
         """A batch of rows of one format. A row that the template refuses comes back as a Problem."""
         if not rows:
             return []
+        if rows[0].format is Format.PREFERENCE:
+            return self._preferences(rows)
+        if self.template is not None and rows[0].asked:
+            rows = [row.as_conversation() for row in rows]
         if rows[0].is_conversational:
             found = self._conversations(rows)
         elif rows[0].format is Format.TEXT:
@@ -150,6 +154,16 @@ class RowTokenizer:
         ]
         encodings = self.tokenizer.encode_batch_fast(prompts + wholes)
         return [_departing(first.ids, second.ids) for first, second in _halves(encodings)]
+
+    def _preferences(self, rows: Sequence[Row]) -> list[Encoded | Problem]:
+        """The longer of each row's two answers after its prompt, as a pair: what decides whether the row fits."""
+        answered = [(row.answered(row.chosen), row.answered(row.rejected)) for row in rows]
+        chosen = self.encode([first for first, _ in answered])
+        rejected = self.encode([second for _, second in answered])
+        return [
+            one if isinstance(one, Problem) or isinstance(other, Encoded) and len(other.tokens) <= len(one.tokens) else other
+            for one, other in zip(chosen, rejected, strict=True)
+        ]
 
     # ---- conversations ---------------------------------------------------------------------------------------------
 

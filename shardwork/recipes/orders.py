@@ -21,6 +21,8 @@ Length = Annotated[int, Field(ge=2, le=2**20)]
 Threads = Annotated[int, Field(ge=1, le=256)]
 Size = Annotated[int, Field(ge=1, le=4096)]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+#: of a source of data: how often a pass reads its rows
+Weight = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -186,6 +188,12 @@ class PrepareOrder(Order):
     train_on_prompt: bool = False
     #: "model", or the name of a template of ours for a base that has none
     chat_template: str = "model"
+    #: rows laid end to end; "auto": pretrain
+    packing: bool | Literal["auto"] = "auto"
+    #: what happens to longer rows: `shardwork.dataset.lengths.Overlong`
+    overlong: Literal["auto", "split", "truncate", "drop", "refuse"] = "auto"
+    #: how often a pass reads each row of source 0, 1 …; sources beyond are read once
+    weights: tuple[Weight, ...] = ()
     #: what will learn, so that the parameters that were declared can be counted again
     tuning: Tuning | None = None
 

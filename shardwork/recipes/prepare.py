@@ -12,16 +12,20 @@ import json
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from ..dataset.count import LEARNS_FROM, wrong_format
+from ..dataset.lengths import Overlong, fitted, packs, refused_split
 from ..dataset.rows import Format, Row, read_rows
-from ..dataset.source import SourceFile, read_lines, source_files
-from ..dataset.split import MIN_EVAL_ROWS, hold_out, shuffled, without
-from ..dataset.tokenise import BATCH_ROWS, RowTokenizer
+from ..dataset.source import SourceFile, read_lines, staged_files
+from ..dataset.split import MIN_DOCUMENTS, MIN_EVAL_ROWS, hold_out, shuffled, without
+from ..dataset.tokenise import BATCH_ROWS, Encoded, RowTokenizer
 from ..dataset.vocabulary import EOS, PAD, SPECIAL, train_vocabulary, write_tokenizer
+from ..dataset.weights import reads
 from ..errors import InvalidInput
 from ..models.presets import preset_config
 from ..problem import Problem
@@ -30,8 +34,10 @@ from .base import Computed, Context
 from .orders import PrepareOrder
 
 ROWS_PER_FILE = 4096
-#: fewer documents than this are split by rows, or a single book could not be held out from
-MIN_DOCUMENTS = 16
+#: rows of either side that publishing goes on from, to see what was learnt by heart
+PROBE_ROWS = 16
+#: a row with fewer tokens has too little to go on from, and of a longer one this much is enough
+PROBE_LEAST, PROBE_MOST = 16, 256
 
 Progress = Callable[[float], None]
 
@@ -58,12 +64,17 @@ def compute(phase: str, order_json: str, context: Context) -> Computed:
         if held_out is not None:
             outputs["eval"] = context.output("eval")
             _write_eval(held_out, outputs["eval"], facts)
+        probe = _probe(train, held_out)
+        if probe is not None:
+            outputs["probe"] = context.output("probe")
+            write_tensors(outputs["probe"] / "probe.safetensors", probe)
         context.progress(1.0)
         metrics = {
             "rows": train.rows,
             "tokens": train.num_tokens,
             "loss_tokens": train.loss_tokens,
             "truncated_rows": train.truncated,
+            "split_rows": train.split,
             "dropped_rows": train.dropped,
             "eval_rows": held_out.rows if held_out is not None else 0,
             "vocab_size": tokenizer.vocab_size,
@@ -78,11 +89,16 @@ class TokenRows:
     tokens: array[int] = field(default_factory=lambda: array("i"))
     mask: bytearray = field(default_factory=bytearray)
     offsets: array[int] = field(default_factory=lambda: array("q", [0]))
-    #: 16 bytes a row, equal for equal rows
+    #: 16 bytes a row, equal for equal rows and for the pieces of one
     digests: list[bytes] = field(default_factory=list[bytes])
+    #: how often each row is read in one pass
+    times: array[int] = field(default_factory=lambda: array("H"))
+    #: 1 for a row of its own and for the first piece of a split one
+    heads: bytearray = field(default_factory=bytearray)
     format: str = ""
     truncated: int = 0
-    #: rows without a label, and rows equal to a held-out one
+    split: int = 0
+    #: rows without a label, rows that are too long, and rows equal to a held-out one
     dropped: int = 0
 
     @property
@@ -100,11 +116,13 @@ class TokenRows:
         firsts = np.frombuffer(self.offsets, np.int64)[:-1]
         return int(mask.sum()) - int(mask[firsts].sum()) if self.rows else 0
 
-    def add(self, tokens: Sequence[int], mask: bytes | bytearray, digest: bytes) -> None:
-        self.tokens.extend(tokens)
-        self.mask += mask
+    def add(self, item: Encoded, digest: bytes, times: int = 1, *, is_head: bool = True) -> None:
+        self.tokens.extend(item.tokens)
+        self.mask += item.mask
         self.offsets.append(len(self.tokens))
         self.digests.append(digest)
+        self.times.append(times)
+        self.heads.append(is_head)
 
     def pick(self, positions: Sequence[int]) -> dict[str, npt.NDArray[np.generic]]:
         """Tensors of these rows in this order: tokens int32 [n], mask uint8 [n], offsets int64 [rows + 1]."""
@@ -119,11 +137,25 @@ class TokenRows:
 
     def select(self, positions: Sequence[int]) -> TokenRows:
         """A copy with only these rows, in this order."""
-        chosen = TokenRows(format=self.format, truncated=self.truncated, dropped=self.dropped)
+        chosen = TokenRows(format=self.format, truncated=self.truncated, split=self.split, dropped=self.dropped)
         for position in positions:
             begin, end = self.offsets[position], self.offsets[position + 1]
-            chosen.add(self.tokens[begin:end], self.mask[begin:end], self.digests[position])
+            chosen.tokens.extend(self.tokens[begin:end])
+            chosen.mask += self.mask[begin:end]
+            chosen.offsets.append(len(chosen.tokens))
+            chosen.digests.append(self.digests[position])
+            chosen.times.append(self.times[position])
+            chosen.heads.append(self.heads[position])
         return chosen
+
+    def documents(self) -> list[range]:
+        """The rows of each document, in order: one, or the pieces of one that was split."""
+        begins = [position for position, is_head in enumerate(self.heads) if is_head]
+        return [range(begin, end) for begin, end in pairwise([*begins, self.rows])]
+
+    def positions(self) -> list[int]:
+        """Every row as often as it is read in one pass."""
+        return [position for position in range(self.rows) for _ in range(self.times[position])]
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------
@@ -162,42 +194,65 @@ def _batches(files: Sequence[SourceFile], progress: Progress) -> Iterator[list[R
         yield batch
 
 
-def _read_sft(
-    files: Sequence[SourceFile], order: PrepareOrder, tokenizer: RowTokenizer, progress: Progress
-) -> TokenRows:
-    """One row each, cut to max_length; rows left without a label are dropped and counted."""
+def _read(files: Sequence[SourceFile], order: PrepareOrder, tokenizer: RowTokenizer, progress: Progress) -> TokenRows:
+    """Rows cut, split or dropped to max_length; packed pre-training: whole documents, each with its end token.
+
+    Rows left without a label are dropped and counted.
+    """
     found = TokenRows()
     for batch in _batches(files, progress):
-        found.format = batch[0].format
-        for row, item in zip(batch, tokenizer.encode(batch, train_on_prompt=order.train_on_prompt), strict=True):
+        if not found.format:
+            _refuse_unusable(batch[0], order)
+            found.format = batch[0].format
+        if order.recipe == "pretrain":
+            texts = tokenizer.encode_documents([row.text for row in batch])
+            encoded: list[Encoded | Problem] = [Encoded(tokens, b"\1" * len(tokens)) for tokens in texts]
+        else:
+            encoded = tokenizer.encode(batch, train_on_prompt=order.train_on_prompt)
+        for row, item in zip(batch, encoded, strict=True):
             if isinstance(item, Problem):
                 raise _invalid(item)
-            kept = item.cut(order.max_length)
-            if kept.loss_tokens == 0:
-                found.dropped += 1
-                continue
-            found.truncated += len(kept.tokens) < len(item.tokens)
-            found.add(kept.tokens, kept.mask, row.digest())
+            _add(found, row, item, order)
     return found
 
 
-def _read_documents(files: Sequence[SourceFile], tokenizer: RowTokenizer, progress: Progress) -> TokenRows:
-    """Whole documents, each ending with the end token; the mask is made when they are packed."""
-    found = TokenRows(format=Format.TEXT)
-    for batch in _batches(files, progress):
-        if batch[0].format is not Format.TEXT:
-            row = batch[0]
-            raise InvalidInput(
-                "data.wrong_format",
-                f"Pre-training reads text, but the rows are {row.format}.",
-                next_step="Use the recipe sft, or write the rows as `text`.",
-                file=row.file,
-                line=row.line,
-                key="recipe",
-            )
-        for row, tokens in zip(batch, tokenizer.encode_documents([row.text for row in batch]), strict=True):
-            found.add(tokens, b"", row.digest())
-    return found
+def _refuse_unusable(row: Row, order: PrepareOrder) -> None:
+    if row.format not in LEARNS_FROM.get(order.recipe, frozenset(Format)):
+        raise _invalid(wrong_format(row, order.recipe))
+    refused = refused_split(row, Overlong(order.overlong))
+    if refused is not None:
+        raise _invalid(refused)
+
+
+def _add(found: TokenRows, row: Row, item: Encoded, order: PrepareOrder) -> None:
+    """The row's pieces, with how often its source's weight reads it."""
+    how = Overlong(order.overlong).of(row.format)
+    is_long = len(item.tokens) > order.max_length
+    if is_long and how is Overlong.REFUSE:
+        raise InvalidInput(
+            "data.overlong",
+            f"The row has {len(item.tokens):,} tokens, and the job refuses rows of more than {order.max_length:,}.",
+            next_step="Shorten it, raise params.max_length, or set params.overlong: truncate, split or drop.",
+            file=row.file,
+            line=row.line,
+            key="params.overlong",
+        )
+    whole = _is_packed(order) and how is Overlong.SPLIT  # cut where the packed rows end, not here
+    pieces = [item] if whole else [piece for piece in fitted(item, order.max_length, how) if piece.loss_tokens]
+    if not pieces:
+        found.dropped += 1
+        return
+    if is_long and not whole:
+        found.split += how is Overlong.SPLIT
+        found.truncated += how is Overlong.TRUNCATE
+    digest = row.digest()
+    times = reads(digest, order.weights[row.source] if row.source < len(order.weights) else 1.0)
+    for number, piece in enumerate(pieces):
+        found.add(piece, digest, times, is_head=number == 0)
+
+
+def _is_packed(order: PrepareOrder) -> bool:
+    return packs(order.packing, order.recipe)
 
 
 # ---- splitting and packing ----------------------------------------------------------------------------------------
@@ -205,81 +260,81 @@ def _read_documents(files: Sequence[SourceFile], tokenizer: RowTokenizer, progre
 
 def _prepare(order: PrepareOrder, context: Context, tokenizer: RowTokenizer) -> tuple[TokenRows, TokenRows | None]:
     """(rows to learn from, rows held out or None), both in their final order."""
-    files = source_files([context.inputs["data"]])
-    eval_files = source_files([context.inputs["eval_data"]]) if "eval_data" in context.inputs else []
 
     def progress(fraction: float) -> None:
         context.progress(0.2 + 0.7 * fraction)
 
-    if order.recipe == "pretrain":
-        found = _split_documents(order, tokenizer, files, eval_files, progress)
-    else:
-        found = _split_rows(order, tokenizer, files, eval_files, progress)
-    train, held_out = found
+    found = _read(staged_files(context.inputs["data"]), order, tokenizer, progress)
+    others = None
+    if "eval_data" in context.inputs:
+        unweighted = order.model_copy(update={"weights": ()})
+        others = _read(staged_files(context.inputs["eval_data"]), unweighted, tokenizer, progress)
+    train, held_out = (_packed if _is_packed(order) else _apart)(order, found, others)
     _check_size(order, train, held_out)
-    seed = bytes.fromhex(order.seed)
-    train = train.select(shuffled(train.rows, seed, "train order"))
+    train = train.select(shuffled(train.rows, bytes.fromhex(order.seed), "train order"))
     return train, held_out
 
 
-def _split_rows(
-    order: PrepareOrder,
-    tokenizer: RowTokenizer,
-    files: Sequence[SourceFile],
-    eval_files: Sequence[SourceFile],
-    progress: Progress,
-) -> tuple[TokenRows, TokenRows | None]:
-    found = _read_sft(files, order, tokenizer, progress)
-    others = _read_sft(eval_files, order, tokenizer, progress) if eval_files else None
-    return _divide(order, found, others)
+def _apart(order: PrepareOrder, found: TokenRows, others: TokenRows | None) -> tuple[TokenRows, TokenRows | None]:
+    """Every row for itself."""
+    train, held_out = _divide(order, found, others)
+    return (train if set(train.times) <= {1} else train.select(train.positions())), held_out
 
 
-def _split_documents(
-    order: PrepareOrder,
-    tokenizer: RowTokenizer,
-    files: Sequence[SourceFile],
-    eval_files: Sequence[SourceFile],
-    progress: Progress,
-) -> tuple[TokenRows, TokenRows | None]:
+def _packed(order: PrepareOrder, found: TokenRows, others: TokenRows | None) -> tuple[TokenRows, TokenRows | None]:
     """Whole documents are held out, so that no block of training text is half of an evaluated one."""
-    found = _read_documents(files, tokenizer, progress)
     seed = bytes.fromhex(order.seed)
-    if eval_files or order.eval_fraction is None or len(set(found.digests)) >= MIN_DOCUMENTS:
-        others = _read_documents(eval_files, tokenizer, progress) if eval_files else None
+    if others is not None or order.eval_fraction is None or len(set(found.digests)) >= MIN_DOCUMENTS:
         train, held_out = _divide(order, found, others)
         del found  # each copy of a large corpus is let go as soon as the next one stands
-        train = train.select(shuffled(train.rows, seed, "documents"))
+        positions = train.positions()
+        train = train.select([positions[number] for number in shuffled(len(positions), seed, "documents")])
         packed = _pack(train, order.max_length)
         if held_out is None:
             return packed, None
         blocks = _pack(held_out, order.max_length)
         return packed, blocks.select(range(min(blocks.rows, order.eval_rows_max)))
+    if set(found.times) > {1}:
+        raise InvalidInput(
+            "data.weights_need_documents",
+            f"Weights need at least {MIN_DOCUMENTS} documents to hold some out of, but there are fewer.",
+            next_step="Give eval_data instead of eval_fraction, or leave the weights out.",
+            key="eval_fraction",
+        )
     return _divide(order, _pack(found, order.max_length), None)
 
 
 def _divide(order: PrepareOrder, found: TokenRows, others: TokenRows | None) -> tuple[TokenRows, TokenRows | None]:
     """Held-out rows come from their own files or from a fraction; equal rows never stand on both sides."""
-    seed = bytes.fromhex(order.seed)
+    documents = found.documents()
+    digests = [found.digests[rows.start] for rows in documents]
     if others is not None:
+        seed = bytes.fromhex(order.seed)
         chosen = others.select(shuffled(others.rows, seed, "held out")[: order.eval_rows_max])
-        split = without(found.digests, set(others.digests))
+        split = without(digests, set(others.digests))
     elif order.eval_fraction is not None:
-        split = hold_out(found.digests, fraction=order.eval_fraction, most=order.eval_rows_max, seed=seed)
-        chosen = found.select(split.held_out)
+        split = hold_out(digests, fraction=order.eval_fraction, most=order.eval_rows_max)
+        chosen = found.select(_rows_of(documents, split.held_out)[: order.eval_rows_max])
     else:
         return found, None
-    train = found.select(split.train)
+    train = found.select(_rows_of(documents, split.train))
     train.dropped += split.dropped
     return train, chosen
 
 
+def _rows_of(documents: Sequence[range], positions: Sequence[int]) -> list[int]:
+    return [row for position in positions for row in documents[position]]
+
+
 def _pack(documents: TokenRows, max_length: int) -> TokenRows:
     """Documents joined end to end and cut into rows of exactly max_length; the rest at the end is left out."""
-    packed = TokenRows(format=documents.format, dropped=documents.dropped)
+    packed = TokenRows(format=documents.format, dropped=documents.dropped, truncated=documents.truncated)
     rows = documents.num_tokens // max_length
     packed.tokens = documents.tokens[: rows * max_length]
     packed.mask = bytearray(b"\1") * (rows * max_length)
     packed.offsets = array("q", range(0, (rows + 1) * max_length, max_length))
+    packed.times = array("H", [1]) * rows
+    packed.heads = bytearray(b"\1") * rows
     flat = memoryview(packed.tokens)
     packed.digests = [_block_digest(flat[begin : begin + max_length]) for begin in packed.offsets[:-1]]
     return packed
@@ -293,7 +348,7 @@ def _check_size(order: PrepareOrder, train: TokenRows, held_out: TokenRows | Non
     if train.rows == 0:
         sentence = (
             f"The text gives no single row of {order.max_length} tokens."
-            if order.recipe == "pretrain"
+            if _is_packed(order)
             else f"No row has an answer left within {order.max_length} tokens; {train.dropped} were dropped."
         )
         raise InvalidInput(
@@ -309,6 +364,30 @@ def _check_size(order: PrepareOrder, train: TokenRows, held_out: TokenRows | Non
             next_step="Give more held-out rows, or leave eval_data and eval_fraction out.",
             key="eval_data",
         )
+
+
+def _probe(train: TokenRows, held_out: TokenRows | None) -> dict[str, npt.NDArray[np.generic]] | None:
+    """Rows of both sides to go on from, and `sides` uint8 [rows]: 1 = learnt, 0 = held out. None when all are short.
+
+    The first of the shuffled rows are a fair sample; a row that is read several times is taken once.
+    """
+    chosen = TokenRows()
+    sides = bytearray()
+    for side, rows in ((1, train), (0, held_out)):
+        seen: set[bytes] = set()
+        for position in range(rows.rows if rows is not None else 0):
+            assert rows is not None
+            begin, end = rows.offsets[position], min(rows.offsets[position + 1], rows.offsets[position] + PROBE_MOST)
+            if end - begin < PROBE_LEAST or rows.digests[position] in seen:
+                continue
+            seen.add(rows.digests[position])
+            chosen.add(Encoded(rows.tokens[begin:end].tolist(), bytes(rows.mask[begin:end])), rows.digests[position])
+            sides.append(side)
+            if len(seen) == PROBE_ROWS:
+                break
+    if not sides:
+        return None
+    return {**chosen.pick(range(chosen.rows)), "sides": np.frombuffer(sides, np.uint8)}
 
 
 # ---- writing ------------------------------------------------------------------------------------------------------
@@ -330,6 +409,7 @@ class _Facts:
             "max_length": self.order.max_length,
             "format": str(rows.format),
             "truncated_rows": rows.truncated,
+            "split_rows": rows.split,
             "files": [{"name": name, "rows": count} for name, count in files],
             "eos_token_id": self.tokenizer.eos_token_id,
             "pad_token_id": self.tokenizer.pad_token_id,
@@ -366,7 +446,7 @@ def _write_skeleton(order: PrepareOrder, data: Path, folder: Path) -> None:
             "There is neither a base model nor a preset to prepare for.",
             next_step="Set base_model, or params.preset and params.vocab_size.",
         )
-    files = source_files([data])
+    files = staged_files(data)
     total = sum(source.path.stat().st_size for source in files)
     tokenizer = train_vocabulary((row.text for row in _rows(files)), order.vocab_size, total_bytes=total)
     config = preset_config(

@@ -66,5 +66,14 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     return path
 
 
+def write_parquet(path: Path, columns: Mapping[str, list[Any]]) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    library: Any = pyarrow
+    library.parquet.write_table(library.table(dict(columns)), str(path))
+    return path
+
+
 def turn(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}

@@ -154,7 +154,7 @@ def test_eval_files_are_held_out_and_their_rows_leave_training(tmp_path: Path, m
 
 def test_without_held_out_rows_there_is_no_eval_artifact(tmp_path: Path, model: Path) -> None:
     computed = run({"data": pairs(tmp_path / "data"), "base": model}, tmp_path / "out")
-    assert set(computed.outputs) == {"train"} and computed.metrics["eval_rows"] == 0
+    assert set(computed.outputs) == {"train", "probe"} and computed.metrics["eval_rows"] == 0
 
 
 def test_rows_are_shuffled_but_all_there(tmp_path: Path, model: Path) -> None:

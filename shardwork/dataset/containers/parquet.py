@@ -1,0 +1,58 @@
+# pyright: standard
+"""Parquet through pyarrow, a batch at a time and only the columns that some format reads.
+
+Owns what pyarrow refuses, and that pyarrow is an extra: a client that reads no Parquet never loads it, and a
+coordinator never reads Parquet at all. Called by `source`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ...problem import Problem
+from ..line import Heard, Line, SourceFile, file_problem
+from ..row import READ_KEYS
+
+BATCH_ROWS = 1024
+
+
+def parquet_rows(source: SourceFile, heard: Heard) -> Iterator[Line | Problem]:
+    """Each row as an object, numbered from 1; columns that nothing reads are left in the file."""
+    try:
+        import pyarrow as arrow
+        import pyarrow.parquet as pq
+    except ImportError:
+        fix = "Install the extra that holds it:  pip install 'shardwork[data]'"
+        yield file_problem(source, "data.needs_extra", "Reading Parquet needs pyarrow, which is not installed.", fix)
+        return
+    number = 0
+    try:
+        with pq.ParquetFile(source.path) as file:
+            names = list(file.schema_arrow.names)
+            wanted = _wanted(source, names)
+            # a column that nobody reads is told as any key is, but its values stay in the file
+            unread = dict.fromkeys(name for name in names if name not in wanted)
+            size = source.path.stat().st_size
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
+                for value in batch.to_pylist():
+                    number += 1
+                    yield Line(source, number, "", value={**value, **unread})
+                heard(size * batch.num_rows // max(file.metadata.num_rows, 1))
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        yield _broken(source, number, error)
+
+
+def _wanted(source: SourceFile, names: list[str]) -> list[str]:
+    """Columns that a format or the mapping reads; all of them where there is none, so that the row can be named."""
+    known = {*READ_KEYS, *source.mapping.values(), "input_ids", "label", "history"}
+    return [name for name in names if name in known] or names
+
+
+def _broken(source: SourceFile, number: int, error: Exception) -> Problem:
+    if isinstance(error, FileNotFoundError):
+        raise error
+    reason: Any = str(error).strip().splitlines() or [type(error).__name__]
+    where = f" after row {number:,}" if number else ""
+    sentence = f"The Parquet file cannot be read{where}: {str(reason[0])[:160].rstrip('.')}."
+    return file_problem(source, "data.bad_parquet", sentence, "Write the file again, and check that it is whole.")

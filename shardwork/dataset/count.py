@@ -1,0 +1,291 @@
+"""One pass over the files of one side, training or held out: what there is, what is wrong, how long it is.
+
+Owns the counters; memory grows by some 100 bytes a row (digests and sketches), not with the rows' text. What the
+counts mean is judged by `check`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import InvalidInput
+from ..problem import Problem
+from .lengths import Overlong, fitted, packs, refused_split
+from .line import Line, Source, SourceFile
+from .near import Sketches
+from .report import BUCKETS, Sample, SourceCount
+from .row import Format, Row
+from .rows import read_rows
+from .source import read_lines
+from .staged import line_bytes, travels_as_it_is
+from .tokenise import BATCH_ROWS, Encoded, RowTokenizer
+from .weights import reads
+
+#: problems kept with their place; the rest are only counted
+MAX_LISTED = 100
+#: of one piece of a previewed row
+PREVIEW_LETTERS = 2000
+#: a byte-level vocabulary of a few thousand tokens makes about this many bytes a token of English
+BYTES_PER_TOKEN = 3
+#: recipe -> the formats whose rows it learns from; a recipe that is not here reads any
+LEARNS_FROM: dict[str, frozenset[Format]] = {
+    "pretrain": frozenset({Format.TEXT}),
+    "sft": frozenset({Format.TEXT, Format.MESSAGES, Format.PROMPT_COMPLETION}),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOptions:
+    """What else of a stage decides whether its rows will do."""
+
+    chat_template: str = "model"
+    train_on_prompt: bool = False
+    packing: bool | str = "auto"
+    overlong: Overlong = Overlong.AUTO
+    #: rows (pretrain: packed rows) that the job needs at least, e.g. one batch
+    min_rows: int = 1
+    eval_fraction: float | None = None
+    #: how many rows are shown with their mask
+    preview_rows: int = 3
+    #: told (bytes read, bytes in all) while the files are read
+    progress: Callable[[int, int], None] | None = None
+    #: of the plan and the model, for the verdict on sufficiency; 0: unknown
+    planned_tokens: int = 0
+    run_params: int = 0
+    trained_params: int = 0
+    from_scratch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPlan:
+    """What the files are checked for. `recipe` is empty where none was named."""
+
+    recipe: str
+    max_length: int
+    options: CheckOptions
+
+    @property
+    def packs(self) -> bool:
+        """Whether rows are laid end to end."""
+        return packs(self.options.packing, self.recipe)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    file: str
+    line: int
+
+
+@dataclass(slots=True)
+class Count:
+    """One pass over one set of files."""
+
+    plan: CheckPlan
+    tokenizer: RowTokenizer | None
+    #: whether rows are sketched, to be compared with the other side
+    compares: bool = False
+    held_out: set[bytes] = field(default_factory=set[bytes])
+    format: Format | None = None
+    is_conversational: bool = False
+    rows: int = 0
+    tokens: int = 0
+    loss_tokens: int = 0
+    #: rows longer than max_length, and those of them that were split or dropped; the rest are cut
+    overlong: int = 0
+    split: int = 0
+    dropped: int = 0
+    all_masked: int = 0
+    duplicates: int = 0
+    leaked: int = 0
+    first_leak: Row | None = None
+    first_masked: Row | None = None
+    first_long: Row | None = None
+    num_errors: int = 0
+    errors: list[Problem] = field(default_factory=list[Problem])
+    digests: set[bytes] = field(default_factory=set[bytes])
+    ignored: dict[str, tuple[Row, int]] = field(default_factory=dict[str, tuple[Row, int]])
+    lengths: Counter[int] = field(default_factory=Counter[int])
+    preview: list[Sample] = field(default_factory=list[Sample])
+    sources: list[SourceCount] = field(default_factory=list[SourceCount])
+    #: of the rows that are learnt from, in order
+    kept: list[bytes] = field(default_factory=list[bytes])
+    sketches: Sketches = field(default_factory=Sketches)
+    _files: list[str] = field(default_factory=list[str])
+    _places: array[int] = field(default_factory=lambda: array("q"))
+
+    def read(self, sources: Sequence[Source], files: Sequence[SourceFile], heard: Callable[[int], None]) -> None:
+        self.sources = [SourceCount(source.name, source.weight) for source in sources]
+        for file in files:
+            self.sources[file.source].files += 1
+        lines = self._weighed(read_lines(files, heard))
+        for batch in _batches(self._good(read_rows(lines))):
+            self._encode(batch)
+
+    @property
+    def truncated(self) -> int:
+        return self.overlong - self.split - self.dropped
+
+    def error(self, problem: Problem) -> None:
+        self.num_errors += 1
+        if len(self.errors) < MAX_LISTED:
+            self.errors.append(problem)
+
+    def place(self, position: int) -> Place:
+        """Where the kept row at this position stands."""
+        return Place(self._files[self._places[2 * position]], self._places[2 * position + 1])
+
+    def _weighed(self, lines: Iterable[Line | Problem]) -> Iterator[Line | Problem]:
+        """Counts the bytes that converted files will have on their way."""
+        for line in lines:
+            if isinstance(line, Line) and not travels_as_it_is(line.origin):
+                try:
+                    self.sources[line.origin.source].converted_bytes += len(line_bytes(line))
+                except InvalidInput:
+                    pass  # the row itself is reported where it is read
+            yield line
+
+    def _good(self, rows: Iterable[Row | Problem]) -> Iterator[Row]:
+        for row in rows:
+            if isinstance(row, Problem):
+                self.error(row)
+                continue
+            if self.format is None:
+                self.format, self.is_conversational = row.format, row.is_conversational
+                if not self._is_usable(row):
+                    return
+            self.rows += 1
+            for key in row.ignored:
+                first, count = self.ignored.get(key, (row, 0))
+                self.ignored[key] = (first, count + 1)
+            yield row
+
+    def _is_usable(self, row: Row) -> bool:
+        """Whether recipe and model can read this format at all; otherwise one error says so and reading stops."""
+        recipe = self.plan.recipe
+        if row.format not in LEARNS_FROM.get(recipe, frozenset(Format)):
+            self.error(wrong_format(row, recipe))
+            return False
+        refused = refused_split(row, self.plan.options.overlong)
+        if refused is not None:
+            self.error(refused)
+            return False
+        tokenizer = self.tokenizer
+        if row.is_conversational and tokenizer is not None and tokenizer.template is None:
+            fix = "Set params.chat_template: chatml, use a chat model, or give prompt and completion as text."
+            sentence = "The rows are conversations, but the model has no chat template."
+            self.error(at(row, "chat_template", "template.missing", sentence, fix))
+            return False
+        return True
+
+    def _compare(self, row: Row, digest: bytes) -> None:
+        if digest in self.held_out:
+            self.leaked += 1
+            self.first_leak = self.first_leak or row
+        if digest in self.digests:
+            self.duplicates += 1
+        else:
+            self.digests.add(digest)
+
+    # ---- lengths ---------------------------------------------------------------------------------------------------
+
+    def _encode(self, batch: list[Row]) -> None:
+        if self.tokenizer is None:
+            for row in batch:
+                self._estimate(row)
+        elif self.plan.recipe == "pretrain":
+            for row, tokens in zip(batch, self.tokenizer.encode_documents([row.text for row in batch]), strict=True):
+                self._count(row, Encoded(tokens, b"\1" * len(tokens)))
+        else:
+            encoded = self.tokenizer.encode(batch, train_on_prompt=self.plan.options.train_on_prompt)
+            for row, item in zip(batch, encoded, strict=True):
+                if isinstance(item, Problem):
+                    self.error(item)
+                else:
+                    self._count(row, item)
+
+    def _estimate(self, row: Row) -> None:
+        length = len(row.plain().encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN + 1
+        self.lengths[bucket(length)] += 1
+        self._keep(row, length, length)
+        if len(self.preview) < self.plan.options.preview_rows:
+            shown = [(piece[:PREVIEW_LETTERS], counts) for piece, counts in row.pieces()]
+            self.preview.append(Sample(row.file, row.line, tuple(shown)))
+
+    def _count(self, row: Row, item: Encoded) -> None:
+        self.lengths[bucket(len(item.tokens))] += 1
+        if self.tokenizer is not None and len(self.preview) < self.plan.options.preview_rows:
+            shown = item.cut(self.plan.max_length)
+            self.preview.append(Sample(row.file, row.line, tuple(self.tokenizer.pieces(shown))))
+        how = self.plan.options.overlong.of(row.format)
+        if self.plan.packs and how is Overlong.SPLIT:  # cut where the packed rows end
+            self._keep(row, len(item.tokens), item.loss_tokens)
+            return
+        pieces = fitted(item, self.plan.max_length, how)
+        if len(item.tokens) > self.plan.max_length:
+            self.overlong += 1
+            self.first_long = self.first_long or row
+            self.split += len(pieces) > 1
+            self.dropped += not pieces
+            if not pieces:
+                return
+        learnt = [piece for piece in pieces if piece.loss_tokens]
+        if learnt:
+            self._keep(row, sum(len(each.tokens) for each in learnt), sum(each.loss_tokens for each in learnt))
+        else:
+            self.all_masked += 1
+            self.first_masked = self.first_masked or row
+
+    def _keep(self, row: Row, tokens: int, loss_tokens: int) -> None:
+        """The row is learnt from, as often as its source's weight says."""
+        digest = row.digest()
+        self._compare(row, digest)
+        source = self.sources[row.source]
+        times = reads(digest, source.weight)
+        source.rows += 1
+        source.reads += times
+        source.tokens += tokens * times
+        source.shape = source.shape or row.shape
+        self.tokens += tokens * times
+        self.loss_tokens += loss_tokens * times
+        self.kept.append(digest)
+        if self.compares:
+            self.sketches.add(row.plain())
+            if not self._files or self._files[-1] != row.file:
+                self._files.append(row.file)
+            self._places.extend((len(self._files) - 1, row.line))
+
+
+def wrong_format(row: Row, recipe: str) -> Problem:
+    """Rows of a kind that the recipe does not learn from."""
+    if recipe == "pretrain":
+        fix = "Use the recipe sft, or write the rows as `text`."
+        sentence = f"Pre-training reads text, but the rows are {row.shape}."
+    else:
+        fix = "Write the better answers as prompt and completion, or wait for a recipe that learns from preferences."
+        sentence = f"The recipe {recipe} learns from text, messages or prompt and completion; the rows are {row.shape}."
+    return at(row, "recipe", "data.wrong_format", sentence, fix)
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == BATCH_ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def bucket(length: int) -> int:
+    """The smallest bucket of the histogram that holds this many tokens."""
+    return next((top for top in BUCKETS if length <= top), BUCKETS[-1])
+
+
+def at(row: Row | Place | None, key: str, code: str, sentence: str, fix: str) -> Problem:
+    """A problem with the place of a row, where there is one."""
+    file, line = (row.file, row.line) if row is not None else ("", None)
+    return Problem(file=file, line=line, key=key, code=code, sentence=sentence, fix=fix)
