@@ -235,7 +235,9 @@ def _warnings(count: Count) -> list[Problem]:
         found.append(at(row, key, "data.ignored_key", sentence, "Remove it, or leave it: it changes nothing."))
     for source in count.sources:
         if source.rows and not source.reads:
-            sentence = f"No row of {source.name} is read: its weight of {source.weight:g} chooses none of {source.rows:,}."
+            sentence = (
+                f"No row of {source.name} is read: its weight of {source.weight:g} chooses none of {source.rows:,}."
+            )
             found.append(at(None, "data", "data.weight_chooses_none", sentence, "Raise its weight."))
     options = count.plan.options
     if count.tokenizer is None and count.is_conversational and options.chat_template == "model":
@@ -287,4 +289,3 @@ def raise_errors(report: DataReport) -> None:
             line=first.line or "",
             key=first.key,
         )
-

@@ -55,8 +55,8 @@ def _each(line: Line, key: str, value: object, *, sharegpt: bool) -> list[Messag
     found: list[Message] = []
     for index, message in enumerate(cast("list[object]", value)):
         place = f"{key}.{index}"
-        told = isinstance(message, dict) and "role" not in message
-        checked = _turn(line, place, message) if sharegpt and told else _message(line, place, message)
+        is_turn = sharegpt and isinstance(message, dict) and "role" not in message
+        checked = (_turn if is_turn else _message)(line, place, cast("object", message))
         if isinstance(checked, Problem):
             return checked
         found.append(checked)

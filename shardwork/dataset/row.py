@@ -107,9 +107,7 @@ class Row:
         if isinstance(answer, list) and not prompt:
             shared = _shared(cast("list[Message]", self.chosen), cast("list[Message]", self.rejected))
             prompt, answer = answer[:shared], answer[shared:]
-        return Row(
-            self.file, self.line, Format.PROMPT_COMPLETION, prompt=prompt, completion=answer, tools=self.tools
-        )
+        return Row(self.file, self.line, Format.PROMPT_COMPLETION, prompt=prompt, completion=answer, tools=self.tools)
 
     def pieces(self) -> list[tuple[str, bool]]:
         """(text, whether it is an answer), before any chat template: what a preview can show without a model."""
@@ -162,4 +160,3 @@ def _halves(parts: Sequence[tuple[Part, bool]]) -> list[tuple[str, bool]]:
 
 def _said(message: Message, counts: bool) -> tuple[str, bool]:
     return f"\n{message.get('role', '')}: {message.get('content') or ''}", counts
-

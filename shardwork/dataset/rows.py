@@ -46,9 +46,7 @@ def read_rows(lines: Iterable[Line | Problem]) -> Iterator[Row | Problem]:
             seen.unclear(line, formats)
             continue
         row = _row(line, formats, value)
-        if isinstance(row, Problem):
-            yield row
-        elif seen.fits(row):
+        if isinstance(row, Problem) or seen.fits(row):
             yield row
     yield from seen.problems()
 
@@ -157,10 +155,7 @@ def _row(line: Line, formats: tuple[Format, ...], value: dict[str, Any] | None) 
 def _formats(line: Line, value: dict[str, Any]) -> tuple[Format, ...]:
     """The formats that the row has the keys of; the one that the job names, if it names one."""
     named = line.origin.format
-    if named is not None:
-        found = (Format(named),)
-    else:
-        found = _by_keys(tuple(value), tuple(line.origin.mapping))
+    found = _by_keys(tuple(value), tuple(line.origin.mapping)) if named is None else (Format(named),)
     return tuple(each for each in found if all(value.get(key) is not None for key in KEYS[each]))
 
 
@@ -270,7 +265,9 @@ def _unrecognised(line: Line, value: dict[str, Any]) -> Problem:
 
 def _near(missing: str, value: dict[str, Any]) -> str:
     near = nearest(missing, value)
-    return f"Rename {near!r} to {missing!r}, or map it." if near else f"Add {missing!r}, or map it to a key of the file."
+    return (
+        f"Rename {near!r} to {missing!r}, or map it." if near else f"Add {missing!r}, or map it to a key of the file."
+    )
 
 
 def _half_a_format(line: Line, value: dict[str, Any]) -> Problem | None:

@@ -172,7 +172,9 @@ def _items(suffix: str, source: SourceFile, file: BufferedReader, heard: Heard) 
 
             if begins_array(file):
                 return json_rows(source, file, heard)
-    return _lines(source, file, heard)
+            return _lines(source, file, heard)
+        case _:
+            return _lines(source, file, heard)
 
 
 def _foreign(source: SourceFile, head: bytes) -> Problem | None:

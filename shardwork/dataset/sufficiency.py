@@ -148,7 +148,9 @@ def _passes(given: Figures) -> Iterator[tuple[Size, Problem]]:
     passes = given.planned_tokens / given.tokens
     if passes <= GOOD_PASSES:
         return
-    sentence = f"The plan reads the data {passes:,.1f} times; after {GOOD_PASSES} passes a repetition adds less and less"
+    sentence = (
+        f"The plan reads the data {passes:,.1f} times; after {GOOD_PASSES} passes a repetition adds less and less"
+    )
     sentence += ", and this many teach the rows by heart." if passes > MOST_PASSES else "."
     fix = "Plan fewer rounds, shards or inner steps, or add data; held-out rows show when to stop."
     yield Size.THIN, _reason("data.many_passes", sentence, fix)

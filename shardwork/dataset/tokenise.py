@@ -161,7 +161,9 @@ class RowTokenizer:
         chosen = self.encode([first for first, _ in answered])
         rejected = self.encode([second for _, second in answered])
         return [
-            one if isinstance(one, Problem) or isinstance(other, Encoded) and len(other.tokens) <= len(one.tokens) else other
+            one
+            if isinstance(one, Problem) or (isinstance(other, Encoded) and len(other.tokens) <= len(one.tokens))
+            else other
             for one, other in zip(chosen, rejected, strict=True)
         ]
 

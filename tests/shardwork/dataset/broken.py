@@ -197,7 +197,9 @@ VALUES: dict[str, Broken] = {
         [{"instruction": "a", "output": "b", "history": [["c", "d"]]}], "data.not_built", 1, "history", "as messages"
     ),
     "no preference": Broken([CHOICE | {"chosen": "bad"}], "data.no_preference", 1, "rejected", "Remove the row"),
-    "preferences of two kinds": Broken([CHOICE | {"rejected": [ANSWERED]}], "data.wrong_type", 1, "rejected", "Correct"),
+    "preferences of two kinds": Broken(
+        [CHOICE | {"rejected": [ANSWERED]}], "data.wrong_type", 1, "rejected", "Correct"
+    ),
     "a prompt of another kind": Broken([CHOICE | {"prompt": [ASKED]}], "data.wrong_type", 1, "prompt", "Correct"),
     "a preference for a question": Broken(
         [{"chosen": [ASKED, ANSWERED], "rejected": [ASKED]}], "data.no_answer", 1, "rejected", "the assistant's"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -67,11 +68,8 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def write_parquet(path: Path, columns: Mapping[str, list[Any]]) -> Path:
-    import pyarrow
-    import pyarrow.parquet
-
-    library: Any = pyarrow
-    library.parquet.write_table(library.table(dict(columns)), str(path))
+    library: Any = importlib.import_module("pyarrow")
+    importlib.import_module("pyarrow.parquet").write_table(library.table(dict(columns)), str(path))
     return path
 
 

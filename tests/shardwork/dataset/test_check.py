@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from shardwork.dataset import CheckOptions, DataReport, Format, Verdict, check_data, raise_errors
+from shardwork.dataset import CheckOptions, DataReport, Format, Verdict, check_data
 from shardwork.dataset import source as source_module
-from shardwork.errors import InvalidInput
 
 from .folders import CHAT, SENTENCES, tokenizer_folder, turn, write_jsonl
 
 GOOD = '{"prompt": "a", "completion": "b"}'
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
