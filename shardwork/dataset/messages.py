@@ -55,12 +55,15 @@ def _each(line: Line, key: str, value: object, *, sharegpt: bool) -> list[Messag
     found: list[Message] = []
     for index, message in enumerate(cast("list[object]", value)):
         place = f"{key}.{index}"
-        is_turn = sharegpt and isinstance(message, dict) and "role" not in message
-        checked = (_turn if is_turn else _message)(line, place, cast("object", message))
+        checked = (_turn if sharegpt and _is_turn(message) else _message)(line, place, message)
         if isinstance(checked, Problem):
             return checked
         found.append(checked)
     return found
+
+
+def _is_turn(message: object) -> bool:
+    return isinstance(message, dict) and "role" not in message
 
 
 def _message(line: Line, key: str, value: object) -> Message | Problem:
