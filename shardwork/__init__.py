@@ -1,0 +1,159 @@
+"""Shardwork from Python: `shardwork.Client`, its asynchronous twin, what they return, and what they raise.
+
+    import shardwork
+
+    with shardwork.Client(on_progress=shardwork.show_progress()) as client:
+        plan = client.plan("job.yaml")
+        job = client.submit(plan)
+        job.wait()
+        job.download("out")
+
+Names are loaded at their first use, so that `import shardwork` costs nothing; neither torch nor numpy is ever loaded.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client.asynchronous import AsyncClient
+    from .client.blocking import Client, Job, Wallet
+    from .client.display.show import show_progress
+    from .client.facts import DataInvalid
+    from .client.job import AsyncJob
+    from .client.plan import JobSource, Measured, Plan
+    from .client.progress import OnProgress, Progress
+    from .client.results import (
+        Balance,
+        Change,
+        Deposit,
+        Download,
+        Event,
+        JobStatus,
+        Login,
+        Output,
+        Quote,
+        Report,
+        Round,
+        RunningShard,
+        ShardPayment,
+        Stage,
+        Transfer,
+        WorkerShare,
+    )
+    from .client.wallet import AsyncWallet
+    from .dataset import DataReport
+    from .errors import (
+        Conflict,
+        Corrupt,
+        Internal,
+        InvalidInput,
+        JobFailed,
+        LimitExceeded,
+        NotAllowed,
+        NotAuthenticated,
+        NotEnoughFunds,
+        NotFound,
+        ShardworkError,
+        Unreachable,
+    )
+    from .jobs.file import JobFileInvalid
+    from .jobs.spec import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
+    from .problem import Problem
+    from .why import Why
+
+__all__ = [
+    "AsyncClient",
+    "AsyncJob",
+    "AsyncWallet",
+    "Balance",
+    "BudgetSection",
+    "Change",
+    "Client",
+    "Conflict",
+    "Corrupt",
+    "DataInvalid",
+    "DataReport",
+    "Deposit",
+    "Download",
+    "Event",
+    "Internal",
+    "InvalidInput",
+    "Job",
+    "JobFailed",
+    "JobFileInvalid",
+    "JobSource",
+    "JobSpec",
+    "JobStatus",
+    "LimitExceeded",
+    "Login",
+    "Measured",
+    "NotAllowed",
+    "NotAuthenticated",
+    "NotEnoughFunds",
+    "NotFound",
+    "OnProgress",
+    "Output",
+    "Plan",
+    "PlanSection",
+    "Problem",
+    "Progress",
+    "Quote",
+    "Report",
+    "Round",
+    "RunningShard",
+    "ShardPayment",
+    "ShardworkError",
+    "Stage",
+    "StageSpec",
+    "Transfer",
+    "TrustSection",
+    "Unreachable",
+    "Wallet",
+    "Why",
+    "WorkerShare",
+    "show_progress",
+]
+
+#: module -> the public names that it holds
+_HOMES = {
+    "client.asynchronous": ("AsyncClient",),
+    "client.blocking": ("Client", "Job", "Wallet"),
+    "client.display.show": ("show_progress",),
+    "client.facts": ("DataInvalid",),
+    "client.job": ("AsyncJob",),
+    "client.plan": ("JobSource", "Measured", "Plan"),
+    "client.progress": ("OnProgress", "Progress"),
+    "client.results": (
+        *("Balance", "Change", "Deposit", "Download", "Event", "JobStatus", "Login", "Output", "Quote", "Report"),
+        *("Round", "RunningShard", "ShardPayment", "Stage", "Transfer", "WorkerShare"),
+    ),
+    "client.wallet": ("AsyncWallet",),
+    "dataset": ("DataReport",),
+    "errors": (
+        *("Conflict", "Corrupt", "Internal", "InvalidInput", "JobFailed", "LimitExceeded", "NotAllowed"),
+        *("NotAuthenticated", "NotEnoughFunds", "NotFound", "ShardworkError", "Unreachable"),
+    ),
+    "jobs.file": ("JobFileInvalid",),
+    "jobs.spec": ("BudgetSection", "JobSpec", "PlanSection", "StageSpec", "TrustSection"),
+    "problem": ("Problem",),
+    "why": ("Why",),
+}
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("shardwork")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'shardwork' has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *globals(), "__version__"})

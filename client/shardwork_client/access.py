@@ -1,4 +1,4 @@
-"""From a command to the coordinator: which one the flags and the home name, and one bridge into asyncio."""
+"""From a command to the library: one bridge into asyncio, with the coordinator that the flags and the home name."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from typing import TypeVar
 
 import typer
 
-from shardwork.client import settings
-from shardwork.client.settings import Access
-from shardwork.identity.role import Role
-from shardwork.session import Session
+from shardwork.client.asynchronous import AsyncClient
+from shardwork.client.progress import OnProgress
 
 T = TypeVar("T")
 
 
-def access(context: typer.Context) -> Access:
-    """The coordinator this command talks to. Raises NotAuthenticated "login.missing" before any login."""
-    return settings.access(context.find_root().params.get("join"))
-
-
-def run(access: Access, work: Callable[[Session], Awaitable[T]], *, name: str = "") -> T:
-    """Opens a session as requester, does `work` in it, closes it. Raises the ShardworkError classes."""
+def run(
+    context: typer.Context,
+    work: Callable[[AsyncClient], Awaitable[T]],
+    *,
+    name: str = "",
+    on_progress: OnProgress | None = None,
+) -> T:
+    """Does `work` with a client of the coordinator that this command talks to. Raises the ShardworkError classes."""
 
     async def inside() -> T:
-        session = await Session.open(access.join, access.key(), Role.REQUESTER, name=name)
-        try:
-            return await work(session)
-        finally:
-            await session.close()
+        async with AsyncClient(joined(context), name=name, on_progress=on_progress) as client:
+            return await work(client)
 
     return asyncio.run(inside())
+
+
+def joined(context: typer.Context) -> str | None:
+    """The join line of --join, which stands before the command's name."""
+    found: object = context.find_root().params.get("join")
+    return found if isinstance(found, str) else None

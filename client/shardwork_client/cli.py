@@ -3,7 +3,7 @@
     shardwork login              get to know a coordinator
     shardwork wallet …           commands/wallet.py
     shardwork data …             commands/data.py
-    shardwork job …              commands/job.py
+    shardwork job …              commands/jobs.py
 
 What a command needs beyond typer is imported inside it, so that `--help` stays quick. Failures: `outcome`.
 """
@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from .commands import data, job, login, wallet
+from .commands import before, collecting, data, following, jobs, login, steering, wallet
 
 EPILOG = (
     "First steps:  shardwork login JOIN  ·  shardwork wallet deposit 2000  ·  shardwork job plan job.yaml\n\n"
@@ -36,7 +36,9 @@ app = typer.Typer(
 app.command("login")(login.login)
 app.add_typer(wallet.app, name="wallet")
 app.add_typer(data.app, name="data")
-app.add_typer(job.app, name="job")
+app.add_typer(jobs.app, name="job")
+#: each adds its verbs to `job` when it is loaded, in the order of --help
+JOB_VERBS = (before, following, steering, collecting)
 
 
 def _show_version(asked: bool) -> None:

@@ -13,11 +13,11 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from shardwork.client.display import figures
 from shardwork.dataset import DataReport
 from shardwork.dataset.report import Sample
 from shardwork.problem import Problem
 
-from . import figures
 from .render import PROBLEMS_SHOWN, clean, pairs, problem_block
 
 #: a row longer than this is cut in the preview

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from rich.text import Text
 
-from shardwork.client.download import Fetched
+from shardwork.client.display import figures
+from shardwork.client.results import Download
 
-from . import figures
 from .outcome import say
 from .render import console
 from .views import Json, output_json
 
 
-def fetched_json(fetched: Fetched) -> Json:
+def fetched_json(fetched: Download) -> Json:
     return {**output_json(fetched.output), "path": str(fetched.folder)}
 
 
-def show_fetched(fetched: Sequence[Fetched]) -> None:
+def show_fetched(fetched: Sequence[Download]) -> None:
     """One line an output on stdout, and on stderr the lines that load it."""
     for each in fetched:
         console().print(Text(f"✓ {each.output.name}  {figures.size(each.output.bytes)}  {each.folder}"), soft_wrap=True)

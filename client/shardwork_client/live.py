@@ -13,12 +13,12 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from shardwork.client.ending import FINAL_STATES
+from shardwork.client.display import figures
+from shardwork.client.results import Change, Event, JobStatus, RunningShard, Stage
+from shardwork.client.waiting import position, rounds_done
 from shardwork.money import show as sats
-from shardwork.v1 import jobs_pb2
 
-from . import figures
-from .render import clean, event_line, job_head, loss_trend, one_line, rounds_done, shard_counts, state_text, why_block
+from .render import clean, event_line, job_head, loss_trend, one_line, shard_counts, state_text, why_block
 
 EVENTS_KEPT = 200
 #: lines that everything but running shards and events takes at most
@@ -30,16 +30,15 @@ NARROW = 90
 class WatchState:
     """What a watcher has heard so far."""
 
-    job: jobs_pb2.JobView | None = None
-    running: list[jobs_pb2.RunningShard] = field(default_factory=list[jobs_pb2.RunningShard])
-    events: deque[jobs_pb2.JobEvent] = field(default_factory=lambda: deque[jobs_pb2.JobEvent](maxlen=EVENTS_KEPT))
+    job: JobStatus | None = None
+    running: list[RunningShard] = field(default_factory=list[RunningShard])
+    events: deque[Event] = field(default_factory=lambda: deque[Event](maxlen=EVENTS_KEPT))
     #: why the connection is broken at the moment; empty while it stands
     lost: str = ""
 
-    def hear(self, answer: jobs_pb2.WatchJobResponse) -> None:
+    def hear(self, answer: Change) -> None:
         self.lost = ""
-        if answer.HasField("job"):
-            self.job = answer.job
+        self.job = answer.status or self.job
         self.running = list(answer.running)
         self.events.extend(answer.events)
 
@@ -69,7 +68,7 @@ def frame(state: WatchState, now_ms: int, *, width: int, height: int) -> Rendera
     parts += [_facts(job, now_ms, width), Text("")]
     if state.running:
         parts += [_running(state, num_running, width), Text("")]
-    if job.why.code and job.state != "succeeded":
+    if job.why and job.state != "succeeded":
         parts += [why_block(job.why, mark="●", style="yellow"), Text("")]
     parts += [one_line(event_line(event)) for event in list(state.events)[-num_events:]]
     parts += [Text(""), _foot(state)]
@@ -85,7 +84,7 @@ def _bar_width(width: int) -> int:
     return 14 if width < NARROW else 28
 
 
-def _stages(job: jobs_pb2.JobView, width: int) -> Table:
+def _stages(job: JobStatus, width: int) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
     for _ in range(5):
         grid.add_column(no_wrap=True, overflow="ellipsis")
@@ -97,30 +96,18 @@ def _stages(job: jobs_pb2.JobView, width: int) -> Table:
             Text(stage.recipe, style="dim"),
             state_text(stage.state),
             _bar(fraction, _bar_width(width), style),
-            stage_position(stage),
+            position(stage),
         )
     return grid
 
 
-def stage_fraction(stage: jobs_pb2.StageView) -> float:
+def stage_fraction(stage: Stage) -> float:
     if stage.state == "done":
         return 1.0
     return min(rounds_done(stage) / max(stage.planned_rounds, 1), 1.0)
 
 
-def stage_position(stage: jobs_pb2.StageView) -> str:
-    """ "round 2 of 4 · learn", "setup · prepare", "4 rounds"."""
-    if stage.state != "running" or not stage.rounds:
-        rounds = "round" if stage.planned_rounds == 1 else "rounds"
-        return f"{stage.planned_rounds} {rounds}"
-    last = stage.rounds[-1]
-    if last.kind not in ("learn", "map"):
-        return last.kind if last.phase in ("", last.kind) else f"{last.kind} · {last.phase}"
-    where = f"round {last.number} of {stage.planned_rounds}"
-    return f"{where} · {last.phase}" if last.phase else where
-
-
-def _facts(job: jobs_pb2.JobView, now_ms: int, width: int) -> Table:
+def _facts(job: JobStatus, now_ms: int, width: int) -> Table:
     grid = Table.grid(padding=(0, 3, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -138,7 +125,7 @@ def _facts(job: jobs_pb2.JobView, now_ms: int, width: int) -> Table:
     return grid
 
 
-def time_text(job: jobs_pb2.JobView, now_ms: int) -> str:
+def time_text(job: JobStatus, now_ms: int) -> str:
     end_ms = job.ended_unix_ms or now_ms
     text = figures.duration(max((end_ms - job.created_unix_ms) / 1000, 0.0) // 1)
     left_s = seconds_left(job)
@@ -147,7 +134,7 @@ def time_text(job: jobs_pb2.JobView, now_ms: int) -> str:
     return text
 
 
-def seconds_left(job: jobs_pb2.JobView) -> float | None:
+def seconds_left(job: JobStatus) -> float | None:
     """Rounds still to do at the mean pace of the finished ones; None before the first has finished."""
     finished = [each for stage in job.stages for each in stage.rounds if each.kind in ("learn", "map") and each.seconds]
     done = [each for each in finished if each.state in ("merged", "rolled_back")]
@@ -164,7 +151,7 @@ def _running(state: WatchState, limit: int, width: int) -> Table:
         grid.add_column(no_wrap=True, overflow="ellipsis")
     job_id = state.job.id if state.job else ""
     for shard in sorted(state.running, key=lambda each: each.shard)[:limit]:
-        loss = f"loss {figures.loss(shard.loss)}" if shard.HasField("loss") else ""
+        loss = f"loss {figures.loss(shard.loss)}" if shard.loss is not None else ""
         progress = _bar(shard.progress, _bar_width(width))
         progress.append(f" {figures.percent(shard.progress):>5}")
         grid.add_row(
@@ -182,6 +169,6 @@ def _running(state: WatchState, limit: int, width: int) -> Table:
 def _foot(state: WatchState) -> Text:
     if state.lost:
         return Text(f"{state.lost} Trying again …", style="yellow")
-    if state.job is not None and state.job.state in FINAL_STATES:
+    if state.job is not None and state.job.is_final:
         return Text("")
     return Text("Ctrl-C leaves the job running and only detaches.", style="dim")

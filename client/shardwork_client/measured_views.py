@@ -6,7 +6,7 @@ The key names are a contract, as in `views`. Pure.
 from __future__ import annotations
 
 from shardwork.client.facts import StageMeasure
-from shardwork.client.plan import Priced
+from shardwork.client.plan import Plan
 from shardwork.jobs.file import LoadedJob
 from shardwork.jobs.spec import JobSpec
 from shardwork.recipes import recipe
@@ -36,18 +36,18 @@ def validation_json(loaded: LoadedJob) -> Json:
     }
 
 
-def plan_json(priced: Priced) -> Json:
+def plan_json(plan: Plan) -> Json:
     """`job plan --json`."""
-    stages = priced.measured.stages
+    stages = plan.measured.stages
     return {
-        "name": priced.measured.loaded.spec.name,
-        **quote_json(priced.quote),
+        "name": plan.measured.loaded.spec.name,
+        **quote_json(plan.quote),
         "detected_format": ", ".join(dict.fromkeys(stage.format for stage in stages if stage.format)),
         "rows": sum(stage.facts.rows for stage in stages if stage.is_local),
         "tokens": sum(stage.facts.tokens for stage in stages if stage.is_local),
-        "budget_msat": priced.measured.budget_msat,
-        "available_msat": priced.available_msat,
-        "warnings": [why_json(warning) for warning in priced.warnings],
+        "budget_msat": plan.measured.budget_msat,
+        "available_msat": plan.available_msat,
+        "warnings": [why_json(warning) for warning in plan.warnings],
         "stages": [_stage_json(stage) for stage in stages],
     }
 

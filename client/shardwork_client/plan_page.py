@@ -1,6 +1,6 @@
 """The plan as a person reads it before paying: data, the rows as the model sees them, price with its cap, time, bytes.
 
-Pure: a `Priced` plan in, a renderable out. Used by `job plan` (stdout) and `job submit` (stderr, before it asks).
+Pure: a plan in, a renderable out. Used by `job plan` (stdout) and `job submit` (stderr, before it asks).
 """
 
 from __future__ import annotations
@@ -9,34 +9,34 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from shardwork.client.display import figures
 from shardwork.client.facts import StageMeasure
-from shardwork.client.plan import Priced
+from shardwork.client.plan import Plan
 from shardwork.money import show as sats
 
-from . import figures
 from .data_page import preview_of, tokens_text
 from .render import clean, pairs, why_block
 
 ROWS_SHOWN = 2
 
 
-def page(priced: Priced) -> RenderableType:
+def page(plan: Plan) -> RenderableType:
     """The whole plan."""
-    stages = priced.measured.stages
-    parts: list[RenderableType] = [_head(priced)]
+    stages = plan.measured.stages
+    parts: list[RenderableType] = [_head(plan)]
     for stage in stages:
         parts += [Text(""), _stage(stage, named=len(stages) > 1)]
         preview = preview_of(stage.report, limit=ROWS_SHOWN) if stage.report else None
         if preview is not None:
             parts += [Text(""), preview]
-    parts += [Text(""), Text("price", style="bold"), _price(priced), Text(""), _effort(priced)]
-    for warning in priced.warnings:
+    parts += [Text(""), Text("price", style="bold"), _price(plan), Text(""), _effort(plan)]
+    for warning in plan.warnings:
         parts += [Text(""), why_block(warning, mark="!", style="bold yellow")]
     return Group(*parts)
 
 
-def _head(priced: Priced) -> Text:
-    spec, quote = priced.measured.loaded.spec, priced.quote
+def _head(plan: Plan) -> Text:
+    spec, quote = plan.measured.loaded.spec, plan.quote
     counts = [(len(spec.stages), "stage"), (quote.rounds, "round"), (quote.shards, "shard")]
     texts = [f"{figures.count(number)} {word}{'s' if number != 1 else ''}" for number, word in counts]
     if len(spec.stages) == 1:
@@ -74,15 +74,15 @@ def _model(stage: StageMeasure) -> str:
     return f"{source}: {stage.model.model_type}, {size} parameters, of which {learned} learn ({method})"
 
 
-def _price(priced: Priced) -> Table:
-    quote, budget = priced.quote, priced.measured.budget_msat
+def _price(plan: Plan) -> Table:
+    quote, budget = plan.quote, plan.measured.budget_msat
     grid = Table.grid(padding=(0, 3, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(style="dim", overflow="fold")
     short = "red" if budget < quote.reserve_msat else ""
-    poor = "red" if priced.available_msat < quote.reserve_msat else ""
-    kind = "  simulated" if priced.asset == "simulated" else ""
+    poor = "red" if plan.available_msat < quote.reserve_msat else ""
+    kind = "  simulated" if plan.asset == "simulated" else ""
     grid.add_row("  compute", sats(quote.compute_msat), "training shards")
     grid.add_row("  verification", sats(quote.verification_msat), "shards that two keys must agree on")
     grid.add_row("  fees", sats(quote.fees_msat), "the coordinator's share")
@@ -90,13 +90,13 @@ def _price(priced: Priced) -> Table:
     grid.add_row("  estimate", Text(figures.span(low.removesuffix(" sat"), high), style="bold"), "what it should cost")
     grid.add_row("  reserve", Text(sats(quote.reserve_msat), style="bold"), "held at submit, the cap; the rest returns")
     grid.add_row("  budget", Text(sats(budget), style=short), "budget.max_sats of the job file, or --max-sats")
-    grid.add_row("  wallet", Text(sats(priced.available_msat), style=poor), f"available now{kind}")
+    grid.add_row("  wallet", Text(sats(plan.available_msat), style=poor), f"available now{kind}")
     return grid
 
 
-def _effort(priced: Priced) -> Table:
-    quote = priced.quote
+def _effort(plan: Plan) -> Table:
+    quote = plan.quote
     time = figures.span(figures.duration(quote.seconds_low), figures.duration(quote.seconds_high))
-    upload = sum(stage.facts.input_bytes for stage in priced.measured.stages)
+    upload = sum(stage.facts.input_bytes for stage in plan.measured.stages)
     per_shard = f"{figures.size(quote.upload_bytes_per_shard)} up, {figures.size(quote.download_bytes_per_shard)} down"
     return pairs([("time", time), ("per shard", per_shard), ("your upload", figures.size(upload))])

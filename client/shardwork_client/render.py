@@ -17,15 +17,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from shardwork.client.ending import FINAL_STATES
+from shardwork.client.display import figures
+from shardwork.client.waiting import rounds_done
 from shardwork.money import show as sats
 from shardwork.why import Why
 
-from . import figures
-
 if TYPE_CHECKING:
+    from shardwork.client.results import Balance, Event, JobStatus, Report, Round, Stage, Transfer
     from shardwork.problem import Problem
-    from shardwork.v1 import jobs_pb2, types_pb2, wallet_pb2
 
 #: columns assumed when output is piped, so that ids and sentences are not cut
 PIPED_WIDTH = 160
@@ -107,15 +106,13 @@ def state_text(state: str) -> Text:
 # ---- reasons --------------------------------------------------------------------------------------------------
 
 
-def why_block(why: types_pb2.Why | Why, *, mark: str, style: str) -> RenderableType:
+def why_block(why: Why, *, mark: str, style: str) -> RenderableType:
     """What happened, its evidence line by line, then the next step behind an arrow."""
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row(Text(mark, style=style), Text(clean(why.sentence), style="bold"))
-    # a message's map comes in any order, which would jump about from frame to frame
-    evidence = why.evidence if isinstance(why, Why) else dict(sorted(why.evidence.items()))
-    for line in evidence_lines(evidence):
+    for line in evidence_lines(why.evidence):
         grid.add_row("", Text(line, style="dim"))
     if why.next_step:
         grid.add_row(Text("→", style="cyan"), Text(clean(why.next_step)))
@@ -139,7 +136,7 @@ def place(evidence: Mapping[str, str]) -> str:
     return f"{evidence['file']}{line}{key}"
 
 
-def show_why(why: types_pb2.Why | Why, *, failed: bool) -> None:
+def show_why(why: Why, *, failed: bool) -> None:
     """Prints a reason on stderr: an error, or a warning."""
     mark, style = ("✗", "bold red") if failed else ("!", "bold yellow")
     show(why_block(why, mark=mark, style=style), stderr=True)
@@ -168,7 +165,7 @@ def show_problems(problems: Sequence[Problem], *, failed: bool) -> None:
 class JobList:
     """One aligned line a job with the name last, and under it why it does not run on. Narrow: without its time."""
 
-    jobs: Sequence[jobs_pb2.JobView]
+    jobs: Sequence[JobStatus]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         dated = options.max_width >= NARROW
@@ -183,7 +180,7 @@ class JobList:
             yield one_line(
                 Text.assemble(f"{job.id:<12}  ", state, f"  {spent:>{width}}", (f"{when}  ", "dim"), clean(job.name))
             )
-            if job.why.code and job.state != "succeeded":
+            if job.why and job.state != "succeeded":
                 yield one_line(Text(f"{'':<12}  {clean(job.why.sentence)}", style="dim"))
 
 
@@ -193,7 +190,7 @@ def one_line(text: Text) -> Text:
     return text
 
 
-def job_head(job: jobs_pb2.JobView) -> RenderableType:
+def job_head(job: JobStatus) -> RenderableType:
     """Name, id, state and, for a job no second key evaluated, that fact."""
     head = Text.assemble((clean(job.name), "bold"), ("  " + job.id, "dim"), "  ", state_text(job.state))
     if job.self_evaluated:
@@ -201,10 +198,10 @@ def job_head(job: jobs_pb2.JobView) -> RenderableType:
     return head
 
 
-def job_page(job: jobs_pb2.JobView) -> RenderableType:
+def job_page(job: JobStatus) -> RenderableType:
     """`job show`: everything about one job."""
     parts: list[RenderableType] = [job_head(job)]
-    if job.why.code and job.state != "succeeded":
+    if job.why and job.state != "succeeded":
         parts.append(Padding(why_block(job.why, mark="●", style="yellow"), (1, 0, 0, 0)))
     for stage in job.stages:
         parts += [Text(""), stage_head(stage)]
@@ -221,23 +218,17 @@ def job_page(job: jobs_pb2.JobView) -> RenderableType:
     return Group(*parts)
 
 
-def stage_head(stage: jobs_pb2.StageView) -> Text:
+def stage_head(stage: Stage) -> Text:
     """ "sft  sft  running  2 of 4 rounds"."""
     rounds = f"{rounds_done(stage)} of {stage.planned_rounds} round{'s' if stage.planned_rounds != 1 else ''}"
     return Text.assemble((stage.name, "bold"), (f"  {stage.recipe}  ", "dim"), state_text(stage.state), f"  {rounds}")
-
-
-def rounds_done(stage: jobs_pb2.StageView) -> int:
-    """Rounds of work (not set-up, not publishing) that have ended."""
-    ended = ("merged", "rolled_back", "abandoned", "done")
-    return sum(1 for each in stage.rounds if each.kind in ("learn", "map") and each.state in ended)
 
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
     """The rounds of a stage: losses, verdicts, time and, where there is room, traffic."""
 
-    stage: jobs_pb2.StageView
+    stage: Stage
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         shown = [column for column, least in _ROUND_COLUMNS if options.max_width >= least]
@@ -249,7 +240,7 @@ class Rounds:
         yield grid
 
 
-def round_name(view: jobs_pb2.RoundView) -> str:
+def round_name(view: Round) -> str:
     return str(view.number) if view.kind in ("learn", "map") else view.kind
 
 
@@ -260,11 +251,11 @@ _ROUND_COLUMNS = (
 )
 
 
-def round_figures(view: jobs_pb2.RoundView) -> dict[str, RenderableType]:
+def round_figures(view: Round) -> dict[str, RenderableType]:
     """What `_ROUND_COLUMNS` names, of one round."""
     return {
-        "train": figures.loss(view.train_loss if view.HasField("train_loss") else None),
-        "held-out": figures.loss(view.eval_loss if view.HasField("eval_loss") else None),
+        "train": figures.loss(view.train_loss),
+        "held-out": figures.loss(view.eval_loss),
         "outer": view.outer or "–",
         "accepted": str(view.accepted),
         "rejected": Text(str(view.rejected), style="red" if view.rejected else "dim"),
@@ -274,16 +265,16 @@ def round_figures(view: jobs_pb2.RoundView) -> dict[str, RenderableType]:
     }
 
 
-def eval_losses(job: jobs_pb2.JobView) -> list[float]:
+def eval_losses(job: JobStatus) -> list[float]:
     """Held-out losses of the newest stage that has any, in round order."""
     for stage in reversed(job.stages):
-        losses = [each.eval_loss for each in stage.rounds if each.HasField("eval_loss")]
+        losses = [each.eval_loss for each in stage.rounds if each.eval_loss is not None]
         if losses:
             return losses
     return []
 
 
-def loss_trend(job: jobs_pb2.JobView, *, width: int) -> Text | None:
+def loss_trend(job: JobStatus, *, width: int) -> Text | None:
     """First value, sparkline, last value and the change between them; None before the first."""
     losses = eval_losses(job)
     if not losses:
@@ -300,7 +291,7 @@ def loss_trend(job: jobs_pb2.JobView, *, width: int) -> Text | None:
     )
 
 
-def shard_counts(job: jobs_pb2.JobView) -> Text:
+def shard_counts(job: JobStatus) -> Text:
     """ "12 done · 3 running · 1 ready", zero counts left out."""
     text = Text()
     for state in (*SHARD_STATES, *sorted(set(job.shards) - set(SHARD_STATES))):
@@ -310,7 +301,7 @@ def shard_counts(job: jobs_pb2.JobView) -> Text:
     return text or Text("none yet", style="dim")
 
 
-def money_line(job: jobs_pb2.JobView) -> Text:
+def money_line(job: JobStatus) -> Text:
     """The identity that always holds: budget = spent + reserved + refunded."""
     text = Text.assemble(sats(job.budget_msat), (" budget = ", "dim"))
     parts = ((job.spent_msat, "spent"), (job.reserved_msat, "reserved"), (job.refunded_msat, "refunded"))
@@ -320,14 +311,14 @@ def money_line(job: jobs_pb2.JobView) -> Text:
     return text
 
 
-def time_line(job: jobs_pb2.JobView) -> str:
+def time_line(job: JobStatus) -> str:
     begun = figures.day_time(job.created_unix_ms)
     if not job.ended_unix_ms:
         return f"since {begun}"
     return f"{begun}, took {figures.duration((job.ended_unix_ms - job.created_unix_ms) / 1000)}"
 
 
-def outputs_table(job: jobs_pb2.JobView) -> Table:
+def outputs_table(job: JobStatus) -> Table:
     grid = table("output", "kind", "size", "digest", right=("size",))
     for output in job.outputs:
         grid.add_row(
@@ -336,7 +327,7 @@ def outputs_table(job: jobs_pb2.JobView) -> Table:
     return grid
 
 
-def report_page(report: jobs_pb2.GetJobReportResponse) -> RenderableType:
+def report_page(report: Report) -> RenderableType:
     """`job report`: the job page, who computed what, and every payment."""
     workers = table(
         "worker", "name", "shards", "accepted", "rejected", "paid", right=("shards", "accepted", "rejected", "paid")
@@ -347,10 +338,10 @@ def report_page(report: jobs_pb2.GetJobReportResponse) -> RenderableType:
         workers.add_row(each.worker_id, name, str(each.shards), str(each.accepted), rejected, sats(each.paid_msat))
     payments = table("payment for shard", "worker", "amount", right=("amount",))
     for paid in report.payments:
-        shard = paid.shard.removeprefix(f"{report.job.id}/")
+        shard = paid.shard.removeprefix(f"{report.status.id}/")
         shard = shard if paid.replica == 0 else f"{shard} (copy {paid.replica})"
         payments.add_row(shard, paid.worker_id, sats(paid.msat))
-    parts: list[RenderableType] = [job_page(report.job)]
+    parts: list[RenderableType] = [job_page(report.status)]
     if report.workers:
         parts += [Text(""), workers]
     if report.payments:
@@ -360,7 +351,7 @@ def report_page(report: jobs_pb2.GetJobReportResponse) -> RenderableType:
     return Group(*parts)
 
 
-def event_line(event: jobs_pb2.JobEvent) -> Text:
+def event_line(event: Event) -> Text:
     """One event on one line: time, kind, subject, sentence."""
     tone = event.kind.rsplit(".", 1)[-1]
     subject = clean(event.subject).partition("/")[2]  # without the job's id, which everybody here knows
@@ -375,7 +366,7 @@ def event_line(event: jobs_pb2.JobEvent) -> Text:
 # ---- money ----------------------------------------------------------------------------------------------------
 
 
-def balance_page(balance: wallet_pb2.GetBalanceResponse) -> RenderableType:
+def balance_page(balance: Balance) -> RenderableType:
     rows: list[tuple[str, RenderableType]] = [
         ("available", Text(sats(balance.available_msat), style="bold green")),
         ("held in escrow", sats(balance.held_msat)),
@@ -387,7 +378,7 @@ def balance_page(balance: wallet_pb2.GetBalanceResponse) -> RenderableType:
     return pairs(rows)
 
 
-def history_table(transfers: Sequence[wallet_pb2.TransferView]) -> Table:
+def history_table(transfers: Sequence[Transfer]) -> Table:
     grid = table("when", "amount", "kind", "state", "for", right=("amount",))
     for each in transfers:
         sign = "+" if each.msat > 0 else ""
@@ -396,18 +387,14 @@ def history_table(transfers: Sequence[wallet_pb2.TransferView]) -> Table:
     return grid
 
 
-def is_final(job: jobs_pb2.JobView) -> bool:
-    return job.state in FINAL_STATES
-
-
-def why_page(job: jobs_pb2.JobView) -> RenderableType:
+def why_page(job: JobStatus) -> RenderableType:
     """`job why`: the state and the reason with its code; a job without one says so."""
-    if not job.why.code:
+    if job.why is None:
         return Group(job_head(job), Text("Nothing holds it up.", style="dim"))
     code = pairs([("code", Text(job.why.code, style="dim"))])
     return Group(job_head(job), Text(""), why_block(job.why, mark="●", style="yellow"), Text(""), code)
 
 
-def job_brief(job: jobs_pb2.JobView) -> RenderableType:
+def job_brief(job: JobStatus) -> RenderableType:
     """After pause, resume and cancel: the state and the money."""
     return Group(job_head(job), pairs([("shards", shard_counts(job)), ("money", money_line(job))]))

@@ -9,13 +9,27 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shardwork.v1 import jobs_pb2, types_pb2, wallet_pb2
+    from shardwork.client.results import (
+        Balance,
+        Deposit,
+        Event,
+        JobStatus,
+        Output,
+        Quote,
+        Report,
+        Round,
+        Stage,
+        Transfer,
+    )
     from shardwork.why import Why
 
 Json = dict[str, Any]
 
 
-def why_json(why: types_pb2.Why | Why) -> Json:
+def why_json(why: Why | None) -> Json:
+    """Empty fields for a job that nothing is in the way of."""
+    if why is None:
+        return {"code": "", "sentence": "", "evidence": {}, "next_step": ""}
     return {
         "code": why.code,
         "sentence": why.sentence,
@@ -24,13 +38,13 @@ def why_json(why: types_pb2.Why | Why) -> Json:
     }
 
 
-def job_json(job: jobs_pb2.JobView) -> Json:
+def job_json(job: JobStatus) -> Json:
     """`job show --json`."""
     return {
         "id": job.id,
         "name": job.name,
         "state": job.state,
-        "why": why_json(job.why) if job.why.code else None,
+        "why": why_json(job.why) if job.why else None,
         "stages": [stage_json(stage) for stage in job.stages],
         "shards": dict(sorted(job.shards.items())),
         "budget_msat": job.budget_msat,
@@ -44,12 +58,12 @@ def job_json(job: jobs_pb2.JobView) -> Json:
     }
 
 
-def finite(value: float) -> float | None:
+def finite(value: float | None) -> float | None:
     """JSON has no NaN or infinity: a diverged loss is null there, and its event says so."""
-    return value if math.isfinite(value) else None
+    return value if value is not None and math.isfinite(value) else None
 
 
-def stage_json(stage: jobs_pb2.StageView) -> Json:
+def stage_json(stage: Stage) -> Json:
     return {
         "name": stage.name,
         "recipe": stage.recipe,
@@ -59,14 +73,14 @@ def stage_json(stage: jobs_pb2.StageView) -> Json:
     }
 
 
-def round_json(view: jobs_pb2.RoundView) -> Json:
+def round_json(view: Round) -> Json:
     return {
         "number": view.number,
         "kind": view.kind,
         "state": view.state,
         "phase": view.phase,
-        "train_loss": finite(view.train_loss) if view.HasField("train_loss") else None,
-        "eval_loss": finite(view.eval_loss) if view.HasField("eval_loss") else None,
+        "train_loss": finite(view.train_loss),
+        "eval_loss": finite(view.eval_loss),
         "outer": view.outer or None,
         "accepted": view.accepted,
         "rejected": view.rejected,
@@ -76,14 +90,14 @@ def round_json(view: jobs_pb2.RoundView) -> Json:
     }
 
 
-def output_json(output: jobs_pb2.OutputView) -> Json:
+def output_json(output: Output) -> Json:
     return {"name": output.name, "kind": output.kind, "digest": output.artifact_id, "bytes": output.bytes}
 
 
-def report_json(report: jobs_pb2.GetJobReportResponse) -> Json:
+def report_json(report: Report) -> Json:
     """`job report --json`: the job plus who computed what and every payment."""
     return {
-        **job_json(report.job),
+        **job_json(report.status),
         "workers": [
             {
                 "id": worker.worker_id,
@@ -109,7 +123,7 @@ def report_json(report: jobs_pb2.GetJobReportResponse) -> Json:
     }
 
 
-def event_json(event: jobs_pb2.JobEvent) -> Json:
+def event_json(event: Event) -> Json:
     """One line of `job events --follow --json` and `job watch --json`."""
     return {
         "sequence": event.sequence,
@@ -121,7 +135,7 @@ def event_json(event: jobs_pb2.JobEvent) -> Json:
     }
 
 
-def quote_json(quote: jobs_pb2.Quote) -> Json:
+def quote_json(quote: Quote) -> Json:
     """The priced part of `job plan --json`; `plan` adds what was measured in the files."""
     return {
         "shards": quote.shards,
@@ -137,7 +151,7 @@ def quote_json(quote: jobs_pb2.Quote) -> Json:
     }
 
 
-def balance_json(balance: wallet_pb2.GetBalanceResponse) -> Json:
+def balance_json(balance: Balance) -> Json:
     return {
         "available_msat": balance.available_msat,
         "held_msat": balance.held_msat,
@@ -147,7 +161,7 @@ def balance_json(balance: wallet_pb2.GetBalanceResponse) -> Json:
     }
 
 
-def deposit_json(deposit: wallet_pb2.Deposit) -> Json:
+def deposit_json(deposit: Deposit) -> Json:
     return {
         "id": deposit.id,
         "msat": deposit.msat,
@@ -155,11 +169,11 @@ def deposit_json(deposit: wallet_pb2.Deposit) -> Json:
         "payment_hash": deposit.payment_hash,
         "state": deposit.state,
         "expires_unix_ms": deposit.expires_unix_ms,
-        "simulated": deposit.simulated,
+        "simulated": deposit.is_simulated,
     }
 
 
-def transfer_json(transfer: wallet_pb2.TransferView) -> Json:
+def transfer_json(transfer: Transfer) -> Json:
     return {
         "sequence": transfer.sequence,
         "id": transfer.id,

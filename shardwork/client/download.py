@@ -8,35 +8,28 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from .. import transfer
 from ..errors import Conflict, Corrupt, NotFound
 from ..session import Session
-from ..v1 import jobs_pb2
-from . import calls
+from . import calls, received
 from .progress import OnProgress, told
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    output: jobs_pb2.OutputView
-    folder: Path
+from .results import Download, JobStatus, Output
 
 
 async def download_outputs(
     session: Session, job_id: str, folder: Path, *, only: str | None = None, on_progress: OnProgress | None = None
-) -> list[Fetched]:
+) -> list[Download]:
     """All outputs of a job, or the one named `only`.
 
     Raises NotFound "job.no_such_output", Conflict "job.no_outputs", and what `transfer.download` raises.
     """
-    outputs = choose(await calls.job(session, job_id), only)
+    outputs = choose(received.job_status(await calls.job(session, job_id)), only)
     return [await _fetch_one(session, output, folder, on_progress) for output in outputs]
 
 
-def choose(job: jobs_pb2.JobView, only: str | None) -> Sequence[jobs_pb2.OutputView]:
+def choose(job: JobStatus, only: str | None) -> Sequence[Output]:
     """The outputs asked for; `only` may leave out the stage where that is unambiguous ("model" for "sft.model")."""
     if not job.outputs:
         raise Conflict(
@@ -57,9 +50,7 @@ def choose(job: jobs_pb2.JobView, only: str | None) -> Sequence[jobs_pb2.OutputV
     raise NotFound("job.no_such_output", f"The job has no output {only!r}.", next_step=hint, job=job.id)
 
 
-async def _fetch_one(
-    session: Session, output: jobs_pb2.OutputView, folder: Path, on_progress: OnProgress | None
-) -> Fetched:
+async def _fetch_one(session: Session, output: Output, folder: Path, on_progress: OnProgress | None) -> Download:
     folder.mkdir(parents=True, exist_ok=True)
     into = folder / safe_name(output.name)
     was_there = into.exists()
@@ -75,7 +66,7 @@ async def _fetch_one(
             folder=into,
             **{key: value for key, value in error.why.evidence.items() if key == "file"},
         ) from None
-    return Fetched(output, into)
+    return Download(output=output, folder=into)
 
 
 def safe_name(name: str) -> str:

@@ -1,35 +1,44 @@
 """The plan of a job: what was measured in its files, and the coordinator's price for it, before a sat moves.
 
-`measure` is local and needs no coordinator; `price` asks for the quote and the wallet. `refuse_unaffordable` is the one
-place that says no for money.
+`measure` is local and needs no coordinator; `price` asks for the quote and the wallet. `Plan.check_affordable` is the
+one place that says no for money. Used by `asynchronous`.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InvalidInput, NotEnoughFunds
 from ..jobs.file import LoadedJob
-from ..jobs.spec import BudgetSection
+from ..jobs.spec import BudgetSection, JobSpec
 from ..money import Msat, ceil_sats, sats, show
 from ..session import Session
 from ..v1 import jobs_pb2
 from ..why import Why
-from ..wire import why_from_proto
-from . import calls
+from . import calls, received
 from .facts import StageMeasure, measure_stages, problem_why
 from .progress import OnProgress
-from .validation import validate
+from .results import Quote
+from .validation import validate, validate_values
+
+#: how a job may be given: a job file, its content as a mapping (flat or staged), or a JobSpec
+JobSource = str | os.PathLike[str] | Mapping[str, object] | JobSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """A valid job with usable data."""
 
-    file: Path
     loaded: LoadedJob
     stages: tuple[StageMeasure, ...]
+
+    @property
+    def spec(self) -> JobSpec:
+        """As it will be sent."""
+        return self.loaded.spec
 
     @property
     def budget_msat(self) -> Msat:
@@ -40,13 +49,18 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Priced:
+class Plan:
     """A measured job with its quote and the wallet's balance at that moment."""
 
     measured: Measured
-    quote: jobs_pb2.Quote
+    quote: Quote
     available_msat: int
+    #: "simulated" or "bitcoin"
     asset: str
+
+    @property
+    def spec(self) -> JobSpec:
+        return self.measured.spec
 
     @property
     def warnings(self) -> list[Why]:
@@ -54,47 +68,62 @@ class Priced:
         found = [problem_why(problem) for problem in self.measured.loaded.warnings]
         for stage in self.measured.stages:
             found += stage.warnings
-        return found + [why_from_proto(warning) for warning in self.quote.warnings]
+        return found + list(self.quote.warnings)
+
+    def check_affordable(self) -> None:
+        """Raises InvalidInput "budget.below_plan" (exit 3), or NotEnoughFunds "wallet.below_plan" (exit 6)."""
+        needed, budget = self.quote.reserve_msat, self.measured.budget_msat
+        if budget < needed:
+            raise InvalidInput(
+                "budget.below_plan",
+                f"The budget of {show(budget)} is below the {show(needed)} that the plan reserves.",
+                next_step=f"Set budget.max_sats to {ceil_sats(Msat(needed))} or more, or plan fewer rounds or steps.",
+                file=self.measured.loaded.file,
+                key="budget.max_sats",
+            )
+        missing = needed - self.available_msat
+        if missing > 0:
+            raise NotEnoughFunds(
+                "wallet.below_plan",
+                f"Your wallet has {show(self.available_msat)}, and the plan reserves {show(needed)}.",
+                next_step=f"Put the rest in:  shardwork wallet deposit {ceil_sats(Msat(missing))}",
+                missing=show(missing),
+            )
 
 
-def measure(file: Path, *, max_sats: int | None = None, on_progress: OnProgress | None = None) -> Measured:
-    """Validates the job file and measures every stage's data and model. Raises InvalidInput with all problems.
+def read(job: JobSource) -> LoadedJob:
+    """A valid job from whichever form it has. Raises JobFileInvalid.
 
-    `max_sats` replaces the file's budget.
+    Relative paths of a job file are read from its folder, those of the other forms from the working directory.
     """
-    loaded = validate(file)
+    if isinstance(job, str | os.PathLike):
+        return validate(Path(job))
+    values = job.model_dump(by_alias=True, mode="json", exclude_none=True) if isinstance(job, JobSpec) else job
+    return validate_values(values, Path())
+
+
+def measure(job: JobSource, *, max_sats: int | None = None, on_progress: OnProgress | None = None) -> Measured:
+    """Validates the job and measures every stage's data and model. Raises InvalidInput with all problems.
+
+    `max_sats` replaces the job's own budget.
+    """
+    loaded = read(job)
     if max_sats is not None:
         spec = loaded.spec.model_copy(update={"budget": BudgetSection(max_sats=max_sats)})
         loaded = replace(loaded, spec=spec)
     stages = tuple(measure_stages(loaded, on_progress=on_progress))
     # a length that had to fit the model is part of what is agreed to, so it travels
     spec = loaded.spec.model_copy(update={"stages": [each.stage for each in stages]})
-    return Measured(file=file, loaded=replace(loaded, spec=spec), stages=stages)
+    return Measured(loaded=replace(loaded, spec=spec), stages=stages)
 
 
-async def price(session: Session, measured: Measured) -> Priced:
+async def price(session: Session, measured: Measured) -> Plan:
     spec_json = measured.loaded.spec.canonical_json()
     quote = await calls.quote(session, jobs_pb2.QuoteJobRequest(spec_json=spec_json, facts=measured.facts()))
     balance = await calls.balance(session)
-    return Priced(measured=measured, quote=quote, available_msat=balance.available_msat, asset=balance.asset)
-
-
-def refuse_unaffordable(priced: Priced) -> None:
-    """Raises InvalidInput "budget.below_plan" (exit 3), or NotEnoughFunds "wallet.below_plan" (exit 6)."""
-    needed, budget = priced.quote.reserve_msat, priced.measured.budget_msat
-    if budget < needed:
-        raise InvalidInput(
-            "budget.below_plan",
-            f"The budget of {show(budget)} is below the {show(needed)} that the plan reserves.",
-            next_step=f"Set budget.max_sats to {ceil_sats(Msat(needed))} or more, or plan fewer rounds or steps.",
-            file=priced.measured.file,
-            key="budget.max_sats",
-        )
-    missing = needed - priced.available_msat
-    if missing > 0:
-        raise NotEnoughFunds(
-            "wallet.below_plan",
-            f"Your wallet has {show(priced.available_msat)}, and the plan reserves {show(needed)}.",
-            next_step=f"Put the rest in:  shardwork wallet deposit {ceil_sats(Msat(missing))}",
-            missing=show(missing),
-        )
+    return Plan(
+        measured=measured,
+        quote=received.quote(quote),
+        available_msat=balance.available_msat,
+        asset=balance.asset,
+    )

@@ -1,6 +1,6 @@
-"""How far a reading or a transfer is, told to whoever asked: one record, one callback. Draws nothing.
+"""How far something is, told to whoever asked: one record, one callback. Draws nothing (that is `display`).
 
-Made by `facts` (reading rows), `submission` (uploads) and `download`; shown by the command line and by notebooks.
+Made by `facts` (reading rows), `submit` (uploads), `download` and `job` (waiting for a job).
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where one reading or transfer stands. Things with the same label are the same thing."""
+    """Where one thing stands. Records with the same label are about the same thing."""
 
-    #: "reading rows", "sft.data ↑", "sft.model ↓"
+    #: "reading rows", "sft.data ↑", "sft.model ↓", "tutor"
     label: str
-    done_bytes: int
-    total_bytes: int
+    done: int
+    total: int
+    #: what `done` and `total` count: "bytes" or "rounds"
+    unit: str = "bytes"
+    #: what else is known now: "round 2 of 4 · learn, held-out loss 2.4001"
+    note: str = ""
 
 
 OnProgress = Callable[[Progress], None]

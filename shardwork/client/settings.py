@@ -57,8 +57,11 @@ class Access:
 def access(join: str | None = None, *, home: Home | None = None) -> Access:
     """Which coordinator to talk to: `join` or the remembered one. Raises NotAuthenticated "login.missing"."""
     place = home or Home.find()
+    if join:
+        # a login must work also where the remembered settings are broken
+        return Access(JoinLine.parse(join), place)
     settings = load_settings(
-        ClientSettings, place.config_dir / CONFIG_FILE, os.environ, {"join": join}, other_variables=OTHER_VARIABLES
+        ClientSettings, place.config_dir / CONFIG_FILE, os.environ, {}, other_variables=OTHER_VARIABLES
     )
     if not settings.join:
         raise NotAuthenticated(

@@ -25,10 +25,10 @@ async def submit(
     access: Access,
     measured: Measured,
     *,
-    announce: Callable[[str], None],
+    announce: Callable[[str], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> str:
-    """The id of the started job, after `announce` told it: from then on a repeat is a new job."""
+    """The id of the started job, after `announce` heard it: from then on a repeat is a new job."""
     request = jobs_pb2.SubmitJobRequest(
         spec_json=measured.loaded.spec.canonical_json(),
         facts=measured.facts(),
@@ -38,7 +38,8 @@ async def submit(
     submission = pending(access.home.state_dir, request, coordinator=access.join.ca_sha256)
     request.submission_id = submission.submission_id
     answer = await calls.submit(session, request)
-    announce(answer.job_id)
+    if announce is not None:
+        announce(answer.job_id)
     submission.answered()
     return answer.job_id
 

@@ -8,6 +8,7 @@ Called by the client before anything is spent or sent.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ from .paths import StageFiles, find_files
 from .spec import STAGE_OUTPUT, BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
 
 ParamsModel = Callable[[str], type[BaseModel]]
+
+#: stands for the file's name where a job is written in a program
+IN_PROGRAM = "job"
 
 _JOB_KEYS = ("name", "stages", "trust", "budget")
 _STAGE_KEYS = tuple(StageSpec.model_fields)
@@ -74,22 +78,46 @@ def load(path: Path, params_model: ParamsModel | None = None) -> LoadedJob:
     `params_model(kind)` gives a recipe's parameter model and raises InvalidInput for an unknown kind; the registry's
     by default. Raises JobFileInvalid "jobfile.invalid" with all problems.
     """
-    reading = _Reading(str(path), _read(path), params_model or _registry_params)
+    return _finished(_Reading(str(path), _read(path), params_model or _registry_params), path.parent)
+
+
+def load_values(values: Mapping[str, object], folder: Path, params_model: ParamsModel | None = None) -> LoadedJob:
+    """The same for a job that is no file but Python values, flat or staged; relative paths are read from `folder`.
+
+    Problems name the file "job" and no line.
+    """
+    try:
+        plain = json.loads(json.dumps(values, default=_plain, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        sentence = f"The job holds a value that no job file could hold: {error}."
+        problem = _file_problem(IN_PROGRAM, "jobfile.wrong_value", sentence, "Use text, numbers, lists and mappings.")
+        raise JobFileInvalid(IN_PROGRAM, [problem]) from None
+    return _finished(_Reading(IN_PROGRAM, Marked(plain, {}), params_model or _registry_params), folder)
+
+
+def _plain(value: object) -> object:
+    """Values of Python that have a plain form: paths."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(cast("os.PathLike[str]", value))
+    raise TypeError(f"{type(value).__name__} is not text, a number, a list or a mapping")
+
+
+def _finished(reading: _Reading, folder: Path) -> LoadedJob:
     spec = reading.spec()
     files: dict[str, StageFiles] = {}
     warnings: list[Problem] = []
     # files are looked for even when keys are wrong, so that one run names everything
     for index, stage in enumerate(reading.raw_stages):
-        found = find_files(stage, path.parent)
+        found = find_files(stage, folder)
         files[str(stage.get("name"))] = found
         for finding in found.findings:
             (warnings if finding.is_warning else reading.problems).append(
                 reading.problem(reading.stage_path(index, finding.key), finding.code, finding.sentence, finding.fix)
             )
     if reading.problems or spec is None:
-        raise JobFileInvalid(str(path), _without_echoes(reading.problems))
+        raise JobFileInvalid(reading.file, _without_echoes(reading.problems))
     lines = reading.marked.lines
-    return LoadedJob(spec=spec, folder=path.parent, warnings=tuple(warnings), files=files, file=str(path), lines=lines)
+    return LoadedJob(spec=spec, folder=folder, warnings=tuple(warnings), files=files, file=reading.file, lines=lines)
 
 
 def _without_echoes(problems: list[Problem]) -> list[Problem]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from shardwork.client import staging
+from shardwork.client import received, staging
 from shardwork_client.outcome import disk, guard
 from shardwork_client.render import why_block
 from shardwork_client.views import why_json
@@ -113,8 +113,10 @@ def test_evidence_keeps_its_order_from_frame_to_frame() -> None:
     job = running_job()
     for key in ("stage", "round", "phase", "needs"):
         job.why.evidence[key] = "x"
-    assert list(why_json(job.why)["evidence"]) == sorted(job.why.evidence)
-    block = why_block(job.why, mark="●", style="")
+    why = received.job_status(job).why
+    assert why is not None
+    assert list(why_json(why)["evidence"]) == sorted(job.why.evidence)
+    block = why_block(why, mark="●", style="")
     console = Console(width=80, file=io.StringIO())
     with console.capture() as drawn:
         console.print(block)

@@ -94,7 +94,7 @@ def test_a_simulated_deposit_says_so_loudly(logged_in: Run, fake: Fake) -> None:
 def test_a_real_deposit_shows_the_invoice_and_waits_for_the_payment(
     logged_in: Run, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardwork_client.commands.wallet.POLL_S", 0.01)
+    monkeypatch.setattr("shardwork.client.wallet.POLL_S", 0.01)
     fake.simulated, fake.polls_until_paid = False, 3
     result = logged_in("wallet", "deposit", 2000, "--json")
     told = json_of(result)
@@ -112,7 +112,7 @@ def test_a_deposit_need_not_wait(logged_in: Run, fake: Fake) -> None:
 
 
 def test_an_expired_invoice_is_exit_1(logged_in: Run, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shardwork_client.commands.wallet.POLL_S", 0.01)
+    monkeypatch.setattr("shardwork.client.wallet.POLL_S", 0.01)
     expired = wallet_pb2.Deposit(id="dep0", msat=5000, invoice="ln", state="expired")
     fake.deposits["dep0"] = expired
     fake.deposit_keys = _EveryKeyIs("dep0")

@@ -23,12 +23,6 @@ CHILD_ONLY = "worker/shardwork_worker/training/"
 #: modules that may name generated messages: the wire's two ends and what stands directly behind them
 SPEAKS_PROTO: frozenset[str] = frozenset(
     (
-        "client/shardwork_client/commands/job.py",
-        "client/shardwork_client/commands/wallet.py",
-        "client/shardwork_client/live.py",
-        "client/shardwork_client/render.py",
-        "client/shardwork_client/views.py",
-        "client/shardwork_client/watch.py",
         "coordinator/shardwork_coordinator/app.py",
         "coordinator/shardwork_coordinator/rpc/artifacts.py",
         "coordinator/shardwork_coordinator/rpc/auth.py",
@@ -43,10 +37,10 @@ SPEAKS_PROTO: frozenset[str] = frozenset(
         "coordinator/shardwork_coordinator/rpc/wallet.py",
         "coordinator/shardwork_coordinator/rpc/work.py",
         "shardwork/client/calls.py",
-        "shardwork/client/download.py",
-        "shardwork/client/ending.py",
         "shardwork/client/facts.py",
+        "shardwork/client/job.py",
         "shardwork/client/plan.py",
+        "shardwork/client/received.py",
         "shardwork/client/submission.py",
         "shardwork/client/submit.py",
         "shardwork/identity/authority.py",

@@ -20,6 +20,7 @@ def data() -> None:
 
 @app.command()
 def check(
+    context: typer.Context,
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="JSONL or text files, or folders of them.")],
     recipe: Annotated[str, typer.Option("--recipe", help="What the rows are for: sft or pretrain.")] = "sft",
     base_model: Annotated[
@@ -37,13 +38,13 @@ def check(
     Exit 3 when a row cannot be used.
     """
     with guard(json_output):
-        from shardwork.client.facts import check_files
-
-        from .. import data_page, progress, render
+        from .. import access, data_page, progress, render
 
         with progress.shown() as on_progress:
-            report = check_files(
-                files, recipe=recipe, base_model=base_model, max_length=max_length, on_progress=on_progress
+            report = access.run(
+                context,
+                lambda client: client.check_data(files, recipe=recipe, base_model=base_model, max_length=max_length),
+                on_progress=on_progress,
             )
         if json_output:
             emit(report.to_json())

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ..outcome import emit, guard, say
 from .options import JsonOption
 
-if TYPE_CHECKING:
-    from shardwork.session import Session
-
 
 def login(
+    context: typer.Context,
     join: Annotated[str, typer.Argument(metavar="JOIN", help="shardwork://host:port?ca=<sha256>, from the operator.")],
     name: Annotated[str, typer.Option("--name", help="Shown to the operator beside your id.")] = "",
     json_output: JsonOption = False,
@@ -23,24 +21,15 @@ def login(
     Example:  shardwork login 'shardwork://gpu.example.org:7443?ca=5f2c…'
     """
     with guard(json_output):
-        from shardwork.client.settings import Access, save_join
-        from shardwork.config import Home
-        from shardwork.session import JoinLine
+        from shardwork.identity.authority import JoinLine
 
         from .. import access
 
-        line = JoinLine.parse(join)
-        where = Access(line, Home.find())
-        party = access.run(where, _enrolled_as, name=name)
-        saved = save_join(where.home, line)
+        made = access.run(context, lambda client: client.login(join), name=name)
         if json_output:
-            emit({"party_id": party, "join": line.text(), "config": str(saved)})
+            emit({"party_id": made.party_id, "join": made.join, "config": str(made.config_file)})
             return
-        say(f"✓ The coordinator at {line.address} proved to be the one in the join line.")
-        say(f"✓ You are enrolled as requester {party}.")
-        say(f"  Remembered in {saved}")
+        say(f"✓ The coordinator at {JoinLine.parse(made.join).address} proved to be the one in the join line.")
+        say(f"✓ You are enrolled as requester {made.party_id}.")
+        say(f"  Remembered in {made.config_file}")
         say("→ shardwork wallet deposit 2000")
-
-
-async def _enrolled_as(session: Session) -> str:
-    return session.party_id

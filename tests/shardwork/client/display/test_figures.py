@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shardwork_client import figures
+from shardwork.client.display import figures
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""`shardwork job validate | plan | submit`: everything up to the moment that sats are reserved."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..outcome import emit, guard, is_terminal, say, usage
+from .jobs import BEFORE, app
+from .options import ALL_SATS, JobFileArgument, JsonOption, YesOption
+
+
+@app.command(rich_help_panel=BEFORE)
+def validate(file: JobFileArgument, json_output: JsonOption = False) -> None:
+    """Check a job file: keys, values, files, parameters. Needs no coordinator."""
+    with guard(json_output):
+        from shardwork.client.plan import read
+
+        from .. import measured_views
+
+        loaded = read(file)
+        if json_output:
+            emit(measured_views.validation_json(loaded))
+        else:
+            say(f"✓ {file} is valid: {measured_views.summary(loaded.spec)}.")
+            say(f"→ shardwork job plan {file}")
+
+
+@app.command(rich_help_panel=BEFORE)
+def plan(context: typer.Context, file: JobFileArgument, json_output: JsonOption = False) -> None:
+    """Measure the data and show shards, price and time. Spends nothing.
+
+    Example:  shardwork job plan job.yaml
+
+    Exit 3 when the budget is below the plan, 6 when the wallet is below it.
+    """
+    with guard(json_output):
+        from .. import access, measured_views, plan_page, progress, render
+
+        with progress.shown() as on_progress:
+            made = access.run(context, lambda client: client.plan(file), on_progress=on_progress)
+        if json_output:
+            emit(measured_views.plan_json(made))
+        else:
+            render.show(plan_page.page(made))
+        made.check_affordable()
+        if not json_output:
+            say(f"\n→ shardwork job submit {file}")
+
+
+@app.command(rich_help_panel=BEFORE)
+def submit(
+    context: typer.Context,
+    file: JobFileArgument,
+    max_sats: Annotated[
+        int | None,
+        typer.Option(
+            "--max-sats", metavar="SATS", min=1, max=ALL_SATS, help="Hard cap for this job; default: the file's budget."
+        ),
+    ] = None,
+    yes: YesOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job afterwards.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Plan, ask, upload the inputs and start the job.
+
+    Safe to repeat: the same file resumes the upload and never pays twice.
+
+    Example:  shardwork job submit job.yaml --max-sats 500 --watch
+    """
+    with guard(json_output, interrupted="The same command goes on where this one stopped, and never pays twice."):
+        from .. import access, consent, plan_page, progress, render
+        from ..watch import follow_job
+
+        if not yes and not is_terminal():
+            sentence = "Submitting spends sats and there is no terminal to ask on."
+            usage(sentence, f"Agree beforehand:  shardwork job submit {file} --yes", json_output)
+        with progress.shown() as on_progress:
+            made = access.run(context, lambda client: client.plan(file, max_sats=max_sats), on_progress=on_progress)
+        if not json_output:
+            render.show(plan_page.page(made), stderr=True)
+        made.check_affordable()
+        if not yes:
+            consent.ask(made)
+
+        def announce(job_id: str) -> None:
+            emit({"id": job_id}) if json_output else typer.echo(job_id)
+
+        with progress.shown() as on_progress:
+            job = access.run(context, lambda client: client.submit(made, on_accepted=announce), on_progress=on_progress)
+        if watch:
+            follow_job(context, job.id, json_output=json_output)
+        elif not json_output:
+            say(f"→ shardwork job watch {job.id}")
+            say(f"  shardwork job why {job.id}")

@@ -1,0 +1,103 @@
+"""`shardwork job list | show | watch | events | why`: what a job does, now and as it goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..outcome import emit, guard, say
+from .jobs import FOLLOW, app
+from .options import JobIdArgument, JsonLinesOption, JsonOption
+
+if TYPE_CHECKING:
+    from shardwork.client.asynchronous import AsyncClient
+    from shardwork.client.results import Event, JobStatus
+
+
+@app.command("list", rich_help_panel=FOLLOW)
+def list_jobs(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Newest jobs to show.")] = 20,
+    json_output: JsonOption = False,
+) -> None:
+    """Your jobs, newest first."""
+    with guard(json_output):
+        from .. import access, render, views
+
+        jobs = [job.last for job in access.run(context, lambda client: client.jobs(limit=limit))]
+        if json_output:
+            emit({"jobs": [views.job_json(each) for each in jobs]})
+        elif jobs:
+            render.show(render.JobList(jobs))
+        else:
+            say("No jobs yet.\n→ shardwork job plan FILE")
+
+
+@app.command(rich_help_panel=FOLLOW)
+def show(context: typer.Context, job_id: JobIdArgument, json_output: JsonOption = False) -> None:
+    """Stages, rounds, shards and money of one job."""
+    with guard(json_output):
+        from .. import access, render, views
+
+        job = access.run(context, lambda client: client.job(job_id)).last
+        if json_output:
+            emit(views.job_json(job))
+        else:
+            render.show(render.job_page(job))
+
+
+@app.command(rich_help_panel=FOLLOW)
+def watch(context: typer.Context, job_id: JobIdArgument, json_output: JsonLinesOption = False) -> None:
+    """Follow a job until it ends: exit 0 when it succeeded, 8 when not. Ctrl-C only detaches."""
+    with guard(json_output):
+        from ..watch import follow_job
+
+        follow_job(context, job_id, json_output=json_output)
+
+
+@app.command(rich_help_panel=FOLLOW)
+def events(
+    context: typer.Context,
+    job_id: JobIdArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events until the job ends.")] = False,
+    after: Annotated[
+        int, typer.Option("--after", min=0, max=2**63, help="Only events after this sequence number.")
+    ] = 0,
+    json_output: JsonOption = False,
+) -> None:
+    """What happened to a job, oldest first. With --follow --json: JSON Lines."""
+    with guard(json_output, interrupted="The job goes on."):
+        from .. import access, render, views
+        from ..watch import follow_lines
+
+        async def followed(client: AsyncClient) -> JobStatus:
+            return await follow_lines(await client.job(job_id), after_sequence=after, json_output=json_output)
+
+        async def listed(client: AsyncClient) -> list[Event]:
+            job = await client.job(job_id)
+            return [event async for event in job.events(after_sequence=after)]
+
+        if follow:
+            access.run(context, followed)
+            return
+        found = access.run(context, listed)
+        if json_output:
+            emit({"events": [views.event_json(each) for each in found]})
+            return
+        out = render.console()
+        for each in found:
+            out.print(render.event_line(each), soft_wrap=True)
+
+
+@app.command(rich_help_panel=FOLLOW)
+def why(context: typer.Context, job_id: JobIdArgument, json_output: JsonOption = False) -> None:
+    """Why a job waits, is paused or failed: a code, a sentence, evidence and a next step."""
+    with guard(json_output):
+        from .. import access, render, views
+
+        job = access.run(context, lambda client: client.job(job_id)).last
+        if json_output:
+            emit({"id": job.id, "state": job.state, **views.why_json(job.why)})
+        else:
+            render.show(render.why_page(job))

@@ -1,0 +1,1 @@
+"""What people see of it: figures as text, and progress as bars, lines or HTML."""

@@ -1,0 +1,117 @@
+"""AsyncJob: one job of this requester, to follow, steer and collect."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+
+from ..errors import ShardworkError
+from ..session import Session
+from ..v1 import jobs_pb2
+from ..why import Why
+from . import calls, received
+from .download import download_outputs
+from .progress import OnProgress
+from .results import Change, Download, Event, JobStatus, Report
+from .waiting import judge, progress_of
+
+OnLost = Callable[[ShardworkError, int], None]
+
+
+class AsyncJob:
+    """Made by `AsyncClient.submit`, `job` and `jobs`. It does not follow by itself: ask `status`, `watch` or `wait`."""
+
+    def __init__(
+        self, session: Callable[[], Awaitable[Session]], status: JobStatus, on_progress: OnProgress | None = None
+    ) -> None:
+        self._session = session
+        self._on_progress = on_progress
+        self.last = status
+
+    @property
+    def id(self) -> str:
+        return self.last.id
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} {self.last.name!r} {self.last.state}>"
+
+    async def status(self) -> JobStatus:
+        """The job as it is now; kept as `last`."""
+        return self._took(await calls.job(await self._session(), self.id))
+
+    async def why(self) -> Why | None:
+        """Why it waits, rests or failed: code, sentence, evidence, next step; None when nothing is in its way."""
+        return (await self.status()).why
+
+    async def report(self) -> Report:
+        """Rounds, workers, payments and money."""
+        return received.report(await calls.report(await self._session(), self.id))
+
+    async def events(self, *, after_sequence: int = 0) -> AsyncGenerator[Event, None]:
+        """Everything that happened so far after `after_sequence`, oldest first."""
+        async for event in calls.events(await self._session(), self.id, after_sequence=after_sequence):
+            yield received.event(event)
+
+    async def watch(self, *, after_sequence: int = 0, on_lost: OnLost | None = None) -> AsyncGenerator[Change, None]:
+        """Every change until the job is final, across restarts of the coordinator; no event comes twice.
+
+        `on_lost` hears of each failed attempt to reach the coordinator and its number. Raises Unreachable after ten
+        minutes without an answer. Leaving the loop leaves the job running.
+        """
+        session = await self._session()
+        answers = calls.watch(session, self.id, after_sequence=after_sequence, on_lost=on_lost or _ignore)
+        async with aclosing(answers):
+            async for answer in answers:
+                change = received.change(answer)
+                self.last = change.status or self.last
+                yield change
+
+    async def wait(
+        self, *, timeout_s: float | None = None, on_change: Callable[[Change], None] | None = None
+    ) -> JobStatus:
+        """Follows the job until it is final. Raises JobFailed unless it succeeded, TimeoutError after `timeout_s`.
+
+        An error or a break ends the waiting, never the job.
+        """
+        async with asyncio.timeout(timeout_s):
+            async with aclosing(self.watch()) as changes:
+                async for change in changes:
+                    if self._on_progress is not None:
+                        self._on_progress(progress_of(self.last))
+                    if on_change is not None:
+                        on_change(change)
+        judge(self.last)
+        return self.last
+
+    async def pause(self) -> JobStatus:
+        """Hands out no more shards; running ones finish and are paid."""
+        return self._took(await calls.pause(await self._session(), self.id))
+
+    async def resume(self) -> JobStatus:
+        """Goes on with a paused job."""
+        return self._took(await calls.resume(await self._session(), self.id))
+
+    async def cancel(self) -> JobStatus:
+        """Stops the job for good: valid work is paid, the rest of the budget comes back."""
+        return self._took(await calls.cancel(await self._session(), self.id))
+
+    async def download(self, folder: str | os.PathLike[str], *, output: str | None = None) -> list[Download]:
+        """Fetches what the job made into `folder`/<output name>, checked piece by piece; a repeat resumes.
+
+        `output`: only this one. Raises Conflict "job.no_outputs" and "download.folder_differs", NotFound
+        "job.no_such_output".
+        """
+        return await download_outputs(
+            await self._session(), self.id, Path(folder), only=output, on_progress=self._on_progress
+        )
+
+    def _took(self, view: jobs_pb2.JobView) -> JobStatus:
+        self.last = received.job_status(view)
+        return self.last
+
+
+def _ignore(_error: ShardworkError, _attempt: int) -> None:
+    """Nobody asked to hear of lost connections; the watch goes on by itself."""

@@ -1,0 +1,170 @@
+"""From wire messages to `results`, field by field. What an older coordinator does not send is zero."""
+
+from __future__ import annotations
+
+from ..v1 import jobs_pb2, types_pb2, wallet_pb2
+from ..why import Why
+from ..wire import why_from_proto
+from . import results
+
+
+def why(message: types_pb2.Why) -> Why | None:
+    return why_from_proto(message) if message.code else None
+
+
+def job_status(view: jobs_pb2.JobView) -> results.JobStatus:
+    return results.JobStatus(
+        id=view.id,
+        name=view.name,
+        state=view.state,
+        why=why(view.why),
+        stages=tuple(stage(each) for each in view.stages),
+        shards=dict(sorted(view.shards.items())),
+        budget_msat=view.budget_msat,
+        reserved_msat=view.reserved_msat,
+        spent_msat=view.spent_msat,
+        refunded_msat=view.refunded_msat,
+        outputs=tuple(output(each) for each in view.outputs),
+        self_evaluated=view.self_evaluated,
+        created_unix_ms=view.created_unix_ms,
+        ended_unix_ms=view.ended_unix_ms,
+    )
+
+
+def stage(view: jobs_pb2.StageView) -> results.Stage:
+    return results.Stage(
+        name=view.name,
+        recipe=view.recipe,
+        state=view.state,
+        planned_rounds=view.planned_rounds,
+        rounds=tuple(round_of(each) for each in view.rounds),
+    )
+
+
+def round_of(view: jobs_pb2.RoundView) -> results.Round:
+    return results.Round(
+        number=view.number,
+        kind=view.kind,
+        state=view.state,
+        phase=view.phase,
+        train_loss=view.train_loss if view.HasField("train_loss") else None,
+        eval_loss=view.eval_loss if view.HasField("eval_loss") else None,
+        outer=view.outer,
+        accepted=view.accepted,
+        rejected=view.rejected,
+        seconds=view.seconds,
+        bytes_up=view.bytes_up,
+        bytes_down=view.bytes_down,
+    )
+
+
+def output(view: jobs_pb2.OutputView) -> results.Output:
+    return results.Output(name=view.name, kind=view.kind, artifact_id=view.artifact_id, bytes=view.bytes)
+
+
+def event(view: jobs_pb2.JobEvent) -> results.Event:
+    return results.Event(
+        sequence=view.sequence,
+        at_unix_ms=view.at_unix_ms,
+        kind=view.kind,
+        subject=view.subject,
+        sentence=view.sentence,
+        evidence=dict(sorted(view.evidence.items())),
+    )
+
+
+def change(answer: jobs_pb2.WatchJobResponse) -> results.Change:
+    return results.Change(
+        events=tuple(event(each) for each in answer.events),
+        status=job_status(answer.job) if answer.HasField("job") else None,
+        running=tuple(running_shard(each) for each in answer.running),
+        is_final=answer.final,
+    )
+
+
+def running_shard(view: jobs_pb2.RunningShard) -> results.RunningShard:
+    return results.RunningShard(
+        shard=view.shard,
+        phase=view.phase,
+        worker_id=view.worker_id,
+        worker_name=view.worker_name,
+        progress=view.progress,
+        loss=view.loss if view.HasField("loss") else None,
+        seconds=view.seconds,
+    )
+
+
+def report(answer: jobs_pb2.GetJobReportResponse) -> results.Report:
+    return results.Report(
+        status=job_status(answer.job),
+        workers=tuple(
+            results.WorkerShare(
+                worker_id=each.worker_id,
+                name=each.name,
+                shards=each.shards,
+                accepted=each.accepted,
+                rejected=each.rejected,
+                paid_msat=each.paid_msat,
+            )
+            for each in answer.workers
+        ),
+        payments=tuple(
+            results.ShardPayment(
+                shard=each.shard, replica=each.replica, worker_id=each.worker_id, phase=each.phase, msat=each.msat
+            )
+            for each in answer.payments
+        ),
+        payments_left_out=answer.payments_left_out,
+    )
+
+
+def quote(message: jobs_pb2.Quote) -> results.Quote:
+    return results.Quote(
+        shards=message.shards,
+        rounds=message.rounds,
+        estimate_low_msat=message.estimate_low_msat,
+        estimate_high_msat=message.estimate_high_msat,
+        compute_msat=message.compute_msat,
+        verification_msat=message.verification_msat,
+        fees_msat=message.fees_msat,
+        reserve_msat=message.reserve_msat,
+        seconds_low=message.seconds_low,
+        seconds_high=message.seconds_high,
+        upload_bytes_per_shard=message.upload_bytes_per_shard,
+        download_bytes_per_shard=message.download_bytes_per_shard,
+        warnings=tuple(why_from_proto(each) for each in message.warnings),
+    )
+
+
+def balance(message: wallet_pb2.GetBalanceResponse) -> results.Balance:
+    return results.Balance(
+        available_msat=message.available_msat,
+        held_msat=message.held_msat,
+        paid_out_msat=message.paid_out_msat,
+        earned_msat=message.earned_msat,
+        asset=message.asset,
+    )
+
+
+def deposit(message: wallet_pb2.Deposit) -> results.Deposit:
+    return results.Deposit(
+        id=message.id,
+        msat=message.msat,
+        invoice=message.invoice,
+        payment_hash=message.payment_hash,
+        state=message.state,
+        expires_unix_ms=message.expires_unix_ms,
+        is_simulated=message.simulated,
+    )
+
+
+def transfer(view: wallet_pb2.TransferView) -> results.Transfer:
+    return results.Transfer(
+        sequence=view.sequence,
+        id=view.id,
+        at_unix_ms=view.at_unix_ms,
+        msat=view.msat,
+        kind=view.kind,
+        state=view.state,
+        reference=view.reference,
+    )

@@ -1,0 +1,237 @@
+"""What a requester gets back: frozen records with their units in the names, and no wire messages in them.
+
+Money is integer millisatoshi (`_msat`), times are Unix milliseconds (`_unix_ms`) or seconds. `received` makes these
+from the wire; everything that shows or computes takes these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..why import Why
+
+FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One round of a stage."""
+
+    number: int
+    #: setup, learn, map, publish
+    kind: str
+    state: str
+    #: the phase it is in; empty once it has ended
+    phase: str = ""
+    train_loss: float | None = None
+    #: on held-out rows
+    eval_loss: float | None = None
+    #: the outer step that was chosen; empty before
+    outer: str = ""
+    accepted: int = 0
+    rejected: int = 0
+    seconds: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    name: str
+    recipe: str
+    state: str
+    planned_rounds: int
+    rounds: tuple[Round, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Something a job made that can be downloaded."""
+
+    #: "<stage>.model", "<stage>.rows"
+    name: str
+    #: model, adapter, rows, report
+    kind: str
+    artifact_id: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """A job as it is at one moment."""
+
+    id: str
+    name: str
+    #: draft, funded, running, paused, succeeded, failed, cancelled
+    state: str
+    #: why it waits, rests or failed
+    why: Why | None = None
+    stages: tuple[Stage, ...] = ()
+    #: number of shards by state
+    shards: Mapping[str, int] = field(default_factory=dict[str, int])
+    budget_msat: int = 0
+    reserved_msat: int = 0
+    spent_msat: int = 0
+    refunded_msat: int = 0
+    outputs: tuple[Output, ...] = ()
+    #: no second key confirmed what it started from, measured or published
+    self_evaluated: bool = False
+    created_unix_ms: int = 0
+    #: 0 while it goes on
+    ended_unix_ms: int = 0
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to a job."""
+
+    sequence: int
+    at_unix_ms: int
+    #: "job.running", "shard.expired", "round.merged"
+    kind: str
+    subject: str
+    sentence: str
+    evidence: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningShard:
+    shard: str
+    phase: str
+    worker_id: str
+    worker_name: str
+    #: 0 to 1
+    progress: float
+    loss: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One message of a watch: what happened since the one before, and how things are now."""
+
+    events: tuple[Event, ...]
+    #: None when only events came
+    status: JobStatus | None
+    running: tuple[RunningShard, ...]
+    is_final: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerShare:
+    """What one worker did for a job."""
+
+    worker_id: str
+    name: str
+    shards: int
+    accepted: int
+    rejected: int
+    paid_msat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPayment:
+    shard: str
+    replica: int
+    worker_id: str
+    phase: str
+    msat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A job, who worked for it, and every payment."""
+
+    status: JobStatus
+    workers: tuple[WorkerShare, ...]
+    payments: tuple[ShardPayment, ...]
+    #: older payments of a large job; the workers' sums hold all
+    payments_left_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """The coordinator's price of a plan."""
+
+    shards: int
+    rounds: int
+    estimate_low_msat: int
+    estimate_high_msat: int
+    compute_msat: int
+    verification_msat: int
+    fees_msat: int
+    #: held at submit, and the hard cap
+    reserve_msat: int
+    seconds_low: float
+    seconds_high: float
+    upload_bytes_per_shard: int
+    download_bytes_per_shard: int
+    warnings: tuple[Why, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    available_msat: int
+    #: in the escrow of live jobs, or on its way out
+    held_msat: int
+    #: as a worker
+    paid_out_msat: int
+    earned_msat: int
+    #: "simulated" or "bitcoin"
+    asset: str
+
+    @property
+    def is_simulated(self) -> bool:
+        return self.asset == "simulated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deposit:
+    id: str
+    msat: int
+    #: what to pay, as Lightning writes it
+    invoice: str
+    payment_hash: str
+    #: open, settled, expired
+    state: str
+    expires_unix_ms: int
+    is_simulated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """One line of an account's history."""
+
+    sequence: int
+    id: str
+    at_unix_ms: int
+    #: positive is in, negative is out
+    msat: int
+    #: deposit, escrow, refund, shard, fee, payout, withdrawal
+    kind: str
+    #: pending, posted, voided
+    state: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Whom a coordinator knows us as, and where its join line is remembered."""
+
+    party_id: str
+    join: str
+    config_file: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """An output that lies in a folder now."""
+
+    output: Output
+    folder: Path

@@ -1,0 +1,1 @@
+"""Tests of the requester's library."""
