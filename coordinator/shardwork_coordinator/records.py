@@ -150,6 +150,10 @@ class Job(Record):
     self_evaluated: bool = False
     created_ms: int
     ended_ms: int = 0
+    #: what its owner added later and no round has reserved yet
+    extra_msat: int = 0
+    #: when its time-out ends it; 0: never
+    deadline_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +173,8 @@ class Stage(Record):
     numbers_json: str = "{}"
     #: {"<stage>.model": {"artifact_id", "kind", "bytes"}}
     outputs_json: str = "{}"
+    #: when its time-out ends the job; 0: never
+    deadline_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +204,8 @@ class Round(Record):
     rejected: int = 0
     paid_msat: int = 0
     fees_msat: int = 0
+    #: what accepted results of workers that give their work would have cost
+    donated_msat: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +270,8 @@ class Replica(Record):
     metrics_json: str = "{}"
     why_json: str = ""
     created_ms: int = 0
+    #: its worker gives the work: nothing is held and nothing paid
+    donated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +292,24 @@ class Lease(Record):
     paid_msat: int = 0
     compute_ms: int = 0
     why_json: str = ""
+    #: size of its shard, from which its worker's speed is known
+    work_units: int = 0
+    donated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share(Record):
+    """How far a requester (empty job), a job of it, or everybody together (both empty) has come in the fair order."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("owner", "job_id")
+    owner: str
+    job_id: str
+    #: work it was given so far, over its weight
+    virtual: int = 0
+    #: where those below it have come
+    clock: int = 0
+    #: its job has not ended
+    open: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -482,6 +510,7 @@ RECORDS: tuple[type[Record], ...] = (
     Shard,
     Replica,
     Lease,
+    Share,
     Artifact,
     Event,
     Outbox,

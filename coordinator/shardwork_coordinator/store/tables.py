@@ -38,6 +38,8 @@ from ..records import (
     Record,
     Replica,
     Shard,
+    Share,
+    Stage,
     Transfer,
 )
 from . import columns as shape
@@ -45,13 +47,16 @@ from .rules import rules
 
 #: what sweeps, grants and statements look up
 INDEXES: tuple[tuple[type[Record], tuple[str, ...]], ...] = (
-    (Job, ("state",)),
+    (Job, ("state", "deadline_ms")),
+    (Job, ("owner", "created_ms")),
+    (Stage, ("state", "deadline_ms")),
+    (Share, ("owner", "open")),
     (Shard, ("job_id", "stage", "round", "phase")),
     (Shard, ("state",)),
     (Replica, ("state", "job_id", "created_ms", "shard_id", "number")),
     (Replica, ("job_id", "stage", "round", "phase")),
     (Replica, ("worker_id", "state")),
-    (Lease, ("worker_id",)),
+    (Lease, ("worker_id", "ended_ms")),
     (Lease, ("job_id",)),
     (Lease, ("shard_id",)),
     (Artifact, ("owner",)),
