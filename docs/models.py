@@ -58,6 +58,7 @@ def job_file() -> str:
         ("`plan`", job.PlanSection),
         ("`trust`", job.TrustSection),
         ("`budget`", job.BudgetSection),
+        ("`schedule`", job.ScheduleSection),
     ]
     parts = [f"## {title}\n\n{_summary(model)}\n\n{_fields(model)}" for title, model in sections]
     lead = (

@@ -193,7 +193,7 @@ def _add_services(
     enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentServicer(desk), server)
     work = WorkDesk(engine=engine, artifacts=contents, tokens=tokens, settings=settings)
     work_pb2_grpc.add_WorkServiceServicer_to_server(WorkServicer(gate, work), server)
-    jobs = JobsDesk(engine=engine, rates=_rates(settings))
+    jobs = JobsDesk(engine=engine, rates=_rates(settings), max_open_jobs=settings.max_open_jobs)
     jobs_pb2_grpc.add_JobsServiceServicer_to_server(JobsServicer(gate, jobs), server)
     artifacts = ArtifactDesk(store, contents, clock, artifact_limits(settings))
     artifacts_pb2_grpc.add_ArtifactsServiceServicer_to_server(ArtifactsServicer(gate, artifacts), server)

@@ -94,6 +94,9 @@ def write_change(tx: Transaction, job_id: str, change: Change, world: World) -> 
     pushes = list(change.pushes)
     if change.follow is Follow.NEXT_STAGE:
         pushes += start_next_stage(tx, job_id, world)
+    if change.follow is Follow.KEEP_OUTPUTS:
+        job = found(tx.get(Job, job_id), "job", job_id)
+        _grant_outputs(tx, job, tx.find(Stage, job_id=job_id, order="position"), world.now_ms)
     return pushes
 
 

@@ -72,6 +72,8 @@ class LeaseGranted:
     offer_sha256: str
     expires_ms: int
     deadline_ms: int
+    #: the worker takes no pay
+    donated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +166,29 @@ class JobCancelled:
     pass
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedOut:
+    """The job's time, or its running stage's, is over."""
+
+    why: Why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToppedUp:
+    msat: int
+    #: id of the ledger's transfer: the same call again is the same movement
+    transfer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReserveExtended:
+    """A replica is ready that the round's reserve does not cover, and the job's owner added enough."""
+
+    shard_id: str
+    number: int
+    msat: int
+
+
 MachineEvent = (
     StageStarted
     | LeaseGranted
@@ -180,6 +205,9 @@ MachineEvent = (
     | JobPaused
     | JobResumed
     | JobCancelled
+    | TimedOut
+    | ToppedUp
+    | ReserveExtended
 )
 
 
@@ -231,6 +259,8 @@ class Follow(StrEnum):
     CLOSE_PHASE = "close_phase"
     #: PublishDue, with what the model card says of workers and cost
     PUBLISH = "publish"
+    #: the job ended before its time: what its stages have is its owner's
+    KEEP_OUTPUTS = "keep_outputs"
 
 
 @dataclass(slots=True, kw_only=True)

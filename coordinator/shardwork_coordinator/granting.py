@@ -6,26 +6,29 @@ Owns the loop and what an offer says; who gets what is `scheduler`, what a grant
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from shardwork import work
 from shardwork.identity.envelope import seal
 from shardwork.identity.keys import SigningKey
 from shardwork.ids import LeaseId, ShardId, sha256_hex
-from shardwork.money import Msat
 from shardwork.v1 import types_pb2, work_pb2
 
 from .engine import Engine, advance, slice_of_replica
-from .events import LeaseGranted, Push, World
+from .events import LeaseGranted, Push, ReserveExtended, World
 from .machine.states import LIVE
 from .money import ledger
 from .money.movements import round_account, worker_account
+from .queueing.fairness import cost
+from .queueing.history import history_of
+from .queueing.line import KnownJobs, Line
 from .records import Account, Job, JobState, Lease, Party, Purpose, Replica, ReplicaState, Shard
-from .scheduler import Match, ReadyReplica, Worker, match
+from .scheduler import Match, ReadyReplica, Worker, pick
 from .settings import Settings
 from .store.base import Transaction
 
@@ -39,8 +42,48 @@ SHORTEST_DEADLINE_S = 15 * 60
 UNITS_PER_SECOND_AT_LEAST = 10**9 // 4
 RECIPES_WITHOUT_TORCH = frozenset({"count"})
 RETRY_S = 0.5
+#: jobs that may be looked at in vain in one round of matching, and how long such a job is passed over
+MOST_MISSES, MISS_MS = 32, 2_000
+#: replicas of a job whose pay its reserve does not cover, in one round
+MOST_UNCOVERED = 8
+REST_CHECK_S = 5.0
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Round:
+    """One round of matching, in one transaction."""
+
+    tx: Transaction
+    world: World
+    line: Line
+    idle: list[Worker]
+    everyone: list[Worker]
+    #: what waits of each job that was looked at
+    ready: dict[str, list[ReadyReplica]] = field(default_factory=dict[str, list[ReadyReplica]])
+    pushes: list[Push] = field(default_factory=list[Push])
+    #: jobs of which nobody idle could take anything
+    misses: list[str] = field(default_factory=list[str])
+
+    def given(self, job: str, found: Match) -> None:
+        """The worker is busy now, and may not get another copy of the same shard."""
+        shard, worker = found.replica.shard_id, found.worker
+        self.idle.remove(worker)
+        self.ready[job] = [
+            replace(one, excluded=one.excluded | {worker.id}) if one.shard_id == shard else one
+            for one in self.ready[job]
+            if one != found.replica
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Miss:
+    """Nobody of these could take anything of a job when so much of it waited."""
+
+    workers: frozenset[str]
+    waiting: int
+    at_ms: int
 
 
 class Granting:
@@ -51,11 +94,16 @@ class Granting:
         #: the replica that is being leased, and those whose leasing raised
         self._at: tuple[str, int] = ("", 0)
         self._set_aside: set[tuple[str, int]] = set()
+        self._known = KnownJobs()
+        self._missed: dict[str, _Miss] = {}
+        #: when to look again although nothing was heard of: somebody rests, or not every job was looked at
+        self._again_s: float | None = None
 
     async def run(self) -> None:
         """Grants whenever work or a worker became ready. Ends by cancellation."""
         while True:
-            await self._engine.work_ready.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._engine.work_ready.wait(), self._again_s)
             self._engine.work_ready.clear()
             try:
                 await self.grant()
@@ -76,42 +124,92 @@ class Granting:
             return self._grant(tx, everyone, world)
 
         pushes = await self._engine.store.write(work_)
+        for push in pushes:
+            if (link := self._engine.links.get(push.worker_id)) is not None:
+                link.idle_since_ms = world.now_ms
         if pushes:
             self._engine.after_commit(pushes)
         return len(pushes)
 
     def _grant(self, tx: Transaction, everyone: Sequence[Worker], world: World) -> list[Push]:
-        busy = {one.worker_id for one in tx.find(Replica, state=[str(state) for state in LIVE])}
+        busy = tx.count(Replica, "worker_id", state=[str(state) for state in LIVE])
+        self._again_s = None
         if all(worker.id in busy for worker in everyone):
             return []
-        everyone = with_standing(tx, everyone)
-        idle = [worker for worker in everyone if worker.id not in busy]
-        pushes: list[Push] = []
-        for job in jobs_with_work(tx):
-            for found in self._match(tx, job, idle, everyone):
-                self._at = (found.replica.shard_id, found.replica.number)
-                leased = self._lease(tx, found, world)
-                pushes += leased
-                if leased:
-                    idle.remove(found.worker)
-            if not idle:
+        everyone = [with_history(tx, one, world) if one.id not in busy else one for one in with_standing(tx, everyone)]
+        idle = [worker for worker in everyone if worker.id not in busy and not worker.rests]
+        if len(idle) + len(busy) < len(everyone):
+            self._again_s = REST_CHECK_S
+        line = Line(tx, self._known, most_running=self._settings.max_running_shards)
+        round_ = _Round(tx=tx, world=world, line=line, idle=idle, everyone=everyone)
+        self._pass_over(round_)
+        while round_.idle and (job := line.head()) is not None:
+            self._serve(job, round_)
+            if len(round_.misses) >= MOST_MISSES:
+                # the others' turn comes in the next round, so that nobody waits long for this transaction
+                self._remember(round_)
+                self._again_s = 0.0
                 break
-        return pushes
+        return round_.pushes
 
-    def _match(self, tx: Transaction, job: Job, idle: Sequence[Worker], everyone: Sequence[Worker]) -> list[Match]:
-        """Looks at a few replicas, and at many when nobody fits those."""
-        found: list[Match] = []
-        for limit in (FIRST_READY + 2 * len(idle), MOST_READY):
-            ready = ready_replicas(tx, job, limit=limit)
-            found = match([one for one in ready if (one.shard_id, one.number) not in self._set_aside], idle, everyone)
-            if found or len(ready) < limit:
+    def _pass_over(self, round_: _Round) -> None:
+        """Jobs of which nobody idle could take anything a moment ago need not be read again."""
+        idle, now_ms = {worker.id for worker in round_.idle}, round_.world.now_ms
+        fresh = {job: miss for job, miss in self._missed.items() if now_ms - miss.at_ms < MISS_MS}
+        self._missed = {job: miss for job, miss in fresh.items() if miss.waiting == round_.line.waiting.get(job)}
+        for job, miss in self._missed.items():
+            if idle <= miss.workers:
+                round_.line.drop(job)
+        if self._missed:
+            self._again_s = MISS_MS / 1000
+
+    def _remember(self, round_: _Round) -> None:
+        """Only where there are too many jobs to look at each of them every time."""
+        workers = frozenset(worker.id for worker in round_.idle)
+        for job in round_.misses:
+            waiting = round_.line.waiting[job]
+            self._missed[job] = _Miss(workers=workers, waiting=waiting, at_ms=round_.world.now_ms)
+
+    def _serve(self, job: str, round_: _Round) -> None:
+        """Leases one shard of the job whose turn it is, or drops the job from this round."""
+        for _ in range(MOST_UNCOVERED):
+            found = self._match(job, round_)
+            if found is None:
                 break
-        return found
+            self._at = (found.replica.shard_id, found.replica.number)
+            leased = self._lease(round_.tx, found, round_.world)
+            if leased:
+                round_.pushes += leased
+                round_.line.charge(job, cost(found.replica.work_units, found.worker.units_per_s))
+                round_.given(job, found)
+                return
+            round_.ready[job].remove(found.replica)
+        round_.line.drop(job)
+        round_.misses.append(job)
+
+    def _match(self, job: str, round_: _Round) -> Match | None:
+        """Looks at a few replicas, and at many when nobody fits those."""
+        known = round_.ready.get(job)
+        if known is not None and (found := pick(known, round_.idle, round_.everyone)) is not None:
+            return found
+        row = round_.tx.get(Job, job)
+        if row is None or known == []:
+            return None
+        device = round_.line.facts(job).device
+        for limit in (FIRST_READY + 2 * len(round_.idle), MOST_READY) if known is None else (MOST_READY,):
+            ready = ready_replicas(round_.tx, row, limit=limit, device=device)
+            usable = [one for one in ready if (one.shard_id, one.number) not in self._set_aside]
+            round_.ready[job] = usable
+            found = pick(usable, round_.idle, round_.everyone)
+            if found is not None or len(ready) < limit:
+                return found
+        return None
 
     def _lease(self, tx: Transaction, found: Match, world: World) -> list[Push]:
         replica = tx.get(Replica, found.replica.shard_id, found.replica.number)
         shard = tx.get(Shard, found.replica.shard_id)
-        if replica is None or shard is None or not _is_covered(tx, shard, replica):
+        donated = found.worker.donates
+        if replica is None or shard is None or not (donated or _cover(tx, shard, replica, world)):
             return []
         deadline_s = max(SHORTEST_DEADLINE_S, shard.work_units // UNITS_PER_SECOND_AT_LEAST)
         deadline_ms = world.now_ms + deadline_s * 1000
@@ -124,6 +222,7 @@ class Granting:
             offer_sha256=sha256_hex(envelope.payload),
             expires_ms=world.now_ms + self._settings.lease_ttl_s * 1000,
             deadline_ms=deadline_ms,
+            donated=donated,
         )
         return advance(tx, slice_of_replica(tx, replica), event, world)
 
@@ -145,7 +244,7 @@ class Granting:
                 for name, artifact in sorted(json.loads(shard.inputs_json).items())
             ],
             seed=shard.seed,
-            price_msat=shard.price_msat,
+            price_msat=0 if worker.donates else shard.price_msat,
             deadline_unix_ms=deadline_ms,
             worker_id=worker.id,
             work_units=shard.work_units,
@@ -162,15 +261,18 @@ def with_standing(tx: Transaction, workers: Sequence[Worker]) -> list[Worker]:
     return [replace(one, proven=one.reference or worker_account(one.id) in earners) for one in workers]
 
 
-def jobs_with_work(tx: Transaction) -> list[Job]:
-    """Running jobs in which something waits for a worker, oldest first."""
-    waiting = tx.count(Replica, "job_id", state=ReplicaState.READY)
-    if not waiting:
-        return []
-    return [job for job in tx.find(Job, state=JobState.RUNNING, order="created_ms") if job.id in waiting]
+def with_history(tx: Transaction, worker: Worker, world: World) -> Worker:
+    """The worker with how fast it is here, and whether it must rest."""
+    found = history_of(tx, worker.id)
+    until_ms = found.rests_until_ms()
+    rests = ""
+    if until_ms > world.now_ms and not worker.reference:
+        left_s = (until_ms - world.now_ms) // 1000
+        rests = f"rests for {left_s} s more, because its last {found.failures_in_a_row} leases came to nothing"
+    return replace(worker, units_per_s=found.units_per_s, proven=worker.proven or found.accepted > 0, rests=rests)
 
 
-def ready_replicas(tx: Transaction, job: Job, *, limit: int = MOST_READY) -> list[ReadyReplica]:
+def ready_replicas(tx: Transaction, job: Job, *, limit: int = MOST_READY, device: str = "any") -> list[ReadyReplica]:
     """What waits for a worker in a job that runs, longest waiting first."""
     if job.state is not JobState.RUNNING:
         return []
@@ -185,7 +287,7 @@ def ready_replicas(tx: Transaction, job: Job, *, limit: int = MOST_READY) -> lis
         others = {worker for number, worker in holders[shard.id] if number != replica.number}
         found.append(
             replace(
-                ready_replica(shard, rank=(job.created_ms, shard.position, replica.number)),
+                ready_replica(shard, rank=(job.created_ms, shard.position, replica.number), device=device),
                 number=replica.number,
                 excluded=frozenset(others),
                 shunned=frozenset(failures[shard.id]),
@@ -211,7 +313,7 @@ def _failures(tx: Transaction, shards: list[str]) -> dict[str, set[str]]:
     return found
 
 
-def ready_replica(shard: Shard, *, rank: tuple[int, int, int]) -> ReadyReplica:
+def ready_replica(shard: Shard, *, rank: tuple[int, int, int], device: str = "any") -> ReadyReplica:
     """What a worker must be able to do to take this shard, whoever had it before."""
     return ReadyReplica(
         shard_id=shard.id,
@@ -223,14 +325,32 @@ def ready_replica(shard: Shard, *, rank: tuple[int, int, int]) -> ReadyReplica:
         reference_only=shard.reference_only,
         needs_training=shard.recipe not in RECIPES_WITHOUT_TORCH,
         agreed=shard.quorum > 1,
+        work_units=shard.work_units,
+        inputs=_inputs(shard),
+        device=device,
     )
 
 
-def _is_covered(tx: Transaction, shard: Shard, replica: Replica) -> bool:
-    """The round's reserve still holds this lease's pay and fee; a spare copy leaves what those that wait will need."""
+def _inputs(shard: Shard) -> frozenset[str]:
+    """What it reads; a row that can't be read says so when it is leased, where it keeps only itself from being done."""
+    names = json.loads(shard.inputs_json)
+    return frozenset(names.values()) if isinstance(names, dict) else frozenset()
+
+
+def _cover(tx: Transaction, shard: Shard, replica: Replica, world: World) -> bool:
+    """The round's reserve holds this lease's pay and fee, or what the job's owner added makes up for what is missing;
+    a spare copy leaves what those that wait will need."""
     needed = shard.price_msat + shard.fee_msat
     if replica.purpose is Purpose.BACKUP:
         waiting = tx.find(Replica, state=ReplicaState.READY, job_id=shard.job_id)
         owed = {one.shard_id for one in waiting if one.purpose is not Purpose.BACKUP and one.round == shard.round}
         needed += sum(one.price_msat + one.fee_msat for one in tx.find(Shard, id=sorted(owed)))
-    return ledger.available(tx, round_account(shard.job_id, shard.stage, shard.round)) >= Msat(needed)
+    missing = needed - ledger.available(tx, round_account(shard.job_id, shard.stage, shard.round))
+    if missing <= 0:
+        return True
+    job = tx.get(Job, shard.job_id)
+    if job is None or job.extra_msat < missing:
+        return False
+    event = ReserveExtended(shard_id=shard.id, number=replica.number, msat=missing)
+    advance(tx, slice_of_replica(tx, replica), event, world)
+    return True

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from shardwork import wire
 from shardwork.v1 import types_pb2, work_pb2
+from shardwork.why import Why
 
 from .events import Push, World
 from .scheduler import Worker
@@ -32,6 +33,15 @@ class Link:
     reference: bool
     since_ms: int
     last_seen_ms: int
+    minimum_msat_per_tera: int = 0
+    donates: bool = False
+    #: artifacts in its cache, as it says
+    holds: frozenset[str] = frozenset()
+    #: it understands to be told why it is idle, and what it was told last
+    hears_why: bool = False
+    told: str = ""
+    #: when it was last given something, or came
+    idle_since_ms: int = 0
     queue: asyncio.Queue[work_pb2.AttachResponse | None] = field(
         default_factory=lambda: asyncio.Queue[work_pb2.AttachResponse | None](QUEUE_LIMIT)
     )
@@ -42,6 +52,13 @@ class Link:
             self.queue.get_nowait()
         self.queue.put_nowait(None)
 
+    def tell(self, why: Why) -> None:
+        """Says why it is given nothing, once; a reason is no reason to drop a slow stream."""
+        if self.hears_why and self.told != why.code and not self.queue.full():
+            self.told = why.code
+            idle = work_pb2.Idle(why=wire.why_to_proto(why))
+            self.queue.put_nowait(work_pb2.AttachResponse(idle=idle))
+
     def as_worker(self) -> Worker:
         return Worker(
             id=self.worker_id,
@@ -51,6 +68,11 @@ class Link:
             can_train=self.capability.can_train,
             recipes=frozenset(self.capability.recipes),
             paused=not self.accepting,
+            minimum_msat_per_tera=self.minimum_msat_per_tera,
+            donates=self.donates,
+            device=self.capability.device,
+            holds=self.holds,
+            idle_since_ms=self.idle_since_ms or self.since_ms,
         )
 
 
@@ -107,6 +129,7 @@ class Links:
                 continue
             try:
                 link.queue.put_nowait(message(push))
+                link.told = ""
             except asyncio.QueueFull:
                 # a worker that stopped reading is let go; it learns everything again when it comes back
                 del self._links[push.worker_id]

@@ -294,7 +294,8 @@ class Lease(Record):
     why_json: str = ""
     #: size of its shard, from which its worker's speed is known
     work_units: int = 0
-    donated: bool = False
+    #: what an accepted result would have earned whose worker gives its work
+    donated_msat: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Which worker gets which replica: a pure matching of what is ready with who is idle, and why something waits.
 
-No I/O. Called by `granting` inside its transaction, and by `views` to say why a job waits.
+Whose job goes first is `fairness`. No I/O. Called by `granting` inside its transaction, and by `views` to say why a job
+waits.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shardwork.why import Why
+
+#: prices for work are quoted for so many work units
+TERA = 10**12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,11 @@ class ReadyReplica:
     shunned: frozenset[str] = frozenset()
     #: keys must agree on its result: those that have earned something here are asked first
     agreed: bool = False
+    work_units: int = 0
+    #: artifacts that it reads
+    inputs: frozenset[str] = frozenset()
+    #: "any", "cpu" or "gpu", as the job asks
+    device: str = "any"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +54,19 @@ class Worker:
     proven: bool = False
     #: attached, and takes nothing for now
     paused: bool = False
+    #: asks at least this for 10^12 work units
+    minimum_msat_per_tera: int = 0
+    #: takes no pay
+    donates: bool = False
+    #: "cpu", "cuda:0", "mps"
+    device: str = ""
+    #: artifacts that it says it has: a hint that decides between equals, and nothing else
+    holds: frozenset[str] = frozenset()
+    #: measured here over its last shards; 0: not known
+    units_per_s: int = 0
+    idle_since_ms: int = 0
+    #: why it gets nothing for a while, as a clause: its last shards all failed
+    rests: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +77,25 @@ class Match:
 
 def match(ready: Sequence[ReadyReplica], idle: Sequence[Worker], everyone: Sequence[Worker]) -> list[Match]:
     """Pairs each idle worker with at most one replica, oldest work first. `everyone` also counts the busy ones."""
-    free = list(idle)
-    found: list[Match] = []
+    free, left, found = list(idle), list(ready), list[Match]()
+    while (pair := pick(left, free, everyone)) is not None:
+        free.remove(pair.worker)
+        left.remove(pair.replica)
+        found.append(pair)
+    return found
+
+
+def pick(ready: Sequence[ReadyReplica], idle: Sequence[Worker], everyone: Sequence[Worker]) -> Match | None:
+    """The oldest replica that somebody idle can take, and who of them takes it: first of all who may be trusted with
+    it, then who holds most of what it reads, then who waited longest."""
+    if not idle:
+        return None
     for replica in sorted(ready, key=lambda one: one.rank):
         worst = _best_standing(replica, everyone) if replica.shunned else 2
-        fitting = [one for one in free if refusal(replica, one) is None and _standing(replica, one) <= worst]
+        fitting = [one for one in idle if refusal(replica, one) is None and _standing(replica, one) <= worst]
         if fitting:
-            worker = min(fitting, key=lambda one: _standing(replica, one))
-            free.remove(worker)
-            found.append(Match(replica, worker))
-        if not free:
-            break
-    return found
+            return Match(replica, min(fitting, key=lambda one: _preference(replica, one)))
+    return None
 
 
 def refusal(replica: ReadyReplica, worker: Worker) -> str | None:
@@ -81,11 +110,27 @@ def refusal(replica: ReadyReplica, worker: Worker) -> str | None:
         return "can't train (no torch)"
     if replica.recipe not in worker.recipes:
         return f"does not run recipe {replica.recipe!r}"
+    if not _is_on(replica.device, worker.device):
+        return f"computes on {worker.device or 'an unknown device'} (the job asks for {replica.device})"
     if worker.memory_bytes and replica.memory_bytes > worker.memory_bytes:
         return f"has too little memory ({worker.memory_bytes:,} of {replica.memory_bytes:,} bytes)"
+    return worker.rests or _price_refusal(replica, worker)
+
+
+def _price_refusal(replica: ReadyReplica, worker: Worker) -> str | None:
+    if worker.donates:
+        return None
     if worker.minimum_msat > replica.price_msat:
         return f"asks for at least {worker.minimum_msat:,} msat a shard (the price is {replica.price_msat:,})"
+    if worker.minimum_msat_per_tera * replica.work_units > replica.price_msat * TERA:
+        pays = replica.price_msat * TERA // replica.work_units
+        return f"asks for at least {worker.minimum_msat_per_tera:,} msat for 10^12 work units (the price is {pays:,})"
     return None
+
+
+def _is_on(wanted: str, device: str) -> bool:
+    """Whether a device is of the kind that a job asks for."""
+    return wanted == "any" or (wanted == "cpu") == (device in ("", "cpu"))
 
 
 def why_waiting(replica: ReadyReplica, everyone: Sequence[Worker]) -> Why:
@@ -105,17 +150,36 @@ def why_waiting(replica: ReadyReplica, everyone: Sequence[Worker]) -> Why:
         )
     reasons = {worker.id: refusal(replica, worker) for worker in everyone}
     if all(reasons.values()):
-        return Why(
-            code="shard.no_fitting_worker",
-            sentence=f"None of the {len(everyone)} attached workers can take it.",
-            evidence={worker: reason or "" for worker, reason in list(reasons.items())[:5]},
-            next_step="Wait for another worker, or make the shards smaller.",
-        )
+        return _why_nobody(replica, everyone, {worker: reason or "" for worker, reason in reasons.items()})
     return Why(
         code="shard.workers_busy",
         sentence="Every worker that could take it is busy.",
         evidence={"fitting": str(sum(1 for reason in reasons.values() if reason is None))},
+        next_step="It goes to the next of them that is free and when its requester's turn comes; nothing to do.",
     )
+
+
+def _why_nobody(replica: ReadyReplica, everyone: Sequence[Worker], reasons: dict[str, str]) -> Why:
+    """All attached workers refuse: for their price alone where one would take it otherwise."""
+    shown = dict(list(reasons.items())[:5])
+    if any(not worker.paused and reasons[worker.id] == _price_refusal(replica, worker) for worker in everyone):
+        return Why(
+            code="shard.price_too_low",
+            sentence=f"The attached workers that could take it ask for more than its {replica.price_msat:,} msat.",
+            evidence=shown,
+            next_step="Wait for a cheaper worker, or ask the operator for another rate card; the price of a running "
+            "job never changes.",
+        )
+    return Why(
+        code="shard.no_fitting_worker",
+        sentence=f"None of the {len(everyone)} attached workers can take it.",
+        evidence=shown,
+        next_step="Wait for another worker, or make the shards smaller.",
+    )
+
+
+def _preference(replica: ReadyReplica, worker: Worker) -> tuple[int, int, int]:
+    return _standing(replica, worker), -len(replica.inputs & worker.holds), worker.idle_since_ms
 
 
 def _standing(replica: ReadyReplica, worker: Worker) -> int:

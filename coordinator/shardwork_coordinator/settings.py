@@ -34,6 +34,12 @@ class Settings(BaseModel):
         float, Field(ge=1, description="a shard slower than this many times its siblings' median gets a copy")
     ] = 2.0
     backup_min_s: Annotated[float, Field(ge=0, description="no copy before a shard ran this long")] = 5.0
+    max_running_shards: Annotated[
+        int, Field(ge=0, description="shards of one requester that may run at the same time; 0: any number")
+    ] = 0
+    max_open_jobs: Annotated[
+        int, Field(ge=1, description="jobs of one requester that may run or be paused at the same time")
+    ] = 1_000
     payout_threshold_sats: Annotated[int, Field(ge=1, description="earnings are paid out from this amount on")] = 1_000
     msat_per_tera_unit: Annotated[int, Field(ge=0, description="price of 10^12 tokens x parameters")] = 10
     minimum_shard_msat: Annotated[int, Field(ge=0, description="no shard costs less")] = 1_000

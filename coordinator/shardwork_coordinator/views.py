@@ -41,6 +41,8 @@ from .store.base import Transaction
 
 #: payments that one report lists: an answer has at most 4 MiB
 MOST_PAYMENTS = 10_000
+#: failed leases that are looked at for a shard that is still to be done
+LAST_FAILURES = 8
 
 
 def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bool = True) -> jobs_pb2.JobView:
@@ -61,6 +63,10 @@ def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bo
         created_unix_ms=job.created_ms,
         ended_unix_ms=job.ended_ms,
         outputs=_outputs(tx, job, stages),
+        priority=json.loads(job.spec_json).get("schedule", {}).get("priority", "normal"),
+        donated_msat=sum(one.donated_msat for one in all_rounds),
+        topped_up_msat=job.extra_msat,
+        deadline_unix_ms=job.deadline_ms,
     )
     for stage in stages:
         mine = [one for one in all_rounds if one.stage == stage.name] if rounds else []
@@ -71,6 +77,7 @@ def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bo
                 recipe=stage.recipe,
                 state=stage.state,
                 planned_rounds=stage.planned_rounds,
+                deadline_unix_ms=stage.deadline_ms,
                 rounds=[_round_view(one, start, job) for one in mine],
             )
         )
@@ -84,6 +91,11 @@ def job_money(tx: Transaction, job: Job, rounds: Sequence[Round]) -> dict[str, i
     refunds = tx.find(Transfer, debit=escrow_account(job.id), reason="refund")
     refunded = sum(one.msat for one in refunds if one.kind is TransferKind.POSTED)
     return {"reserved": job.budget_msat - spent - refunded, "refunded": refunded, "spent": spent}
+
+
+def spent_and_refunded(tx: Transaction, job: Job) -> int:
+    money = job_money(tx, job, tx.find(Round, job_id=job.id))
+    return money["spent"] + money["refunded"]
 
 
 def job_why(tx: Transaction, job: Job, stages: Sequence[Stage], workers: Sequence[Worker]) -> Why:
@@ -127,9 +139,14 @@ def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worke
 
 def _last_failure(tx: Transaction, round_: Round) -> dict[str, str]:
     """Why the last attempt at a shard of the phase came to nothing, while one is still to be done."""
-    unfinished = tx.find(Shard, job_id=round_.job_id, state=[ShardState.READY, ShardState.RUNNING])
-    told = [one.why_json for one in unfinished if one.why_json and one.phase == round_.phase]
-    return {"last_failure": Why.from_json(told[-1]).sentence} if told else {}
+    failed = [str(ReplicaState.EXPIRED), str(ReplicaState.REJECTED)]
+    last = tx.find(Lease, job_id=round_.job_id, state=failed, order="ended_ms", descending=True, limit=LAST_FAILURES)
+    for lease in last:
+        shard = tx.get(Shard, lease.shard_id)
+        is_here = shard is not None and (shard.round, shard.phase) == (round_.number, round_.phase)
+        if shard is not None and is_here and shard.why_json and shard.state in (ShardState.READY, ShardState.RUNNING):
+            return {"last_failure": Why.from_json(shard.why_json).sentence}
+    return {}
 
 
 def running_shards(tx: Transaction, job: Job, now_ms: int, names: dict[str, str]) -> list[jobs_pb2.RunningShard]:
@@ -174,6 +191,8 @@ def report_view(tx: Transaction, job: Job, workers: Sequence[Worker]) -> jobs_pb
         share.accepted += lease.state is ReplicaState.ACCEPTED
         share.rejected += lease.state is ReplicaState.REJECTED
         share.paid_msat += lease.paid_msat
+        share.donated += lease.donated_msat > 0
+        share.donated_msat += lease.donated_msat
         if lease.state is ReplicaState.ACCEPTED:
             payments.append(
                 jobs_pb2.ShardPayment(
@@ -182,6 +201,7 @@ def report_view(tx: Transaction, job: Job, workers: Sequence[Worker]) -> jobs_pb
                     worker_id=lease.worker_id,
                     msat=lease.paid_msat,
                     phase=lease.phase,
+                    donated=lease.donated_msat > 0,
                 )
             )
     for worker, share in shares.items():

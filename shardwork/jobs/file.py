@@ -21,17 +21,22 @@ from ..problem import Problem, nearest, suggest
 from .marked import MAX_BYTES, KeyPath, Marked, dotted, parse
 from .mistakes import code_of, fix_of, sentence_of
 from .paths import StageFiles, find_files
-from .spec import STAGE_OUTPUT, BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
+from .spec import STAGE_OUTPUT, BudgetSection, JobSpec, PlanSection, ScheduleSection, StageSpec, TrustSection
 
 ParamsModel = Callable[[str], type[BaseModel]]
 
 #: stands for the file's name where a job is written in a program
 IN_PROGRAM = "job"
 
-_JOB_KEYS = ("name", "stages", "trust", "budget")
+_JOB_KEYS = ("name", "stages", "trust", "budget", "schedule")
 _STAGE_KEYS = tuple(StageSpec.model_fields)
 _FLAT_KEYS = tuple(key for key in _STAGE_KEYS if key != "name")
-_SECTIONS: dict[str, type[BaseModel]] = {"trust": TrustSection, "budget": BudgetSection, "plan": PlanSection}
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "trust": TrustSection,
+    "budget": BudgetSection,
+    "plan": PlanSection,
+    "schedule": ScheduleSection,
+}
 
 
 class JobFileInvalid(InvalidInput):
@@ -228,7 +233,7 @@ class _Reading:
     def _shape(self, values: dict[str, Any]) -> dict[str, Any] | None:
         """The staged form of either way of writing a job."""
         self._flat = "stages" not in values
-        known = (*_FLAT_KEYS, "name", "trust", "budget") if self._flat else _JOB_KEYS
+        known = (*_FLAT_KEYS, "name", "trust", "budget", "schedule") if self._flat else _JOB_KEYS
         raw: dict[str, Any] = {}
         for key, value in values.items():
             if key not in known:

@@ -47,6 +47,22 @@ class BudgetSection(Section):
     max_sats: Annotated[int, Field(ge=1, le=21_000_000 * 100_000_000, description="the hard cap for the whole job")]
 
 
+class ScheduleSection(Section):
+    """When and where a job runs beside others. None of it changes what is computed."""
+
+    priority: Annotated[
+        Literal["low", "normal", "high"],
+        Field(description="which of your own jobs go first; it takes nothing from other requesters"),
+    ] = "normal"
+    timeout_hours: Annotated[
+        float | None,
+        Field(gt=0, le=8_784, description="end the job after this time: valid work is paid, the rest refunded"),
+    ] = None
+    device: Annotated[Literal["any", "cpu", "gpu"], Field(description="kind of device that its shards may go to")] = (
+        "any"
+    )
+
+
 class StageSpec(Section):
     """One stage: a recipe, what it reads and how much of it to do."""
 
@@ -58,6 +74,9 @@ class StageSpec(Section):
     eval_fraction: Annotated[float | None, Field(gt=0, lt=0.5, description="share of rows held out")] = None
     params: dict[str, Any] = {}
     plan: PlanSection = PlanSection()
+    timeout_hours: Annotated[
+        float | None, Field(gt=0, le=8_784, description="end the job when this stage takes longer")
+    ] = None
 
     @field_validator("data", "eval_data", mode="before")
     @classmethod
@@ -85,6 +104,7 @@ class JobSpec(Section):
     stages: Annotated[list[StageSpec], Field(min_length=1, max_length=32)]
     trust: TrustSection
     budget: BudgetSection
+    schedule: ScheduleSection = ScheduleSection()
 
     @field_validator("name")
     @classmethod
@@ -106,8 +126,15 @@ class JobSpec(Section):
         return self
 
     def canonical_json(self) -> str:
-        """The one text form that is sent, stored and compared."""
-        return json.dumps(self.model_dump(by_alias=True, mode="json"), sort_keys=True, separators=(",", ":"))
+        """The one text form that is sent, stored and compared. What scheduling added is left out where it says
+        nothing, so that a coordinator of the version before takes the job."""
+        dumped = self.model_dump(by_alias=True, mode="json")
+        if self.schedule == ScheduleSection():
+            del dumped["schedule"]
+        for stage in dumped["stages"]:
+            if stage["timeout_hours"] is None:
+                del stage["timeout_hours"]
+        return json.dumps(dumped, sort_keys=True, separators=(",", ":"))
 
 
 STAGE_OUTPUT = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}\.(model|checkpoint|report|rows)$")

@@ -98,6 +98,10 @@ class Quote(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     UPLOAD_BYTES_PER_SHARD_FIELD_NUMBER: _builtins.int
     DOWNLOAD_BYTES_PER_SHARD_FIELD_NUMBER: _builtins.int
+    MSAT_PER_TERA_UNIT_FIELD_NUMBER: _builtins.int
+    MINIMUM_SHARD_MSAT_FIELD_NUMBER: _builtins.int
+    FEE_BASIS_POINTS_FIELD_NUMBER: _builtins.int
+    PHASES_FIELD_NUMBER: _builtins.int
     shards: _builtins.int
     rounds: _builtins.int
     estimate_low_msat: _builtins.int
@@ -111,8 +115,16 @@ class Quote(_message.Message):
     seconds_high: _builtins.int
     upload_bytes_per_shard: _builtins.int
     download_bytes_per_shard: _builtins.int
+    msat_per_tera_unit: _builtins.int
+    """How the price comes about: max(minimum, work units x rate) for each shard, and the house's share on top.
+    10^12 work units
+    """
+    minimum_shard_msat: _builtins.int
+    fee_basis_points: _builtins.int
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Why]: ...
+    @_builtins.property
+    def phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___PhasePrice]: ...
     def __init__(
         self,
         *,
@@ -129,14 +141,72 @@ class Quote(_message.Message):
         warnings: _abc.Iterable[_types_pb2.Why] | None = ...,
         upload_bytes_per_shard: _builtins.int = ...,
         download_bytes_per_shard: _builtins.int = ...,
+        msat_per_tera_unit: _builtins.int = ...,
+        minimum_shard_msat: _builtins.int = ...,
+        fee_basis_points: _builtins.int = ...,
+        phases: _abc.Iterable[Global___PhasePrice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_msat", b"compute_msat", "download_bytes_per_shard", b"download_bytes_per_shard", "estimate_high_msat", b"estimate_high_msat", "estimate_low_msat", b"estimate_low_msat", "fees_msat", b"fees_msat", "reserve_msat", b"reserve_msat", "rounds", b"rounds", "seconds_high", b"seconds_high", "seconds_low", b"seconds_low", "shards", b"shards", "upload_bytes_per_shard", b"upload_bytes_per_shard", "verification_msat", b"verification_msat", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_msat", b"compute_msat", "download_bytes_per_shard", b"download_bytes_per_shard", "estimate_high_msat", b"estimate_high_msat", "estimate_low_msat", b"estimate_low_msat", "fee_basis_points", b"fee_basis_points", "fees_msat", b"fees_msat", "minimum_shard_msat", b"minimum_shard_msat", "msat_per_tera_unit", b"msat_per_tera_unit", "phases", b"phases", "reserve_msat", b"reserve_msat", "rounds", b"rounds", "seconds_high", b"seconds_high", "seconds_low", b"seconds_low", "shards", b"shards", "upload_bytes_per_shard", b"upload_bytes_per_shard", "verification_msat", b"verification_msat", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Quote: _TypeAlias = Quote  # noqa: Y015
+
+@_typing.final
+class PhasePrice(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    ROUNDS_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
+    COPIES_FIELD_NUMBER: _builtins.int
+    WORK_UNITS_FIELD_NUMBER: _builtins.int
+    PRICE_MSAT_FIELD_NUMBER: _builtins.int
+    FEE_MSAT_FIELD_NUMBER: _builtins.int
+    TOTAL_MSAT_FIELD_NUMBER: _builtins.int
+    RESERVE_MSAT_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    phase: _builtins.str
+    rounds: _builtins.int
+    """how often the phase is run"""
+    shards: _builtins.int
+    """in each"""
+    copies: _builtins.int
+    """keys that must agree on each shard"""
+    work_units: _builtins.int
+    """of its largest shard"""
+    price_msat: _builtins.int
+    """of its largest shard"""
+    fee_msat: _builtins.int
+    """on top of it"""
+    total_msat: _builtins.int
+    """of all rounds, with fees and copies"""
+    reserve_msat: _builtins.int
+    """the same with spare copies"""
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        phase: _builtins.str = ...,
+        rounds: _builtins.int = ...,
+        shards: _builtins.int = ...,
+        copies: _builtins.int = ...,
+        work_units: _builtins.int = ...,
+        price_msat: _builtins.int = ...,
+        fee_msat: _builtins.int = ...,
+        total_msat: _builtins.int = ...,
+        reserve_msat: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copies", b"copies", "fee_msat", b"fee_msat", "phase", b"phase", "price_msat", b"price_msat", "reserve_msat", b"reserve_msat", "rounds", b"rounds", "shards", b"shards", "stage", b"stage", "total_msat", b"total_msat", "work_units", b"work_units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PhasePrice: _TypeAlias = PhasePrice  # noqa: Y015
 
 @_typing.final
 class QuoteJobResponse(_message.Message):
@@ -287,10 +357,13 @@ class StageView(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     ROUNDS_FIELD_NUMBER: _builtins.int
     PLANNED_ROUNDS_FIELD_NUMBER: _builtins.int
+    DEADLINE_UNIX_MS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     recipe: _builtins.str
     state: _builtins.str
     planned_rounds: _builtins.int
+    deadline_unix_ms: _builtins.int
+    """its time-out; 0: none"""
     @_builtins.property
     def rounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoundView]: ...
     def __init__(
@@ -301,10 +374,11 @@ class StageView(_message.Message):
         state: _builtins.str = ...,
         rounds: _abc.Iterable[Global___RoundView] | None = ...,
         planned_rounds: _builtins.int = ...,
+        deadline_unix_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "planned_rounds", b"planned_rounds", "recipe", b"recipe", "rounds", b"rounds", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_unix_ms", b"deadline_unix_ms", "name", b"name", "planned_rounds", b"planned_rounds", "recipe", b"recipe", "rounds", b"rounds", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -382,6 +456,10 @@ class JobView(_message.Message):
     SELF_EVALUATED_FIELD_NUMBER: _builtins.int
     CREATED_UNIX_MS_FIELD_NUMBER: _builtins.int
     ENDED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    DONATED_MSAT_FIELD_NUMBER: _builtins.int
+    TOPPED_UP_MSAT_FIELD_NUMBER: _builtins.int
+    DEADLINE_UNIX_MS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     state: _builtins.str
@@ -392,6 +470,14 @@ class JobView(_message.Message):
     self_evaluated: _builtins.bool
     created_unix_ms: _builtins.int
     ended_unix_ms: _builtins.int
+    priority: _builtins.str
+    """low, normal, high: among its owner's jobs"""
+    donated_msat: _builtins.int
+    """what results given for nothing would have cost"""
+    topped_up_msat: _builtins.int
+    """of the budget, added later and not reserved by a round yet"""
+    deadline_unix_ms: _builtins.int
+    """its time-out; 0: none"""
     @_builtins.property
     def why(self) -> _types_pb2.Why: ...
     @_builtins.property
@@ -419,10 +505,14 @@ class JobView(_message.Message):
         self_evaluated: _builtins.bool = ...,
         created_unix_ms: _builtins.int = ...,
         ended_unix_ms: _builtins.int = ...,
+        priority: _builtins.str = ...,
+        donated_msat: _builtins.int = ...,
+        topped_up_msat: _builtins.int = ...,
+        deadline_unix_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["why", b"why"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_msat", b"budget_msat", "created_unix_ms", b"created_unix_ms", "ended_unix_ms", b"ended_unix_ms", "id", b"id", "name", b"name", "outputs", b"outputs", "refunded_msat", b"refunded_msat", "reserved_msat", b"reserved_msat", "self_evaluated", b"self_evaluated", "shards", b"shards", "spent_msat", b"spent_msat", "stages", b"stages", "state", b"state", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_msat", b"budget_msat", "created_unix_ms", b"created_unix_ms", "deadline_unix_ms", b"deadline_unix_ms", "donated_msat", b"donated_msat", "ended_unix_ms", b"ended_unix_ms", "id", b"id", "name", b"name", "outputs", b"outputs", "priority", b"priority", "refunded_msat", b"refunded_msat", "reserved_msat", b"reserved_msat", "self_evaluated", b"self_evaluated", "shards", b"shards", "spent_msat", b"spent_msat", "stages", b"stages", "state", b"state", "topped_up_msat", b"topped_up_msat", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -500,16 +590,22 @@ class GetJobResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> Global___JobView: ...
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Why]:
+        """beside job.why: its place in line, retries, refusals, its price"""
+
     def __init__(
         self,
         *,
         job: Global___JobView | None = ...,
+        reasons: _abc.Iterable[_types_pb2.Why] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "reasons", b"reasons"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -525,12 +621,18 @@ class WorkerShare(_message.Message):
     ACCEPTED_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     PAID_MSAT_FIELD_NUMBER: _builtins.int
+    DONATED_FIELD_NUMBER: _builtins.int
+    DONATED_MSAT_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     name: _builtins.str
     shards: _builtins.int
     accepted: _builtins.int
     rejected: _builtins.int
     paid_msat: _builtins.int
+    donated: _builtins.int
+    """accepted results that it gave for nothing"""
+    donated_msat: _builtins.int
+    """what they would have cost"""
     def __init__(
         self,
         *,
@@ -540,10 +642,12 @@ class WorkerShare(_message.Message):
         accepted: _builtins.int = ...,
         rejected: _builtins.int = ...,
         paid_msat: _builtins.int = ...,
+        donated: _builtins.int = ...,
+        donated_msat: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "name", b"name", "paid_msat", b"paid_msat", "rejected", b"rejected", "shards", b"shards", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "donated", b"donated", "donated_msat", b"donated_msat", "name", b"name", "paid_msat", b"paid_msat", "rejected", b"rejected", "shards", b"shards", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -558,11 +662,13 @@ class ShardPayment(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     MSAT_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
+    DONATED_FIELD_NUMBER: _builtins.int
     shard: _builtins.str
     replica: _builtins.int
     worker_id: _builtins.str
     msat: _builtins.int
     phase: _builtins.str
+    donated: _builtins.bool
     def __init__(
         self,
         *,
@@ -571,10 +677,11 @@ class ShardPayment(_message.Message):
         worker_id: _builtins.str = ...,
         msat: _builtins.int = ...,
         phase: _builtins.str = ...,
+        donated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["msat", b"msat", "phase", b"phase", "replica", b"replica", "shard", b"shard", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["donated", b"donated", "msat", b"msat", "phase", b"phase", "replica", b"replica", "shard", b"shard", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -943,3 +1050,132 @@ class CancelJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelJobResponse: _TypeAlias = CancelJobResponse  # noqa: Y015
+
+@_typing.final
+class TopUpJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    MSAT_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    msat: _builtins.int
+    idempotency_key: _builtins.str
+    """chosen and kept by the client"""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        msat: _builtins.int = ...,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "job_id", b"job_id", "msat", b"msat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopUpJobRequest: _TypeAlias = TopUpJobRequest  # noqa: Y015
+
+@_typing.final
+class TopUpJobResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___JobView: ...
+    def __init__(
+        self,
+        *,
+        job: Global___JobView | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopUpJobResponse: _TypeAlias = TopUpJobResponse  # noqa: Y015
+
+@_typing.final
+class PreviewJobControlRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    MSAT_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    action: _builtins.str
+    """pause, resume, cancel, topup"""
+    msat: _builtins.int
+    """for topup"""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        action: _builtins.str = ...,
+        msat: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "job_id", b"job_id", "msat", b"msat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewJobControlRequest: _TypeAlias = PreviewJobControlRequest  # noqa: Y015
+
+@_typing.final
+class PreviewJobControlResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHY_FIELD_NUMBER: _builtins.int
+    RUNNING_SHARDS_FIELD_NUMBER: _builtins.int
+    RUNNING_MSAT_FIELD_NUMBER: _builtins.int
+    RUNNING_PAID_FIELD_NUMBER: _builtins.int
+    HANDED_IN_MSAT_FIELD_NUMBER: _builtins.int
+    REFUND_MSAT_FIELD_NUMBER: _builtins.int
+    STAYS_RESERVED_MSAT_FIELD_NUMBER: _builtins.int
+    FROM_BALANCE_MSAT_FIELD_NUMBER: _builtins.int
+    BALANCE_AFTER_MSAT_FIELD_NUMBER: _builtins.int
+    DEADLINE_UNIX_MS_FIELD_NUMBER: _builtins.int
+    running_shards: _builtins.int
+    """leased right now"""
+    running_msat: _builtins.int
+    """their pay and fees"""
+    running_paid: _builtins.bool
+    """whether they would still be paid when their results are valid"""
+    handed_in_msat: _builtins.int
+    """results that passed their checks and would be paid on top"""
+    refund_msat: _builtins.int
+    """back to the owner's balance at once"""
+    stays_reserved_msat: _builtins.int
+    from_balance_msat: _builtins.int
+    """taken from the owner's balance"""
+    balance_after_msat: _builtins.int
+    deadline_unix_ms: _builtins.int
+    """its time-out runs on; 0: none"""
+    @_builtins.property
+    def why(self) -> _types_pb2.Why:
+        """what would happen, in words"""
+
+    def __init__(
+        self,
+        *,
+        why: _types_pb2.Why | None = ...,
+        running_shards: _builtins.int = ...,
+        running_msat: _builtins.int = ...,
+        running_paid: _builtins.bool = ...,
+        handed_in_msat: _builtins.int = ...,
+        refund_msat: _builtins.int = ...,
+        stays_reserved_msat: _builtins.int = ...,
+        from_balance_msat: _builtins.int = ...,
+        balance_after_msat: _builtins.int = ...,
+        deadline_unix_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["why", b"why"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_after_msat", b"balance_after_msat", "deadline_unix_ms", b"deadline_unix_ms", "from_balance_msat", b"from_balance_msat", "handed_in_msat", b"handed_in_msat", "refund_msat", b"refund_msat", "running_msat", b"running_msat", "running_paid", b"running_paid", "running_shards", b"running_shards", "stays_reserved_msat", b"stays_reserved_msat", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewJobControlResponse: _TypeAlias = PreviewJobControlResponse  # noqa: Y015

@@ -84,6 +84,16 @@ class JobsServiceStub:
                 request_serializer=shardwork_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=shardwork_dot_v1_dot_jobs__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.TopUpJob = channel.unary_unary(
+                '/shardwork.v1.JobsService/TopUpJob',
+                request_serializer=shardwork_dot_v1_dot_jobs__pb2.TopUpJobRequest.SerializeToString,
+                response_deserializer=shardwork_dot_v1_dot_jobs__pb2.TopUpJobResponse.FromString,
+                _registered_method=True)
+        self.PreviewJobControl = channel.unary_unary(
+                '/shardwork.v1.JobsService/PreviewJobControl',
+                request_serializer=shardwork_dot_v1_dot_jobs__pb2.PreviewJobControlRequest.SerializeToString,
+                response_deserializer=shardwork_dot_v1_dot_jobs__pb2.PreviewJobControlResponse.FromString,
+                _registered_method=True)
 
 
 class JobsServiceServicer:
@@ -151,6 +161,20 @@ class JobsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TopUpJob(self, request, context):
+        """Adds to a job's budget from its owner's balance. Idempotent by idempotency_key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewJobControl(self, request, context):
+        """What pausing, resuming, cancelling or topping up would cost right now. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -203,6 +227,16 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=shardwork_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
                     response_serializer=shardwork_dot_v1_dot_jobs__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'TopUpJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.TopUpJob,
+                    request_deserializer=shardwork_dot_v1_dot_jobs__pb2.TopUpJobRequest.FromString,
+                    response_serializer=shardwork_dot_v1_dot_jobs__pb2.TopUpJobResponse.SerializeToString,
+            ),
+            'PreviewJobControl': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewJobControl,
+                    request_deserializer=shardwork_dot_v1_dot_jobs__pb2.PreviewJobControlRequest.FromString,
+                    response_serializer=shardwork_dot_v1_dot_jobs__pb2.PreviewJobControlResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -475,6 +509,60 @@ class JobsService:
             '/shardwork.v1.JobsService/CancelJob',
             shardwork_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
             shardwork_dot_v1_dot_jobs__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TopUpJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shardwork.v1.JobsService/TopUpJob',
+            shardwork_dot_v1_dot_jobs__pb2.TopUpJobRequest.SerializeToString,
+            shardwork_dot_v1_dot_jobs__pb2.TopUpJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewJobControl(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shardwork.v1.JobsService/PreviewJobControl',
+            shardwork_dot_v1_dot_jobs__pb2.PreviewJobControlRequest.SerializeToString,
+            shardwork_dot_v1_dot_jobs__pb2.PreviewJobControlResponse.FromString,
             options,
             channel_credentials,
             insecure,

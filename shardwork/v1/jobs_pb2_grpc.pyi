@@ -43,6 +43,10 @@ class JobsServiceStub:
     PauseJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
+    TopUpJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.TopUpJobRequest, _jobs_pb2.TopUpJobResponse]
+    """Adds to a job's budget from its owner's balance. Idempotent by idempotency_key."""
+    PreviewJobControl: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PreviewJobControlRequest, _jobs_pb2.PreviewJobControlResponse]
+    """What pausing, resuming, cancelling or topping up would cost right now. Changes nothing."""
 
 @_typing.type_check_only
 class JobsServiceAsyncStub(JobsServiceStub):
@@ -59,6 +63,10 @@ class JobsServiceAsyncStub(JobsServiceStub):
     PauseJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]  # type: ignore[assignment]
     ResumeJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]  # type: ignore[assignment]
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
+    TopUpJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.TopUpJobRequest, _jobs_pb2.TopUpJobResponse]  # type: ignore[assignment]
+    """Adds to a job's budget from its owner's balance. Idempotent by idempotency_key."""
+    PreviewJobControl: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PreviewJobControlRequest, _jobs_pb2.PreviewJobControlResponse]  # type: ignore[assignment]
+    """What pausing, resuming, cancelling or topping up would cost right now. Changes nothing."""
 
 class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -132,5 +140,21 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.CancelJobResponse, _abc.Awaitable[_jobs_pb2.CancelJobResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def TopUpJob(
+        self,
+        request: _jobs_pb2.TopUpJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.TopUpJobResponse, _abc.Awaitable[_jobs_pb2.TopUpJobResponse]]:
+        """Adds to a job's budget from its owner's balance. Idempotent by idempotency_key."""
+
+    @_abc_1.abstractmethod
+    def PreviewJobControl(
+        self,
+        request: _jobs_pb2.PreviewJobControlRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.PreviewJobControlResponse, _abc.Awaitable[_jobs_pb2.PreviewJobControlResponse]]:
+        """What pausing, resuming, cancelling or topping up would cost right now. Changes nothing."""
 
 def add_JobsServiceServicer_to_server(servicer: JobsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -105,16 +105,28 @@ class Hello(_message.Message):
     RUNNING_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
     ACCEPTING_FIELD_NUMBER: _builtins.int
+    MINIMUM_MSAT_PER_TERA_UNIT_FIELD_NUMBER: _builtins.int
+    DONATES_FIELD_NUMBER: _builtins.int
+    HOLDINGS_FIELD_NUMBER: _builtins.int
+    HEARS_WHY_FIELD_NUMBER: _builtins.int
     minimum_msat: _builtins.int
     """asks at least this for a shard; 0 gives the work"""
     software_version: _builtins.str
     accepting: _builtins.bool
+    minimum_msat_per_tera_unit: _builtins.int
+    """asks at least this for 10^12 work units"""
+    donates: _builtins.bool
+    """takes no pay; its offers say 0"""
+    hears_why: _builtins.bool
+    """understands AttachResponse.idle"""
     @_builtins.property
     def capability(self) -> Global___Capability: ...
     @_builtins.property
     def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseStatus]:
         """leases the worker still holds after a reconnect"""
 
+    @_builtins.property
+    def holdings(self) -> Global___Holdings: ...
     def __init__(
         self,
         *,
@@ -123,14 +135,42 @@ class Hello(_message.Message):
         running: _abc.Iterable[Global___LeaseStatus] | None = ...,
         software_version: _builtins.str = ...,
         accepting: _builtins.bool = ...,
+        minimum_msat_per_tera_unit: _builtins.int = ...,
+        donates: _builtins.bool = ...,
+        holdings: Global___Holdings | None = ...,
+        hears_why: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "holdings", b"holdings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepting", b"accepting", "capability", b"capability", "minimum_msat", b"minimum_msat", "running", b"running", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepting", b"accepting", "capability", b"capability", "donates", b"donates", "hears_why", b"hears_why", "holdings", b"holdings", "minimum_msat", b"minimum_msat", "minimum_msat_per_tera_unit", b"minimum_msat_per_tera_unit", "running", b"running", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class Holdings(_message.Message):
+    """Artifacts in the worker's cache, most recently used first, 64 at most. A hint: between equal workers the one that has
+    more of a shard's inputs is offered it first.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARTIFACT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def artifact_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        artifact_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_ids", b"artifact_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Holdings: _TypeAlias = Holdings  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
@@ -138,19 +178,25 @@ class Heartbeat(_message.Message):
 
     RUNNING_FIELD_NUMBER: _builtins.int
     ACCEPTING_FIELD_NUMBER: _builtins.int
+    HOLDINGS_FIELD_NUMBER: _builtins.int
     accepting: _builtins.bool
     """false while paused or draining"""
     @_builtins.property
     def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseStatus]: ...
+    @_builtins.property
+    def holdings(self) -> Global___Holdings:
+        """when they changed"""
+
     def __init__(
         self,
         *,
         running: _abc.Iterable[Global___LeaseStatus] | None = ...,
         accepting: _builtins.bool = ...,
+        holdings: Global___Holdings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["holdings", b"holdings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepting", b"accepting", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepting", b"accepting", "holdings", b"holdings", "running", b"running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,6 +243,7 @@ class AttachResponse(_message.Message):
     REVOKE_FIELD_NUMBER: _builtins.int
     RENEWAL_FIELD_NUMBER: _builtins.int
     SETTLEMENT_FIELD_NUMBER: _builtins.int
+    IDLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -209,6 +256,10 @@ class AttachResponse(_message.Message):
     def renewal(self) -> Global___TokenRenewal: ...
     @_builtins.property
     def settlement(self) -> Global___Settlement: ...
+    @_builtins.property
+    def idle(self) -> Global___Idle:
+        """only to workers that said hears_why"""
+
     def __init__(
         self,
         *,
@@ -217,16 +268,39 @@ class AttachResponse(_message.Message):
         revoke: Global___Revoke | None = ...,
         renewal: Global___TokenRenewal | None = ...,
         settlement: Global___Settlement | None = ...,
+        idle: Global___Idle | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "offer", b"offer", "renewal", b"renewal", "revoke", b"revoke", "settlement", b"settlement", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle", b"idle", "message", b"message", "offer", b"offer", "renewal", b"renewal", "revoke", b"revoke", "settlement", b"settlement", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "offer", b"offer", "renewal", b"renewal", "revoke", b"revoke", "settlement", b"settlement", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle", b"idle", "message", b"message", "offer", b"offer", "renewal", b"renewal", "revoke", b"revoke", "settlement", b"settlement", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "offer", "revoke", "renewal", "settlement"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "offer", "revoke", "renewal", "settlement", "idle"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___AttachResponse: _TypeAlias = AttachResponse  # noqa: Y015
+
+@_typing.final
+class Idle(_message.Message):
+    """why the worker is given nothing right now"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def why(self) -> _types_pb2.Why: ...
+    def __init__(
+        self,
+        *,
+        why: _types_pb2.Why | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["why", b"why"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Idle: _TypeAlias = Idle  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):

@@ -64,6 +64,8 @@ WHO: dict[str, set[Role] | None] = {
     "JobsService.WatchJob": OWNERS,
     "JobsService.PauseJob": OWNERS,
     "JobsService.ResumeJob": OWNERS,
+    "JobsService.TopUpJob": OWNERS,
+    "JobsService.PreviewJobControl": OWNERS,
     "JobsService.CancelJob": OWNERS,
     "WorkService.Attach": WORKER,
     "WorkService.CommitResult": WORKER,

@@ -101,7 +101,7 @@ class Simulation:
         for number in range(workers):
             self.attach(f"worker{number:010d}")
 
-    def attach(self, worker: str, *, reference: bool = False, minimum_msat: int = 0) -> None:
+    def attach(self, worker: str, *, reference: bool = False, minimum_msat: int = 0, donates: bool = False) -> None:
         capability = work_pb2.Capability(recipes=["sft", "pretrain", "count"], can_train=True, memory_bytes=1 << 40)
         self.links.attach(
             Link(
@@ -109,6 +109,7 @@ class Simulation:
                 name=worker,
                 capability=capability,
                 minimum_msat=minimum_msat,
+                donates=donates,
                 accepting=True,
                 reference=reference,
                 since_ms=self.clock.now_ms(),
@@ -121,13 +122,15 @@ class Simulation:
         assert link is not None
         self.links.detach(link)
 
-    async def submit(self, spec: JobSpec, *, job_id: str = "job000000001", funds_msat: int = 10**9) -> str:
+    async def submit(
+        self, spec: JobSpec, *, job_id: str = "job000000001", funds_msat: int = 10**9, owner: str = OWNER
+    ) -> str:
         facts = {stage.name: FACTS for stage in spec.stages}
         priced = quote(spec, facts, self.rates)
         world = self.engine.world()
         draft = Job(
             id=job_id,
-            owner=OWNER,
+            owner=owner,
             submission_id=job_id,
             name=spec.name,
             state=JobState.DRAFT,
@@ -148,7 +151,7 @@ class Simulation:
             deposit = Move(
                 id=f"deposit/{job_id}",
                 debit=external_account("simulated"),
-                credit=user_account(OWNER),
+                credit=user_account(owner),
                 msat=funds_msat,
                 reason="deposit",
                 reference="test",
@@ -281,7 +284,8 @@ class Simulation:
         leases, posts = await self.store.read(look)
         await self._check_tallies(leases)
         paid = sorted(str(post.resolves) for post in posts if post.reason == "shard")
-        accepted = sorted(f"pay/{lease.id}" for lease in leases if lease.state is ReplicaState.ACCEPTED)
+        earned = [lease for lease in leases if lease.state is ReplicaState.ACCEPTED and not lease.donated_msat]
+        accepted = sorted(f"pay/{lease.id}" for lease in earned)
         assert paid == accepted
 
     async def _check_tallies(self, leases: list[Lease]) -> None:
@@ -292,8 +296,10 @@ class Simulation:
             mine = [one for one in shards if (one.job_id, one.stage, one.round) == _key(round_)]
             prices = {shard.id: (shard.price_msat, shard.fee_msat) for shard in mine}
             decided = [one for one in verdicts if one.shard_id in prices]
-            paid = [prices[one.shard_id] for one in decided if one.state is ReplicaState.ACCEPTED]
-            assert (round_.accepted, round_.rejected) == (len(paid), len(decided) - len(paid))
+            accepted = [one for one in decided if one.state is ReplicaState.ACCEPTED]
+            paid = [prices[one.shard_id] for one in accepted if not one.donated_msat]
+            assert (round_.accepted, round_.rejected) == (len(accepted), len(decided) - len(accepted))
+            assert round_.donated_msat == sum(one.donated_msat for one in accepted)
             assert (round_.paid_msat, round_.fees_msat) == (sum(p for p, _ in paid), sum(f for _, f in paid))
             current = [one for one in mine if one.phase == round_.phase]
             assert round_.shards_left == sum(1 for one in current if one.state is not ShardState.DONE)

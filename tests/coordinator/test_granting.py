@@ -15,6 +15,7 @@ from shardwork_coordinator.granting import FIRST_READY, SHORTEST_DEADLINE_S, rea
 from shardwork_coordinator.machine.planning import ATTEMPTS
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.money.movements import Move, escrow_account, round_account
+from shardwork_coordinator.queueing.history import LONGEST_REST_S
 from shardwork_coordinator.records import JobState, Party, Purpose, Replica, Shard
 from shardwork_coordinator.store.base import Transaction
 
@@ -151,6 +152,8 @@ async def test_a_worker_that_failed_at_the_first_shards_is_given_a_later_one() -
             if held.worker_id == other.worker_id:
                 failed.add(held.shard_id)
                 await simulation.lose(held)
+        # it rests longer and longer
+        simulation.clock.advance(LONGEST_REST_S)
     # the first worker keeps one shard all the while, so what the other failed at waits for it
     assert len(failed) == FIRST_READY + 10
 

@@ -13,17 +13,15 @@ from shardwork_coordinator import views
 from shardwork_coordinator.rpc.auth import Caller
 from shardwork_coordinator.rpc.jobs import (
     JobsDesk,
-    cancel_job,
     get_job,
     get_job_report,
     list_job_events,
     list_jobs,
-    pause_job,
     quote_job,
-    resume_job,
     watch_job,
 )
 from shardwork_coordinator.rpc.proposal import parse_facts, parse_spec
+from shardwork_coordinator.rpc.steering import cancel_job, pause_job, resume_job
 
 from .simulation import OWNER, count_job, sft_job
 from .unruly import Unruly
@@ -105,17 +103,17 @@ async def test_a_job_is_found_by_a_prefix_that_names_one_only() -> None:
 async def test_control_is_the_owners_and_ends_with_the_job() -> None:
     simulation = Unruly()
     desk = await desk_of(simulation)
-    paused = await pause_job(jobs_pb2.PauseJobRequest(job_id=JOBS[0]), ME, desk)
+    paused = await pause_job(jobs_pb2.PauseJobRequest(job_id=JOBS[0]), ME, desk.engine)
     assert (paused.job.state, paused.job.why.code) == ("paused", "job.paused_by_requester")
-    assert (await resume_job(jobs_pb2.ResumeJobRequest(job_id=JOBS[0]), ME, desk)).job.state == "running"
+    assert (await resume_job(jobs_pb2.ResumeJobRequest(job_id=JOBS[0]), ME, desk.engine)).job.state == "running"
     with pytest.raises(NotFound):
-        await cancel_job(jobs_pb2.CancelJobRequest(job_id=JOBS[0]), OTHER, desk)
-    cancelled = (await cancel_job(jobs_pb2.CancelJobRequest(job_id=JOBS[0]), ME, desk)).job
+        await cancel_job(jobs_pb2.CancelJobRequest(job_id=JOBS[0]), OTHER, desk.engine)
+    cancelled = (await cancel_job(jobs_pb2.CancelJobRequest(job_id=JOBS[0]), ME, desk.engine)).job
     assert (cancelled.state, cancelled.spent_msat, cancelled.refunded_msat) == ("cancelled", 0, cancelled.budget_msat)
-    assert (await cancel_job(jobs_pb2.CancelJobRequest(job_id=JOBS[0]), ME, desk)).job == cancelled
+    assert (await cancel_job(jobs_pb2.CancelJobRequest(job_id=JOBS[0]), ME, desk.engine)).job == cancelled
     for again in (
-        pause_job(jobs_pb2.PauseJobRequest(job_id=JOBS[0]), ME, desk),
-        resume_job(jobs_pb2.ResumeJobRequest(job_id=JOBS[0]), OPERATOR, desk),
+        pause_job(jobs_pb2.PauseJobRequest(job_id=JOBS[0]), ME, desk.engine),
+        resume_job(jobs_pb2.ResumeJobRequest(job_id=JOBS[0]), OPERATOR, desk.engine),
     ):
         with pytest.raises(Conflict, match="already"):
             await again

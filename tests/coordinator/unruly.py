@@ -27,6 +27,7 @@ from shardwork_coordinator.events import (
 from shardwork_coordinator.machine.states import ENDED, FINAL_JOB
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.money.movements import FEES, escrow_account, round_account
+from shardwork_coordinator.queueing.history import LONGEST_REST_S
 from shardwork_coordinator.records import (
     Job,
     JobState,
@@ -207,8 +208,12 @@ class Unruly(Simulation):
             if job.state is JobState.PAUSED:
                 await self.resume()
             self.clock.advance(0.5)
-            for replica in (await self.grant_all())[:1]:
+            held = await self.grant_all()
+            for replica in held[:1]:
                 await self.finish(replica)
+            if not held:
+                # workers whose last leases all came to nothing rest
+                self.clock.advance(LONGEST_REST_S)
         for replica in await self.held():
             await self.finish(replica) if self.random.random() < 0.5 else await self.lose(replica)
         return (await self.job()).state

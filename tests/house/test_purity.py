@@ -16,7 +16,8 @@ EXACT = (
     *(f"{_COORDINATOR}/money/{name}.py" for name in ("ledger", "movements", "pricing", "deposits", "payouts")),
 )
 PURE = tuple(
-    f"{_COORDINATOR}/{name}.py" for name in ("scheduler", "events", "money/pricing", "money/ledger", "money/movements")
+    f"{_COORDINATOR}/{name}.py"
+    for name in ("scheduler", "queueing/fairness", "events", "money/pricing", "money/ledger", "money/movements")
 )
 #: what a decision must not depend on
 IMPURE = frozenset(

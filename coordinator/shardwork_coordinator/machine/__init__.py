@@ -25,10 +25,13 @@ from ..events import (
     PublishDue,
     QuorumShrunk,
     ReferenceGone,
+    ReserveExtended,
     ResultCommitted,
     ResultSubmitted,
     Slice,
     StageStarted,
+    TimedOut,
+    ToppedUp,
     World,
 )
 from . import endings, leases, phases
@@ -43,6 +46,7 @@ _HANDLERS: dict[type, Callable[[Slice, Any, World], Change]] = {
     BackupWanted: leases.backup,
     QuorumShrunk: leases.quorum_shrunk,
     ReferenceGone: leases.reference_gone,
+    ReserveExtended: leases.reserve_extended,
     PhaseDone: phases.phase_done,
     PublishDue: phases.publish_due,
     ExecutorFinished: phases.executor_finished,
@@ -50,6 +54,8 @@ _HANDLERS: dict[type, Callable[[Slice, Any, World], Change]] = {
     JobPaused: endings.paused,
     JobResumed: endings.resumed,
     JobCancelled: endings.cancelled,
+    TimedOut: endings.timed_out,
+    ToppedUp: endings.topped_up,
 }
 
 

@@ -5,13 +5,28 @@ Pure; called by `machine.step`, by the other rules, and by `engine` when the las
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
+from shardwork.money import show
 from shardwork.why import Why
 
-from ..events import Change, JobCancelled, JobPaused, JobResumed, Note, Slice, World
-from ..money.movements import MoveAll, escrow_account, round_account
-from ..records import Job, JobState, Replica, ReplicaState, RoundState, Shard, ShardState, StageState
+from ..events import (
+    Change,
+    Follow,
+    JobCancelled,
+    JobPaused,
+    JobResumed,
+    Note,
+    Slice,
+    TimedOut,
+    ToppedUp,
+    World,
+)
+from ..money.movements import Move, MoveAll, escrow_account, round_account, user_account
+from ..records import Job, JobState, Replica, ReplicaState, RoundState, Shard, ShardState, Stage, StageState
 from .moves import move
-from .states import FINAL_ROUND, LIVE
+from .states import FINAL_JOB, FINAL_ROUND, LIVE
 from .verdicts import decide, give_up, refund_job
 
 #: attempts a shard gets when its requester resumes the job
@@ -55,13 +70,39 @@ def cancelled(state: Slice, event: JobCancelled, world: World) -> Change:
     return _end(state, JobState.CANCELLED, why, world, Change())
 
 
+def timed_out(state: Slice, event: TimedOut, world: World) -> Change:
+    """As a cancelled job: what was handed in and passed its checks is paid, leases that run are taken back, the rest
+    is refunded; the best checkpoint so far is the owner's."""
+    if state.job.state in FINAL_JOB:
+        return Change()
+    return _end(state, JobState.FAILED, event.why, world, Change())
+
+
+def topped_up(state: Slice, event: ToppedUp, world: World) -> Change:
+    """More from its owner's balance. It is used when a round's reserve does not cover a spare copy or another try."""
+    job = replace(
+        state.job, budget_msat=state.job.budget_msat + event.msat, extra_msat=state.job.extra_msat + event.msat
+    )
+    move_ = Move(
+        id=event.transfer,
+        debit=user_account(job.owner),
+        credit=escrow_account(job.id),
+        msat=event.msat,
+        reason="escrow",
+        reference=job.id,
+    )
+    sentence = f"The requester added {show(event.msat)} to the budget."
+    note = Note(kind="job.topped_up", subject=job.id, sentence=sentence, evidence={"msat": str(event.msat)})
+    return Change(rows=[job], movements=[move_], notes=[note])
+
+
 def fail(state: Slice, why: Why, world: World, change: Change) -> Change:
     return _end(state, JobState.FAILED, why, world, change)
 
 
 def succeed(job: Job, world: World) -> Change:
     """The last stage is done: what is left in escrow goes back."""
-    job = move(job, JobState.SUCCEEDED, ended_ms=world.now_ms, why_json="")
+    job = move(job, JobState.SUCCEEDED, ended_ms=world.now_ms, why_json="", extra_msat=0)
     change = Change(rows=[job], movements=[refund_job(job.id, job.owner, "end")])
     change.notes.append(Note(kind="job.succeeded", subject=job.id, sentence="The job succeeded."))
     return change
@@ -69,16 +110,18 @@ def succeed(job: Job, world: World) -> Change:
 
 def _end(state: Slice, final: JobState, why: Why, world: World, change: Change) -> Change:
     job = _written_job(state, change)
-    job = move(job, final, ended_ms=world.now_ms, why_json=why.to_json())
+    job = move(job, final, ended_ms=world.now_ms, why_json=why.to_json(), extra_msat=0)
     change.rows.append(job)
+    change.follow = Follow.KEEP_OUTPUTS
     if state.round.state not in FINAL_ROUND:
         change.rows.append(move(state.round, RoundState.ABANDONED, ended_ms=world.now_ms))
     if state.stage.state is StageState.RUNNING:
         ended = StageState.CANCELLED if final is JobState.CANCELLED else StageState.FAILED
-        change.rows.append(move(state.stage, ended))
+        change.rows.append(move(_written_stage(state, change), ended, outputs_json=_kept(state, change)))
+    ended_ = Why(code=f"job.{final}", sentence=f"The job ended: {why.sentence}", evidence=why.evidence)
     for replica in state.replicas:
         if replica.state in LIVE or replica.state in (ReplicaState.READY, ReplicaState.SUBMITTED):
-            _take_back(state, replica, why, world, change)
+            _take_back(state, replica, ended_, world, change)
     touched = {(one.stage, one.round) for one in state.replicas} | {(state.stage.name, state.round.number)}
     for stage, number in sorted(touched):
         change.movements.append(
@@ -93,6 +136,16 @@ def _end(state: Slice, final: JobState, why: Why, world: World, change: Change) 
     change.movements.append(refund_job(job.id, job.owner, "end"))
     change.notes.append(Note(kind=f"job.{final}", subject=job.id, sentence=why.sentence, evidence=dict(why.evidence)))
     return change
+
+
+def _kept(state: Slice, change: Change) -> str:
+    """The stage's outputs with its best checkpoint, which a stage that did not come to its end gives all the same."""
+    stage = _written_stage(state, change)
+    outputs: dict[str, dict[str, str]] = json.loads(stage.outputs_json)
+    best = json.loads(stage.artifacts_json).get("best_checkpoint")
+    if best is not None:
+        outputs[f"{stage.name}.checkpoint"] = {"artifact_id": best, "kind": "checkpoint"}
+    return json.dumps(outputs, sort_keys=True)
 
 
 def _take_back(state: Slice, replica: Replica, why: Why, world: World, change: Change) -> None:
@@ -131,6 +184,12 @@ def _ask_afresh(state: Slice, shard: Shard, world: World, change: Change) -> Non
 
 def _open_again(replica: Replica) -> Replica:
     return move(replica, ReplicaState.READY, worker_id="", offer=b"", step="", progress=0.0)
+
+
+def _written_stage(state: Slice, change: Change) -> Stage:
+    """The stage as this change last wrote it."""
+    written = [row for row in change.rows if isinstance(row, Stage) and row.name == state.stage.name]
+    return written[-1] if written else state.stage
 
 
 def _written_job(state: Slice, change: Change) -> Job:

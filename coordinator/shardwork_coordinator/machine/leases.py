@@ -23,6 +23,7 @@ from ..events import (
     Push,
     QuorumShrunk,
     ReferenceGone,
+    ReserveExtended,
     ResultCommitted,
     ResultSubmitted,
     Slice,
@@ -62,6 +63,7 @@ def granted(state: Slice, event: LeaseGranted, world: World) -> Change:
         outputs_json="{}",
         metrics_json="{}",
         why_json="",
+        donated=event.donated,
     )
     lease = lease_id(leased)
     reserve = round_account(state.job.id, state.stage.name, state.round.number)
@@ -69,10 +71,15 @@ def granted(state: Slice, event: LeaseGranted, world: World) -> Change:
     change = Change()
     if shard.state is ShardState.READY:
         change.rows.append(move(shard, ShardState.RUNNING))
-    change.rows += [leased, history(leased, ReplicaState.LEASED, phase=shard.phase)]
+    change.rows += [leased, history(shard, leased, ReplicaState.LEASED)]
+    # a worker that gives its work is held nothing: the money stays in the round's reserve and flows back
     for hold, credit, msat, reason in (
-        (pay, worker_account(event.worker_id), shard.price_msat, "shard"),
-        (fee, FEES, shard.fee_msat, "fee"),
+        ()
+        if event.donated
+        else (
+            (pay, worker_account(event.worker_id), shard.price_msat, "shard"),
+            (fee, FEES, shard.fee_msat, "fee"),
+        )
     ):
         if msat:
             change.movements.append(
@@ -84,10 +91,16 @@ def granted(state: Slice, event: LeaseGranted, world: World) -> Change:
             kind="shard.leased",
             subject=shard.id,
             sentence=f"{shard.phase} shard {shard.position} went to worker {event.worker_id}.",
-            evidence={"lease": lease, "purpose": str(replica.purpose), "price_msat": str(shard.price_msat)},
+            evidence={"lease": lease, "purpose": str(replica.purpose)} | _price(shard, event.donated),
         )
     )
     return change
+
+
+def _price(shard: Shard, donated: bool) -> dict[str, str]:
+    if donated:
+        return {"price_msat": "0", "donated": "yes"}
+    return {"price_msat": str(shard.price_msat), "fee_msat": str(shard.fee_msat), "work_units": str(shard.work_units)}
 
 
 def committed(state: Slice, event: ResultCommitted, world: World) -> Change:
@@ -136,8 +149,8 @@ def lost(state: Slice, event: LeaseLost, world: World) -> Change:
     """The lease ends without a result; the replica is offered again while attempts remain."""
     shard, replica = state.shard(event.shard_id), state.replica(event.shard_id, event.number)
     gone = move(replica, ReplicaState.EXPIRED, why_json=event.why.to_json())
-    change = Change(rows=[history(gone, ReplicaState.EXPIRED, phase=shard.phase, now_ms=world.now_ms, why=event.why)])
-    change.movements += void(shard, lease_id(replica))
+    change = Change(rows=[history(shard, gone, ReplicaState.EXPIRED, now_ms=world.now_ms, why=event.why)])
+    change.movements += void(shard, replica)
     change.pushes.append(verdict_push(gone, "revoke", event.why))
     change.notes.append(
         Note(
@@ -218,6 +231,22 @@ def reference_gone(state: Slice, event: ReferenceGone, world: World) -> Change:
 
 
 # ---- inside ---------------------------------------------------------------------------------------------------------
+
+
+def reserve_extended(state: Slice, event: ReserveExtended, world: World) -> Change:
+    """What the job's owner added pays for what the round did not reserve."""
+    replica = state.replica(event.shard_id, event.number)
+    job = replace(state.job, extra_msat=state.job.extra_msat - event.msat)
+    round_ = replace(state.round, reserved_msat=state.round.reserved_msat + event.msat)
+    movement = Move(
+        id=f"reserve/{lease_id(replica)}/top-up/{job.extra_msat}",
+        debit=escrow_account(job.id),
+        credit=round_account(job.id, state.stage.name, round_.number),
+        msat=event.msat,
+        reason="reserve",
+        reference=job.id,
+    )
+    return Change(rows=[job, round_], movements=[movement])
 
 
 def _judge(

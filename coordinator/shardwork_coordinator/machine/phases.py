@@ -41,6 +41,8 @@ from .verdicts import release_round
 #: reasons of the executor that spoil one round, not the job
 ROUND_FAULTS = frozenset({"aggregate.too_few"})
 
+HOUR_MS = 3_600_000
+
 DIVERGED = Why(
     code="training.diverged",
     sentence="Every round that was tried was rolled back; nothing was learned.",
@@ -50,7 +52,9 @@ DIVERGED = Why(
 
 
 def stage_started(state: Slice, event: StageStarted, world: World) -> Change:
-    stage = move(state.stage, StageState.RUNNING, artifacts_json=dump(event.artifacts))
+    hours = spec_of(state).timeout_hours
+    deadline_ms = world.now_ms + int(hours * HOUR_MS) if hours is not None else 0
+    stage = move(state.stage, StageState.RUNNING, artifacts_json=dump(event.artifacts), deadline_ms=deadline_ms)
     change = Change(rows=[stage])
     change.notes.append(Note(kind="stage.running", subject=name(stage), sentence=f"Stage {stage.name} started."))
     return _open_round(replace(state, stage=stage), 0, RoundKind.SETUP, world, change)

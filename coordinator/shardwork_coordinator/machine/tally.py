@@ -18,15 +18,17 @@ def tally(state: Slice, change: Change) -> Change:
     done = _done(state, change)
     if not decided and not done:
         return change
-    accepted = [shard for shard, verdict in decided if verdict is ReplicaState.ACCEPTED]
+    accepted = [(shard, lease) for shard, lease in decided if lease.state is ReplicaState.ACCEPTED]
+    paid = [shard for shard, lease in accepted if not lease.donated_msat]
     round_ = _written_round(state, change)
     round_ = replace(
         round_,
         shards_left=round_.shards_left - done,
         accepted=round_.accepted + len(accepted),
         rejected=round_.rejected + len(decided) - len(accepted),
-        paid_msat=round_.paid_msat + sum(shard.price_msat for shard in accepted),
-        fees_msat=round_.fees_msat + sum(shard.fee_msat for shard in accepted),
+        paid_msat=round_.paid_msat + sum(shard.price_msat for shard in paid),
+        fees_msat=round_.fees_msat + sum(shard.fee_msat for shard in paid),
+        donated_msat=round_.donated_msat + sum(lease.donated_msat for _, lease in accepted),
     )
     change.rows.append(round_)
     if done and round_.shards_left == 0 and round_.state not in FINAL_ROUND:
@@ -34,14 +36,14 @@ def tally(state: Slice, change: Change) -> Change:
     return change
 
 
-def _decided(state: Slice, change: Change) -> list[tuple[Shard, ReplicaState]]:
+def _decided(state: Slice, change: Change) -> list[tuple[Shard, Lease]]:
     """Each lease that got its verdict in this step, with its shard."""
     verdicts = {
         row.id: row
         for row in change.rows
         if isinstance(row, Lease) and row.state in (ReplicaState.ACCEPTED, ReplicaState.REJECTED)
     }
-    return [(state.shard(lease.shard_id), lease.state) for lease in verdicts.values()]
+    return [(state.shard(lease.shard_id), lease) for lease in verdicts.values()]
 
 
 def _done(state: Slice, change: Change) -> int:

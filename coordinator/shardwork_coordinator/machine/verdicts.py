@@ -35,20 +35,17 @@ def decide(
 ) -> Replica:
     """Writes the verdict on a replica with its money, history and push."""
     judged = move(replica, verdict, why_json=why.to_json() if why else "")
-    paid = shard.price_msat if verdict is ReplicaState.ACCEPTED else 0
+    paid = shard.price_msat if verdict is ReplicaState.ACCEPTED and not replica.donated else 0
     # a row written earlier in this change is superseded: the last one put is the one that stays
     change.rows.append(judged)
     change.rows.append(
-        history(judged, verdict, phase=shard.phase, now_ms=world.now_ms, why=why, paid_msat=paid, compute_ms=compute_ms)
+        history(shard, judged, verdict, now_ms=world.now_ms, why=why, paid_msat=paid, compute_ms=compute_ms)
     )
     lease = lease_id(replica)
     if verdict is ReplicaState.ACCEPTED:
-        pay, fee = hold_ids(lease)
-        change.movements += [
-            PostHold(hold_id=hold, msat=msat) for hold, msat in ((pay, shard.price_msat), (fee, shard.fee_msat)) if msat
-        ]
+        change.movements += [PostHold(hold_id=hold, msat=msat) for hold, msat in _held(shard, replica)]
     else:
-        change.movements += void(shard, lease)
+        change.movements += void(shard, replica)
         change.notes.append(
             Note(
                 kind="shard.rejected",
@@ -68,8 +65,8 @@ def give_up(shard: Shard, replica: Replica, why: Why, world: World, change: Chan
         decide(shard, replica, ReplicaState.ACCEPTED, world, change)
         return
     gone = move(replica, ReplicaState.EXPIRED, why_json=why.to_json())
-    change.rows += [gone, history(gone, ReplicaState.EXPIRED, phase=shard.phase, now_ms=world.now_ms, why=why)]
-    change.movements += void(shard, lease_id(replica))
+    change.rows += [gone, history(shard, gone, ReplicaState.EXPIRED, now_ms=world.now_ms, why=why)]
+    change.movements += void(shard, replica)
     change.pushes.append(verdict_push(gone, "revoke", why))
 
 
@@ -96,16 +93,22 @@ def refund_job(job: str, owner: str, cause: str) -> MoveAll:
     )
 
 
-def void(shard: Shard, lease: str) -> list[VoidHold]:
-    pay, fee = hold_ids(lease)
-    return [VoidHold(hold_id=hold) for hold, msat in ((pay, shard.price_msat), (fee, shard.fee_msat)) if msat]
+def void(shard: Shard, replica: Replica) -> list[VoidHold]:
+    return [VoidHold(hold_id=hold) for hold, _ in _held(shard, replica)]
+
+
+def _held(shard: Shard, replica: Replica) -> list[tuple[str, int]]:
+    """(hold id, msat) of pay and fee; nothing for a worker that gives its work."""
+    pay, fee = hold_ids(lease_id(replica))
+    amounts = ((pay, shard.price_msat), (fee, shard.fee_msat))
+    return [] if replica.donated else [(hold, msat) for hold, msat in amounts if msat]
 
 
 def history(
+    shard: Shard,
     replica: Replica,
     verdict: ReplicaState,
     *,
-    phase: str,
     now_ms: int = 0,
     why: Why | None = None,
     paid_msat: int = 0,
@@ -118,13 +121,15 @@ def history(
         replica=replica.number,
         epoch=replica.epoch,
         worker_id=replica.worker_id,
-        phase=phase,
+        phase=shard.phase,
         state=verdict,
         granted_ms=replica.granted_ms,
         ended_ms=now_ms,
         paid_msat=paid_msat,
         compute_ms=compute_ms,
         why_json=why.to_json() if why else "",
+        work_units=shard.work_units,
+        donated_msat=shard.price_msat if replica.donated and verdict is ReplicaState.ACCEPTED else 0,
     )
 
 

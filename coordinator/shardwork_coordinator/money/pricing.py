@@ -67,6 +67,24 @@ class RateCard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhasePrice:
+    """How one phase's price comes about. The named shard is its largest."""
+
+    stage: str
+    phase: str
+    rounds: int
+    shards: int
+    #: keys that must agree on each shard
+    copies: int
+    work_units: int
+    price_msat: int
+    fee_msat: int
+    #: of all rounds, with fees and copies
+    total_msat: int
+    reserve_msat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobQuote:
     """What a job will cost, before a sat moves."""
 
@@ -80,18 +98,21 @@ class JobQuote:
     #: work units of the longest chain of shards, for the time estimate
     serial_units: int
     total_units: int
+    #: not kept with the job: it is only shown
+    phases: tuple[PhasePrice, ...] = ()
 
     @property
     def low_msat(self) -> int:
         return self.compute_msat + self.verification_msat + self.fees_msat
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps({name: value for name, value in asdict(self).items() if name != "phases"}, sort_keys=True)
 
 
 def quote(spec: JobSpec, facts: Mapping[str, StageFacts], rates: RateCard) -> JobQuote:
     """Prices every shard the job will lease, by planning each round on placeholders. Raises InvalidInput."""
     compute = verification = fees = reserve = shards = rounds = serial = total = 0
+    phases: list[PhasePrice] = []
     for stage in spec.stages:
         measured = facts.get(stage.name, StageFacts())
         frozen = recipe(stage.recipe).freeze(stage, measured)
@@ -107,6 +128,7 @@ def quote(spec: JobSpec, facts: Mapping[str, StageFacts], rates: RateCard) -> Jo
             shards += times * len(plans)
             serial += times * max(plan.work_units for plan in plans)
             total += times * sum(plan.work_units for plan in plans) * quorum
+            phases.append(_phase_price(stage.name, phase, times, plans, rates))
         rounds += recipe(stage.recipe).learn_rounds(frozen)
     if max(reserve, total, serial) > MOST:
         raise InvalidInput(
@@ -124,6 +146,26 @@ def quote(spec: JobSpec, facts: Mapping[str, StageFacts], rates: RateCard) -> Jo
         reserve_msat=reserve,
         serial_units=serial,
         total_units=total,
+        phases=tuple(phases),
+    )
+
+
+def _phase_price(stage: str, phase: str, times: int, plans: list[ShardPlan], rates: RateCard) -> PhasePrice:
+    copies = 2 if phase in AGREED_PHASES else 1
+    prices = [rates.price(plan.work_units) for plan in plans]
+    largest = max(plan.work_units for plan in plans)
+    price = rates.price(largest)
+    return PhasePrice(
+        stage=stage,
+        phase=phase,
+        rounds=times,
+        shards=len(plans),
+        copies=copies,
+        work_units=largest,
+        price_msat=price,
+        fee_msat=rates.fee(price),
+        total_msat=times * copies * sum(one + rates.fee(one) for one in prices),
+        reserve_msat=times * rates.reserve(prices, copies),
     )
 
 

@@ -1,6 +1,7 @@
-"""The requester's side of the wire: quote, submit, look, follow, pause, cancel. Thin servicer at the end.
+"""The requester's side of the wire: quote, submit, look, follow. Thin servicer at the end.
 
-Owns what is asked of a job before it exists (facts, inputs, cap); what happens to it is `machine`.
+Owns what is asked of a job before it exists (facts, inputs, cap) and looking at it; steering it is `steering`, what
+happens to it is `machine`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from shardwork import wire
-from shardwork.errors import Conflict, InvalidInput, LimitExceeded, NotFound
+from shardwork.errors import Conflict, InvalidInput, LimitExceeded
 from shardwork.identity.role import Role
 from shardwork.ids import job_id as derive_job_id
 from shardwork.jobs.spec import JobSpec
@@ -23,12 +24,14 @@ from shardwork.v1 import jobs_pb2, jobs_pb2_grpc
 from shardwork.why import Why
 
 from .. import views
-from ..engine import Engine, advance, slice_of_job, start_next_stage, write_change
-from ..events import JobCancelled, JobPaused, JobResumed, MachineEvent, Push
+from ..engine import Engine, start_next_stage, write_change
+from ..events import Push
 from ..machine.opening import open_job
 from ..money.pricing import JobQuote, RateCard, quote
+from ..reasons import reasons_of
 from ..records import Event, Job, JobState, Lease, Shard, Stage, StageState
 from ..store.base import Transaction
+from . import steering
 from .auth import Caller, Context, Gate
 from .proposal import check_cap, check_facts, own_inputs, parse_facts, parse_spec
 
@@ -44,6 +47,7 @@ HIGHEST_SEQUENCE = 2**63 - 1
 OWNERS = (Role.REQUESTER, Role.OPERATOR)
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 #: work units a second when nothing was measured yet: a laptop's cores, and a fast GPU
+HOUR_MS = 3_600_000
 SLOW_UNITS_PER_S, FAST_UNITS_PER_S = 10**10, 10**13
 
 
@@ -53,6 +57,8 @@ class JobsDesk:
 
     engine: Engine
     rates: RateCard
+    #: jobs of one requester that may run or be paused at the same time
+    max_open_jobs: int = 1_000
     #: streams of `WatchJob` by party
     watching: Counter[str] = field(default_factory=Counter[str])
     #: one plan is priced at a time: it is computing, and requesters can send many
@@ -84,6 +90,7 @@ async def submit_job(request: jobs_pb2.SubmitJobRequest, caller: Caller, desk: J
             if known[0].spec_json != spec.canonical_json():
                 raise Conflict("job.submission_reused", "This submission id belongs to another job.", job=known[0].id)
             return known[0].id, []
+        _check_quota(tx, caller, desk)
         inputs = own_inputs(tx, spec, sent, caller)
         draft = _draft(request, spec, caller, job_id, priced, desk, world.now_ms, facts)
         draft = replace(draft, inputs_json=json.dumps(inputs, sort_keys=True))
@@ -96,6 +103,17 @@ async def submit_job(request: jobs_pb2.SubmitJobRequest, caller: Caller, desk: J
     found, pushes = await desk.engine.store.write(work)
     desk.engine.after_commit(pushes)
     return jobs_pb2.SubmitJobResponse(job_id=found, quote=await _quoted(spec, facts, priced, desk))
+
+
+def _check_quota(tx: Transaction, caller: Caller, desk: JobsDesk) -> None:
+    open_ = sum(tx.count(Job, "state", owner=caller.party_id, state=[JobState.RUNNING, JobState.PAUSED]).values())
+    if open_ >= desk.max_open_jobs:
+        raise LimitExceeded(
+            "job.too_many_open",
+            f"You have {open_:,} jobs that have not ended, and this coordinator takes {desk.max_open_jobs:,}.",
+            next_step="Wait for one to end, or cancel one: `shardwork job list`.",
+            open=open_,
+        )
 
 
 def _draft(
@@ -121,6 +139,7 @@ def _draft(
         rates_json=desk.rates.to_json(),
         budget_msat=priced.reserve_msat,
         created_ms=now_ms,
+        deadline_ms=now_ms + int(hours * HOUR_MS) if (hours := spec.schedule.timeout_hours) is not None else 0,
     )
 
 
@@ -174,6 +193,10 @@ async def _quoted(spec: JobSpec, facts: Mapping[str, StageFacts], priced: JobQuo
         warnings=[wire.why_to_proto(why) for why in warnings],
         upload_bytes_per_shard=up,
         download_bytes_per_shard=down,
+        msat_per_tera_unit=desk.rates.msat_per_tera_unit,
+        minimum_shard_msat=desk.rates.minimum_msat,
+        fee_basis_points=desk.rates.fee_basis_points,
+        phases=[jobs_pb2.PhasePrice(**asdict(one)) for one in priced.phases],
     )
 
 
@@ -244,7 +267,9 @@ async def get_job(request: jobs_pb2.GetJobRequest, caller: Caller, desk: JobsDes
     workers = desk.engine.links.attached()
 
     def look(tx: Transaction) -> jobs_pb2.GetJobResponse:
-        return jobs_pb2.GetJobResponse(job=views.job_view(tx, own_job(tx, request.job_id, caller), workers))
+        job = steering.own_job(tx, request.job_id, caller)
+        reasons = [wire.why_to_proto(why) for why in reasons_of(tx, job)]
+        return jobs_pb2.GetJobResponse(job=views.job_view(tx, job, workers), reasons=reasons)
 
     return await desk.engine.store.read(look)
 
@@ -255,7 +280,7 @@ async def get_job_report(
     workers = desk.engine.links.attached()
 
     def look(tx: Transaction) -> jobs_pb2.GetJobReportResponse:
-        return views.report_view(tx, own_job(tx, request.job_id, caller), workers)
+        return views.report_view(tx, steering.own_job(tx, request.job_id, caller), workers)
 
     return await desk.engine.store.read(look)
 
@@ -266,7 +291,7 @@ async def list_job_events(
     limit = min(request.limit or MOST_EVENTS, MOST_EVENTS)
 
     def look(tx: Transaction) -> jobs_pb2.ListJobEventsResponse:
-        job = own_job(tx, request.job_id, caller)
+        job = steering.own_job(tx, request.job_id, caller)
         after = min(request.after_sequence, HIGHEST_SEQUENCE)
         events = tx.find(Event, job_id=job.id, order="sequence", after=after, limit=limit)
         return jobs_pb2.ListJobEventsResponse(events=[views.event_view(event) for event in events])
@@ -319,7 +344,7 @@ async def _look_at(job_id: str, after: int, caller: Caller, desk: JobsDesk) -> j
     names = {link.worker_id: link.name for link in desk.engine.links.all()}
 
     def look(tx: Transaction) -> jobs_pb2.WatchJobResponse:
-        job = own_job(tx, job_id, caller)
+        job = steering.own_job(tx, job_id, caller)
         events = tx.find(Event, job_id=job.id, order="sequence", after=after, limit=MOST_EVENTS)
         return jobs_pb2.WatchJobResponse(
             events=[views.event_view(event) for event in events],
@@ -329,69 +354,6 @@ async def _look_at(job_id: str, after: int, caller: Caller, desk: JobsDesk) -> j
         )
 
     return await desk.engine.store.read(look)
-
-
-def own_job(tx: Transaction, named: str, caller: Caller) -> Job:
-    """The caller's job of this id or unambiguous prefix; another's is as unknown as none."""
-    everything = caller.role is Role.OPERATOR
-    exact = tx.get(Job, named)
-    if exact is not None and (everything or exact.owner == caller.party_id):
-        return exact
-    known = tx.find(Job) if everything else tx.find(Job, owner=caller.party_id)
-    mine = [job for job in known if named and job.id.startswith(named)]
-    if not mine:
-        raise NotFound(
-            "job.not_found", f"You have no job {named!r}.", next_step="`shardwork job list` shows your jobs.", job=named
-        )
-    if len(mine) > 1:
-        raise InvalidInput(
-            "job.ambiguous", f"Several of your jobs start with {named!r}.", jobs=", ".join(job.id for job in mine[:5])
-        )
-    return mine[0]
-
-
-# ---- control --------------------------------------------------------------------------------------------------------
-
-
-async def control(
-    job_id: str, caller: Caller, desk: JobsDesk, make_event: Callable[[], MachineEvent]
-) -> jobs_pb2.JobView:
-    """Pause, resume or cancel: only the owner or the operator, only while the job lives."""
-    world, event = desk.engine.world(), make_event()
-
-    def work(tx: Transaction) -> list[Push]:
-        job = own_job(tx, job_id, caller)
-        if job.state is JobState.CANCELLED and isinstance(event, JobCancelled):
-            # asked again because the first answer was lost
-            return []
-        if job.state in FINAL:
-            raise Conflict(
-                "job.final",
-                f"The job has ended already: {job.state}.",
-                next_step="`shardwork job report` shows what became of it; submit a new job to go on.",
-                job=job.id,
-            )
-        return advance(tx, slice_of_job(tx, job), event, world)
-
-    desk.engine.after_commit(await desk.engine.store.write(work))
-    return (await get_job(jobs_pb2.GetJobRequest(job_id=job_id), caller, desk)).job
-
-
-async def pause_job(request: jobs_pb2.PauseJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.PauseJobResponse:
-    why = Why(
-        code="job.paused_by_requester",
-        sentence="The requester paused the job; shards that run are finished and paid.",
-        next_step="Resume it with `shardwork job resume`.",
-    )
-    return jobs_pb2.PauseJobResponse(job=await control(request.job_id, caller, desk, lambda: JobPaused(why=why)))
-
-
-async def resume_job(request: jobs_pb2.ResumeJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.ResumeJobResponse:
-    return jobs_pb2.ResumeJobResponse(job=await control(request.job_id, caller, desk, JobResumed))
-
-
-async def cancel_job(request: jobs_pb2.CancelJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.CancelJobResponse:
-    return jobs_pb2.CancelJobResponse(job=await control(request.job_id, caller, desk, JobCancelled))
 
 
 class JobsServicer(jobs_pb2_grpc.JobsServiceServicer):
@@ -428,15 +390,25 @@ class JobsServicer(jobs_pb2_grpc.JobsServiceServicer):
 
     async def PauseJob(self, request: jobs_pb2.PauseJobRequest, context: Context) -> jobs_pb2.PauseJobResponse:
         async with self._gate.admit(context, *OWNERS) as caller:
-            return await pause_job(request, caller, self._desk)
+            return await steering.pause_job(request, caller, self._desk.engine)
 
     async def ResumeJob(self, request: jobs_pb2.ResumeJobRequest, context: Context) -> jobs_pb2.ResumeJobResponse:
         async with self._gate.admit(context, *OWNERS) as caller:
-            return await resume_job(request, caller, self._desk)
+            return await steering.resume_job(request, caller, self._desk.engine)
 
     async def CancelJob(self, request: jobs_pb2.CancelJobRequest, context: Context) -> jobs_pb2.CancelJobResponse:
         async with self._gate.admit(context, *OWNERS) as caller:
-            return await cancel_job(request, caller, self._desk)
+            return await steering.cancel_job(request, caller, self._desk.engine)
+
+    async def TopUpJob(self, request: jobs_pb2.TopUpJobRequest, context: Context) -> jobs_pb2.TopUpJobResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            return await steering.top_up_job(request, caller, self._desk.engine)
+
+    async def PreviewJobControl(
+        self, request: jobs_pb2.PreviewJobControlRequest, context: Context
+    ) -> jobs_pb2.PreviewJobControlResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            return await steering.preview_job_control(request, caller, self._desk.engine)
 
     async def WatchJob(
         self, request: jobs_pb2.WatchJobRequest, context: Context

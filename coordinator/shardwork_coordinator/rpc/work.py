@@ -46,6 +46,8 @@ BLAMELESS = (
 )
 #: metrics and outputs a submission may name, and letters of such a name
 MOST_METRICS, MOST_OUTPUTS, LONGEST_NAME = 1_000, 64, 100
+#: artifacts that a worker may say it holds, and letters of an id
+MOST_HOLDINGS, ARTIFACT_ID_LETTERS = 64, 64
 #: leases that one message may speak of
 MOST_LEASES = 64
 #: bytes that one shard may claim to have moved; only shown, but summed up in a column of 64 bits
@@ -127,6 +129,10 @@ async def _greet(hello: work_pb2.Hello, caller: Caller, desk: WorkDesk) -> Link:
         name=party.name if party else "",
         capability=_shortened(hello.capability),
         minimum_msat=hello.minimum_msat,
+        minimum_msat_per_tera=hello.minimum_msat_per_tera_unit,
+        donates=hello.donates,
+        holds=_holdings(hello.holdings),
+        hears_why=hello.hears_why,
         accepting=hello.accepting,
         reference=bool(party and party.reference),
         since_ms=now_ms,
@@ -179,6 +185,8 @@ async def heartbeat(beat: work_pb2.Heartbeat, link: Link, caller: Caller, desk: 
     if link.accepting != beat.accepting:
         link.accepting = beat.accepting
         desk.engine.work_ready.set()
+    if beat.HasField("holdings"):
+        link.holds = _holdings(beat.holdings)
     if not beat.running:
         return
     _check_count(beat.running)
@@ -341,6 +349,11 @@ def _shortened(said: work_pb2.Capability) -> work_pb2.Capability:
     kept.execution_class, kept.torch_version = plain(said.execution_class, 80), plain(said.torch_version, 40)
     kept.recipes[:] = [plain(name, 40) for name in said.recipes[:64]]
     return kept
+
+
+def _holdings(said: work_pb2.Holdings) -> frozenset[str]:
+    """A bounded hint; what is no artifact id matches none."""
+    return frozenset(one for one in said.artifact_ids[:MOST_HOLDINGS] if len(one) == ARTIFACT_ID_LETTERS)
 
 
 def _check_count(running: Sequence[work_pb2.LeaseStatus]) -> None:

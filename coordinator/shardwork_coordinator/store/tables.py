@@ -57,7 +57,7 @@ INDEXES: tuple[tuple[type[Record], tuple[str, ...]], ...] = (
     (Replica, ("job_id", "stage", "round", "phase")),
     (Replica, ("worker_id", "state")),
     (Lease, ("worker_id", "ended_ms")),
-    (Lease, ("job_id",)),
+    (Lease, ("job_id", "state", "ended_ms")),
     (Lease, ("shard_id",)),
     (Artifact, ("owner",)),
     (Event, ("job_id", "sequence")),

@@ -18,15 +18,16 @@ _ADDED = (
     ("round", "donated_msat", "BIGINT NOT NULL DEFAULT 0", True),
     ("replica", "donated", "BOOLEAN NOT NULL DEFAULT FALSE", False),
     ("lease", "work_units", "BIGINT NOT NULL DEFAULT 0", False),
-    ("lease", "donated", "BOOLEAN NOT NULL DEFAULT FALSE", False),
+    ("lease", "donated_msat", "BIGINT NOT NULL DEFAULT 0", True),
 )
 #: (old index, its table), and (new index, table, columns)
-_DROPPED = (("ix_job_state", "job"), ("ix_lease_worker_id", "lease"))
+_DROPPED = (("ix_job_state", "job"), ("ix_lease_worker_id", "lease"), ("ix_lease_job_id", "lease"))
 _CREATED = (
     ("ix_job_state_deadline_ms", "job", ["state", "deadline_ms"]),
     ("ix_job_owner_created_ms", "job", ["owner", "created_ms"]),
     ("ix_stage_state_deadline_ms", "stage", ["state", "deadline_ms"]),
     ("ix_lease_worker_id_ended_ms", "lease", ["worker_id", "ended_ms"]),
+    ("ix_lease_job_id_state_ended_ms", "lease", ["job_id", "state", "ended_ms"]),
 )
 
 

@@ -1,0 +1,223 @@
+"""Fair shares between requesters on the real core: who gets how much of the workers, who waits how long, who starves.
+
+    python bench/fairness.py            # writes bench/results/fairness.json
+
+The real machine, engine, granting and ledger on the in-memory store; scripted workers with a virtual clock take as long
+as a shard's work at their speed says, and compute nothing. Scenarios: two requesters with ten jobs each whose shards
+differ in length by 1 to 100; one whose jobs come late; one greedy requester with a hundred jobs beside one with three;
+the same with workers eight times slower than others. The peer in the same run is the order used before (oldest job
+first). A share is a requester's part of the worker-seconds while both have work; a wait is the time in which a job has
+something ready and nothing running; starved is whoever waited longer than every worker needs to come free ten times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shardwork.jobs.spec import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
+from shardwork.recipes.base import StageFacts
+from shardwork_coordinator.queueing import line
+from shardwork_coordinator.records import Job, JobState, Replica, ReplicaState, Shard
+from shardwork_coordinator.store.base import Transaction
+from tests.coordinator import simulation as scripted
+from tests.coordinator.simulation import Simulation
+
+RESULTS = Path(__file__).parent / "results" / "fairness.json"
+WORKERS = 8
+#: work units a second of a plain worker, and seconds that any shard takes beside computing
+SPEED, OVERHEAD_S = 10**11, 1.0
+FACTS = StageFacts(rows=500, tokens=50_000, run_params=1_000_000, trained_params=1_000_000, input_bytes=10_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One job of a scenario: when it comes, and inner steps of a shard, which make its length."""
+
+    owner: str
+    at_s: float
+    inner_steps: int
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one run showed."""
+
+    #: owner -> (from, to, seconds) of each shard that ran
+    ran: list[tuple[str, str, float, float]] = field(default_factory=list)
+    waits_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    longest_wait_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    idle_while_waiting: int = 0
+    ended_s: dict[str, float] = field(default_factory=dict)
+
+
+def job(planned: Planned, rounds: int = 2, shards: int = 4) -> JobSpec:
+    stage = StageSpec(
+        name="tune",
+        recipe="sft",
+        base_model="./base",
+        data=["train.jsonl"],
+        params={"method": "full"},
+        plan=PlanSection(rounds=rounds, shards_per_round=shards, inner_steps=planned.inner_steps),
+    )
+    trust = TrustSection.model_validate({"class": "public"})
+    return JobSpec(name="bench", stages=[stage], trust=trust, budget=BudgetSection(max_sats=10**7))
+
+
+async def run(plan: list[Planned], speeds: list[float], horizon_s: float) -> Seen:
+    """Drives the core event by event: a job comes, a worker ends a shard."""
+    simulation = Simulation(workers=0)
+    scripted.FACTS = FACTS  # type: ignore[misc]
+    for number, _ in enumerate(speeds):
+        simulation.attach(f"worker{number:010d}", reference=number == 0)
+    speed = {f"worker{number:010d}": each for number, each in enumerate(speeds)}
+    seen, start = Seen(), simulation.clock.now_ms()
+    owners: dict[str, str] = {}
+    coming = sorted(enumerate(plan), key=lambda item: item[1].at_s)
+    ending: list[tuple[float, str, int]] = []
+    since: dict[str, float] = {}
+
+    def now_s() -> float:
+        return (simulation.clock.now_ms() - start) / 1000
+
+    async def settle() -> None:
+        while True:
+            did = await simulation.run_effects()
+            did += await simulation.granting.grant()
+            if not did:
+                break
+        known = {(shard, number) for _, shard, number in ending}
+        for replica in await simulation.held():
+            if (replica.shard_id, replica.number) not in known:
+                shard = await simulation.store.read(lambda tx, one=replica: tx.get(Shard, one.shard_id))
+                assert shard is not None
+                seconds = OVERHEAD_S + shard.work_units / (SPEED * speed[replica.worker_id])
+                heapq.heappush(ending, (now_s() + seconds, replica.shard_id, replica.number))
+                seen.ran.append((owners[replica.job_id], replica.job_id, now_s(), now_s() + seconds))
+        await look()
+
+    async def look() -> None:
+        def counts(tx: Transaction) -> tuple[dict[str, int], dict[str, int]]:
+            held = tx.count(Replica, "job_id", state=["leased", "committed"])
+            return tx.count(Replica, "job_id", state=ReplicaState.READY), held
+
+        ready, held = await simulation.store.read(counts)
+        if ready and sum(held.values()) < len(speeds) - 1:
+            # one worker is the reference and takes what others may not
+            seen.idle_while_waiting += 1
+        for name in owners:
+            if ready.get(name) and not held.get(name):
+                since.setdefault(name, now_s())
+            elif name in since:
+                waited = now_s() - since.pop(name)
+                seen.waits_s[name] += waited
+                seen.longest_wait_s[name] = max(seen.longest_wait_s[name], waited)
+
+    while (coming or ending) and now_s() < horizon_s:
+        next_s = min(coming[0][1].at_s if coming else float("inf"), ending[0][0] if ending else float("inf"))
+        simulation.clock.advance(max(next_s - now_s(), 0.0))
+        while coming and coming[0][1].at_s <= now_s() + 1e-6:
+            number, planned = coming.pop(0)
+            name = f"job{number:09d}"
+            owners[name] = planned.owner
+            await simulation.submit(job(planned), job_id=name, owner=planned.owner, funds_msat=10**13)
+        while ending and ending[0][0] <= now_s() + 1e-3:
+            _, shard_id, replica_number = heapq.heappop(ending)
+            replica = await simulation.store.read(lambda tx, s=shard_id, n=replica_number: tx.get(Replica, s, n))
+            assert replica is not None
+            await simulation.finish(replica)
+            done = await simulation.job(replica.job_id)
+            if done.state is JobState.SUCCEEDED:
+                seen.ended_s.setdefault(done.id, now_s())
+        await settle()
+    for name, started in since.items():
+        seen.longest_wait_s[name] = max(seen.longest_wait_s[name], now_s() - started)
+    return seen
+
+
+def shares(seen: Seen, owners: tuple[str, str], contested: tuple[float, float]) -> dict[str, float]:
+    """Each owner's part of the worker-seconds within the time in which both had work."""
+    inside: dict[str, float] = defaultdict(float)
+    for owner, _, begun, ended in seen.ran:
+        inside[owner] += max(min(ended, contested[1]) - max(begun, contested[0]), 0.0)
+    total = sum(inside[owner] for owner in owners) or 1.0
+    return {owner: round(inside[owner] / total, 4) for owner in owners}
+
+
+def contested(seen: Seen, owners: tuple[str, str], horizon_s: float) -> tuple[float, float]:
+    """From when the later of the two first ran something until the first of them has nothing more to run."""
+    first = max(min(begun for owner, _, begun, _ in seen.ran if owner == each) for each in owners)
+    last = min(max(ended for owner, _, _, ended in seen.ran if owner == each) for each in owners)
+    return first, min(last, horizon_s)
+
+
+def figures(seen: Seen, owners: tuple[str, str], horizon_s: float) -> dict[str, object]:
+    window = contested(seen, owners, horizon_s)
+    longest = max(ended - begun for _, _, begun, ended in seen.ran)
+    waits = [seen.longest_wait_s.get(name, 0.0) for _, name, _, _ in seen.ran]
+    return {
+        "shares": shares(seen, owners, window),
+        "contested_s": round(window[1] - window[0], 1),
+        "longest_shard_s": round(longest, 1),
+        "longest_wait_s": round(max(waits), 1),
+        "median_longest_wait_s": round(statistics.median(waits), 1),
+        "starved": sum(1 for wait in set(waits) if wait > 10 * longest),
+        "moments_with_an_idle_worker_and_work_waiting": seen.idle_while_waiting,
+        "mean_job_s": round(statistics.mean(seen.ended_s.values()), 1) if seen.ended_s else None,
+        "jobs_done": len(seen.ended_s),
+    }
+
+
+def oldest_first() -> Callable[[], None]:
+    """The order before fair shares: puts it in place, and gives back how to take it away."""
+    kept = line.Line.head
+
+    def head(self: line.Line) -> str | None:
+        waiting = [(self.facts(name).created_ms, name) for jobs in self._jobs.values() for name in jobs]  # pyright: ignore[reportPrivateUsage]
+        return min(waiting)[1] if waiting else None
+
+    line.Line.head = head  # type: ignore[method-assign]
+
+    def undo() -> None:
+        line.Line.head = kept  # type: ignore[method-assign]
+
+    return undo
+
+
+def scenarios() -> dict[str, tuple[list[Planned], list[float]]]:
+    lengths = [10, 20, 50, 100, 200, 400, 1_000, 1_000, 200, 50]
+    even = [1.0] * WORKERS
+    ten = [Planned(owner, 0.0, steps) for owner in ("anna", "boris") for steps in lengths]
+    late = [Planned(one.owner, 0.0 if one.owner == "anna" else 300.0, one.inner_steps) for one in ten]
+    greedy = [Planned("anna", 0.0, 100) for _ in range(100)] + [Planned("boris", 60.0, 400) for _ in range(3)]
+    short = [Planned("anna", 0.0, 1_000) for _ in range(10)] + [Planned("boris", 5.0, 10) for _ in range(10)]
+    return {
+        "ten_jobs_each": (ten, even),
+        "ten_jobs_each_mixed_workers": (ten, [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.125]),
+        "late_comer": (late, even),
+        "greedy": (greedy, even),
+        "long_beside_short": (short, even),
+    }
+
+
+async def main() -> None:
+    owners, horizon_s = ("anna", "boris"), 4_000.0
+    found: dict[str, object] = {}
+    for name, (plan, speeds) in scenarios().items():
+        fair = figures(await run(plan, speeds, horizon_s), owners, horizon_s)
+        undo = oldest_first()
+        before = figures(await run(plan, speeds, horizon_s), owners, horizon_s)
+        undo()
+        found[name] = {"fair": fair, "oldest_first": before}
+        print(name, json.dumps(found[name], indent=2))
+    RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,5 @@
+"""Queueing: whose turn it is, and what is known of the workers that wait for work.
+
+`fairness` is the order (pure), `line` keeps it in the database, `history` reads a worker's record. Who gets which
+shard is `scheduler`, what a grant means is `machine`. Used by `granting`, the sweeper and `views`.
+"""
