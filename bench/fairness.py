@@ -24,7 +24,7 @@ from pathlib import Path
 from shardwork.jobs.spec import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
 from shardwork.recipes.base import StageFacts
 from shardwork_coordinator.queueing import line
-from shardwork_coordinator.records import Job, JobState, Replica, ReplicaState, Shard
+from shardwork_coordinator.records import JobState, Replica, ReplicaState, Shard
 from shardwork_coordinator.store.base import Transaction
 from tests.coordinator import simulation as scripted
 from tests.coordinator.simulation import Simulation
@@ -50,11 +50,11 @@ class Seen:
     """What one run showed."""
 
     #: owner -> (from, to, seconds) of each shard that ran
-    ran: list[tuple[str, str, float, float]] = field(default_factory=list)
+    ran: list[tuple[str, str, float, float]] = field(default_factory=list[tuple[str, str, float, float]])
     waits_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     longest_wait_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     idle_while_waiting: int = 0
-    ended_s: dict[str, float] = field(default_factory=dict)
+    ended_s: dict[str, float] = field(default_factory=dict[str, float])
 
 
 def job(planned: Planned, rounds: int = 2, shards: int = 4) -> JobSpec:

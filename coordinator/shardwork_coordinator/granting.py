@@ -12,6 +12,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from shardwork import work
 from shardwork.identity.envelope import seal
@@ -333,8 +334,8 @@ def ready_replica(shard: Shard, *, rank: tuple[int, int, int], device: str = "an
 
 def _inputs(shard: Shard) -> frozenset[str]:
     """What it reads; a row that can't be read says so when it is leased, where it keeps only itself from being done."""
-    names = json.loads(shard.inputs_json)
-    return frozenset(names.values()) if isinstance(names, dict) else frozenset()
+    names: object = json.loads(shard.inputs_json)
+    return frozenset(cast("dict[str, str]", names).values()) if isinstance(names, dict) else frozenset()
 
 
 def _cover(tx: Transaction, shard: Shard, replica: Replica, world: World) -> bool:

@@ -104,7 +104,7 @@ class JobSpec(Section):
     stages: Annotated[list[StageSpec], Field(min_length=1, max_length=32)]
     trust: TrustSection
     budget: BudgetSection
-    schedule: ScheduleSection = ScheduleSection()
+    schedule: Annotated[ScheduleSection, Field(description="when and where it runs beside others")] = ScheduleSection()
 
     @field_validator("name")
     @classmethod

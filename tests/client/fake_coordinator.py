@@ -35,6 +35,7 @@ from shardwork.v1 import (
     wallet_pb2,
     wallet_pb2_grpc,
 )
+from shardwork.why import Why
 from shardwork.wire import DETAILS_KEY, ERROR_CLASS_KEY, why_to_proto
 from shardwork_coordinator.rpc.auth import Tokens
 from shardwork_coordinator.rpc.enrolment import Challenges
@@ -73,6 +74,8 @@ class Fake:
     )
     #: after_sequence of every WatchJob call
     watched_from: list[int] = field(default_factory=list[int])
+    #: idempotency key -> msat
+    top_ups: dict[str, int] = field(default_factory=dict[str, int])
     watching: threading.Event = field(default_factory=threading.Event)
     quote: jobs_pb2.Quote = field(default_factory=jobs_pb2.Quote)
     quoted: list[jobs_pb2.QuoteJobRequest] = field(default_factory=list[jobs_pb2.QuoteJobRequest])
@@ -262,6 +265,33 @@ class Jobs(jobs_pb2_grpc.JobsServiceServicer):
         return answered(
             self.fake, context, lambda: jobs_pb2.CancelJobResponse(job=self._set_state(request, "cancelled"))
         )
+
+    def TopUpJob(self, request: Any, context: Context) -> Any:
+        def handle() -> Any:
+            job = self.fake.find(request.job_id)
+            if request.idempotency_key not in self.fake.top_ups:
+                self.fake.top_ups[request.idempotency_key] = request.msat
+                job.budget_msat += request.msat
+                job.topped_up_msat += request.msat
+            return jobs_pb2.TopUpJobResponse(job=job)
+
+        return answered(self.fake, context, handle)
+
+    def PreviewJobControl(self, request: Any, context: Context) -> Any:
+        def handle() -> Any:
+            job = self.fake.find(request.job_id)
+            why = Why(code=f"cost.{request.action}", sentence="2 shards run.", next_step="Go on.")
+            return jobs_pb2.PreviewJobControlResponse(
+                why=why_to_proto(why),
+                running_shards=2,
+                running_msat=2_040,
+                running_paid=request.action != "cancel",
+                refund_msat=job.reserved_msat if request.action == "cancel" else 0,
+                stays_reserved_msat=0 if request.action == "cancel" else job.reserved_msat,
+                from_balance_msat=request.msat,
+            )
+
+        return answered(self.fake, context, handle)
 
 
 class Wallet(wallet_pb2_grpc.WalletServiceServicer):

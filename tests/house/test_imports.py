@@ -32,6 +32,7 @@ SPEAKS_PROTO: frozenset[str] = frozenset(
         "coordinator/shardwork_coordinator/links.py",
         "coordinator/shardwork_coordinator/rpc/operator.py",
         "coordinator/shardwork_coordinator/rpc/proposal.py",
+        "coordinator/shardwork_coordinator/rpc/steering.py",
         "coordinator/shardwork_coordinator/rpc/storage.py",
         "coordinator/shardwork_coordinator/views.py",
         "coordinator/shardwork_coordinator/rpc/wallet.py",

@@ -47,7 +47,7 @@ class History:
         beyond = self.failures_in_a_row - FREE_FAILURES
         if beyond < 0:
             return 0
-        rest_s = min(FIRST_REST_S * 2 ** min(beyond, 10), LONGEST_REST_S)
+        rest_s = min(FIRST_REST_S << min(beyond, 10), LONGEST_REST_S)
         return self.last_failure_ms + rest_s * 1000
 
 

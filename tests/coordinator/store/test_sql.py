@@ -34,6 +34,7 @@ from shardwork_coordinator.store.tables import METADATA, TABLES
 from ..stores import OPEN, engine_url
 from .samples import event, party, transfer
 
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "data" / "coordinator.db"
