@@ -93,7 +93,7 @@ class Processes:
     def kill(self, name: str) -> None:
         """kill -9 of the process and, for a worker, of its training child."""
         process = self._running.pop(name)
-        for pid in (process.pid, *children(process.pid)):
+        for pid in (process.pid, *descendants(process.pid)):
             _signal(pid, signal.SIGKILL)
         process.wait()
 
@@ -134,10 +134,10 @@ class Processes:
 
 def _slow(pid: int, share: float, over: threading.Event) -> None:
     while not over.is_set():
-        for child in children(pid):
+        for child in descendants(pid):
             _signal(child, signal.SIGSTOP)
         time.sleep(1.0 - share)
-        for child in children(pid):
+        for child in descendants(pid):
             _signal(child, signal.SIGCONT)
         time.sleep(share)
 
@@ -151,6 +151,11 @@ def children(pid: int) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Children, theirs and so on: a sandbox stands between a worker and its training child."""
+    return [one for child in children(pid) for one in (child, *descendants(child))]
 
 
 def _signal(pid: int, number: int) -> None:

@@ -32,6 +32,7 @@ class Capability(_message.Message):
     CAN_TRAIN_FIELD_NUMBER: _builtins.int
     TORCH_VERSION_FIELD_NUMBER: _builtins.int
     DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
+    SANDBOX_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     """"cpu", "cuda:0" """
     device_name: _builtins.str
@@ -45,6 +46,8 @@ class Capability(_message.Message):
     """torch importable"""
     torch_version: _builtins.str
     disk_free_bytes: _builtins.int
+    sandbox: _builtins.str
+    """what holds around its shards: "bubblewrap", "kernel", "partial", "none"; told, not proven"""
     @_builtins.property
     def recipes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """recipe kinds this worker runs"""
@@ -61,10 +64,11 @@ class Capability(_message.Message):
         can_train: _builtins.bool = ...,
         torch_version: _builtins.str = ...,
         disk_free_bytes: _builtins.int = ...,
+        sandbox: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_train", b"can_train", "device", b"device", "device_name", b"device_name", "disk_free_bytes", b"disk_free_bytes", "execution_class", b"execution_class", "memory_bytes", b"memory_bytes", "recipes", b"recipes", "threads", b"threads", "torch_version", b"torch_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_train", b"can_train", "device", b"device", "device_name", b"device_name", "disk_free_bytes", b"disk_free_bytes", "execution_class", b"execution_class", "memory_bytes", b"memory_bytes", "recipes", b"recipes", "sandbox", b"sandbox", "threads", b"threads", "torch_version", b"torch_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,7 +14,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from processes import children
+from processes import descendants
 
 from ..e2e.world import World
 from . import count_jobs
@@ -80,7 +80,7 @@ class Drill:
 
     def _signal_children(self, name: str, number: signal.Signals) -> int:
         """How many it has."""
-        found = children(self.world.processes.pid(name))
+        found = descendants(self.world.processes.pid(name))
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

@@ -9,6 +9,7 @@ from shardwork.config import Home
 from shardwork.errors import ShardworkError
 from shardwork.session import JoinLine
 from shardwork_worker.app import Start, run
+from shardwork_worker.sandbox.jail import Mode
 from shardwork_worker.settings import WorkerSettings
 
 FAKE_CHILD = (sys.executable, str(Path(__file__).with_name("fake_child.py")))
@@ -18,7 +19,7 @@ def start(join: JoinLine, folder: Path, *, idle_s: float | None = None, minimum_
     return Start(
         join=join,
         home=Home.find({"SHARDWORK_HOME": str(folder)}),
-        settings=WorkerSettings(name="test", minimum_sats=minimum_sats),
+        settings=WorkerSettings(name="test", minimum_sats=minimum_sats, sandbox=Mode.OFF),
         idle_s=idle_s,
         child_command=FAKE_CHILD,
     )

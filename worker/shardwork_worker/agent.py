@@ -158,6 +158,8 @@ class Agent:
             coordinator=place.session.join.address,
             shards_done=self._shards_done,
             shards_failed=self._shards_failed,
+            sandbox=place.sandbox.word,
+            sandbox_lacks=tuple(place.sandbox.open_areas),
         )
 
     # What the stream's desk is asked and told.

@@ -33,6 +33,8 @@ from .cache import Cache
 from .control import Command
 from .lease import Workplace
 from .log import say
+from .sandbox.choice import Ground, choose, lacking
+from .sandbox.jail import Mode
 from .settings import WorkerSettings
 from .state_file import Journal, replace_durably
 from .status import State, Status
@@ -64,15 +66,32 @@ class Folders:
     state: Path
     artifacts: Path
     work: Path
+    #: the child's temporary files, where its sandbox has none of its own
+    scratch: Path
 
     @classmethod
     def of(cls, home: Home) -> Folders:
         cache = home.cache_dir / "worker"
-        return cls(state=state_folder(home), artifacts=cache / "artifacts", work=cache / "work")
+        return cls(
+            state=state_folder(home), artifacts=cache / "artifacts", work=cache / "work", scratch=cache / "scratch"
+        )
 
     def make(self) -> None:
-        for folder in (self.state, self.artifacts, self.work):
+        for folder in (self.state, self.artifacts, self.work, self.scratch):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def ground(home: Home, settings: WorkerSettings) -> Ground:
+    """What the sandbox shows of this worker's folders, and what it hides."""
+    folders = Folders.of(home)
+    return Ground(
+        inputs=folders.artifacts,
+        work=folders.work,
+        scratch=folders.scratch,
+        hidden=(home.config_dir, home.state_dir, home.cache_dir),
+        keys=home.key_path("worker").parent,
+        output_bytes=settings.output_bytes,
+    )
 
 
 def state_folder(home: Home) -> Path:
@@ -138,7 +157,10 @@ class Worker:
         key = load_or_create(start.home.key_path("worker"))
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(control.serve(folders.state, self._obey))
-            trainer = TrainerProcess(start.child_command, log=folders.state / "trainer.log")
+            sandbox = await choose(start.settings.sandbox, ground(start.home, start.settings))
+            if start.settings.sandbox is not Mode.OFF and not sandbox.holds:
+                say(lacking(sandbox).render())
+            trainer = TrainerProcess(sandbox.command(start.child_command), log=folders.state / "trainer.log")
             stack.push_async_callback(trainer.stop)
             ready = await trainer.start()
             device = probe.choose_device(ready, start.settings.device)
@@ -153,8 +175,10 @@ class Worker:
                 clock=SystemClock(),
                 device=device.device,
                 work_folder=folders.work,
+                output_bytes=start.settings.output_bytes,
+                sandbox=sandbox,
             )
-            capability = probe.capability(ready, device, disk=folders.artifacts)
+            capability = probe.capability(ready, device, disk=folders.artifacts, sandbox=sandbox.word)
             agent = Agent(place, capability, minimum_msat=sats(start.settings.minimum_sats))
             self._agent = agent
             self._take_up(agent, place.journal)

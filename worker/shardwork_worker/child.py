@@ -1,6 +1,7 @@
 """The training child: one warm process per device that runs one shard at a time for the agent.
 
-Started as `python -I -m shardwork_worker.child` with an empty environment; it holds no key and opens no connection.
+Started as `python -I -m shardwork_worker.child` with an empty environment; it holds no key and opens no connection, and
+shuts itself in (`sandbox.confine`) before it reads its first message, as the agent's `--jail` says.
 Frames (`shardwork_worker.frames`) come on standard input and leave on the descriptor that was standard output; the
 descriptor itself is pointed at standard error first, so that a library's stray print cannot break a frame.
 
@@ -35,6 +36,7 @@ from shardwork.recipes.orders import EvaluateOrder, InitOrder, LearnOrder, Order
 from shardwork.why import Why
 
 from .frames import read_frame, write_frame
+from .sandbox.confine import confine, jail_of
 from .training.context import Inputs, Interrupted, ShardContext, TrainerSource
 
 #: set before torch is imported: no network, no second thread pool, repeatable matrix products on GPUs
@@ -64,6 +66,9 @@ def main() -> int:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
+    if (jail := jail_of(sys.argv)) is not None:
+        # the last moment with one thread, and nothing foreign was read yet
+        confine(jail)
     return Child(frames_in, frames_out).serve()
 
 

@@ -35,6 +35,7 @@ def start(
     name: Annotated[str | None, typer.Option(help="Shown to people beside this worker's id.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda:0.")] = None,
     minimum_sats: Annotated[int | None, typer.Option(help="Least pay for a shard; 0 gives the work.", min=0)] = None,
+    sandbox: Annotated[str | None, typer.Option(help="auto, require (no work without one) or off.")] = None,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="Exit 0 once no work came for a while.")] = False,
     idle_seconds: Annotated[float, typer.Option(hidden=True, min=0)] = 10.0,
 ) -> None:
@@ -46,7 +47,7 @@ def start(
     from .settings import load
 
     home = Home.find()
-    flags = {"payout_address": payout, "name": name, "device": device, "minimum_sats": minimum_sats}
+    flags = {"payout_address": payout, "name": name, "device": device, "minimum_sats": minimum_sats, "sandbox": sandbox}
     settings = load(home, os.environ, flags)
     wanted = Start(join=JoinLine.parse(join), home=home, settings=settings, idle_s=idle_seconds if until_idle else None)
     raise typer.Exit(run(wanted))
@@ -93,15 +94,18 @@ def doctor(
     join: Annotated[str | None, typer.Argument(help="Also check that this coordinator can be reached.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check disk, key, torch, devices and the coordinator, with cause and fix. Exit 1 when something is broken."""
+    """Check disk, key, torch, devices, sandbox and coordinator, with cause and fix. Exit 1 when something is broken."""
     import asyncio
 
     from shardwork.config import Home
     from shardwork.session import JoinLine
 
     from .doctor import Health, examine
+    from .settings import load
 
-    findings = asyncio.run(examine(Home.find(), JoinLine.parse(join) if join else None))
+    home = Home.find()
+    settings = load(home, os.environ, {})
+    findings = asyncio.run(examine(home, JoinLine.parse(join) if join else None, settings=settings))
     is_broken = any(finding.health is Health.BAD for finding in findings)
     if as_json:
         typer.echo(json.dumps({"ok": not is_broken, "checks": [finding.to_json() for finding in findings]}))

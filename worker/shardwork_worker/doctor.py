@@ -20,7 +20,11 @@ from shardwork.identity.keys import load_or_create
 from shardwork.why import Why
 
 from . import probe
-from .app import CHILD_COMMAND, Folders
+from .app import CHILD_COMMAND, Folders, ground
+from .sandbox.choice import OFF, Sandbox, choose, lacking
+from .sandbox.jail import Held, Kind, Mode
+from .sandbox.trials import TRIALS
+from .settings import WorkerSettings
 from .status import why_to_json
 from .trainer_process import Ready, TrainerProcess
 
@@ -47,14 +51,21 @@ class Finding:
 
 
 async def examine(
-    home: Home, join: JoinLine | None = None, *, child_command: Sequence[str] = CHILD_COMMAND
+    home: Home,
+    join: JoinLine | None = None,
+    *,
+    settings: WorkerSettings | None = None,
+    child_command: Sequence[str] = CHILD_COMMAND,
 ) -> list[Finding]:
-    """Every check, in the order in which a worker would fail."""
-    folders = Folders.of(home)
+    """Every check, in the order in which a worker would fail. The child is started as `start` would start it."""
+    folders, settings = Folders.of(home), settings or WorkerSettings()
     findings = [_check_folders(folders), _check_key(home)]
     if findings[0].health is not Health.BAD:
-        findings += await _check_child(folders, child_command)
-    findings.append(_no_sandbox())
+        mode = settings.sandbox
+        # what is required and lacks is a finding here, not the end
+        sandbox = await choose(Mode.AUTO if mode is Mode.REQUIRE else mode, ground(home, settings))
+        findings += await _check_child(folders, sandbox.command(child_command))
+        findings += _check_sandbox(sandbox, mode)
     if join is not None:
         findings.append(await _check_join(join))
     return findings
@@ -116,10 +127,32 @@ def _check_device(ready: Ready, number: int) -> Finding:
     return _finding(name, Health.OK, "Usable." if number else "Usable, and what `--device auto` takes.", **evidence)
 
 
-def _no_sandbox() -> Finding:
-    """Said plainly: nothing but the closed recipes and the missing key protects the machine from a shard."""
-    sentence = "The training child has no sandbox: it runs as your user, without your environment and without a key."
-    return _finding("sandbox", Health.NOTE, sentence, "Run the worker as a user of its own or in a container.")
+def _check_sandbox(sandbox: Sandbox, mode: Mode) -> list[Finding]:
+    """What holds, proved by trying to get out; then each layer, held or not, with what to install."""
+    lacks = Health.BAD if mode is Mode.REQUIRE else Health.NOTE
+    if sandbox == OFF:
+        sentence = (
+            "The training child has no sandbox: it runs as your user, without your environment and without a key."
+        )
+        return [_finding("sandbox", lacks, sentence, "Set sandbox to auto, or run the worker as a user of its own.")]
+    tried, kept = len(TRIALS), len(TRIALS) - len(sandbox.escaped)
+    if sandbox.holds:
+        sentence = f"Shards are shut in ({sandbox.kind.value}): {kept} of {tried} ways out were tried and are closed."
+        step = "" if kept == tried else "Open: " + ", ".join(sandbox.escaped)
+        findings = [_finding("sandbox", Health.OK, sentence, step, kind=sandbox.kind.value)]
+    else:
+        findings = [Finding("sandbox", lacks, lacking(sandbox))]
+    findings += [_layer(name, state, why) for name, (state, why) in sandbox.layers.items()]
+    if sandbox.kind is not Kind.NONE and sandbox.jail is not None and sandbox.jail.devices:
+        sentence = "GPUs are shown to the sandbox, which the makers of Shardwork could not try."
+        findings.append(_finding("sandbox-gpu", Health.NOTE, sentence, "Prove it here: python deploy/gpu/check.py"))
+    return findings
+
+
+def _layer(name: str, state: str, why: str) -> Finding:
+    words = f"{name}: {state}"
+    health = Health.OK if state == Held.HELD.value else Health.NOTE
+    return _finding(f"layer {name}", health, f"{words}." if not why else f"{words}, {why}")
 
 
 async def _check_join(join: JoinLine) -> Finding:

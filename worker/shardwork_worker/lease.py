@@ -33,6 +33,9 @@ from .cache import Cache
 from .inputs import InputFetcher
 from .log import say
 from .offer import SignedOffer
+from .sandbox.choice import OFF, Sandbox
+from .sandbox.jail import OUTPUT_BYTES
+from .sandbox.watch import within
 from .state_file import Computed, Journal, LeaseRecord
 from .trainer_process import RunOrder, TrainerProcess
 
@@ -84,6 +87,27 @@ class Workplace:
     device: str
     #: one folder per lease in it, for outputs
     work_folder: Path
+    #: all that one shard may write there
+    output_bytes: int = OUTPUT_BYTES
+    #: what shuts the child in
+    sandbox: Sandbox = OFF
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildingInside:
+    """Rebuilds where the child may write, then moves the checkpoint to where it may not."""
+
+    trainer: TrainerProcess
+    work_folder: Path
+
+    async def rebuild(self, *, checkpoint: Path, step: Path, moments: Path, into: Path) -> None:
+        inside = self.work_folder / f"rebuilt-{into.stem[:16]}"
+        shutil.rmtree(inside, ignore_errors=True)
+        try:
+            await self.trainer.rebuild(checkpoint=checkpoint, step=step, moments=moments, into=inside)
+            inside.replace(into)
+        finally:
+            shutil.rmtree(inside, ignore_errors=True)
 
 
 class Lease:
@@ -173,7 +197,9 @@ class Lease:
         self.step, self.progress = Step.COMPUTING, 0.0
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700, parents=True)
-        done = await self._place.trainer.run(self._run_order(inputs), self._on_progress)
+        place = self._place
+        running = place.trainer.run(self._run_order(inputs), self._on_progress)
+        done = await within(running, self._folder, limit_bytes=place.output_bytes, kill=place.trainer.stop)
         computed = Computed(
             outputs={name: str(self._inside(folder)) for name, folder in done.outputs.items()},
             artifact_ids={},
@@ -187,7 +213,8 @@ class Lease:
 
     async def _fetch(self) -> dict[str, Path]:
         place = self._place
-        fetcher = InputFetcher(place.session, place.cache, place.trainer, self._on_fetch)
+        rebuilder = RebuildingInside(place.trainer, place.work_folder)
+        fetcher = InputFetcher(place.session, place.cache, rebuilder, self._on_fetch)
         folders = await self._persist(lambda: fetcher.fetch(self.offer.inputs))
         self._record = replace(self._record, bytes_down=fetcher.bytes_down)
         return folders

@@ -38,7 +38,7 @@ def choose_device(ready: Ready, wanted: str) -> Device:
     )
 
 
-def capability(ready: Ready, device: Device, *, disk: Path) -> work_pb2.Capability:
+def capability(ready: Ready, device: Device, *, disk: Path, sandbox: str = "none") -> work_pb2.Capability:
     """What the coordinator matches shards against. `disk` is any folder on the disk that holds the cache."""
     return work_pb2.Capability(
         device=device.device,
@@ -50,6 +50,7 @@ def capability(ready: Ready, device: Device, *, disk: Path) -> work_pb2.Capabili
         can_train=bool(ready.torch),
         torch_version=ready.torch,
         disk_free_bytes=shutil.disk_usage(disk).free,
+        sandbox=sandbox,
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from shardwork.config import ENV_PREFIX, Home, load_settings
 
 from .cache import DEFAULT_LIMIT_BYTES
+from .sandbox.jail import OUTPUT_BYTES, Mode
 
 
 class WorkerSettings(BaseModel):
@@ -28,6 +29,10 @@ class WorkerSettings(BaseModel):
     minimum_sats: int = Field(default=0, ge=0)
     #: inputs kept for later shards, least recently used dropped first
     cache_bytes: int = Field(default=DEFAULT_LIMIT_BYTES, ge=0)
+    #: auto shuts the training child in as well as this machine allows, require takes no work unless that holds
+    sandbox: Mode = Mode.AUTO
+    #: all that one shard may write; more ends it
+    output_bytes: int = Field(default=OUTPUT_BYTES, gt=0)
 
 
 def load(home: Home, env: Mapping[str, str], flags: Mapping[str, object]) -> WorkerSettings:

@@ -62,6 +62,9 @@ class Status:
     coordinator: str = ""
     shards_done: int = 0
     shards_failed: int = 0
+    #: "bubblewrap", "kernel", "partial" or "none", and what a shard is not kept from
+    sandbox: str = ""
+    sandbox_lacks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object that `status --json` prints."""
@@ -82,6 +85,7 @@ class Status:
             "coordinator": self.coordinator,
             "shards_done": self.shards_done,
             "shards_failed": self.shards_failed,
+            "sandbox": {"kind": self.sandbox, "lacks": list(self.sandbox_lacks)},
         }
 
 
@@ -128,7 +132,14 @@ def readable(status: Mapping[str, Any]) -> str:
         rows.append(("earned", money))
         rows.append(("worker", f"{status['worker_id']} on {status['device']} at {status['coordinator']}"))
         rows.append(("shards", f"{status['shards_done']} done, {status['shards_failed']} failed"))
+        rows.append(("sandbox", _of_sandbox(status.get("sandbox") or {})))
     return "\n".join(hanging(f"{name:<8}", text) for name, text in rows)
+
+
+def _of_sandbox(sandbox: Mapping[str, Any]) -> str:
+    lacks = ", ".join(sandbox.get("lacks") or ())
+    words = f"{sandbox.get('kind') or 'none'}; a shard is not kept from: {lacks}" if lacks else str(sandbox.get("kind"))
+    return f"{words} (shardwork-worker doctor)" if lacks else words
 
 
 def hanging(label: str, text: str) -> str:
