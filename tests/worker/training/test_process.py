@@ -1,9 +1,11 @@
 # pyright: standard
-"""Shards in real child processes: equal bytes from fresh processes, interrupts within a step, no orphan."""
+"""Shards in real child processes: equal bytes shut in or not, interrupts within a step, no orphan."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 from shardwork.recipes.orders import InitOrder, Schedule
 from shardwork.recipes.orders import Order as AnyOrder
 from shardwork.tensors.checkpoint import apply_update
+from shardwork_worker.sandbox.choice import Ground, tried
+from shardwork_worker.sandbox.jail import Kind
 
-from ..test_child import Process, started
+from ..test_child import COMMAND, Process, started
 from . import tiny
 from .test_learn import next_checkpoint
 
@@ -21,13 +25,23 @@ BaseOf = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, Process]]:
-    """Two children that import torch side by side, once."""
-    logs = tmp_path_factory.mktemp("logs")
-    with started(logs / "one") as one, started(logs / "two") as two:
-        for child in (one, two):
+def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, ...]]:
+    """Children that import torch side by side, once: in the best sandbox there is, in none, and in the kernel's own."""
+    logs, place = tmp_path_factory.mktemp("logs"), tmp_path_factory.getbasetemp()
+    commands = [boxed(kind, place) for kind in (Kind.BUBBLEWRAP, Kind.NONE, Kind.KERNEL)]
+    with ExitStack() as stack:
+        found = [stack.enter_context(started(logs / str(at), command)) for at, command in enumerate(commands)]
+        for child in found:
             assert child.receive()["type"] == "ready"
-        yield one, two
+        yield tuple(found)
+
+
+def boxed(kind: Kind, place: Path) -> list[str]:
+    """The child's command in this sandbox, or in none where it can't be had; everything below `place` is its."""
+    scratch = place / "scratch"
+    ground = Ground(inputs=place, work=place, scratch=scratch, hidden=(), keys=place / "keys", output_bytes=1 << 40)
+    found = asyncio.run(tried(kind, ground))
+    return list(found.command(COMMAND))
 
 
 def run(phase: str, order: AnyOrder, into: Path, lease_id: str = "lease-1", **inputs: Path) -> dict[str, Any]:
@@ -51,8 +65,8 @@ def endless() -> AnyOrder:
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_the_same_shard_in_two_processes_gives_the_same_bytes(
-    method: str, children: tuple[Process, Process], base_of: BaseOf, train: Path, tmp_path: Path
+def test_the_same_shard_in_and_outside_a_sandbox_gives_the_same_bytes(
+    method: str, children: tuple[Process, ...], base_of: BaseOf, train: Path, tmp_path: Path
 ) -> None:
     base = base_of("llama")
     made: list[list[Path]] = []
@@ -90,11 +104,11 @@ def test_the_same_shard_in_two_processes_gives_the_same_bytes(
         )
     models = [Path(child.outcome()["outputs"]["model"]) for child in children]
     made += [firsts, deltas, models]
-    assert all(tiny.same_files(one, two) for one, two in made)
+    assert all(tiny.same_files(one, other) for one, *others in made for other in others)
 
 
 def test_progress_comes_with_every_step_and_ends_at_one(
-    children: tuple[Process, Process], base_of: BaseOf, train: Path, tmp_path: Path
+    children: tuple[Process, ...], base_of: BaseOf, train: Path, tmp_path: Path
 ) -> None:
     child, base = children[0], base_of("llama")
     child.send(**run("init", InitOrder(tuning=tiny.tuning("lora"), from_scratch=False), tmp_path / "init", base=base))
@@ -109,7 +123,7 @@ def test_progress_comes_with_every_step_and_ends_at_one(
 
 
 def test_an_interrupt_stops_a_shard_between_two_steps_and_the_child_stays_warm(
-    children: tuple[Process, Process], base_of: BaseOf, train: Path, tmp_path: Path
+    children: tuple[Process, ...], base_of: BaseOf, train: Path, tmp_path: Path
 ) -> None:
     child, base = children[0], base_of("llama")
     child.send(**run("init", InitOrder(tuning=tiny.tuning("lora"), from_scratch=False), tmp_path / "init", base=base))
@@ -126,7 +140,7 @@ def test_an_interrupt_stops_a_shard_between_two_steps_and_the_child_stays_warm(
 
 
 def test_the_child_rebuilds_a_checkpoint_as_the_executor_makes_it(
-    children: tuple[Process, Process], base_of: BaseOf, train: Path, tmp_path: Path
+    children: tuple[Process, ...], base_of: BaseOf, train: Path, tmp_path: Path
 ) -> None:
     child, base = children[0], base_of("llama")
     child.send(**run("init", InitOrder(tuning=tiny.tuning("full"), from_scratch=False), tmp_path / "init", base=base))
@@ -142,7 +156,7 @@ def test_the_child_rebuilds_a_checkpoint_as_the_executor_makes_it(
 
 
 def test_a_missing_input_fails_the_shard_with_a_reason(
-    children: tuple[Process, Process], base_of: BaseOf, tmp_path: Path
+    children: tuple[Process, ...], base_of: BaseOf, tmp_path: Path
 ) -> None:
     child = children[0]
     child.send(**run("learn", tiny.learn_order(), tmp_path / "learn", base=base_of("llama")))
@@ -152,7 +166,7 @@ def test_a_missing_input_fails_the_shard_with_a_reason(
 
 
 def test_a_child_whose_pipe_closes_leaves_its_shard_at_once(
-    children: tuple[Process, Process], base_of: BaseOf, train: Path, tmp_path: Path
+    children: tuple[Process, ...], base_of: BaseOf, train: Path, tmp_path: Path
 ) -> None:
     child, base = children[1], base_of("llama")
     child.send(**run("init", InitOrder(tuning=tiny.tuning("lora"), from_scratch=False), tmp_path / "init", base=base))
