@@ -134,6 +134,8 @@ class LearnOrder(Order):
     encoding: str
     precision: Precision = Precision.FP32
     threads: Threads = 1
+    #: each transformer block is computed twice instead of kept: less memory, a third more arithmetic, the same numbers
+    gradient_checkpointing: bool = added(False)
 
 
 class EvaluateOrder(Order):

@@ -91,6 +91,7 @@ def ground(home: Home, settings: WorkerSettings) -> Ground:
         hidden=(home.config_dir, home.state_dir, home.cache_dir),
         keys=home.key_path("worker").parent,
         output_bytes=settings.output_bytes,
+        processes="*" in settings.device,
     )
 
 

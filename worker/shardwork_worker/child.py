@@ -54,6 +54,8 @@ ENVIRONMENT = {
 OrderT = TypeVar("OrderT", bound=Order)
 
 DEVICE_BROKEN = "trainer.device_broken"
+#: of NVIDIA's driver, of AMD's, and of Windows' below Linux
+GPU_NODES = ("nvidiactl", "kfd", "dxg")
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -119,8 +121,13 @@ class Child:
         while (message := self._work.get()) is not None:
             answer = self._answer(message)
             self._send(answer)
-            if answer.get("why", {}).get("code") == DEVICE_BROKEN:
-                return 1  # every later call on this device would fail too; the agent starts a new child
+            # every later call on this device would fail too, and ranks of a team are no longer at one place; the agent
+            # starts a new child
+            is_team = "*" in str(message.get("device", ""))
+            if answer["type"] == "failed" and (is_team or answer["why"]["code"] == DEVICE_BROKEN):
+                self.trainers.close()
+                return 1
+        self.trainers.close()
         return 0
 
     def _read(self) -> None:
@@ -203,7 +210,7 @@ def ready() -> dict[str, Any]:
     """What this device is. torch is asked only where there is a GPU, so that a child for `map` stays light."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     devices = [{"device": "cpu", "name": _cpu_name(), "memory_bytes": memory_bytes}]
-    if Path("/dev/nvidiactl").exists():
+    if has_gpu():
         from .training.device import gpus
 
         devices = [*gpus(), *devices]
@@ -215,6 +222,11 @@ def ready() -> dict[str, Any]:
         "memory_bytes": first["memory_bytes"],
         "devices": devices,
     }
+
+
+def has_gpu() -> bool:
+    """Whether it is worth asking torch, which takes seconds to import."""
+    return sys.platform == "darwin" or any(Path("/dev", name).exists() for name in GPU_NODES)
 
 
 def why_of(error: Exception) -> Why:

@@ -33,7 +33,9 @@ def start(
     join: Annotated[str, typer.Argument(help="The coordinator's join line: shardwork://HOST:PORT?ca=...")],
     payout: Annotated[str | None, typer.Option(help="Lightning address that earnings are paid out to.")] = None,
     name: Annotated[str | None, typer.Option(help="Shown to people beside this worker's id.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda:0.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda:0, mps, or cuda*2 for two GPUs on one shard.")
+    ] = None,
     minimum_sats: Annotated[int | None, typer.Option(help="Least pay for a shard; 0 gives the work.", min=0)] = None,
     sandbox: Annotated[str | None, typer.Option(help="auto, require (no work without one) or off.")] = None,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="Exit 0 once no work came for a while.")] = False,

@@ -36,10 +36,18 @@ def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process
         yield tuple(found)
 
 
-def boxed(kind: Kind, place: Path) -> list[str]:
+def boxed(kind: Kind, place: Path, *, processes: bool = False) -> list[str]:
     """The child's command in this sandbox, or in none where it can't be had; everything below `place` is its."""
     scratch = place / "scratch"
-    ground = Ground(inputs=place, work=place, scratch=scratch, hidden=(), keys=place / "keys", output_bytes=1 << 40)
+    ground = Ground(
+        inputs=place,
+        work=place,
+        scratch=scratch,
+        hidden=(),
+        keys=place / "keys",
+        output_bytes=1 << 40,
+        processes=processes,
+    )
     found = asyncio.run(tried(kind, ground))
     return list(found.command(COMMAND))
 

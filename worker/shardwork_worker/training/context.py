@@ -72,6 +72,11 @@ class TrainerSource:
             self._trainers[device] = TorchTrainer(device)
         return self._trainers[device]
 
+    def close(self) -> None:
+        """Ends what trainers started."""
+        for trainer in self._trainers.values():
+            trainer.close()
+
     def release_memory(self) -> None:
         """After a failure: lets go of what the failed shard held."""
         for trainer in self._trainers.values():

@@ -8,6 +8,7 @@ are in `shardwork_worker.child`.
 
 from __future__ import annotations
 
+import gc
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
@@ -32,7 +33,8 @@ def settle(name: str) -> torch.device:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    there = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}
+    if (device.index or 0) >= there.get(device.type, 0):
         raise InvalidInput("trainer.no_device", "This machine has no such device.", device=name)
     return device
 
@@ -47,6 +49,15 @@ def seed_all(seed: bytes) -> None:
     torch.manual_seed(int.from_bytes(seed[:8], "big") & (2**63 - 1))
 
 
+def release(device: torch.device) -> None:
+    """Gives memory that nothing uses any more back to the device."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """bf16 arithmetic over fp32 weights, or nothing."""
     if precision is Precision.BF16:
@@ -55,7 +66,20 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def gpus() -> list[dict[str, Any]]:
-    """Name and memory of each GPU."""
+    """Name and memory of each GPU, best first; several of one kind are also offered as a team.
+
+    A team is not first: `--device auto` takes one GPU, because nobody could try several (`deploy/gpu/check.py` can).
+    """
+    if torch.backends.mps.is_available():
+        return [{"device": "mps", "name": "Apple GPU", "memory_bytes": torch.mps.recommended_max_memory()}]
+    found = _cuda_gpus()
+    if len(found) > 1:
+        least = min(found, key=lambda gpu: gpu["memory_bytes"])
+        found.append({**least, "device": f"cuda*{len(found)}"})
+    return found
+
+
+def _cuda_gpus() -> list[dict[str, Any]]:
     return [
         {
             "device": f"cuda:{index}",

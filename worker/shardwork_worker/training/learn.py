@@ -8,7 +8,13 @@ is its arithmetic (device, thread count).
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
 
 from shardwork.errors import InvalidInput
 from shardwork.recipes.base import Computed, Context
@@ -16,44 +22,88 @@ from shardwork.recipes.orders import LearnOrder
 
 from .batches import TrainRows
 from .checkpoints import load_moments, load_weights, write_shard_delta
-from .loop import make_optimizer, moments_of, run_steps
+from .loop import Moments, make_optimizer, moments_of, run_steps
+from .micro import MicroBatch
 from .model import Built, check_length
+from .recompute import recomputing
+from .team import ALONE, Team
 
 
-def learn(order: LearnOrder, context: Context, built: Built) -> Computed:
+def learn(order: LearnOrder, context: Context, built: Built, micro: MicroBatch, team: Team = ALONE) -> Computed:
     """Inputs checkpoint, train -> output delta; metrics loss_first, loss_last, train_loss, tokens.
 
     `built` is the order's model; its learning weights are overwritten by the checkpoint's. Losses are in nats a label;
-    tokens counts what was read, padding not included.
-    Raises InvalidInput "trainer.diverged" when a loss is not finite.
+    tokens counts what was read, padding not included. A shard that ran out of memory on the way also tells
+    micro_batch_size, what fitted in the end, and memory_halvings.
+    Raises InvalidInput "trainer.diverged" when a loss is not finite, LimitExceeded "trainer.out_of_memory".
     """
-    check_length(built, order.max_length)
     checkpoint = context.inputs["checkpoint"]
-    load_weights(built, checkpoint)
-    moments = load_moments(checkpoint)
-    rows = TrainRows(context.inputs["train"], order.max_length, built.vocabulary)
-    optimizer = make_optimizer(built, order.optimizer, moments)
     losses: list[float] = []
     tokens = 0
-    with built.dropping.during(context.seed) if built.dropping else nullcontext():
-        for loss, read in run_steps(built, order, optimizer, rows.row, rows.pad_token_id):
+    with inner_loop(order, context, built) as loop:
+        for loss, read in loop.steps(micro, team):
             losses.append(_checked(loss, len(losses), order))
             tokens += read
-            if built.dropping:
-                built.dropping.step = len(losses)
             context.progress(len(losses) / order.steps, loss=loss)
     folder = context.output("delta")
-    after = moments_of(optimizer, built, moments.step + order.steps)
+    after = moments_of(loop.optimizer, built, loop.moments.step + order.steps)
     write_shard_delta(folder, checkpoint, built, after, order=order)
-    return Computed(
-        outputs={"delta": folder},
-        metrics={
-            "loss_first": losses[0],
-            "loss_last": losses[-1],
-            "train_loss": sum(losses) / len(losses),
-            "tokens": float(tokens),
-        },
-    )
+    metrics = {
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
+        "train_loss": sum(losses) / len(losses),
+        "tokens": float(tokens),
+    }
+    if micro.halvings:
+        metrics |= {"micro_batch_size": float(micro.size), "memory_halvings": float(micro.halvings)}
+    return Computed(outputs={"delta": folder}, metrics=metrics)
+
+
+def follow(order: LearnOrder, context: Given, built: Built, micro: MicroBatch, team: Team) -> None:
+    """Takes the same steps as rank 0 of the team, on this rank's rows, and writes nothing."""
+    with inner_loop(order, context, built) as loop:
+        for step, (loss, _) in enumerate(loop.steps(micro, team)):
+            _checked(loss, step, order)
+
+
+class Given(Protocol):
+    """What the steps need of a shard's context."""
+
+    @property
+    def inputs(self) -> Mapping[str, Path]: ...
+    @property
+    def seed(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class InnerLoop:
+    """A model at its checkpoint, about to take an order's steps."""
+
+    built: Built
+    order: LearnOrder
+    rows: TrainRows
+    moments: Moments
+    optimizer: torch.optim.AdamW
+
+    def steps(self, micro: MicroBatch, team: Team) -> Iterator[tuple[float, int]]:
+        """One item a step: (loss, tokens read)."""
+        for number, taken in enumerate(run_steps(self.built, self.order, self.optimizer, self.rows, micro, team)):
+            if self.built.dropping:
+                self.built.dropping.step = number + 1
+            yield taken
+
+
+@contextmanager
+def inner_loop(order: LearnOrder, context: Given, built: Built) -> Iterator[InnerLoop]:
+    """Loads the checkpoint, and inside the block dropout and gradient checkpointing are as the order says."""
+    check_length(built, order.max_length)
+    load_weights(built, context.inputs["checkpoint"])
+    moments = load_moments(context.inputs["checkpoint"])
+    rows = TrainRows(context.inputs["train"], order.max_length, built.vocabulary)
+    optimizer = make_optimizer(built, order.optimizer, moments)
+    dropping = built.dropping.during(context.seed) if built.dropping else nullcontext()
+    with dropping, recomputing(built.model, order.gradient_checkpointing):
+        yield InnerLoop(built, order, rows, moments, optimizer)
 
 
 def _checked(loss: float, step: int, order: LearnOrder) -> float:

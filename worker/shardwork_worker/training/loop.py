@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +23,20 @@ from shardwork.recipes.orders import LearnOrder, Optimizer, Schedule
 
 from .batches import IGNORE, Batch, Row, collate
 from .device import autocast
+from .micro import MicroBatch
 from .model import Built
+from .team import ALONE, Team
 
 #: the rule of transformers' Trainer: these names, and everything inside a LayerNorm, do not decay
 NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
+
+
+class RowSource(Protocol):
+    """Rows by number, and what they are padded with."""
+
+    pad_token_id: int
+
+    def row(self, number: int) -> Row: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +124,17 @@ def run_steps(
     built: Built,
     order: LearnOrder,
     optimizer: torch.optim.AdamW,
-    row_of: Callable[[int], Row],
-    pad_token_id: int,
+    rows: RowSource,
+    micro: MicroBatch,
+    team: Team = ALONE,
 ) -> Iterator[tuple[float, int]]:
-    """Takes the order's steps, one per item: (loss in nats a label, tokens read)."""
+    """Takes the order's steps, one per item: (loss in nats a label, tokens read). `micro` shrinks where it must."""
     for step in range(order.steps):
         first = order.first_row + step * order.batch_size
-        rows = [row_of(number) for number in range(first, first + order.batch_size)]
-        loss = _accumulate(built, order, rows, pad_token_id)
+        batch = [rows.row(number) for number in range(first, first + order.batch_size)]
+        take = partial(_accumulate, built, order, batch, rows.pad_token_id, team)
+        loss = micro.fitting(take, built.model.zero_grad, team.any)
+        loss = team.add(list(built.trainable.values()), loss)
         parameters = list(built.trainable.values())
         if order.optimizer.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(parameters, order.optimizer.clip_norm)
@@ -127,15 +142,18 @@ def run_steps(
             group["lr"] = rate_at(order.schedule, order.start_step + step)
         optimizer.step()
         optimizer.zero_grad()
-        yield loss, sum(len(row.tokens) for row in rows)
+        yield loss, sum(len(row.tokens) for row in batch)
 
 
-def _accumulate(built: Built, order: LearnOrder, rows: Sequence[Row], pad_token_id: int) -> float:
-    """Adds the whole batch's gradient micro-batch by micro-batch; the last one may be smaller. Returns the loss."""
+def _accumulate(
+    built: Built, order: LearnOrder, rows: Sequence[Row], pad_token_id: int, team: Team, size: int
+) -> float:
+    """Adds this rank's part of the batch's gradient, `size` rows at a time; the last may be fewer. Returns its loss."""
     labels = sum(row.label_count for row in rows)
+    mine = team.share(rows)
     total = 0.0
-    for start in range(0, len(rows), order.micro_batch_size):
-        batch = collate(rows[start : start + order.micro_batch_size], pad_token_id, built.device)
+    for start in range(0, len(mine), size):
+        batch = collate(mine[start : start + size], pad_token_id, built.device)
         with autocast(built.device, order.precision):
             loss = batch_loss(built.model, batch, labels)
         loss.backward()

@@ -45,14 +45,20 @@ class MicroBatch:
         self.size //= 2
         self.halvings += 1
 
-    def fitting(self, take: Callable[[int], T], forget: Callable[[], None]) -> T:
-        """What `take(size)` gives, tried again at half the size after `forget()` as often as memory runs out."""
+    def fitting(self, take: Callable[[int], T], forget: Callable[[], None], agree: Callable[[bool], bool]) -> T:
+        """What `take(size)` gives, tried again at half the size after `forget()` as often as memory runs out.
+
+        `agree`: whether it ran out on any rank of a team, all of which must take the same batch again.
+        """
         while True:
+            taken: list[T] = []
             try:
-                return take(self.size)
+                taken.append(take(self.size))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+            if not agree(not taken):
+                return taken[0]
             # outside of the except: the error's traceback holds everything that filled the memory
             self.halve()
             forget()

@@ -8,21 +8,22 @@ frozen weights never change, so a shard's result does not depend on it (a test c
 
 from __future__ import annotations
 
-import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from shardwork.recipes.base import Computed, Context
 from shardwork.recipes.orders import EvaluateOrder, InitOrder, LearnOrder, PublishOrder, Tuning
 
-from .device import seed_all, settle, use_threads
+from .device import release, seed_all, settle, use_threads
 from .evaluate import evaluate
 from .init import init
-from .learn import learn
+from .learn import Given, follow, learn
+from .micro import MicroBatch, Sizes
 from .model import Built, build
 from .publish import publish
+from .team import ALONE, Crew, Team, devices_of, shard_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,14 @@ class ModelKey:
 
 
 class TorchTrainer:
-    """Runs the phases of a learning job on `device` ("cpu", "cuda:0")."""
+    """Runs the phases of a learning job on `device` ("cpu", "cuda:0", "mps"; "cuda*4": learning on four at once)."""
 
     def __init__(self, device: str) -> None:
-        self._device = settle(device)
+        devices = devices_of(device)
+        self._device = settle(devices[0])
+        self._crew = Crew(devices) if len(devices) > 1 else None
         self._kept: tuple[ModelKey, Built] | None = None
+        self._sizes = Sizes()
 
     def init(self, order: InitOrder, context: Context) -> Computed:
         use_threads(1)
@@ -55,9 +59,21 @@ class TorchTrainer:
 
     def learn(self, order: LearnOrder, context: Context) -> Computed:
         use_threads(order.threads)
+        if self._crew is not None:
+            self._crew.start()
+            self._crew.tell(shard_message(order.canonical_json(), context.seed, context.inputs))
         built = self._built(order.tuning, order.from_scratch, context)
         seed_all(context.seed)
-        return learn(order, context, built)
+        with self._fitting(order) as micro:
+            return learn(order, context, built, micro, self._crew.team if self._crew else ALONE)
+
+    def follow(self, order: LearnOrder, context: Given, team: Team) -> None:
+        """Learns as a further rank of a team."""
+        use_threads(order.threads)
+        built = self._built(order.tuning, order.from_scratch, context)
+        seed_all(context.seed)
+        with self._fitting(order) as micro:
+            follow(order, context, built, micro, team)
 
     def evaluate(self, order: EvaluateOrder, context: Context) -> Computed:
         use_threads(order.threads)
@@ -71,11 +87,25 @@ class TorchTrainer:
     def release_memory(self) -> None:
         """Drops the kept model."""
         self._kept = None
-        gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        release(self._device)
 
-    def _built(self, tuning: Tuning, from_scratch: bool, context: Context) -> Built:
+    def close(self) -> None:
+        """Ends the other ranks. A team that lost its place in a shard can't be used again."""
+        if self._crew is not None:
+            self._crew.close()
+
+    @contextmanager
+    def _fitting(self, order: LearnOrder) -> Iterator[MicroBatch]:
+        """Rows at once for this kind of shard; what fitted is remembered, also when the shard fails later."""
+        assert self._kept is not None
+        key = (self._kept[0], order.max_length, order.precision, order.gradient_checkpointing)
+        micro = self._sizes.start(key, order, self._device)
+        try:
+            yield micro
+        finally:
+            self._sizes.keep(key, micro)
+
+    def _built(self, tuning: Tuning, from_scratch: bool, context: Given) -> Built:
         """The model to load a checkpoint into, kept from the shard before where it is the same."""
         base = context.inputs["base"]
         key = ModelKey.of(base, tuning, from_scratch)
