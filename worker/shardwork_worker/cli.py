@@ -106,7 +106,12 @@ def doctor(
     from .settings import load
 
     home = Home.find()
-    settings = load(home, os.environ, {})
+    try:
+        settings = load(home, os.environ, {})
+    except InvalidInput as error:
+        if error.code != "config.unreadable":
+            raise
+        settings = None  # a home that can't be read is the first finding
     findings = asyncio.run(examine(home, JoinLine.parse(join) if join else None, settings=settings))
     is_broken = any(finding.health is Health.BAD for finding in findings)
     if as_json:

@@ -132,14 +132,16 @@ def readable(status: Mapping[str, Any]) -> str:
         rows.append(("earned", money))
         rows.append(("worker", f"{status['worker_id']} on {status['device']} at {status['coordinator']}"))
         rows.append(("shards", f"{status['shards_done']} done, {status['shards_failed']} failed"))
-        rows.append(("sandbox", _of_sandbox(status.get("sandbox") or {})))
+        if (sandbox := status.get("sandbox") or {}).get("kind"):
+            rows.append(("sandbox", _of_sandbox(sandbox)))
     return "\n".join(hanging(f"{name:<8}", text) for name, text in rows)
 
 
 def _of_sandbox(sandbox: Mapping[str, Any]) -> str:
     lacks = ", ".join(sandbox.get("lacks") or ())
-    words = f"{sandbox.get('kind') or 'none'}; a shard is not kept from: {lacks}" if lacks else str(sandbox.get("kind"))
-    return f"{words} (shardwork-worker doctor)" if lacks else words
+    return (
+        f"{sandbox['kind']}; a shard is not kept from: {lacks} (shardwork-worker doctor)" if lacks else sandbox["kind"]
+    )
 
 
 def hanging(label: str, text: str) -> str:

@@ -86,7 +86,7 @@ def difference(one: Path, other: Path) -> float:
             apart += float(((values - theirs[name]).astype("float64") ** 2).sum())
             whole += float((values.astype("float64") ** 2).sum())
     assert whole > 0
-    return (apart / whole) ** 0.5
+    return float((apart / whole) ** 0.5)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -151,7 +151,12 @@ def test_other_errors_are_not_taken_for_memory() -> None:
 def test_a_rank_follows_when_another_one_runs_out_of_memory() -> None:
     tried: list[int] = []
     micro = MicroBatch(CPU, 8)
-    assert micro.fitting(lambda size: tried.append(size) or size, lambda: None, lambda failed: micro.size > 2) == 2
+
+    def take(size: int) -> int:
+        tried.append(size)
+        return size
+
+    assert micro.fitting(take, lambda: None, lambda failed: micro.size > 2) == 2
     assert tried == [8, 4, 2]
 
 

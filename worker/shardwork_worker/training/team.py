@@ -16,7 +16,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -55,7 +55,7 @@ class AcceleratedTeam(Team):
     """A rank among several, joined through accelerate. Blocks until all ranks have joined."""
 
     def __init__(self, rank: int, size: int, port: int, device: torch.device) -> None:
-        from accelerate import PartialState
+        from accelerate import PartialState  # type: ignore[import-untyped]
 
         os.environ.update(
             RANK=str(rank),
@@ -80,10 +80,10 @@ class AcceleratedTeam(Team):
         return float(self._summed(torch.tensor([loss], dtype=torch.float64, device=self._device)).item())
 
     def _summed(self, values: torch.Tensor) -> torch.Tensor:
-        from accelerate.utils import reduce
+        from accelerate.utils import reduce  # type: ignore[import-untyped]
 
         summed: Any = reduce(values, reduction="sum")
-        return summed
+        return cast(torch.Tensor, summed)
 
 
 @dataclass(slots=True)
