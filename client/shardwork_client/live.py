@@ -24,6 +24,7 @@ EVENTS_KEPT = 200
 #: lines that everything but running shards and events takes at most
 FIXED_LINES = 16
 NARROW = 90
+ENDED = ("done", "skipped")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,7 +142,7 @@ def seconds_left(job: JobStatus) -> float | None:
     if not done:
         return None
     pace_s = sum(each.seconds for each in done) / len(done)
-    remaining = sum(stage.planned_rounds - rounds_done(stage) for stage in job.stages if stage.state != "done")
+    remaining = sum(stage.planned_rounds - rounds_done(stage) for stage in job.stages if stage.state not in ENDED)
     return pace_s * max(remaining, 0)
 
 

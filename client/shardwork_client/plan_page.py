@@ -49,6 +49,12 @@ def _stage(stage: StageMeasure, *, named: bool) -> RenderableType:
     model = _model(stage)
     if model:
         rows.append(("model", model))
+    if stage.stage.run_if is not None:
+        gate = stage.stage.run_if
+        share = f"{100 * gate.improved_by:g} %"
+        rows.append(
+            ("runs if", f"{gate.stage} lowered its held-out loss by {share}; else skipped, and its share returns")
+        )
     facts = pairs(rows)
     if not named:
         return facts

@@ -40,6 +40,7 @@ STATE_STYLES = {
     **dict.fromkeys(
         ("running", "open", "judging", "merging", "evaluating", "leased", "committed", "submitted"), "cyan"
     ),
+    "skipped": "dim",
     **dict.fromkeys(("paused", "waiting", "pending", "funded", "draft", "ready"), "yellow"),
     **dict.fromkeys(("failed", "cancelled", "exhausted", "rejected", "expired", "abandoned", "rolled_back"), "red"),
 }
@@ -205,6 +206,8 @@ def job_page(job: JobStatus) -> RenderableType:
         parts.append(Padding(why_block(job.why, mark="●", style="yellow"), (1, 0, 0, 0)))
     for stage in job.stages:
         parts += [Text(""), stage_head(stage)]
+        if stage.why:
+            parts.append(why_block(stage.why, mark="●", style="yellow"))
         if stage.rounds:
             parts.append(Rounds(stage))
     facts: list[tuple[str, RenderableType]] = [("shards", shard_counts(job))]
@@ -221,7 +224,11 @@ def job_page(job: JobStatus) -> RenderableType:
 def stage_head(stage: Stage) -> Text:
     """ "sft  sft  running  2 of 4 rounds"."""
     rounds = f"{rounds_done(stage)} of {stage.planned_rounds} round{'s' if stage.planned_rounds != 1 else ''}"
-    return Text.assemble((stage.name, "bold"), (f"  {stage.recipe}  ", "dim"), state_text(stage.state), f"  {rounds}")
+    best = f", round {stage.best_round} is the best so far" if stage.best_round and stage.state == "running" else ""
+    best = f", round {stage.best_round} published" if stage.best_round and stage.state == "done" else best
+    return Text.assemble(
+        (stage.name, "bold"), (f"  {stage.recipe}  ", "dim"), state_text(stage.state), f"  {rounds}{best}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,8 @@ def stage_json(stage: Stage) -> Json:
         "recipe": stage.recipe,
         "state": stage.state,
         "planned_rounds": stage.planned_rounds,
+        "why": why_json(stage.why) if stage.why else None,
+        "best_round": stage.best_round or None,
         "rounds": [round_json(each) for each in stage.rounds],
     }
 

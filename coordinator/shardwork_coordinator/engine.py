@@ -18,11 +18,13 @@ from shardwork.ids import LeaseId
 from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec
 from shardwork.money import show
 
-from .events import Change, Follow, MachineEvent, PhaseDone, PublishDue, Push, Slice, StageStarted, World
+from .events import Change, Follow, MachineEvent, PhaseDone, PublishDue, Push, Slice, StageSkipped, StageStarted, World
 from .failpoints import AFTER, BEFORE, hit
 from .links import Links
 from .machine import step
 from .machine.endings import succeed
+from .machine.gates import why_skipped
+from .machine.planning import spec_of
 from .machine.states import LIVE
 from .money import ledger
 from .records import (
@@ -101,7 +103,8 @@ def write_change(tx: Transaction, job_id: str, change: Change, world: World) -> 
 
 
 def start_next_stage(tx: Transaction, job_id: str, world: World) -> list[Push]:
-    """Starts the first waiting stage with its inputs resolved, or ends the job when there is none."""
+    """Starts the first waiting stage with its inputs resolved, skips it where its gate is shut, or ends the job when
+    there is none."""
     job = found(tx.get(Job, job_id), "job", job_id)
     stages = tx.find(Stage, job_id=job_id, order="position")
     _grant_outputs(tx, job, stages, world.now_ms)
@@ -118,6 +121,9 @@ def start_next_stage(tx: Transaction, job_id: str, world: World) -> list[Push]:
         started_ms=world.now_ms,
     )
     state = Slice(job=job, stage=waiting, round=placeholder, shards=(), replicas=())
+    why = why_skipped(spec_of(state), [stage for stage in stages if stage.position < waiting.position])
+    if why is not None:
+        return advance(tx, state, StageSkipped(why=why), world)
     return advance(tx, state, StageStarted(artifacts=_stage_inputs(job, waiting, stages)), world)
 
 

@@ -64,6 +64,13 @@ class StageStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageSkipped:
+    """The stage's turn has come, and it is not to run; the slice's round is never stored."""
+
+    why: Why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseGranted:
     shard_id: str
     number: int
@@ -191,6 +198,7 @@ class ReserveExtended:
 
 MachineEvent = (
     StageStarted
+    | StageSkipped
     | LeaseGranted
     | ResultCommitted
     | ResultSubmitted

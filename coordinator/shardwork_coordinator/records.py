@@ -28,6 +28,8 @@ class StageState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    #: its gate stayed shut, or what it reads was never made
+    SKIPPED = "skipped"
 
 
 class RoundState(StrEnum):
@@ -175,6 +177,8 @@ class Stage(Record):
     outputs_json: str = "{}"
     #: when its time-out ends the job; 0: never
     deadline_ms: int = 0
+    #: empty, or the Why of a stage that was skipped or ended before its planned rounds
+    why_json: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,7 +70,8 @@ def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bo
     )
     for stage in stages:
         mine = [one for one in all_rounds if one.stage == stage.name] if rounds else []
-        start = json.loads(stage.numbers_json).get("eval_loss_start")
+        numbers = json.loads(stage.numbers_json)
+        start = numbers.get("eval_loss_start")
         view.stages.append(
             jobs_pb2.StageView(
                 name=stage.name,
@@ -79,6 +80,8 @@ def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bo
                 planned_rounds=stage.planned_rounds,
                 deadline_unix_ms=stage.deadline_ms,
                 rounds=[_round_view(one, start, job) for one in mine],
+                why=wire.why_to_proto(Why.from_json(stage.why_json)) if stage.why_json else None,
+                best_round=int(numbers.get("best_round", 0)),
             )
         )
     return view

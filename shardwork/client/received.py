@@ -37,6 +37,8 @@ def stage(view: jobs_pb2.StageView) -> results.Stage:
         recipe=view.recipe,
         state=view.state,
         planned_rounds=view.planned_rounds,
+        why=why(view.why),
+        best_round=view.best_round,
         rounds=tuple(round_of(each) for each in view.rounds),
     )
 

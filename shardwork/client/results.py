@@ -41,9 +41,14 @@ class Round:
 class Stage:
     name: str
     recipe: str
+    #: waiting, running, done, failed, cancelled, skipped
     state: str
     planned_rounds: int
     rounds: tuple[Round, ...] = ()
+    #: why it was skipped, or ended before its planned rounds
+    why: Why | None = None
+    #: whose checkpoint is published; 0 while there is none
+    best_round: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

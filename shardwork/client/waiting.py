@@ -30,7 +30,7 @@ def judge(job: JobStatus) -> None:
 def progress_of(job: JobStatus) -> Progress:
     """Rounds done of all rounds planned, and where the job is now."""
     total = sum(stage.planned_rounds for stage in job.stages)
-    done = sum(stage.planned_rounds if stage.state == "done" else rounds_done(stage) for stage in job.stages)
+    done = sum(stage.planned_rounds if stage.state in ("done", "skipped") else rounds_done(stage) for stage in job.stages)
     return Progress(job.name or job.id, done, max(total, 1), unit="rounds", note=_note(job))
 
 
@@ -41,6 +41,10 @@ def rounds_done(stage: Stage) -> int:
 
 def position(stage: Stage) -> str:
     """ "round 2 of 4 · learn", "setup · prepare", "4 rounds"."""
+    if stage.state == "skipped":
+        return "its gate stayed shut" if stage.why and stage.why.code == "stage.gate_shut" else "not needed"
+    if stage.state == "done" and stage.why:
+        return f"ended after {rounds_done(stage)} of {stage.planned_rounds} rounds, round {stage.best_round} published"
     if stage.state != "running" or not stage.rounds:
         rounds = "round" if stage.planned_rounds == 1 else "rounds"
         return f"{stage.planned_rounds} {rounds}"

@@ -21,7 +21,7 @@ from ..problem import Problem, nearest, suggest
 from .marked import MAX_BYTES, KeyPath, Marked, dotted, parse
 from .mistakes import code_of, fix_of, sentence_of
 from .paths import StageFiles, find_files
-from .spec import STAGE_OUTPUT, BudgetSection, JobSpec, PlanSection, ScheduleSection, StageSpec, TrustSection
+from .spec import STAGE_OUTPUT, BudgetSection, JobSpec, PlanSection, RunIf, ScheduleSection, StageSpec, TrustSection
 
 ParamsModel = Callable[[str], type[BaseModel]]
 
@@ -36,6 +36,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "budget": BudgetSection,
     "plan": PlanSection,
     "schedule": ScheduleSection,
+    "run_if": RunIf,
 }
 
 
@@ -275,6 +276,7 @@ class _Reading:
         for index, stage in enumerate(self.raw_stages):
             self._check_recipe(index, stage)
             self._check_references(index, stage, seen)
+            self._check_gate(index, stage)
             if not stage.get("data"):
                 sentence = "The stage names no data."
                 fix = "Set `data` to a JSONL or text file, a folder, a glob, or an earlier stage's output."
@@ -310,6 +312,21 @@ class _Reading:
                     sentence = f"{name!r} names a stage that does not come before this one."
                     fix = suggest(name.split(".", 1)[0], seen, what="earlier stages") if seen else "Order the stages."
                     self._add(self.stage_path(index, key), "jobfile.unknown_stage", sentence, fix)
+
+    def _check_gate(self, index: int, stage: dict[str, Any]) -> None:
+        """The stage whose held-out loss decides comes before, learns, and holds rows out."""
+        gate: Any = stage.get("run_if")
+        named: object = cast("dict[str, object]", gate).get("stage") if isinstance(gate, dict) else None
+        if not isinstance(named, str):
+            return
+        earlier = {str(each.get("name")): each for each in self.raw_stages[:index]}
+        path = self.stage_path(index, "run_if", "stage")
+        if named not in earlier:
+            fix = suggest(named, earlier, what="earlier stages") if earlier else "Put the stage that decides before it."
+            self._add(path, "jobfile.unknown_stage", f"No stage called {named!r} comes before this one.", fix)
+        elif not (earlier[named].get("eval_data") or earlier[named].get("eval_fraction")):
+            sentence = f"Stage {named!r} holds no rows out, so nobody can say whether it improved."
+            self._add(path, "jobfile.gate_without_eval", sentence, f"Give {named!r} eval_data or an eval_fraction.")
 
     def _recipe_fix(self) -> str:
         from ..recipes import kinds

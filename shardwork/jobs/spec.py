@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -63,6 +64,15 @@ class ScheduleSection(Section):
     )
 
 
+class RunIf(Section):
+    """A gate: the stage runs only when an earlier one taught enough."""
+
+    stage: Annotated[str, Field(description="an earlier learning stage with held-out rows")]
+    improved_by: Annotated[
+        float, Field(ge=0, lt=1, description="share by which its held-out loss must have fallen, 0.01 for 1 %")
+    ]
+
+
 class StageSpec(Section):
     """One stage: a recipe, what it reads and how much of it to do."""
 
@@ -77,6 +87,8 @@ class StageSpec(Section):
     timeout_hours: Annotated[
         float | None, Field(gt=0, le=8_784, description="end the job when this stage takes longer")
     ] = None
+    # left out of the JSON where there is none: a coordinator of the version before does not know the key
+    run_if: RunIf | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @field_validator("data", "eval_data", mode="before")
     @classmethod
@@ -125,6 +137,16 @@ class JobSpec(Section):
             seen.add(stage.name)
         return self
 
+    @model_validator(mode="after")
+    def _gates_can_be_judged(self) -> JobSpec:
+        earlier: dict[str, StageSpec] = {}
+        for stage in self.stages:
+            problem = gate_problem(stage.run_if.stage, earlier) if stage.run_if else ""
+            if problem:
+                raise ValueError(f"stage {stage.name!r} can't run_if: {problem}")
+            earlier[stage.name] = stage
+        return self
+
     def canonical_json(self) -> str:
         """The one text form that is sent, stored and compared. What scheduling added is left out where it says
         nothing, so that a coordinator of the version before takes the job."""
@@ -144,3 +166,17 @@ def references(stage: StageSpec) -> list[str]:
     """The `stage.output` references among what a stage reads, e.g. ["pretrain.model"]."""
     candidates = [stage.base_model or "", *stage.data, *stage.eval_data]
     return [value for value in candidates if STAGE_OUTPUT.match(value)]
+
+
+def holds_out(stage: StageSpec) -> bool:
+    """Whether some rows are kept for evaluation."""
+    return bool(stage.eval_data) or stage.eval_fraction is not None
+
+
+def gate_problem(named: str, earlier: Mapping[str, StageSpec]) -> str:
+    """Why the stage `named` can't decide whether a later one runs; empty when it can."""
+    if named not in earlier:
+        return f"{named!r} is no stage that comes before this one"
+    if not holds_out(earlier[named]):
+        return f"{named!r} holds no rows out, so nobody can say whether it improved"
+    return ""

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import Internal, InvalidInput
 from ..ids import derive_seed
-from ..jobs.spec import StageSpec
+from ..jobs.spec import StageSpec, holds_out
 from ..why import Why
 from .base import Computed, Context, Finding, PlanInput, Reported, RoundKind, ShardPlan, StageFacts, StageType
 from .orders import (
@@ -72,6 +72,10 @@ class LearningParams(BaseModel):
     beta2: Annotated[float, Field(ge=0, lt=1, description="AdamW's second decay")] = 0.95
     weight_decay: Annotated[Decay | Auto, Field(description="'auto': 0.1, and 0 for LoRA")] = "auto"
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False, description="gradient clipping")] = 1.0
+    patience: Annotated[
+        int | None,
+        Field(ge=1, le=1000, description="end the stage after so many rounds without a better held-out loss"),
+    ] = None
     outer: Annotated[
         Literal["auto", "mean", "nesterov"],
         Field(description="outer step; 'auto' measures candidates on held-out rows each round"),
@@ -125,6 +129,14 @@ class LearningRecipe:
                 next_step="Use merge: mean.",
                 stage=stage.name,
                 key="params.merge",
+            )
+        if params["patience"] is not None and not holds_out(stage):
+            raise InvalidInput(
+                "patience.needs_eval",
+                f"Stage {stage.name!r} holds no rows out, so nobody can say when it stops improving.",
+                next_step="Set eval_fraction or eval_data, or leave patience out.",
+                stage=stage.name,
+                key="params.patience",
             )
         if params["learning_rate"] == "auto":
             params["learning_rate"] = float(f"{self.auto_rate(params, facts):.3g}")

@@ -358,14 +358,23 @@ class StageView(_message.Message):
     ROUNDS_FIELD_NUMBER: _builtins.int
     PLANNED_ROUNDS_FIELD_NUMBER: _builtins.int
     DEADLINE_UNIX_MS_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    BEST_ROUND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     recipe: _builtins.str
     state: _builtins.str
+    """waiting, running, done, failed, cancelled, skipped"""
     planned_rounds: _builtins.int
     deadline_unix_ms: _builtins.int
     """its time-out; 0: none"""
+    best_round: _builtins.int
+    """whose checkpoint is published; 0: none so far"""
     @_builtins.property
     def rounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoundView]: ...
+    @_builtins.property
+    def why(self) -> _types_pb2.Why:
+        """of a stage that was skipped or ended before its planned rounds"""
+
     def __init__(
         self,
         *,
@@ -375,10 +384,12 @@ class StageView(_message.Message):
         rounds: _abc.Iterable[Global___RoundView] | None = ...,
         planned_rounds: _builtins.int = ...,
         deadline_unix_ms: _builtins.int = ...,
+        why: _types_pb2.Why | None = ...,
+        best_round: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["why", b"why"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_unix_ms", b"deadline_unix_ms", "name", b"name", "planned_rounds", b"planned_rounds", "recipe", b"recipe", "rounds", b"rounds", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_round", b"best_round", "deadline_unix_ms", b"deadline_unix_ms", "name", b"name", "planned_rounds", b"planned_rounds", "recipe", b"recipe", "rounds", b"rounds", "state", b"state", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

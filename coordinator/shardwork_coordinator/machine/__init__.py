@@ -1,8 +1,8 @@
 """The one state machine: `step(slice, event, world) -> Change`. Pure: no I/O, clock or randomness inside.
 
 `moves` holds the table of legal moves and refuses every other; `leases` moves replicas and shards, `phases` and
-`planning` move rounds and stages, `endings` moves jobs, `tally` counts. Only this package assigns a state. Called by
-`engine`.
+`planning` move rounds and stages, `gates` skips stages, `endings` moves jobs, `tally` counts. Only this package assigns
+a state. Called by `engine`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ from ..events import (
     ResultCommitted,
     ResultSubmitted,
     Slice,
+    StageSkipped,
     StageStarted,
     TimedOut,
     ToppedUp,
     World,
 )
-from . import endings, leases, phases
+from . import endings, gates, leases, phases
 from .tally import tally
 
 _HANDLERS: dict[type, Callable[[Slice, Any, World], Change]] = {
     StageStarted: phases.stage_started,
+    StageSkipped: gates.stage_skipped,
     LeaseGranted: leases.granted,
     ResultCommitted: leases.committed,
     ResultSubmitted: leases.submitted,

@@ -18,7 +18,7 @@ _JOB: dict[JobState, frozenset[JobState]] = {
     JobState.PAUSED: frozenset({JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
 }
 _STAGE: dict[StageState, frozenset[StageState]] = {
-    StageState.WAITING: frozenset({StageState.RUNNING}),
+    StageState.WAITING: frozenset({StageState.RUNNING, StageState.SKIPPED}),
     StageState.RUNNING: frozenset({StageState.DONE, StageState.FAILED, StageState.CANCELLED}),
 }
 _ROUND: dict[RoundState, frozenset[RoundState]] = {

@@ -34,6 +34,7 @@ from ..records import Round, RoundState, Stage, StageState
 from .choice import choose, no_candidate
 from .endings import fail
 from .moves import move, name
+from .patience import count_patience
 from .planning import dump, facts_of, open_phase, spec_of
 from .states import FINAL_JOB, FINAL_ROUND
 from .verdicts import release_round
@@ -190,6 +191,8 @@ def _decide_round(
     numbers["rollbacks_in_a_row"] = numbers.get("rollbacks_in_a_row", 0) + 1 if choice.rolled_back else 0
     numbers["stopped"] = 1.0 if choice.stop else 0.0
     stage = replace(state.stage, numbers_json=json.dumps(numbers, sort_keys=True))
+    stage, notes = count_patience(stage, spec_of(state), improved=not choice.rolled_back and loss < best)
+    change.notes += notes
     state = replace(state, stage=stage, round=replace(state.round, eval_loss=loss, outer=choice.candidate))
     change.rows += [stage, state.round]
     if not choice.rolled_back:
@@ -208,7 +211,8 @@ def _useless(state: Slice, why: Why, world: World) -> Change:
         "stopped": 1.0 if choice.stop else 0.0,
     }
     stage = replace(state.stage, numbers_json=json.dumps(numbers, sort_keys=True))
-    return _roll_back(replace(state, stage=stage), choice.why, world, Change(rows=[stage]))
+    stage, notes = count_patience(stage, spec_of(state), improved=False)
+    return _roll_back(replace(state, stage=stage), choice.why, world, Change(rows=[stage], notes=notes))
 
 
 def _roll_back(state: Slice, why: Why, world: World, change: Change) -> Change:

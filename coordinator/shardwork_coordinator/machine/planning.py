@@ -140,6 +140,8 @@ def _card(state: Slice, world: World) -> tuple[tuple[str, str], ...]:
     if "best_loss" in numbers:
         facts.append(("held-out loss before", f"{numbers['eval_loss_start']:.4f}"))
         facts.append(("held-out loss after", f"{numbers['best_loss']:.4f}"))
+    if "best_round" in numbers:
+        facts.append(("published round", f"{int(numbers['best_round'])} of {spec.plan.rounds}"))
     return (*facts, *world.card, ("self-evaluated", "yes" if state.job.self_evaluated else "no"))
 
 

@@ -98,12 +98,14 @@ class JobQuote:
     #: work units of the longest chain of shards, for the time estimate
     serial_units: int
     total_units: int
+    #: of the three above, what stages cost that may turn out not to be needed
+    gated_msat: int = 0
     #: not kept with the job: it is only shown
     phases: tuple[PhasePrice, ...] = ()
 
     @property
     def low_msat(self) -> int:
-        return self.compute_msat + self.verification_msat + self.fees_msat
+        return self.compute_msat + self.verification_msat + self.fees_msat - self.gated_msat
 
     def to_json(self) -> str:
         return json.dumps({name: value for name, value in asdict(self).items() if name != "phases"}, sort_keys=True)
@@ -111,11 +113,12 @@ class JobQuote:
 
 def quote(spec: JobSpec, facts: Mapping[str, StageFacts], rates: RateCard) -> JobQuote:
     """Prices every shard the job will lease, by planning each round on placeholders. Raises InvalidInput."""
-    compute = verification = fees = reserve = shards = rounds = serial = total = 0
+    compute = verification = fees = reserve = shards = rounds = serial = total = gated = 0
     phases: list[PhasePrice] = []
     for stage in spec.stages:
         measured = facts.get(stage.name, StageFacts())
         frozen = recipe(stage.recipe).freeze(stage, measured)
+        before = compute + verification + fees
         for times, phase, plans in _priced_phases(spec, frozen, measured):
             quorum = 2 if phase in AGREED_PHASES else 1
             prices = [rates.price(plan.work_units) for plan in plans]
@@ -130,6 +133,8 @@ def quote(spec: JobSpec, facts: Mapping[str, StageFacts], rates: RateCard) -> Jo
             total += times * sum(plan.work_units for plan in plans) * quorum
             phases.append(_phase_price(stage.name, phase, times, plans, rates))
         rounds += recipe(stage.recipe).learn_rounds(frozen)
+        if stage.run_if is not None:
+            gated += compute + verification + fees - before
     if max(reserve, total, serial) > MOST:
         raise InvalidInput(
             "plan.too_large",
@@ -146,6 +151,7 @@ def quote(spec: JobSpec, facts: Mapping[str, StageFacts], rates: RateCard) -> Jo
         reserve_msat=reserve,
         serial_units=serial,
         total_units=total,
+        gated_msat=gated,
         phases=tuple(phases),
     )
 

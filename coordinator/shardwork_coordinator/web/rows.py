@@ -201,7 +201,9 @@ def _where(job: Job, stages: Sequence[Stage], stage: Stage, rounds: Sequence[Rou
 
 def _percent(tx: Transaction, stages: Sequence[Stage], rounds: Sequence[Round], held: Sequence[Replica]) -> int:
     """Finished rounds of the planned ones, plus the part of the current round that is done."""
-    planned = sum(each.planned_rounds + (1 if each.recipe == "count" else 2) for each in stages)
+    planned = sum(
+        each.planned_rounds + (1 if each.recipe == "count" else 2) for each in stages if each.state != "skipped"
+    )
     done: float = sum(1 for one in rounds if one.state in FINAL_ROUND)
     current = next((one for one in reversed(rounds) if one.state not in FINAL_ROUND), None)
     if current is not None and current.phase in WORK_PHASES:
