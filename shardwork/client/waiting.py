@@ -30,7 +30,9 @@ def judge(job: JobStatus) -> None:
 def progress_of(job: JobStatus) -> Progress:
     """Rounds done of all rounds planned, and where the job is now."""
     total = sum(stage.planned_rounds for stage in job.stages)
-    done = sum(stage.planned_rounds if stage.state in ("done", "skipped") else rounds_done(stage) for stage in job.stages)
+    done = sum(
+        stage.planned_rounds if stage.state in ("done", "skipped") else rounds_done(stage) for stage in job.stages
+    )
     return Progress(job.name or job.id, done, max(total, 1), unit="rounds", note=_note(job))
 
 

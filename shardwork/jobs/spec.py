@@ -88,7 +88,11 @@ class StageSpec(Section):
         float | None, Field(gt=0, le=8_784, description="end the job when this stage takes longer")
     ] = None
     # left out of the JSON where there is none: a coordinator of the version before does not know the key
-    run_if: RunIf | None = Field(default=None, exclude_if=lambda value: value is None)
+    run_if: RunIf | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="a gate: `{stage: NAME, improved_by: SHARE}` runs this stage only if that one improved so much",
+    )
 
     @field_validator("data", "eval_data", mode="before")
     @classmethod

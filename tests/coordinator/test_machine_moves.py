@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shardwork.errors import Conflict
-from shardwork_coordinator.machine import endings, leases, moves, opening, phases, planning, verdicts
+from shardwork_coordinator.machine import endings, gates, leases, moves, opening, phases, planning, verdicts
 from shardwork_coordinator.machine.moves import LEGAL, move
 from shardwork_coordinator.machine.states import FINAL_JOB
 from shardwork_coordinator.records import (
@@ -29,6 +29,7 @@ from shardwork_coordinator.records import (
 )
 
 from .simulation import count_job, sft_job
+from .test_gates import gated
 from .unruly import REFUSED, Unruly
 
 Move = tuple[str, str, str]
@@ -101,7 +102,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Move]]:
         found.add((type(state).__name__, str(record.state), str(state)))
         return moved
 
-    for module in (endings, leases, opening, phases, planning, verdicts):
+    for module in (endings, gates, leases, opening, phases, planning, verdicts):
         monkeypatch.setattr(module, "move", recording)
     yield found
 
@@ -130,6 +131,9 @@ async def test_every_move_of_the_table_happens_in_the_simulation(seen: set[Move]
     await useless.submit(sft_job(rounds=1))
     await useless.work_until("merge")
     await useless.fail_executor("aggregate.too_few")
+    skipping = Unruly()
+    await skipping.submit(gated(0.9))
+    await skipping.run_to_end()
     await finish_while_paused(Unruly())
     await cancel_while_paused(Unruly())
     table = {

@@ -183,7 +183,7 @@ def _decide_round(
     numbers = json.loads(state.stage.numbers_json)
     before = metrics["before.test_loss"]
     # the best so far, or small rises that are each excused would add up
-    best = min(before, numbers.get("best_loss", before))
+    best: float = min(before, numbers.get("best_loss", before))
     choice = choose(metrics, candidates, best, int(numbers.get("rollbacks_in_a_row", 0)))
     numbers.setdefault("eval_loss_start", before)
     loss = before if choice.rolled_back else choice.test_loss
@@ -191,7 +191,8 @@ def _decide_round(
     numbers["rollbacks_in_a_row"] = numbers.get("rollbacks_in_a_row", 0) + 1 if choice.rolled_back else 0
     numbers["stopped"] = 1.0 if choice.stop else 0.0
     stage = replace(state.stage, numbers_json=json.dumps(numbers, sort_keys=True))
-    stage, notes = count_patience(stage, spec_of(state), improved=not choice.rolled_back and loss < best)
+    improved = not choice.rolled_back and choice.test_loss is not None and choice.test_loss < best
+    stage, notes = count_patience(stage, spec_of(state), improved=improved)
     change.notes += notes
     state = replace(state, stage=stage, round=replace(state.round, eval_loss=loss, outer=choice.candidate))
     change.rows += [stage, state.round]

@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from shardwork.errors import Conflict, Internal, InvalidInput
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.records import Account, Event, Party, Transfer
 from shardwork_coordinator.store import SqlStore, Transaction
 from shardwork_coordinator.store.columns import table_name
+from shardwork_coordinator.store.migrations import FOLDER as MIGRATIONS
 from shardwork_coordinator.store.migrations import migrate
 from shardwork_coordinator.store.rules import rules
 from shardwork_coordinator.store.statements import Statement
@@ -96,6 +99,19 @@ def test_postgresql_gets_the_same_shape_and_refuses_edits_itself(request: pytest
             connection.exec_driver_sql("UPDATE event SET kind = 'x'")
         connection.rollback()
     engine.dispose()
+
+
+def test_stages_of_an_older_database_stay_and_may_be_skipped_now(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "r0002")
+    connection.exec_driver_sql("INSERT INTO stage VALUES ('j', 's', 0, 'sft', 'done', 1, '{}', '{}', '{}', '{}')")
+    migrate(connection)
+    connection.exec_driver_sql("UPDATE stage SET state = 'skipped'")
+    assert connection.exec_driver_sql("SELECT name, state, why_json FROM stage").all() == [("s", "skipped", "")]
+    with pytest.raises(IntegrityError):
+        connection.exec_driver_sql("UPDATE stage SET state = 'lost'")
 
 
 def test_migrating_again_changes_nothing(connection: Connection) -> None:
