@@ -29,6 +29,7 @@ from .v1 import (
     enrolment_pb2,
     enrolment_pb2_grpc,
     jobs_pb2_grpc,
+    models_pb2_grpc,
     operator_pb2_grpc,
     storage_pb2_grpc,
     wallet_pb2_grpc,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .v1.artifacts_pb2_grpc import ArtifactsServiceAsyncStub
     from .v1.enrolment_pb2_grpc import EnrolmentServiceAsyncStub
     from .v1.jobs_pb2_grpc import JobsServiceAsyncStub
+    from .v1.models_pb2_grpc import ModelsServiceAsyncStub
     from .v1.operator_pb2_grpc import OperatorServiceAsyncStub
     from .v1.storage_pb2_grpc import StorageServiceAsyncStub
     from .v1.wallet_pb2_grpc import WalletServiceAsyncStub
@@ -125,6 +127,10 @@ class Session:
     @cached_property
     def storage(self) -> StorageServiceAsyncStub:
         return storage_pb2_grpc.StorageServiceStub(self.channel)
+
+    @cached_property
+    def models(self) -> ModelsServiceAsyncStub:
+        return models_pb2_grpc.ModelsServiceStub(self.channel)
 
     @cached_property
     def wallet(self) -> WalletServiceAsyncStub:

@@ -40,6 +40,8 @@ from shardwork.v1 import (
     enrolment_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
     operator_pb2,
     operator_pb2_grpc,
     storage_pb2,
@@ -57,6 +59,7 @@ from .engine import Engine
 from .executor import Executor
 from .failpoints import Failing
 from .granting import Granting
+from .hub import HubMirror, HubRules, HubSource
 from .links import Links
 from .money import deposits, payouts
 from .money.pricing import RateCard
@@ -66,6 +69,7 @@ from .rpc.artifacts import ArtifactDesk, ArtifactsServicer
 from .rpc.auth import TokenGate, Tokens
 from .rpc.enrolment import Challenges, EnrolmentDesk, EnrolmentServicer
 from .rpc.jobs import JobsDesk, JobsServicer
+from .rpc.models import ModelsServicer
 from .rpc.operator import OperatorDesk, OperatorServicer
 from .rpc.storage import StorageServicer
 from .rpc.wallet import WalletServicer
@@ -138,6 +142,9 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
 
         server = grpc.aio.server(options=OPTIONS)
         _add_services(server, settings, engine, contents, tokens, gate, authority, key, operator, payments)
+        mirror = HubMirror(HubSource(HubRules.of(settings)), store, contents, clock, folder / "scratch" / "hub")
+        stack.push_async_callback(mirror.close)
+        models_pb2_grpc.add_ModelsServiceServicer_to_server(ModelsServicer(gate, mirror), server)
         port = _listen(server, settings, authority)
 
         async def money() -> None:
@@ -211,6 +218,7 @@ def _add_health(server: grpc.aio.Server) -> None:
             (work_pb2, "WorkService"),
             (jobs_pb2, "JobsService"),
             (artifacts_pb2, "ArtifactsService"),
+            (models_pb2, "ModelsService"),
             (storage_pb2, "StorageService"),
             (wallet_pb2, "WalletService"),
             (operator_pb2, "OperatorService"),

@@ -60,6 +60,20 @@ class Settings(BaseModel):
     keep_outputs_days: Annotated[
         float, Field(ge=0, description="days that outputs stay after their job has ended; 0: until their owner deletes")
     ] = 90.0
+    hub_url: Annotated[str, Field(description="the hub that `hub:` models are copied from")] = "https://huggingface.co"
+    hub_allow: Annotated[
+        str, Field(description="models that may be copied, as patterns of ORG/NAME with spaces between; empty: none")
+    ] = ""
+    hub_hosts: Annotated[
+        str, Field(description="hosts that the hub may send a download on to, as patterns with spaces between")
+    ] = "*.huggingface.co *.hf.co"
+    hub_token_file: Annotated[
+        Path | None, Field(description="file of mode 0600 with the hub's token, for models that need one")
+    ] = None
+    hub_max_gib: Annotated[float, Field(gt=0, description="largest model that is copied")] = 32.0
+    hub_cache_gib: Annotated[
+        float, Field(gt=0, description="all copied models together; the least recently used give way")
+    ] = 200.0
     executor_cache_gib: Annotated[
         float, Field(ge=0, description="inputs that the executor keeps on disk between phases, at most")
     ] = 8.0

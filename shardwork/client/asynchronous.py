@@ -17,7 +17,7 @@ from ..config import Home
 from ..identity.authority import JoinLine
 from ..identity.role import Role
 from ..session import Session
-from . import calls, facts, received, settings, submit
+from . import calls, facts, hub, received, settings, submit
 from .job import AsyncJob
 from .plan import JobSource, Measured, Plan, measure, price, read
 from .progress import OnProgress
@@ -106,11 +106,16 @@ class AsyncClient:
         return (await beside_loop(lambda _: read(job), None)).spec
 
     async def measure(self, job: JobSource, *, max_sats: int | None = None) -> Measured:
-        """Reads a job's files: rows, tokens, parameters, bytes. Needs no coordinator.
+        """Reads a job's files: rows, tokens, parameters, bytes. Needs no coordinator, but for models of a hub, which it
+        pins and describes.
 
         `max_sats` replaces the job's own budget. Raises JobFileInvalid, DataInvalid.
         """
-        return await beside_loop(lambda heard: measure(job, max_sats=max_sats, on_progress=heard), self._on_progress)
+        named = hub.references(await self.validate(job))
+        models = await hub.resolve(await self.session(), named, self.access.home.cache_dir) if named else {}
+        return await beside_loop(
+            lambda heard: measure(job, max_sats=max_sats, on_progress=heard, hub=models), self._on_progress
+        )
 
     async def plan(self, job: JobSource | Measured, *, max_sats: int | None = None) -> Plan:
         """The measured job with the coordinator's price and the wallet's balance. Spends nothing.

@@ -18,6 +18,7 @@ from ..jobs.file import LoadedJob
 from ..jobs.paths import StageFiles
 from ..jobs.spec import STAGE_OUTPUT, StageSpec
 from ..models.folder import ModelFacts, inspect_model
+from ..models.hub import PREFIX
 from ..models.presets import check_preset, preset_params
 from ..problem import Problem
 from ..recipes import recipe as find_recipe
@@ -175,7 +176,7 @@ def _measure(
         tokens=(report.tokens if report else 0) + made_tokens,
         run_params=model.run_params if model else 0,
         trained_params=_trained(model, frozen),
-        input_bytes=_input_bytes(files, model),
+        input_bytes=_input_bytes(stage, files, model),
     )
     return StageMeasure(stage=stage, files=files, facts=facts, report=report, model=model)
 
@@ -279,9 +280,10 @@ def _rows_of(stage: StageSpec, done: Mapping[str, StageMeasure]) -> tuple[int, i
     return sum(facts.rows for facts in sources), sum(facts.tokens for facts in sources)
 
 
-def _input_bytes(files: StageFiles, model: ModelFacts | None) -> int:
+def _input_bytes(stage: StageSpec, files: StageFiles, model: ModelFacts | None) -> int:
     """Bytes that will be uploaded for this stage."""
     paths = [*files.data, *files.eval_data]
-    if files.base_model is not None and model is not None:
+    is_mirrored = (stage.base_model or "").startswith(PREFIX)
+    if files.base_model is not None and model is not None and not is_mirrored:
         paths += [files.base_model / name for name in model.files]
     return sum(path.stat().st_size for path in paths)

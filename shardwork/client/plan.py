@@ -13,13 +13,16 @@ from pathlib import Path
 
 from ..errors import InvalidInput, NotEnoughFunds
 from ..jobs.file import LoadedJob
+from ..jobs.paths import StageFiles
 from ..jobs.spec import BudgetSection, JobSpec
+from ..models.hub import PREFIX
 from ..money import Msat, ceil_sats, sats, show
 from ..session import Session
 from ..v1 import jobs_pb2
 from ..why import Why
 from . import calls, received
 from .facts import StageMeasure, measure_stages, problem_why
+from .hub import HubChoice
 from .progress import OnProgress
 from .results import Quote
 from .validation import validate, validate_values
@@ -102,12 +105,18 @@ def read(job: JobSource) -> LoadedJob:
     return validate_values(values, Path())
 
 
-def measure(job: JobSource, *, max_sats: int | None = None, on_progress: OnProgress | None = None) -> Measured:
+def measure(
+    job: JobSource,
+    *,
+    max_sats: int | None = None,
+    on_progress: OnProgress | None = None,
+    hub: Mapping[str, HubChoice] | None = None,
+) -> Measured:
     """Validates the job and measures every stage's data and model. Raises InvalidInput with all problems.
 
-    `max_sats` replaces the job's own budget.
+    `max_sats` replaces the job's own budget. `hub`: what `hub.resolve` answered, for a job that names hub models.
     """
-    loaded = read(job)
+    loaded = _with_hub(read(job), hub or {})
     if max_sats is not None:
         spec = loaded.spec.model_copy(update={"budget": BudgetSection(max_sats=max_sats)})
         loaded = replace(loaded, spec=spec)
@@ -115,6 +124,25 @@ def measure(job: JobSource, *, max_sats: int | None = None, on_progress: OnProgr
     # a length that had to fit the model is part of what is agreed to, so it travels
     spec = loaded.spec.model_copy(update={"stages": [each.stage for each in stages]})
     return Measured(loaded=replace(loaded, spec=spec), stages=stages)
+
+
+def _with_hub(loaded: LoadedJob, hub: Mapping[str, HubChoice]) -> LoadedJob:
+    """The job with every hub model pinned, and measured as if its folder lay here."""
+    stages, files = list(loaded.spec.stages), dict(loaded.files)
+    for position, stage in enumerate(stages):
+        named = stage.base_model or ""
+        if not named.startswith(PREFIX):
+            continue
+        if named not in hub:
+            raise InvalidInput(
+                "hub.not_resolved",
+                f"{named} was not looked up.",
+                next_step="Give `measure` what `shardwork.client.hub.resolve` answers.",
+                key="base_model",
+            )
+        stages[position] = stage.model_copy(update={"base_model": hub[named].pinned})
+        files[stage.name] = replace(files.get(stage.name, StageFiles()), base_model=hub[named].folder)
+    return replace(loaded, spec=loaded.spec.model_copy(update={"stages": stages}), files=files)
 
 
 async def price(session: Session, measured: Measured) -> Plan:

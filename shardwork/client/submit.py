@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import transfer
+from ..models.hub import PREFIX
 from ..session import Session
 from ..v1 import jobs_pb2, types_pb2
-from . import calls, staging
+from . import calls, hub, staging
 from .facts import StageMeasure
 from .plan import Measured
 from .progress import OnProgress, told
@@ -50,6 +51,10 @@ async def upload_inputs(
     """Every local input of every stage, as "<stage>.base_model", "<stage>.data" and "<stage>.eval_data"."""
     found: list[types_pb2.NamedArtifact] = []
     for stage in measured.stages:
+        named = stage.stage.base_model or ""
+        if named.startswith(PREFIX):
+            copy_id = await hub.mirror(session, named, on_progress=on_progress)
+            found.append(types_pb2.NamedArtifact(name=f"{stage.stage.name}.base_model", artifact_id=copy_id))
         with staging.staging_area(cache_dir) as area:
             for name, folder in stage_inputs(stage, area):
                 progress = told(on_progress, f"{name} ↑")
@@ -62,7 +67,8 @@ def stage_inputs(stage: StageMeasure, area: Path) -> list[tuple[str, Path]]:
     """(input name, staged folder) of what this stage reads from this machine; `stage.output` is not among it."""
     name, files = stage.stage.name, stage.files
     found: list[tuple[str, Path]] = []
-    if stage.model is not None and files.base_model is not None:
+    is_mirrored = (stage.stage.base_model or "").startswith(PREFIX)
+    if stage.model is not None and files.base_model is not None and not is_mirrored:
         folder = staging.stage_model(files.base_model, stage.model.files, area / "base_model")
         found.append((f"{name}.base_model", folder))
     for kind, paths in (("data", files.data), ("eval_data", files.eval_data)):

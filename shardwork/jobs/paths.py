@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from ..errors import InvalidInput
+from ..models.hub import PREFIX, HubModel
 from ..problem import nearest
 from .spec import STAGE_OUTPUT
 
@@ -135,15 +137,12 @@ def _missing(key: str, pattern: str, path: Path) -> PathFinding:
 def _base_model(named: object, folder: Path, findings: list[PathFinding]) -> Path | None:
     if not isinstance(named, str) or STAGE_OUTPUT.match(named):
         return None
-    if named.startswith("hub:"):
-        findings.append(
-            PathFinding(
-                key="base_model",
-                code="jobfile.not_built",
-                sentence="Models from a hub are not built yet.",
-                fix="Download the model and name its folder.",
-            )
-        )
+    if named.startswith(PREFIX):
+        try:
+            HubModel.parse(named)
+        except InvalidInput as error:
+            why = error.why
+            findings.append(PathFinding(key="base_model", code=why.code, sentence=why.sentence, fix=why.next_step))
         return None
     path = folder / Path(named).expanduser()
     if path.is_dir():

@@ -78,7 +78,9 @@ class StageSpec(Section):
 
     name: str
     recipe: str
-    base_model: Annotated[str | None, Field(description="folder in Hugging Face layout, or `stage.model`")] = None
+    base_model: Annotated[
+        str | None, Field(description="folder in Hugging Face layout, `stage.model`, or hub:ORG/NAME@REVISION")
+    ] = None
     data: Annotated[list[str], Field(description="files or globs: JSONL or text; or `stage.output`")] = []
     eval_data: Annotated[list[str], Field(description="held-out files; never sent to training workers")] = []
     eval_fraction: Annotated[float | None, Field(gt=0, lt=0.5, description="share of rows held out")] = None

@@ -30,6 +30,8 @@ PAYOUT_SENT = ("money.payouts:advance", "money.payouts:_bind", "money.payouts:_s
 PAYOUT_ANSWERED = ("money.payouts:_take_answer",)
 #: an address that doesn't answer is asked again, and at last given up
 PAYOUT_REFUSED = ("money.payouts:_count_attempt", "money.payouts:_end")
+#: a hub's model is copied (tests/coordinator/hub drives these in process)
+AT_COPY = ("hub.mirror:HubMirror._store", "hub.mirror:HubMirror._grant", "hub.mirror:HubMirror._make_room")
 AT_CONTROL = ("rpc.jobs:control",)
 AT_REFERENCE = ("rpc.operator:set_worker_reference",)
 AT_HEARTBEAT = ("rpc.work:heartbeat",)
@@ -61,6 +63,7 @@ SCENARIOS: Mapping[str, tuple[str, ...]] = {
     "one key only": AT_ONE_KEY,
     "a reference worker stays away": AT_LOST_REFERENCE,
     "old uploads": AT_EXPIRY,
+    "a hub's model": AT_COPY,
     "a deletion cut short": IN_DELETION,
     "content given up": AT_DELETION_BY_OWNER,
     "a dead executor": AT_DEAD_EXECUTOR,

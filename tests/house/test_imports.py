@@ -30,6 +30,7 @@ SPEAKS_PROTO: frozenset[str] = frozenset(
         "coordinator/shardwork_coordinator/granting.py",
         "coordinator/shardwork_coordinator/rpc/jobs.py",
         "coordinator/shardwork_coordinator/links.py",
+        "coordinator/shardwork_coordinator/rpc/models.py",
         "coordinator/shardwork_coordinator/rpc/operator.py",
         "coordinator/shardwork_coordinator/rpc/proposal.py",
         "coordinator/shardwork_coordinator/rpc/steering.py",

@@ -88,7 +88,7 @@ BROKEN: dict[str, tuple[str, str, str, str, int | None, str]] = {
     "a glob that finds nothing": (GOOD, "train.jsonl", "*.none", "jobfile.missing_file", 3, "data"),
     "a missing model": (GOOD, "models/tiny", "models/tinny", "jobfile.missing_file", 2, "base_model"),
     "a kind of file not built": (GOOD, "data/train.jsonl", "data/rows.csv", "jobfile.file_type", 3, "data"),
-    "a hub model": (GOOD, "./models/tiny", "hub:a/b@main", "jobfile.not_built", 2, "base_model"),
+    "a hub model without a revision": (GOOD, "./models/tiny", "hub:a/b", "hub.bad_reference", 2, "base_model"),
     "a stage that comes later": (STAGED, "base_model: first.model", "base_model: third.model", "jobfile.unknown_stage", 9, "stages.1.base_model"),
     "two stages of one name": (STAGED, "name: second", "name: first", "jobfile.duplicate_stage", 7, "stages.1.name"),
     "a stage name with a space": (STAGED, "name: second", "name: my stage", "jobfile.wrong_value", 7, "stages.1.name"),

@@ -11,11 +11,13 @@ from pydantic import ValidationError
 
 from shardwork.errors import InvalidInput
 from shardwork.jobs.spec import STAGE_OUTPUT, JobSpec, StageSpec
+from shardwork.models.hub import check_pinned
 from shardwork.money import show
 from shardwork.recipes import recipe
 from shardwork.recipes.base import StageFacts, StageType
 from shardwork.v1 import jobs_pb2
 
+from ..artifacts.retention import HOUSE, HUB
 from ..money.pricing import JobQuote
 from ..records import Artifact, ArtifactState
 from ..store.base import Transaction
@@ -102,6 +104,19 @@ def _check_references(spec: JobSpec) -> None:
         made[stage.name] = stage
 
 
+def _check_copy(tx: Transaction, row: Artifact, reference: str) -> None:
+    """A job that says which hub model it starts from starts from that one, and nothing else."""
+    check_pinned(reference)
+    copy = tx.get(Artifact, row.id, HOUSE)
+    if copy is None or copy.purpose != reference or copy.state is not ArtifactState.STORED:
+        raise InvalidInput(
+            "hub.not_mirrored",
+            f"What was named is not this coordinator's copy of {reference}.",
+            next_step="Submit again with `shardwork job submit`, which has it copied first.",
+            key="base_model",
+        )
+
+
 def check_cap(spec: JobSpec, priced: JobQuote, max_msat: int) -> None:
     cap = min(spec.budget.max_sats * 1000, max_msat or spec.budget.max_sats * 1000)
     if priced.reserve_msat > cap:
@@ -130,6 +145,8 @@ def own_inputs(tx: Transaction, spec: JobSpec, sent: Mapping[str, str], caller: 
                 continue
             artifact = sent.get(f"{stage.name}.{key}")
             row = tx.get(Artifact, artifact, caller.party_id) if artifact else None
+            if row is not None and values[0].startswith(HUB):
+                _check_copy(tx, row, values[0])
             if row is None or row.state is not ArtifactState.STORED:
                 raise InvalidInput(
                     "job.input_missing",

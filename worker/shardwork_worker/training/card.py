@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from shardwork.models.hub import PREFIX, hub_name
 from shardwork.recipes.orders import Method, PublishOrder
 
 
@@ -29,7 +30,7 @@ def front_matter(order: PublishOrder) -> dict[str, Any]:
     lora = order.tuning.method is Method.LORA
     front: dict[str, Any] = {"library_name": "peft" if lora else "transformers", "pipeline_tag": "text-generation"}
     if not order.from_scratch:
-        front["base_model"] = order.base_id
+        front["base_model"] = hub_name(order.base_id)[0]
     front["tags"] = ["shardwork", order.recipe, *(["lora"] if lora else [])]
     front["shardwork"] = {"job": order.job_id, "stage": order.stage, **dict(order.card)}
     return front
@@ -43,7 +44,8 @@ def _summary(order: PublishOrder) -> str:
         Method.FULL: "All weights tuned from",
         Method.PARTIAL: f"The last {order.tuning.last_layers} layers tuned from",
     }
-    return f"{how[order.tuning.method]} `{_cell(order.base_id)}`, made with Shardwork (recipe `{order.recipe}`)."
+    base = _cell(order.base_id.removeprefix(PREFIX))
+    return f"{how[order.tuning.method]} `{base}`, made with Shardwork (recipe `{order.recipe}`)."
 
 
 def _usage(order: PublishOrder) -> str:
@@ -52,7 +54,7 @@ def _usage(order: PublishOrder) -> str:
         lines += [
             "from peft import PeftModel",
             "",
-            f"base = AutoModelForCausalLM.from_pretrained({order.base_id!r})",
+            f"base = AutoModelForCausalLM.from_pretrained({_loading(order.base_id)})",
             'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
         ]
     else:
@@ -67,3 +69,9 @@ def _usage(order: PublishOrder) -> str:
 def _cell(text: str) -> str:
     """Text that cannot break out of a table cell."""
     return " ".join(text.split()).replace("|", "\\|").replace("`", "'")
+
+
+def _loading(base_id: str) -> str:
+    """Arguments that load the base: a hub's model at the commit that was trained on."""
+    name, revision = hub_name(base_id)
+    return repr(name) if revision is None else f"{name!r}, revision={revision!r}"

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from shardwork.dataset.template import NAMED
 from shardwork.errors import Internal
+from shardwork.models.hub import hub_name
 from shardwork.recipes.base import Computed, Context
 from shardwork.recipes.orders import Method, PublishOrder
 
@@ -101,7 +102,8 @@ def write_adapter(model: Any, folder: Path, base_id: str) -> None:
     modules = config["target_modules"]
     # PEFT writes a set, in an order that differs from process to process
     ordered: Any = modules if isinstance(modules, str) else sorted(modules)
-    names = {"base_model_name_or_path": base_id, "revision": None, "target_modules": ordered}
+    name, revision = hub_name(base_id)
+    names = {"base_model_name_or_path": name, "revision": revision, "target_modules": ordered}
     _rewrite(path, {**dict.fromkeys(DROPPED_KEYS), **names})
 
 
