@@ -31,7 +31,7 @@ PAYOUT_ANSWERED = ("money.payouts:_take_answer",)
 #: an address that doesn't answer is asked again, and at last given up
 PAYOUT_REFUSED = ("money.payouts:_count_attempt", "money.payouts:_end")
 #: a hub's model is copied (tests/coordinator/hub drives these in process)
-AT_COPY = ("hub.mirror:HubMirror._store", "hub.mirror:HubMirror._grant", "hub.mirror:HubMirror._make_room")
+AT_COPY = ("hub.mirror:HubMirror._keep_row", "hub.mirror:HubMirror._grant", "hub.mirror:HubMirror._make_room")
 AT_CONTROL = ("rpc.jobs:control",)
 AT_REFERENCE = ("rpc.operator:set_worker_reference",)
 AT_HEARTBEAT = ("rpc.work:heartbeat",)

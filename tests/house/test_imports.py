@@ -40,6 +40,7 @@ SPEAKS_PROTO: frozenset[str] = frozenset(
         "coordinator/shardwork_coordinator/rpc/work.py",
         "shardwork/client/calls.py",
         "shardwork/client/facts.py",
+        "shardwork/client/hub.py",
         "shardwork/client/job.py",
         "shardwork/client/plan.py",
         "shardwork/client/received.py",

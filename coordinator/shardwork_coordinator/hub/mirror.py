@@ -63,7 +63,7 @@ class Copy:
 
 class HubMirror:
     def __init__(self, source: HubSource, rows: Store, contents: ArtifactStore, clock: Clock, scratch: Path) -> None:
-        self._source, self._rows, self._contents, self._clock = source, rows, contents, clock
+        self._source, self._store, self._contents, self._clock = source, rows, contents, clock
         self._scratch = scratch
         self._copies: dict[str, Copy] = {}
         self._slots = asyncio.Semaphore(COPIES_AT_ONCE)
@@ -139,7 +139,7 @@ class HubMirror:
                 await self._fetch(listing, file, folder, copy)
             await asyncio.to_thread(_inspect, folder, model)
             manifest = await asyncio.to_thread(self._contents.put_folder, folder)
-            await self._store(manifest, str(model))
+            await self._keep_row(manifest, str(model))
             copy.artifact_id = manifest.id
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
@@ -177,7 +177,7 @@ class HubMirror:
             manifest = await asyncio.to_thread(self._contents.put_folder, folder)
         finally:
             await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
-        return await self._store(manifest, purpose)
+        return await self._keep_row(manifest, purpose)
 
     async def _header(self, listing: Listing, file: HubFile) -> bytes:
         """The file's first bytes to the end of its header; one that is not sound is `inspect_model`'s to refuse."""
@@ -199,7 +199,7 @@ class HubMirror:
 
     async def _known(self, purpose: str) -> Artifact | None:
         """The house's stored copy with this purpose, which stays for a while from now on."""
-        rows = await self._rows.read(
+        rows = await self._store.read(
             lambda tx: tx.find(Artifact, owner=HOUSE, purpose=purpose, state=ArtifactState.STORED)
         )
         for row in rows:
@@ -207,7 +207,7 @@ class HubMirror:
                 return row
         return None
 
-    async def _store(self, manifest: Manifest, purpose: str) -> Artifact:
+    async def _keep_row(self, manifest: Manifest, purpose: str) -> Artifact:
         row = Artifact(
             id=manifest.id,
             owner=HOUSE,
@@ -221,7 +221,7 @@ class HubMirror:
         def work(tx: Transaction) -> None:
             tx.put(row)
 
-        await self._rows.write(work)
+        await self._store.write(work)
         return row
 
     async def _grant(self, row: Artifact, party: str) -> None:
@@ -234,7 +234,7 @@ class HubMirror:
                 purpose = known.purpose if known and known.state is ArtifactState.STORED else row.purpose
                 tx.put(replace(row, owner=owner, purpose=purpose, created_ms=now_ms))
 
-        await self._rows.write(work)
+        await self._store.write(work)
 
     async def _make_room(self, needed_bytes: int) -> None:
         """Gives up copies that no running job uses, least recently used first. Raises LimitExceeded "hub.cache_full"
@@ -268,7 +268,7 @@ class HubMirror:
                     limit_bytes=limit,
                 )
 
-        await self._rows.write(work)
+        await self._store.write(work)
 
 
 def _is_copy(row: Artifact) -> bool:

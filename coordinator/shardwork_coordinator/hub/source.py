@@ -100,10 +100,10 @@ class HubSource:
         return chosen
 
     async def piece(self, listing: Listing, file: HubFile, first: int, count: int) -> bytes:
-        """A range of a file, exactly. Raises Corrupt "hub.cut_short"."""
+        """A range of a file, exactly. Raises Unreachable "hub.cut_short"."""
         data = await self._read(self._url(listing.model, file), listing.model, first=first, most_bytes=count)
         if len(data) != count:
-            raise Corrupt("hub.cut_short", "The hub sent less of a file than it has.", file=file.name)
+            raise Unreachable("hub.cut_short", "The hub sent less of a file than it has.", file=file.name)
         return data
 
     async def fetch(self, listing: Listing, file: HubFile, into: Path, told: Callable[[int], None]) -> None:
