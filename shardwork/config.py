@@ -80,6 +80,32 @@ def load_settings(
         raise _bad_value(model, error, from_flags, from_env, _FileOrigin(file, text)) from None
 
 
+def origins(
+    model: type[BaseModel],
+    file: Path | None,
+    env: Mapping[str, str],
+    flags: Mapping[str, object],
+    *,
+    other_variables: Collection[str] = (),
+) -> dict[str, str]:
+    """Where each setting of `model` comes from, as one would look for it: "--join", "SHARDWORK_JOIN",
+    "…/client.toml:2" or "default". Call it with what `load_settings` accepted."""
+    text, from_file = _read_toml(file)
+    from_env = _read_env(model, env, {HOME_VARIABLE, *other_variables})
+    found: dict[str, str] = {}
+    for key in model.model_fields:
+        if flags.get(key) is not None:
+            found[key] = _FlagOrigin().describe((key,))["flag"]
+        elif key in from_env:
+            found[key] = _EnvOrigin().describe((key,))["variable"]
+        elif key in from_file:
+            place = _FileOrigin(file, text).describe((key,))
+            found[key] = ":".join(part for part in (place.get("file", ""), place.get("line", "")) if part)
+        else:
+            found[key] = "default"
+    return found
+
+
 class _FlagOrigin:
     def describe(self, path: tuple[str, ...]) -> dict[str, str]:
         return {"flag": "--" + "-".join(path).replace("_", "-")}

@@ -1,9 +1,11 @@
 """`shardwork`: the requester's command line. The root of the commands, and nothing else.
 
+    shardwork init               the first run, step by step
     shardwork login              get to know a coordinator
     shardwork wallet …           commands/wallet.py
     shardwork data …             commands/data.py
     shardwork job …              commands/jobs.py
+    shardwork config …           commands/configuration.py
 
 What a command needs beyond typer is imported inside it, so that `--help` stays quick. Failures: `outcome`.
 """
@@ -18,10 +20,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from .commands import before, collecting, data, following, jobs, login, steering, wallet
+from .commands import before, collecting, configuration, data, following, jobs, login, setup, steering, wallet
 
 EPILOG = (
-    "First steps:  shardwork login JOIN  ·  shardwork wallet deposit 2000  ·  shardwork job plan job.yaml\n\n"
+    "First steps:  shardwork init  ·  shardwork job init sft  ·  shardwork job plan job.yaml\n\n"
     "Exit codes:  0 ok · 1 failed · 2 usage · 3 wrong file or value · 4 not found · 5 not allowed · 6 not enough sats "
     "· 7 coordinator unreachable · 8 job failed · 130 Ctrl-C"
 )
@@ -33,9 +35,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EPILOG,
 )
+app.command("init")(setup.init)
 app.command("login")(login.login)
 app.add_typer(wallet.app, name="wallet")
 app.add_typer(data.app, name="data")
+app.add_typer(configuration.app, name="config")
 app.add_typer(jobs.app, name="job")
 #: each adds its verbs to `job` when it is loaded, in the order of --help
 JOB_VERBS = (before, following, steering, collecting)

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..config import Home, load_settings
+from ..config import HOME_VARIABLE, Home, load_settings, origins
 from ..errors import NotAuthenticated
 from ..identity.authority import JoinLine
 from ..identity.keys import SigningKey, load_or_create
@@ -70,6 +70,33 @@ def access(join: str | None = None, *, home: Home | None = None) -> Access:
             next_step="Ask its operator for the join line, then:  shardwork login 'shardwork://host:port?ca=…'",
         )
     return Access(JoinLine.parse(settings.join), place)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as it counts now, and where it comes from."""
+
+    key: str
+    value: str
+    #: "--join", "SHARDWORK_JOIN", "…/client.toml:2", "default"
+    origin: str
+
+
+def shown_settings(join: str | None = None, *, home: Home | None = None) -> list[Setting]:
+    """Every setting and folder with its origin. Raises InvalidInput "config.…" where a file or variable is wrong."""
+    place = home or Home.find()
+    file, flags = place.config_dir / CONFIG_FILE, {"join": join}
+    values = load_settings(ClientSettings, file, os.environ, flags, other_variables=OTHER_VARIABLES)
+    where = origins(ClientSettings, file, os.environ, flags, other_variables=OTHER_VARIABLES)
+    found = [Setting(key, str(getattr(values, key)), where[key]) for key in ClientSettings.model_fields]
+    root = HOME_VARIABLE if os.environ.get(HOME_VARIABLE) else "default"
+    folders = {"config": place.config_dir, "state": place.state_dir, "cache": place.cache_dir}
+    found += [Setting(f"{name}_dir", str(folder), root) for name, folder in folders.items()]
+    key = place.key_path(KEY_NAME)
+    return [
+        *found,
+        Setting("key", str(key), "made at the first login" if not key.exists() else f"{root}, in config_dir"),
+    ]
 
 
 def save_join(place: Home, join: JoinLine) -> Path:

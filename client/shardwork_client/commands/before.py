@@ -1,7 +1,8 @@
-"""`shardwork job validate | plan | submit`: everything up to the moment that sats are reserved."""
+"""`shardwork job init | validate | plan | submit`: everything up to the moment that sats are reserved."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,44 @@ import typer
 from ..outcome import emit, guard, is_terminal, say, usage
 from .jobs import BEFORE, app
 from .options import ALL_SATS, JobFileArgument, JsonOption, YesOption
+
+
+def _kinds(incomplete: str) -> list[tuple[str, str]]:
+    from ..completion import template_kinds
+
+    return template_kinds(incomplete)
+
+
+@app.command(rich_help_panel=BEFORE)
+def init(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="KIND", help="Left out: shows the kinds there are.", autocompletion=_kinds)
+    ] = None,
+    path: Annotated[Path, typer.Argument(metavar="[PATH]", help="The file to write; - for stdout.")] = Path("job.yaml"),
+    json_output: JsonOption = False,
+) -> None:
+    """Write a commented job file to begin from. Overwrites nothing.
+
+    Example:  shardwork job init sft tutor.yaml
+    """
+    with guard(json_output, interrupted="See whether the file is whole with:  shardwork job validate FILE"):
+        from shardwork.jobs.templates import job_template, template_kinds, write_template
+
+        from .. import render
+
+        if kind is None:
+            kinds = template_kinds()
+            if json_output:
+                emit({"kinds": [{"kind": each, "purpose": purpose} for each, purpose in kinds.items()]})
+                return
+            render.show(render.pairs([(each, purpose) for each, purpose in kinds.items()]))
+            say("→ shardwork job init KIND")
+        elif str(path) == "-":
+            typer.echo(job_template(kind), nl=False)
+        else:
+            write_template(kind, path)
+            emit({"kind": kind, "path": str(path)}) if json_output else say(f"✓ Wrote {path}")
+            say(f"→ Change what is marked with <-, then:  shardwork job validate {path}")
 
 
 @app.command(rich_help_panel=BEFORE)

@@ -12,6 +12,17 @@ ALL_SATS = 21_000_000 * 100_000_000
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; errors as JSON on stderr.")]
 JsonLinesOption = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout; errors as JSON on stderr.")]
-JobIdArgument = Annotated[str, typer.Argument(metavar="ID", help="Job id, or the beginning of one.")]
+
+
+def _job_ids(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """For the shell's completion: (id, name and state) of jobs that begin so."""
+    from ..completion import job_ids
+
+    return job_ids(context, incomplete)
+
+
+JobIdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="Job id, or the beginning of one.", autocompletion=_job_ids)
+]
 JobFileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Job file: YAML, JSON or TOML.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
