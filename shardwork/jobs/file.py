@@ -41,14 +41,17 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 
 
 class JobFileInvalid(InvalidInput):
-    """The job file is wrong; `problems` holds everything that was found, in the order of the file."""
+    """The job file is wrong; `problems` holds everything that was found, in the order of the file.
 
-    def __init__(self, file: str, problems: list[Problem]) -> None:
+    `code` is the problem's own where a recipe refused its stage, for the one thing that is wrong.
+    """
+
+    def __init__(self, file: str, problems: list[Problem], *, code: str = "jobfile.invalid") -> None:
         self.problems = sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0, problem.key))
         first = self.problems[0]
         more = f" {len(problems) - 1} more problem(s) follow." if len(problems) > 1 else ""
         super().__init__(
-            "jobfile.invalid",
+            code,
             f"{first.render()}{more}" if first.sentence else f"{file} is not a valid job file.",
             next_step="Mend the job file and validate it again.",
             problems=len(problems),
@@ -130,7 +133,11 @@ def _without_echoes(problems: list[Problem]) -> list[Problem]:
     """A mistyped key is also a missing one; the typing slip alone is told."""
     meant = {_sibling(found.key, found.fix) for found in problems if found.code == "jobfile.unknown_key"}
     missing = {"jobfile.missing_key", "jobfile.trust_class_missing"}
-    kept = [found for found in problems if found.code not in missing or found.key not in meant]
+
+    def is_echo(key: str) -> bool:
+        return key in meant or any(key.startswith(f"{name}.") for name in meant)
+
+    kept = [found for found in problems if found.code not in missing or not is_echo(found.key)]
     return kept or problems
 
 
@@ -240,7 +247,8 @@ class _Reading:
             if key not in known:
                 self._unknown_job_key(key, known)
             elif value is not None:
-                raw[key] = value
+                # a section with a blank key is one that lacks it
+                raw[key] = _without_nones(cast("dict[str, Any]", value)) if _is_section(key, value) else value
         if not self._flat:
             return self._staged(raw)
         recipe = raw.get("recipe")
@@ -267,7 +275,21 @@ class _Reading:
             sentence = f"With `stages:`, {key!r} belongs to a stage."
             self._add((key,), "jobfile.unknown_key", sentence, "Move it into the stage it is meant for.")
             return
-        self._add((key,), "jobfile.unknown_key", f"There is no key {key!r}.", suggest(key, known))
+        section = self._section_of(key) if self._flat else ""
+        fix = f"Put it under `{section}:`." if section else suggest(key, known)
+        self._add((key,), "jobfile.unknown_key", f"There is no key {key!r}{' here' if section else ''}.", fix)
+
+    def _section_of(self, key: str) -> str:
+        """The section that a key at the top belongs to: one of the fixed ones, or the recipe's parameters."""
+        for name, model in _SECTIONS.items():
+            if key in {info.alias or field for field, info in model.model_fields.items()}:
+                return name
+        kind = cast("dict[str, Any]", self.marked.values).get("recipe")
+        try:
+            model = self._params_model(kind) if isinstance(kind, str) else None
+        except InvalidInput:
+            model = None  # told where the recipe itself is looked at
+        return "params" if model is not None and key in model.model_fields else ""
 
     # ---- a recipe's own parameters ---------------------------------------------------------------------------
 
@@ -362,7 +384,8 @@ class _Reading:
         else:
             key = _key(path)
             known = _keys_at(path if item["type"] == "model_type" else loc[:-1])
-            self._add(path, code_of(item["type"]), sentence_of([item], key), fix_of([item], key, known))
+            model = _SECTIONS.get(str(loc[-2])) if len(loc) > 1 else None
+            self._add(path, code_of(item["type"]), sentence_of([item], key), fix_of([item], key, known, model))
 
     def _translate_params(self, error: ValidationError, model: type[BaseModel], index: int, params: object) -> None:
         grouped: dict[KeyPath, list[Any]] = {}
@@ -372,14 +395,29 @@ class _Reading:
         for loc, items in grouped.items():
             path = self.stage_path(index, "params", *loc)
             key = _key(loc)
+            if any(known.key == dotted(path) for known in self.problems):
+                continue  # it could not even be read, which is told already
             fix = fix_of(items, key, tuple(model.model_fields), model)
+            owner = self._owner_of(key) if items[0]["type"] == "extra_forbidden" else ""
+            if owner and "Did you mean" not in fix:
+                fix = f"It belongs to recipe {owner!r}: remove it, or change `recipe`."
             self._add(path, code_of(items[0]["type"]), sentence_of(items, key), fix)
+
+    def _owner_of(self, key: str) -> str:
+        """A recipe that does have this parameter."""
+        from ..recipes import kinds
+
+        return next((kind for kind in kinds() if key in self._params_model(kind).model_fields), "")
 
     def _written(self, loc: KeyPath) -> KeyPath:
         """pydantic's place in the staged form -> the place in the file."""
         if self._flat and loc[:1] == ("stages",):
             return loc[2:]
         return loc
+
+
+def _is_section(key: str, value: object) -> bool:
+    return key in _SECTIONS and isinstance(value, dict)
 
 
 def _without_nones(stage: Mapping[str, Any]) -> dict[str, Any]:

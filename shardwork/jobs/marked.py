@@ -94,7 +94,11 @@ class _Walk:
         self.nodes += 1
         if self.nodes > MAX_NODES or len(path) > MAX_DEPTH:
             if not any(problem.code == "jobfile.too_large" for problem in self.problems):
-                self._problem(node, path, "jobfile.too_large", "The file nests or repeats too much.", "Shorten it.")
+                self._too_much(path[:1])
+            return None
+        if not str(node.tag).startswith(_PLAIN_TAGS):
+            sentence = f"Tags such as {_tag(node.tag)} are not read."
+            self._problem(node, path, "jobfile.syntax", sentence, "Write the plain value.")
             return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
@@ -133,6 +137,14 @@ class _Walk:
             return None
         return value
 
+    def _too_much(self, path: KeyPath) -> None:
+        """Named by the outermost key: what lies inside may be written anywhere, by an alias."""
+        sentence, fix = "The file nests or repeats too much.", "Shorten it."
+        key, line = dotted(path), self.lines.get(path)
+        self.problems.append(
+            Problem(file=self.file, line=line, key=key, code="jobfile.too_large", sentence=sentence, fix=fix)
+        )
+
     def _problem(self, node: yaml.Node, path: KeyPath, code: str, sentence: str, fix: str) -> None:
         line = node.start_mark.line + 1
         self.problems.append(
@@ -150,11 +162,7 @@ def _parse_yaml(text: str, file: str) -> Marked:
         walk = _Walk(file, loader)
         return Marked(walk.value(node, ()), walk.lines, tuple(walk.problems))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else None
-        detail = error.problem or error.context or ""
-        fix = next((fix for words, fix in _YAML_FIXES if words in detail), _SYNTAX_FIX)
-        return Marked(None, {}, (_syntax(file, line, "YAML", detail, fix),))
+        return Marked(None, {}, (_yaml_problem(error, file),))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, int(error.position)) + 1
         return Marked(None, {}, (_syntax(file, line, "YAML", "it holds a control character", "Remove it."),))
@@ -165,12 +173,39 @@ def _parse_yaml(text: str, file: str) -> Marked:
             loader.dispose()
 
 
+def _yaml_problem(error: yaml.MarkedYAMLError, file: str) -> Problem:
+    """Where something that was opened is never closed, the place is its beginning: the end says nothing."""
+    detail, context = error.problem or error.context or "", error.context or ""
+    mark = error.problem_mark or error.context_mark
+    fix = next((fix for words, fix in _YAML_FIXES if words in detail), _SYNTAX_FIX)
+    for words, opened in _YAML_OPENED:
+        if words in context and error.context_mark is not None:
+            mark, fix = error.context_mark, opened
+    return _syntax(file, mark.line + 1 if mark else None, "YAML", detail, fix)
+
+
+#: tags that YAML itself gives plain values; anything else would build an object
+_PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null"))
+
+
+def _tag(tag: object) -> str:
+    text = str(tag).replace("tag:yaml.org,2002:", "!!")
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
 _SYNTAX_FIX = "Mend the syntax there or just before it."
 #: what people meet most, by a part of PyYAML's words
 _YAML_FIXES = (
     ("character '\\t'", "Indent with spaces; YAML takes no tabs."),
     ("mapping values are not allowed", 'Put a value that holds ": " in quotes, and check the indentation.'),
     ("another document", "Keep one document: remove `---` and what follows it."),
+)
+#: the same for PyYAML's words about what was being read, where the mistake lies at its beginning
+_YAML_OPENED = (
+    ("quoted scalar", "Close the quote that opens there."),
+    ("flow mapping", "Close the brace that opens there."),
+    ("flow sequence", "Close the bracket that opens there."),
+    ("simple key", "Write `key: value`, with a space behind the colon."),
 )
 
 # ---- JSON ---------------------------------------------------------------------------------------------------------

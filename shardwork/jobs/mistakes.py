@@ -79,11 +79,22 @@ def fix_of(items: Sequence[Any], key: str, known: Sequence[str], model: type[Bas
     instead = _instead(items[0]["type"], items[0]["input"])
     if instead:
         return f"Write `{key}: {instead}`."
+    bound = _bound(items[0])
+    if bound:
+        return f"Write `{key}: {bound[0]}` or {bound[1]}."
     info = model.model_fields.get(key) if model else None
+    if item["type"] == "value_error":
+        return _named(item["input"], key)
+    if info is not None and items[0]["type"].startswith("int_") and isinstance(info.default, int):
+        return f"Write a whole number, as `{key}: {info.default}`."
     if info is not None and info.description:
         return f"{key}: {info.description}."
     return (
-        f"Write `{key}: {{…}}` with keys among: {', '.join(known)}." if item["type"] == "model_type" else "Change it."
+        f"Write `{key}: {{…}}` with keys among: {', '.join(known)}."
+        if item["type"] == "model_type"
+        else f"Write `{key}:` and below it, indented, lines as `key: value`."
+        if item["type"] == "dict_type"
+        else "Change it."
     )
 
 
@@ -104,11 +115,36 @@ def _instead(kind: str, value: object) -> str:
     if kind == "string_type" and isinstance(value, (int, float)):
         return json.dumps(json.dumps(value))
     if kind.startswith("int_") and isinstance(value, (str, float)):
-        text = str(value).removesuffix(".0")
-        return str(int(text)) if text.isdecimal() else ""
+        # "500 sats" means 500; 2.5 means nothing
+        words = str(value).removesuffix(".0").replace(",", "").split()
+        is_number = bool(words) and words[0].isdecimal() and not any(word[0].isdecimal() for word in words[1:])
+        return str(int(words[0])) if is_number else ""
     if kind.startswith("bool_") and isinstance(value, str):
         return _TRUTH.get(value.lower(), "")
     return ""
+
+
+def _bound(item: Any) -> tuple[object, str] | None:
+    """The nearest value that would be taken, and on which side the others are."""
+    bounds: Mapping[str, Any] = item.get("ctx") or {}
+    match item["type"]:
+        case "greater_than_equal":
+            return bounds["ge"], "more"
+        case "less_than_equal":
+            return bounds["le"], "less"
+        case "less_than":
+            return f"{float(bounds['lt']) * 0.2:g}", f"anything below {bounds['lt']:g}"
+        case "greater_than":
+            return None
+        case _:
+            return None
+
+
+def _named(value: object, key: str) -> str:
+    """A name like the one that was refused, for a value with letters that names may not hold."""
+    text = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in str(value).lower())
+    plain = "-".join(part for part in text.split("-") if part)[:40]
+    return f"Write `{key}: {plain}`." if plain else "Write a short plain name."
 
 
 def _shown(value: object) -> str:

@@ -20,11 +20,12 @@ from .fake_coordinator import Fake
 #: what a `--help` may not load: each of them is slow, and none is needed to print text
 HEAVY = ("torch", "numpy", "grpc", "tokenizers", "jinja2", "httpx", "google", "nacl", "cryptography", "yaml")
 COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
-    (): ("login", "wallet", "data", "job"),
+    (): ("init", "login", "wallet", "data", "config", "job"),
     ("wallet",): ("deposit", "balance", "history"),
     ("data",): ("check",),
+    ("config",): ("show",),
     ("job",): (
-        *("validate", "plan", "submit", "list", "show", "watch", "events"),
+        *("init", "validate", "plan", "submit", "list", "show", "watch", "events"),
         *("why", "pause", "resume", "cancel", "report", "download"),
     ),
 }

@@ -122,3 +122,13 @@ def test_evidence_keeps_its_order_from_frame_to_frame() -> None:
         console.print(block)
     lines = [line.strip() for line in drawn.get().splitlines() if line.strip().endswith(": x")]
     assert lines == ["needs: x", "phase: x", "round: x", "stage: x"]
+
+
+def test_ctrl_c_while_rows_are_read_leaves_at_once_with_the_cursor_back(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "smörgås är gott och det finns mycket av det"}\n' * 400_000)
+    terminal = Terminal("data", "check", path)
+    terminal.read_until("reading rows")
+    assert terminal.interrupt() == 130
+    assert "Traceback" not in terminal.text and "Interrupted." in terminal.text
+    assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
