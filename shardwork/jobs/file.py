@@ -281,8 +281,8 @@ class _Reading:
 
     def _section_of(self, key: str) -> str:
         """The section that a key at the top belongs to: one of the fixed ones, or the recipe's parameters."""
-        for name, model in _SECTIONS.items():
-            if key in {info.alias or field for field, info in model.model_fields.items()}:
+        for name, section in _SECTIONS.items():
+            if key in {info.alias or field for field, info in section.model_fields.items()}:
                 return name
         kind = cast("dict[str, Any]", self.marked.values).get("recipe")
         try:
