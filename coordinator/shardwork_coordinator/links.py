@@ -19,6 +19,8 @@ from .scheduler import Worker
 
 #: offers, revocations and settlements a worker may lag behind before its stream is dropped
 QUEUE_LIMIT = 1_000
+#: workers whose memory proved too small
+MOST_REMEMBERED = 10_000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +44,11 @@ class Link:
     told: str = ""
     #: when it was last given something, or came
     idle_since_ms: int = 0
+    #: the worker's process, and whether another one with its key took over
+    instance: str = ""
+    replaced: bool = False
+    #: estimated bytes of the smallest shard that its memory did not hold; 0: none yet
+    too_large_bytes: int = 0
     queue: asyncio.Queue[work_pb2.AttachResponse | None] = field(
         default_factory=lambda: asyncio.Queue[work_pb2.AttachResponse | None](QUEUE_LIMIT)
     )
@@ -62,7 +69,7 @@ class Link:
     def as_worker(self) -> Worker:
         return Worker(
             id=self.worker_id,
-            memory_bytes=self.capability.memory_bytes,
+            memory_bytes=self._memory_bytes(),
             minimum_msat=self.minimum_msat,
             reference=self.reference,
             can_train=self.capability.can_train,
@@ -75,19 +82,31 @@ class Link:
             idle_since_ms=self.idle_since_ms or self.since_ms,
         )
 
+    def _memory_bytes(self) -> int:
+        """What it says, or less where a shard proved that wrong."""
+        said = self.capability.memory_bytes
+        return min(said or self.too_large_bytes, self.too_large_bytes - 1) if self.too_large_bytes > 1 else said
+
 
 class Links:
     """All links of this process, one per worker: a second stream of the same key replaces the first."""
 
     def __init__(self) -> None:
         self._links: dict[str, Link] = {}
+        #: worker -> what its memory did not hold, oldest forgotten first
+        self._too_large: dict[str, int] = {}
         #: called after a worker came, left or changed what it accepts
         self.changed: Callable[[], None] = lambda: None
 
     def attach(self, link: Link) -> None:
         previous = self._links.get(link.worker_id)
         if previous is not None:
+            # the newest wins: its owner started it last, and an older one that hangs could never be got rid of
+            previous.replaced = bool(link.instance and previous.instance) and link.instance != previous.instance
             previous.end()
+            link.too_large_bytes = previous.too_large_bytes
+        else:
+            link.too_large_bytes = self._too_large.get(link.worker_id, 0)
         self._links[link.worker_id] = link
         self.changed()
 
@@ -98,6 +117,18 @@ class Links:
         del self._links[link.worker_id]
         self.changed()
         return True
+
+    def note_out_of_memory(self, worker_id: str, shard_bytes: int) -> None:
+        """Shards estimated at so much or more go to others from now on; a restart of either side forgets it."""
+        link = self._links.get(worker_id)
+        if link is None or shard_bytes <= 1:
+            return
+        known = link.too_large_bytes
+        link.too_large_bytes = min(known, shard_bytes) if known else shard_bytes
+        self._too_large.pop(worker_id, None)
+        self._too_large[worker_id] = link.too_large_bytes
+        if len(self._too_large) > MOST_REMEMBERED:
+            del self._too_large[next(iter(self._too_large))]
 
     def close(self) -> None:
         """Ends every stream, so that a stopping server waits for none."""

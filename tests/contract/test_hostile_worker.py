@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from shardwork import work
-from shardwork.errors import InvalidInput, LimitExceeded, StaleLease
+from shardwork.errors import InvalidInput, LimitExceeded, ShardworkError, StaleLease
 from shardwork.identity.envelope import seal
 from shardwork.identity.keys import SigningKey
 from shardwork.identity.role import Role
@@ -303,6 +303,24 @@ async def test_a_second_stream_of_a_key_replaces_the_first_and_keeps_the_lease(s
     await scene.stream.ended()
     assert (await scene.replica()).state is ReplicaState.LEASED
     await scene.honest_end()
+
+
+async def test_of_two_workers_with_one_key_the_newest_wins_and_the_other_is_told(scene: Scene) -> None:
+    def hello(instance: str) -> work_pb2.Hello:
+        capability = work_pb2.Capability(device="cpu", recipes=["count"])
+        return work_pb2.Hello(capability=capability, accepting=True, instance=instance)
+
+    first = await scene.holder.attach(hello=hello("one"))
+    assert (await first.offer()).lease_id == scene.offer.lease_id
+    again = await scene.holder.attach(hello=hello("one"))  # a reconnect of the same process
+    with pytest.raises(EOFError):
+        await first.next("nothing")
+    second = await scene.holder.attach(hello=hello("two"))
+    assert (await second.offer()).lease_id == scene.offer.lease_id
+    with pytest.raises(ShardworkError) as told:
+        await again.next("nothing")
+    assert told.value.code == "attach.replaced" and "SHARDWORK_HOME" in told.value.why.next_step
+    await scene.honest_end()  # checks that the lease was paid once
 
 
 async def test_foreign_leases_claimed_in_a_hello_are_revoked_and_stay_their_holders(scene: Scene) -> None:

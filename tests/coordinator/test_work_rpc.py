@@ -101,3 +101,19 @@ async def test_a_full_stream_can_be_replaced_and_closed() -> None:
     links.attach(second)
     links.close()
     assert await end_of(second) == 0
+
+
+def test_a_worker_whose_memory_failed_a_shard_gets_none_as_large_any_more() -> None:
+    links, link = Links(), new_link()
+    link.capability.memory_bytes = 1000
+    links.attach(link)
+    assert link.as_worker().memory_bytes == 1000
+    for failed, left in ((800, 799), (900, 799), (0, 799), (400, 399)):
+        links.note_out_of_memory("w", failed)
+        assert link.as_worker().memory_bytes == left
+    links.note_out_of_memory("nobody", 5)
+    assert links.detach(link)
+    back = new_link()
+    back.capability.memory_bytes = 1000
+    links.attach(back)
+    assert back.as_worker().memory_bytes == 399, "a reconnect does not make its memory larger"

@@ -94,8 +94,8 @@ class FakeCoordinator(
     _server: grpc.aio.Server | None = None
     _authority: Authority | None = None
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-    _pushes: asyncio.Queue[work_pb2.AttachResponse] = field(
-        default_factory=lambda: asyncio.Queue[work_pb2.AttachResponse]()
+    _pushes: asyncio.Queue[work_pb2.AttachResponse | ShardworkError] = field(
+        default_factory=lambda: asyncio.Queue[work_pb2.AttachResponse | ShardworkError]()
     )
 
     # -- the server
@@ -171,7 +171,8 @@ class FakeCoordinator(
         why = why_to_proto(Why(code="test.revoked", sentence="The test revoked it."))
         self.push(work_pb2.AttachResponse(revoke=work_pb2.Revoke(lease_id=lease_id, why=why)))
 
-    def push(self, response: work_pb2.AttachResponse) -> None:
+    def push(self, response: work_pb2.AttachResponse | ShardworkError) -> None:
+        """To the stream that is open; an error ends it."""
         self._pushes.put_nowait(response)
 
     def names(self) -> list[str]:
@@ -340,7 +341,11 @@ class FakeCoordinator(
                 if not getting.done():
                     getting.cancel()
                     return
-                yield getting.result()
+                pushed = getting.result()
+                if isinstance(pushed, ShardworkError):
+                    await abort_with(context, pushed)
+                else:
+                    yield pushed
         finally:
             listening.cancel()
 

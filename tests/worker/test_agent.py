@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shardwork.errors import LimitExceeded
+from shardwork.errors import Conflict, LimitExceeded
 from shardwork.v1 import work_pb2
 from shardwork_worker import agent
 from shardwork_worker.control import Command
@@ -354,3 +354,21 @@ async def test_a_journal_that_cannot_be_removed_does_not_keep_the_lease_in_hand(
     coordinator.offer(coordinator.lease({"do": "copy"}))
     await coordinator.wait("SubmitResult")
     assert (await worker.until_idle())["shards_done"] == 1
+
+
+async def test_a_worker_whose_key_attached_elsewhere_gives_way_and_comes_back_only_when_told(
+    coordinator: FakeCoordinator, workers: Workers, waiting: dict[str, Any]
+) -> None:
+    worker = await workers.here()
+    instance = coordinator.last("Hello").instance
+    coordinator.offer(coordinator.lease(waiting))
+    await coordinator.until_computing()
+    coordinator.push(Conflict("attach.replaced", "Another worker with this key attached."))
+    status = await worker.until_idle()
+    assert (status["state"], status["why"]["code"]) == ("paused", "worker.replaced")
+    assert "SHARDWORK_HOME" in status["why"]["next_step"]
+    assert coordinator.calls["ReleaseLease"] == 0, "the shard is the other one's now"
+    assert coordinator.calls["Attach"] == 1
+    await worker.ask(Command.RESUME)
+    hello = await coordinator.wait("Hello", 2)
+    assert not hello.running and hello.instance == instance != ""

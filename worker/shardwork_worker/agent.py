@@ -8,6 +8,7 @@ lease are `Lease`'s.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import traceback
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -48,6 +49,11 @@ FINISHED = Why(
 )
 STOPPED = Why(code="worker.stopping", sentence="The worker was stopped by its owner.")
 BUSY = Why(code="worker.busy", sentence="The worker has another lease in hand.")
+REPLACED = Why(
+    code="worker.replaced",
+    sentence="Another worker with this key attached and took over what this one had in hand.",
+    next_step="Give each worker a SHARDWORK_HOME of its own. To take over again: shardwork-worker resume",
+)
 UNEXPECTED = Why(
     code="worker.unexpected",
     sentence="The worker hit an error that it does not know.",
@@ -78,6 +84,8 @@ class Agent:
         self._failures_in_row = 0
         #: how often the breaker rested the worker since a shard last succeeded
         self._trips = 0
+        #: tells this process from another one with the same key
+        self._instance = secrets.token_hex(8)
         self._shards_done = 0
         self._shards_failed = 0
         self._errands: set[asyncio.Task[None]] = set()
@@ -181,7 +189,13 @@ class Agent:
             running=self.running(),
             software_version=software_version(),
             accepting=self.accepting,
+            instance=self._instance,
         )
+
+    @property
+    def is_away(self) -> bool:
+        """Whether this worker stays away until its owner says `resume`."""
+        return self._resting is REPLACED
 
     def on_welcome(self, worker_id: str) -> None:
         word = "joined" if self._lost is None else "joined again:"
@@ -192,6 +206,11 @@ class Agent:
 
     def on_disconnect(self, why: Why) -> None:
         self._welcomed = False
+        if why.code == "attach.replaced":
+            say(REPLACED.render())
+            self._rest(REPLACED)
+            # not given back: it is the other one's now
+            self._send_off(self._drop(REPLACED, tell=False))
         if self._lost is None or self._lost.code != why.code:
             say(f"no connection, trying again until there is one: {why.render()}")
         self._lost = why

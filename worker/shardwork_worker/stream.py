@@ -40,6 +40,8 @@ class Desk(Protocol):
     def on_revoke(self, lease_id: str, why: Why) -> None: ...
     def on_settlement(self, settlement: work_pb2.Settlement) -> None: ...
     def on_disconnect(self, why: Why) -> None: ...
+    @property
+    def is_away(self) -> bool: ...
 
 
 class Stream:
@@ -58,6 +60,10 @@ class Stream:
 
     async def run(self) -> None:
         while True:
+            while self._desk.is_away:
+                # another worker has our key; only the owner brings us back
+                self._nudged.clear()
+                await self._nudged.wait()
             error = await self._attach()
             self._desk.on_disconnect(error.why)
             if isinstance(error, NotAuthenticated):

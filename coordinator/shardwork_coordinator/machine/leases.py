@@ -137,12 +137,25 @@ def submitted(state: Slice, event: ResultSubmitted, world: World) -> Change:
         bytes_down=state.round.bytes_down + event.bytes_down,
     )
     change.rows += [handed_in, totals]
+    if event.metrics.get("memory_halvings", 0) > 0:
+        change.notes.append(_memory_note(shard, replica, event))
     state = replace(
         state,
         round=totals,
         replicas=tuple(handed_in if _same(one, handed_in) else one for one in state.replicas),
     )
     return _judge(state, shard, handed_in, world, change, compute_ms=event.compute_ms)
+
+
+def _memory_note(shard: Shard, replica: Replica, event: ResultSubmitted) -> Note:
+    rows = event.metrics.get("micro_batch_size", 0)
+    return Note(
+        kind="shard.memory_halved",
+        subject=shard.id,
+        sentence=f"{shard.phase} shard {shard.position} ran out of memory on worker {replica.worker_id} and went on with "
+        f"{rows:.0f} rows at a time; the batch and the result are the same.",
+        evidence={"lease": lease_id(replica), "halvings": f"{event.metrics['memory_halvings']:.0f}"},
+    )
 
 
 def lost(state: Slice, event: LeaseLost, world: World) -> Change:

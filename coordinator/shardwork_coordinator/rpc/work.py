@@ -44,6 +44,8 @@ BLAMELESS = (
     "worker.below_minimum",
     "worker.other_class",
 )
+#: one row at a time did not fit: the worker gets nothing of that size any more
+OUT_OF_MEMORY = "trainer.out_of_memory"
 #: metrics and outputs a submission may name, and letters of such a name
 MOST_METRICS, MOST_OUTPUTS, LONGEST_NAME = 1_000, 64, 100
 #: artifacts that a worker may say it holds, and letters of an id
@@ -102,6 +104,13 @@ async def attach(
             yield pushed
         if listener.done() and isinstance(refused := listener.exception(), ShardworkError):
             raise refused
+        if link.replaced:
+            raise Conflict(
+                "attach.replaced",
+                "Another worker with this key attached, and took over what this one had in hand.",
+                next_step="Give each worker a SHARDWORK_HOME, and so a key, of its own. To take over again: "
+                "shardwork-worker resume",
+            )
     finally:
         for task in (listener, renewer):
             task.cancel()
@@ -135,6 +144,7 @@ async def _greet(hello: work_pb2.Hello, caller: Caller, desk: WorkDesk) -> Link:
         hears_why=hello.hears_why,
         accepting=hello.accepting,
         reference=bool(party and party.reference),
+        instance=plain(hello.instance, 40),
         since_ms=now_ms,
         last_seen_ms=now_ms,
     )
@@ -318,8 +328,16 @@ async def release_lease(
         return advance(tx, slice_of_replica(tx, replica), event, world)
 
     pushes = await desk.engine.store.write(work_)
+    if why.code == OUT_OF_MEMORY:
+        desk.engine.links.note_out_of_memory(caller.party_id, await _memory_of(request.lease_id, desk))
     desk.engine.after_commit([push for push in pushes if push.lease_id != request.lease_id])
     return work_pb2.ReleaseLeaseResponse()
+
+
+async def _memory_of(lease: str, desk: WorkDesk) -> int:
+    """What the lease's shard was estimated to need."""
+    shard = await desk.engine.store.read(lambda tx: tx.get(Shard, parse_lease(lease).shard))
+    return shard.memory_bytes if shard else 0
 
 
 # ---- inside ---------------------------------------------------------------------------------------------------------
