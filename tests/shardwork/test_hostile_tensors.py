@@ -2,8 +2,7 @@
 """Every hostile safetensors file that is known to us, against both of our readers: refused with its code, at once.
 
 The reference library accepts eight of them. The readers are `shardwork.tensors.file`, for volunteers' deltas, and
-`shardwork.tensors.header`, for a requester's base model. Cost is counted in bytes and in calls of the interpreter, which
-a busy machine does not change; `nightly` measures seconds too.
+`shardwork.tensors.header`, for a requester's base model. Memory is measured here, seconds in the nightly run.
 """
 
 from __future__ import annotations

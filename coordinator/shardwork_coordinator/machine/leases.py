@@ -152,8 +152,8 @@ def _memory_note(shard: Shard, replica: Replica, event: ResultSubmitted) -> Note
     return Note(
         kind="shard.memory_halved",
         subject=shard.id,
-        sentence=f"{shard.phase} shard {shard.position} ran out of memory on worker {replica.worker_id} and went on with "
-        f"{rows:.0f} rows at a time; the batch and the result are the same.",
+        sentence=f"{shard.phase} shard {shard.position} ran out of memory on worker {replica.worker_id} and went on "
+        f"with {rows:.0f} rows at a time; the batch and the result are the same.",
         evidence={"lease": lease_id(replica), "halvings": f"{event.metrics['memory_halvings']:.0f}"},
     )
 
