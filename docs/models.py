@@ -55,6 +55,7 @@ def job_file() -> str:
     sections: list[tuple[str, type[BaseModel]]] = [
         ("The job", job.JobSpec),
         ("A stage", job.StageSpec),
+        ("An item of `data`", job.DataSource),
         ("`plan`", job.PlanSection),
         ("`trust`", job.TrustSection),
         ("`budget`", job.BudgetSection),
@@ -192,6 +193,8 @@ def _bounds(metadata: Iterable[object]) -> list[str]:
 def _named(annotation: Any) -> str:
     """A type as a person reads it."""
     origin, given = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _named(given[0])
     if origin is typing.Literal:
         return " or ".join(code(str(one)) for one in given)
     if origin in (typing.Union, types.UnionType):

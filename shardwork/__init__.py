@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .client.asynchronous import AsyncClient
     from .client.blocking import Client, Job, Wallet
     from .client.display.show import show_progress
-    from .client.facts import DataInvalid
+    from .client.facts import CheckRequest, DataInvalid
     from .client.job import AsyncJob
     from .client.plan import JobSource, Measured, Plan
     from .client.progress import OnProgress, Progress
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from .jobs.file import JobFileInvalid
-    from .jobs.spec import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
+    from .jobs.spec import BudgetSection, DataSource, JobSpec, PlanSection, StageSpec, TrustSection
     from .problem import Problem
     from .why import Why
 
@@ -70,11 +70,13 @@ __all__ = [
     "Balance",
     "BudgetSection",
     "Change",
+    "CheckRequest",
     "Client",
     "Conflict",
     "Corrupt",
     "DataInvalid",
     "DataReport",
+    "DataSource",
     "Deposit",
     "Download",
     "Event",
@@ -121,7 +123,7 @@ _HOMES = {
     "client.asynchronous": ("AsyncClient",),
     "client.blocking": ("Client", "Job", "Wallet"),
     "client.display.show": ("show_progress",),
-    "client.facts": ("DataInvalid",),
+    "client.facts": ("CheckRequest", "DataInvalid"),
     "client.job": ("AsyncJob",),
     "client.plan": ("JobSource", "Measured", "Plan"),
     "client.progress": ("OnProgress", "Progress"),
@@ -136,7 +138,7 @@ _HOMES = {
         *("NotAuthenticated", "NotEnoughFunds", "NotFound", "ShardworkError", "Unreachable"),
     ),
     "jobs.file": ("JobFileInvalid",),
-    "jobs.spec": ("BudgetSection", "JobSpec", "PlanSection", "StageSpec", "TrustSection"),
+    "jobs.spec": ("BudgetSection", "DataSource", "JobSpec", "PlanSection", "StageSpec", "TrustSection"),
     "problem": ("Problem",),
     "why": ("Why",),
 }

@@ -16,6 +16,7 @@ from rich.text import Text
 from shardwork.client.display import figures
 from shardwork.dataset import DataReport
 from shardwork.dataset.report import Sample
+from shardwork.dataset.sufficiency import Size, Sufficiency
 from shardwork.problem import Problem
 
 from .render import PROBLEMS_SHOWN, clean, pairs, problem_block
@@ -25,6 +26,7 @@ PREVIEW_LETTERS = 600
 SHOWN_PER_KIND = 3
 BAR_WIDTH = 30
 LEARNED_STYLE = "bold green"
+SIZE_STYLES = {Size.TRAINING: "bold green", Size.THIN: "bold yellow", Size.RAG: "bold red"}
 VERDICT_STYLES = {"ok": "bold green", "warnings": "bold yellow"}
 
 
@@ -37,8 +39,33 @@ def page(report: DataReport) -> RenderableType:
     for problem in report.warnings[:PROBLEMS_SHOWN]:
         parts += [Text(""), problem_block(problem, failed=False)]
     parts += _errors(report)
+    if report.sufficiency is not None:
+        parts += [Text(""), enough(report.sufficiency)]
     verdict = str(report.verdict)
     return Group(*parts, Text(""), Text.assemble("verdict  ", (verdict, VERDICT_STYLES.get(verdict, "bold red"))))
+
+
+def enough(found: Sufficiency) -> RenderableType:
+    """ "thin" with its reasons, each with what to do."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row("enough?", Text(str(found.size), style=SIZE_STYLES[found.size]))
+    for reason in found.reasons:
+        grid.add_row("", Text.assemble(reason.sentence, (f" {reason.fix}" if reason.fix else "", "dim")))
+    return grid
+
+
+def sources_table(report: DataReport) -> Table:
+    """Each source with its rows and how many of them a pass reads."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(overflow="fold")
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    for source in report.sources:
+        times = "" if source.weight == 1 else f" x {source.weight:g} = {figures.count(source.reads)}"
+        grid.add_row(clean(source.name), f"{figures.count(source.rows)} rows{times}", Text(source.shape, style="dim"))
+    return grid
 
 
 def _errors(report: DataReport) -> list[RenderableType]:
@@ -62,10 +89,12 @@ def _errors(report: DataReport) -> list[RenderableType]:
 
 def _counts(report: DataReport) -> Table:
     rows: list[tuple[str, RenderableType]] = [
-        ("format", str(report.format or "none recognised")),
+        ("format", report.written or "none recognised"),
         ("rows", figures.count(report.rows)),
         ("tokens", tokens_text(report)),
     ]
+    if len(report.sources) > 1:
+        rows.append(("sources", sources_table(report)))
     if report.eval_rows:
         rows.append(("held out", f"{figures.count(report.eval_rows)} rows"))
     if report.histogram:

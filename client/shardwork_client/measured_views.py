@@ -53,7 +53,8 @@ def plan_json(plan: Plan) -> Json:
 
 
 def _stage_json(measured: StageMeasure) -> Json:
-    facts = measured.facts
+    facts, report = measured.facts, measured.report
+    enough = report.sufficiency if report else None
     return {
         "name": measured.stage.name,
         "recipe": measured.stage.recipe,
@@ -62,4 +63,7 @@ def _stage_json(measured: StageMeasure) -> Json:
         "run_params": facts.run_params,
         "trained_params": facts.trained_params,
         "input_bytes": facts.input_bytes,
+        "format": measured.format or None,
+        "sources": [source.to_json() for source in report.sources] if report else [],
+        "sufficiency": enough.to_json() if enough else None,
     }

@@ -14,7 +14,7 @@ from shardwork.client.facts import StageMeasure
 from shardwork.client.plan import Plan
 from shardwork.money import show as sats
 
-from .data_page import preview_of, tokens_text
+from .data_page import preview_of, sources_table, tokens_text
 from .render import clean, pairs, why_block
 
 ROWS_SHOWN = 2
@@ -46,6 +46,8 @@ def _head(plan: Plan) -> Text:
 
 def _stage(stage: StageMeasure, *, named: bool) -> RenderableType:
     rows: list[tuple[str, RenderableType]] = [("data", _data(stage))]
+    if stage.report is not None and (len(stage.report.sources) > 1 or stage.stage.weights):
+        rows.append(("sources", sources_table(stage.report)))
     model = _model(stage)
     if model:
         rows.append(("model", model))
@@ -65,7 +67,7 @@ def _stage(stage: StageMeasure, *, named: bool) -> RenderableType:
 def _data(stage: StageMeasure) -> str:
     facts, report = stage.facts, stage.report
     if report is None:
-        sources = ", ".join(stage.stage.data)
+        sources = ", ".join(stage.stage.data_paths)
         return f"{sources}: {figures.count(facts.rows)} rows, {figures.count(facts.tokens)} tokens"
     return f"{figures.count(facts.rows)} rows of {stage.format}; tokens: {tokens_text(report)}"
 

@@ -264,8 +264,8 @@ def _stage_inputs(job: Job, stage: Stage, stages: list[Stage]) -> dict[str, str]
     resolved: dict[str, str] = {}
     for key, field, value in (
         ("base", "base_model", [spec.base_model] if spec.base_model else []),
-        ("data", "data", spec.data),
-        ("eval_data", "eval_data", spec.eval_data),
+        ("data", "data", spec.data_paths),
+        ("eval_data", "eval_data", spec.eval_paths),
     ):
         if len(value) == 1 and STAGE_OUTPUT.match(value[0]):
             resolved[key] = outputs[value[0]]["artifact_id"]

@@ -18,6 +18,7 @@ from ..identity.authority import JoinLine
 from ..identity.role import Role
 from ..session import Session
 from . import calls, facts, hub, received, settings, submit
+from .facts import CheckRequest
 from .job import AsyncJob
 from .plan import JobSource, Measured, Plan, measure, price, read
 from .progress import OnProgress
@@ -77,27 +78,30 @@ class AsyncClient:
 
     async def check_data(
         self,
-        files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | CheckRequest,
         *,
-        recipe: str = "sft",
+        recipe: str | None = None,
         base_model: str | os.PathLike[str] | None = None,
         max_length: int | None = None,
     ) -> DataReport:
         """Format, counts, problems and first rows of data files, as a job of `recipe` would read them.
 
-        `max_length` in tokens. Needs no coordinator. Errors of rows are in the report; raises InvalidInput only for
-        files or models that cannot be read at all.
+        `max_length` in tokens; a CheckRequest asks for more: held-out files, a mapping, a format. Needs no coordinator.
+        Errors of rows are in the report; raises InvalidInput only for files or models that cannot be read at all.
         """
-        many = [files] if isinstance(files, str | os.PathLike) else list(files)
-
-        def check(on_progress: OnProgress) -> DataReport:
-            return facts.check_files(
-                [Path(file) for file in many],
+        if isinstance(files, CheckRequest):
+            asked = files
+        else:
+            many = [files] if isinstance(files, str | os.PathLike) else list(files)
+            asked = CheckRequest(
+                files=[Path(file) for file in many],
                 recipe=recipe,
                 base_model=Path(base_model) if base_model is not None else None,
                 max_length=max_length,
-                on_progress=on_progress,
             )
+
+        def check(on_progress: OnProgress) -> DataReport:
+            return facts.check_files(asked, on_progress=on_progress)
 
         return await beside_loop(check, self._on_progress)
 

@@ -23,6 +23,7 @@ from .wallet import AsyncWallet
 if TYPE_CHECKING:
     from ..dataset import DataReport
     from ..jobs.spec import JobSpec
+    from .facts import CheckRequest
 
 
 class Client:
@@ -54,9 +55,9 @@ class Client:
 
     def check_data(
         self,
-        files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | CheckRequest,
         *,
-        recipe: str = "sft",
+        recipe: str | None = None,
         base_model: str | os.PathLike[str] | None = None,
         max_length: int | None = None,
     ) -> DataReport:

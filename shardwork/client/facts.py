@@ -8,19 +8,26 @@ never imported. A stage that reads an earlier stage's output is measured by that
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..dataset import DataReport, check_data
 from ..dataset.check import CheckOptions
+from ..dataset.lengths import Overlong
+from ..dataset.line import Source
+from ..dataset.mapping import unknown_name
+from ..dataset.row import Format
+from ..dataset.source import source_files
+from ..dataset.staged import travels_as_it_is
+from ..dataset.sufficiency import Size
 from ..errors import InvalidInput, ShardworkError
 from ..jobs.file import LoadedJob
-from ..jobs.paths import StageFiles
+from ..jobs.paths import SourceFiles, StageFiles
 from ..jobs.spec import STAGE_OUTPUT, StageSpec
 from ..models.folder import ModelFacts, inspect_model
 from ..models.hub import PREFIX
 from ..models.presets import check_preset, preset_params
-from ..problem import Problem
+from ..problem import Problem, suggest
 from ..recipes import recipe as find_recipe
 from ..recipes.base import StageFacts
 from ..recipes.learning import LearningRecipe
@@ -70,11 +77,17 @@ class StageMeasure:
 
     @property
     def format(self) -> str:
-        return str(self.report.format or "") if self.report else ""
+        return self.report.written if self.report else ""
 
     @property
     def warnings(self) -> list[Why]:
-        return [problem_why(problem) for problem in self.report.warnings] if self.report else []
+        """What the files may want, and why the data may be too little."""
+        if self.report is None:
+            return []
+        enough = self.report.sufficiency
+        doubts = enough.reasons if enough is not None and enough.size is not Size.TRAINING else ()
+        told = [problem_why(doubt) for doubt in doubts if doubt.fix]
+        return [problem_why(problem) for problem in self.report.warnings] + told
 
     def wire_facts(self) -> jobs_pb2.StageFacts:
         facts = self.facts
@@ -109,25 +122,78 @@ def _placed(error: InvalidInput, place: Mapping[str, str]) -> ShardworkError:
     return InvalidInput.from_why(Why(code=why.code, sentence=why.sentence, evidence=evidence, next_step=why.next_step))
 
 
-def check_files(
-    files: Sequence[Path],
-    *,
-    recipe: str,
-    base_model: Path | None,
-    max_length: int | None,
-    on_progress: OnProgress | None = None,
-) -> DataReport:
-    """`data check`: the report on files outside any job."""
-    find_recipe(recipe)
-    if base_model is not None:
-        max_length = fit_length(max_length or "auto", inspect_model(base_model), key="--max-length")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRequest:
+    """What `data check` is asked: files outside any job."""
+
+    files: Sequence[Path]
+    #: None: any recipe
+    recipe: str | None = None
+    base_model: Path | None = None
+    max_length: int | None = None
+    eval_files: Sequence[Path] = ()
+    eval_fraction: float | None = None
+    #: our key -> the files' own
+    mapping: Mapping[str, str] = field(default_factory=dict[str, str])
+    format: str | None = None
+    overlong: str = "auto"
+
+
+def check_files(asked: CheckRequest, *, on_progress: OnProgress | None = None) -> DataReport:
+    """`data check`: the report. Raises InvalidInput for values that no job could have."""
+    if asked.recipe is not None:
+        find_recipe(asked.recipe)
+    max_length, model = asked.max_length, None
+    if asked.base_model is not None:
+        model = inspect_model(asked.base_model)
+        max_length = fit_length(max_length or "auto", model, key="--max-length")
+    _check_names(asked)
+
+    def source(path: Path) -> Source:
+        return Source(files=(path,), name=str(path), mapping=asked.mapping, format=asked.format)
+
     return check_data(
-        files,
-        recipe=recipe,
-        model_folder=base_model,
+        [source(path) for path in asked.files],
+        recipe=asked.recipe,
+        model_folder=asked.base_model,
         max_length=max_length or DEFAULT_MAX_LENGTH,
-        options=CheckOptions(progress=_reading(files, on_progress)),
+        eval_files=[source(path) for path in asked.eval_files],
+        options=CheckOptions(
+            eval_fraction=asked.eval_fraction,
+            overlong=Overlong(asked.overlong),
+            run_params=model.run_params if model else 0,
+            progress=_reading([*asked.files, *asked.eval_files], on_progress),
+        ),
     )
+
+
+def _check_names(asked: CheckRequest) -> None:
+    wrong = unknown_name(asked.mapping)
+    if wrong is not None:
+        sentence = f"No format has a key {wrong[0]!r} to map to."
+        raise InvalidInput("data.unknown_name", sentence, next_step=wrong[1], key="--mapping")
+    for key, value, known in (
+        ("--format", asked.format or "text", [str(each) for each in Format]),
+        ("--overlong", asked.overlong, [str(each) for each in Overlong]),
+    ):
+        if value not in known:
+            sentence = f"There is no {key.removeprefix('--')} {value!r}."
+            raise InvalidInput("data.unknown_name", sentence, next_step=suggest(value, known, what="values"), key=key)
+    if asked.eval_files and asked.eval_fraction is not None:
+        raise InvalidInput(
+            "data.held_out_twice",
+            "Rows are held out by files or by a fraction, not by both.",
+            next_step="Give --eval-data or --eval-fraction.",
+            key="--eval-fraction",
+        )
+
+
+def sources_of(given: Sequence[SourceFiles]) -> list[Source]:
+    """A stage's data as the row reader takes it; an item keeps its place, by which its weight is found again."""
+    return [
+        Source(files=item.files, name=item.path, mapping=item.mapping, format=item.format, weight=item.weight)
+        for item in given
+    ]
 
 
 def _reading(files: Sequence[Path], on_progress: OnProgress | None) -> Callable[[int, int], None] | None:
@@ -169,14 +235,14 @@ def _measure(
     if model is not None and stage.base_model is not None:
         stage = _fitted(stage, model)
     frozen = find_recipe(stage.recipe).freeze(stage, StageFacts(run_params=model.run_params if model else 0))
-    report = _report_of(frozen, files, on_progress)
+    report = _report_of(frozen, files, model, on_progress)
     made_rows, made_tokens = _rows_of(stage, done)
     facts = StageFacts(
         rows=(report.rows if report else 0) + made_rows,
         tokens=(report.tokens if report else 0) + made_tokens,
         run_params=model.run_params if model else 0,
         trained_params=_trained(model, frozen),
-        input_bytes=_input_bytes(stage, files, model),
+        input_bytes=_input_bytes(stage, files, model, report),
     )
     return StageMeasure(stage=stage, files=files, facts=facts, report=report, model=model)
 
@@ -251,22 +317,34 @@ def _trained(model: ModelFacts | None, stage: StageSpec) -> int:
     return trained_params(model, kind.tuning(stage.params)) if isinstance(kind, LearningRecipe) else model.run_params
 
 
-def _report_of(stage: StageSpec, files: StageFiles, on_progress: OnProgress | None) -> DataReport | None:
+def _report_of(
+    stage: StageSpec, files: StageFiles, model: ModelFacts | None, on_progress: OnProgress | None
+) -> DataReport | None:
     """The data's report; None when an earlier stage makes the rows. Raises DataInvalid."""
     if not files.data:
         return None
+    params, plan = stage.params, stage.plan
+    max_length = params.get("max_length", DEFAULT_MAX_LENGTH)
+    learns = isinstance(find_recipe(stage.recipe), LearningRecipe)
+    rows = plan.rounds * plan.shards_per_round * plan.inner_steps * params.get("batch_size", 1)
     options = CheckOptions(
-        chat_template=stage.params.get("chat_template", "model"),
-        train_on_prompt=stage.params.get("train_on_prompt", False),
+        chat_template=params.get("chat_template", "model"),
+        train_on_prompt=params.get("train_on_prompt", False),
+        packing=params.get("packing", "auto"),
+        overlong=Overlong(params.get("overlong", "auto")),
         eval_fraction=stage.eval_fraction,
         progress=_reading([*files.data, *files.eval_data], on_progress),
+        planned_rows=rows if learns else 0,
+        run_params=model.run_params if model else 0,
+        trained_params=_trained(model, stage) if learns else 0,
+        from_scratch=stage.base_model is None,
     )
     report = check_data(
-        files.data,
+        sources_of(files.sources),
         recipe=stage.recipe,
         model_folder=files.base_model,
-        max_length=stage.params.get("max_length", DEFAULT_MAX_LENGTH),
-        eval_files=files.eval_data,
+        max_length=max_length,
+        eval_files=sources_of(files.eval_sources),
         options=options,
     )
     if report.errors:
@@ -276,14 +354,16 @@ def _report_of(stage: StageSpec, files: StageFiles, on_progress: OnProgress | No
 
 def _rows_of(stage: StageSpec, done: Mapping[str, StageMeasure]) -> tuple[int, int]:
     """Rows and tokens of the earlier stages that this stage reads."""
-    sources = [done[name.partition(".")[0]].facts for name in stage.data if STAGE_OUTPUT.match(name)]
+    sources = [done[name.partition(".")[0]].facts for name in stage.data_paths if STAGE_OUTPUT.match(name)]
     return sum(facts.rows for facts in sources), sum(facts.tokens for facts in sources)
 
 
-def _input_bytes(stage: StageSpec, files: StageFiles, model: ModelFacts | None) -> int:
+def _input_bytes(stage: StageSpec, files: StageFiles, model: ModelFacts | None, report: DataReport | None) -> int:
     """Bytes that will be uploaded for this stage."""
-    paths = [*files.data, *files.eval_data]
+    counted = (*report.sources, *report.eval_sources) if report else ()
+    read = source_files(sources_of(files.sources)) + source_files(sources_of(files.eval_sources))
+    paths = [file.path for file in read if travels_as_it_is(file)]
     is_mirrored = (stage.base_model or "").startswith(PREFIX)
     if files.base_model is not None and model is not None and not is_mirrored:
         paths += [files.base_model / name for name in model.files]
-    return sum(path.stat().st_size for path in paths)
+    return sum(path.stat().st_size for path in paths) + sum(source.converted_bytes for source in counted)

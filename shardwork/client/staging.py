@@ -1,8 +1,8 @@
 """A stage's local inputs laid out as the folders that are uploaded: the model's files, and data in a fixed order.
 
-Files are hard links where the file system allows it and copies elsewhere, in a folder of their own that goes away
-afterwards; the person's files are never touched. What a killed command left behind goes with the next one. Used by
-`submit`.
+Model files, JSONL and text are hard links where the file system allows it and copies elsewhere, in a folder of their
+own that goes away afterwards; the person's files are never touched. What a killed command left behind goes with the
+next one. Used by `submit`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ import unicodedata
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from ..dataset.line import Source
+from ..dataset.source import source_files
+from ..dataset.staged import convert, staged_suffix, travels_as_it_is
 
 PREFIX = "staging-"
 #: of a data file's name; disks take 255, and a number and an ending are added
@@ -73,10 +77,22 @@ def stage_model(source: Path, names: Sequence[str], into: Path) -> Path:
     return into
 
 
-def stage_data(files: Sequence[Path], into: Path) -> Path:
-    """Data files as `00000-name.jsonl`: the prefix keeps the job file's order and equal names apart."""
-    for number, file in enumerate(files):
-        _place(file, into / f"{number:05d}-{travelling_name(file)}")
+def stage_data(sources: Sequence[Source], into: Path) -> Path:
+    """Data files as `00000-name.jsonl`: the prefix keeps the job file's order and equal names apart.
+
+    JSONL and text lie as they are, everything else is written as JSONL. Several sources have a folder each,
+    `source-000` …, by which the coordinator tells them apart.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    apart = len(sources) > 1
+    for number, file in enumerate(source_files(sources)):
+        folder = into / f"source-{file.source:03d}" if apart else into
+        name = travelling_name(file.path.with_suffix(staged_suffix(file)))
+        if travels_as_it_is(file):
+            _place(file.path, folder / f"{number:05d}-{name}")
+        else:
+            folder.mkdir(exist_ok=True)
+            convert(file, folder / f"{number:05d}-{name}")
     return into
 
 

@@ -14,7 +14,7 @@ from ..models.hub import PREFIX
 from ..session import Session
 from ..v1 import jobs_pb2, types_pb2
 from . import calls, hub, staging
-from .facts import StageMeasure
+from .facts import StageMeasure, sources_of
 from .plan import Measured
 from .progress import OnProgress, told
 from .settings import Access
@@ -71,7 +71,7 @@ def stage_inputs(stage: StageMeasure, area: Path) -> list[tuple[str, Path]]:
     if stage.model is not None and files.base_model is not None and not is_mirrored:
         folder = staging.stage_model(files.base_model, stage.model.files, area / "base_model")
         found.append((f"{name}.base_model", folder))
-    for kind, paths in (("data", files.data), ("eval_data", files.eval_data)):
-        if paths:
-            found.append((f"{name}.{kind}", staging.stage_data(paths, area / kind)))
+    for kind, given in (("data", files.sources), ("eval_data", files.eval_sources)):
+        if any(source.files for source in given):
+            found.append((f"{name}.{kind}", staging.stage_data(sources_of(given), area / kind)))
     return found

@@ -138,12 +138,19 @@ def _sufficiency(plan: CheckPlan, train: Count) -> Sufficiency | None:
             rows=len(train.kept),
             tokens=train.tokens,
             loss_tokens=train.loss_tokens,
-            planned_tokens=options.planned_tokens,
+            passes=_passes(plan, train),
             run_params=options.run_params,
             trained_params=options.trained_params,
             from_scratch=options.from_scratch,
         )
     )
+
+
+def _passes(plan: CheckPlan, train: Count) -> float:
+    """How often the plan's rows go through the data; 0 where there is no plan."""
+    reads = sum(source.reads for source in train.sources)
+    rows = train.tokens // plan.max_length if plan.packs else reads
+    return plan.options.planned_rows / max(rows, 1)
 
 
 def _chosen(plan: CheckPlan, train: Count, held_out: Count | None) -> list[int]:

@@ -33,6 +33,7 @@ BYTES_PER_TOKEN = 3
 #: recipe -> the formats whose rows it learns from; a recipe that is not here reads any
 LEARNS_FROM: dict[str, frozenset[Format]] = {
     "pretrain": frozenset({Format.TEXT}),
+    "count": frozenset({Format.TEXT}),
     "sft": frozenset({Format.TEXT, Format.MESSAGES, Format.PROMPT_COMPLETION}),
 }
 
@@ -53,7 +54,7 @@ class CheckOptions:
     #: told (bytes read, bytes in all) while the files are read
     progress: Callable[[int, int], None] | None = None
     #: of the plan and the model, for the verdict on sufficiency; 0: unknown
-    planned_tokens: int = 0
+    planned_rows: int = 0
     run_params: int = 0
     trained_params: int = 0
     from_scratch: bool = False
@@ -260,9 +261,9 @@ class Count:
 
 def wrong_format(row: Row, recipe: str) -> Problem:
     """Rows of a kind that the recipe does not learn from."""
-    if recipe == "pretrain":
+    if LEARNS_FROM[recipe] == frozenset({Format.TEXT}):
         fix = "Use the recipe sft, or write the rows as `text`."
-        sentence = f"Pre-training reads text, but the rows are {row.shape}."
+        sentence = f"The recipe {recipe} reads text, but the rows are {row.shape}."
     else:
         fix = "Write the better answers as prompt and completion, or wait for a recipe that learns from preferences."
         sentence = f"The recipe {recipe} learns from text, messages or prompt and completion; the rows are {row.shape}."

@@ -54,8 +54,8 @@ class Figures:
     #: that one pass over the data reads, and those of them that are labels
     tokens: int
     loss_tokens: int
-    #: that the plan's rounds read
-    planned_tokens: int = 0
+    #: how often the plan's rounds read the data
+    passes: float = 0
     run_params: int = 0
     trained_params: int = 0
     from_scratch: bool = False
@@ -145,13 +145,12 @@ def _examples(given: Figures) -> tuple[Size, Problem]:
 
 
 def _passes(given: Figures) -> Iterator[tuple[Size, Problem]]:
-    passes = given.planned_tokens / given.tokens
-    if passes <= GOOD_PASSES:
+    if given.passes <= GOOD_PASSES:
         return
     sentence = (
-        f"The plan reads the data {passes:,.1f} times; after {GOOD_PASSES} passes a repetition adds less and less"
+        f"The plan reads the data {given.passes:,.1f} times; after {GOOD_PASSES} passes a repetition adds less and less"
     )
-    sentence += ", and this many teach the rows by heart." if passes > MOST_PASSES else "."
+    sentence += ", and this many teach the rows by heart." if given.passes > MOST_PASSES else "."
     fix = "Plan fewer rounds, shards or inner steps, or add data; held-out rows show when to stop."
     yield Size.THIN, _reason("data.many_passes", sentence, fix)
 
@@ -167,7 +166,7 @@ def _room(given: Figures) -> Iterator[tuple[Size, Problem]]:
     sentence = (
         f"{a_row:,.0f} parameters learn for each row: {room / held:,.1f} times what it takes to know the rows by heart."
     )
-    size = Size.THIN if given.planned_tokens > GOOD_PASSES * given.tokens else Size.TRAINING
+    size = Size.THIN if given.passes > GOOD_PASSES else Size.TRAINING
     fix = "Let less learn (a smaller rank, fewer layers) or add rows; the report says what was memorised."
     yield size, _reason("data.room_to_memorise", sentence, fix)
 

@@ -21,7 +21,18 @@ from ..problem import Problem, nearest, suggest
 from .marked import MAX_BYTES, KeyPath, Marked, dotted, parse
 from .mistakes import code_of, fix_of, sentence_of
 from .paths import StageFiles, find_files
-from .spec import STAGE_OUTPUT, BudgetSection, JobSpec, PlanSection, RunIf, ScheduleSection, StageSpec, TrustSection
+from .spec import (
+    ITEM_TAGS,
+    STAGE_OUTPUT,
+    BudgetSection,
+    DataSource,
+    JobSpec,
+    PlanSection,
+    RunIf,
+    ScheduleSection,
+    StageSpec,
+    TrustSection,
+)
 
 ParamsModel = Callable[[str], type[BaseModel]]
 
@@ -38,6 +49,8 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "schedule": ScheduleSection,
     "run_if": RunIf,
 }
+#: keys whose items may be sections
+_SOURCES = ("data", "eval_data")
 
 
 class JobFileInvalid(InvalidInput):
@@ -301,7 +314,7 @@ class _Reading:
             self._check_gate(index, stage)
             if not stage.get("data"):
                 sentence = "The stage names no data."
-                fix = "Set `data` to a JSONL or text file, a folder, a glob, or an earlier stage's output."
+                fix = "Set `data` to a file of rows, a folder, a glob, or an earlier stage's output."
                 self._add(self.stage_path(index, "data"), "jobfile.missing_key", sentence, fix)
             seen.add(str(stage.get("name")))
 
@@ -329,7 +342,8 @@ class _Reading:
             self._add(self.stage_path(index, "name"), "jobfile.duplicate_stage", sentence, "Name them apart.")
         for key in ("base_model", "data", "eval_data"):
             value = stage.get(key, [])
-            for name in cast("list[object]", value) if isinstance(value, list) else [value]:
+            for item in cast("list[object]", value) if isinstance(value, list) else [value]:
+                name = cast("dict[str, object]", item).get("path") if isinstance(item, dict) else item
                 if isinstance(name, str) and STAGE_OUTPUT.match(name) and name.split(".", 1)[0] not in seen:
                     sentence = f"{name!r} names a stage that does not come before this one."
                     fix = suggest(name.split(".", 1)[0], seen, what="earlier stages") if seen else "Order the stages."
@@ -360,7 +374,7 @@ class _Reading:
     def _translate(self, error: ValidationError, raw: dict[str, Any]) -> None:
         done: set[KeyPath] = set()
         for item in error.errors():
-            loc: KeyPath = tuple(item["loc"])
+            loc: KeyPath = tuple(part for part in item["loc"] if part not in ITEM_TAGS)
             if not loc and item["type"] == "value_error":
                 continue  # stage names and references; `_check_references` has named their lines
             path = self._written(_trim(loc, raw, may_lack=item["type"] == "missing"))
@@ -448,6 +462,8 @@ def _keys_at(loc: KeyPath) -> tuple[str, ...]:
     """The keys that may stand at this place."""
     if not loc:
         return _JOB_KEYS
+    if any(part in _SOURCES for part in loc):
+        return tuple(DataSource.model_fields)
     model = _SECTIONS.get(str(loc[-1]))
     if model is None:
         return _STAGE_KEYS

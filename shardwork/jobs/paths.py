@@ -7,18 +7,19 @@ Owns finding them and saying which are missing. Reading rows is `shardwork.datas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ..errors import InvalidInput
 from ..models.hub import PREFIX, HubModel
 from ..problem import nearest
 from .spec import STAGE_OUTPUT
 
-#: what the row reader understands
-DATA_SUFFIXES = (".jsonl", ".txt")
-_NOT_BUILT = (".parquet", ".csv", ".tsv", ".json", ".arrow", ".gz", ".zst")
+#: what the row reader understands (a test compares; importing it would load a tokenizer)
+DATA_SUFFIXES = (".jsonl", ".txt", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+#: what libraries write beside data
+_NOT_ROWS = frozenset({"dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json", "package.json"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,53 +34,96 @@ class PathFinding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFiles:
+    """An item of `data` and the files that it names; none for what an earlier stage makes."""
+
+    path: str
+    files: tuple[Path, ...]
+    weight: float = 1.0
+    mapping: Mapping[str, str] = field(default_factory=dict[str, str])
+    format: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageFiles:
-    data: tuple[Path, ...] = ()
-    eval_data: tuple[Path, ...] = ()
+    #: each item of `data` in order
+    sources: tuple[SourceFiles, ...] = ()
+    eval_sources: tuple[SourceFiles, ...] = ()
     #: None when the stage has none or takes it from an earlier stage
     base_model: Path | None = None
     findings: tuple[PathFinding, ...] = ()
+
+    @property
+    def data(self) -> tuple[Path, ...]:
+        return tuple(path for source in self.sources for path in source.files)
+
+    @property
+    def eval_data(self) -> tuple[Path, ...]:
+        return tuple(path for source in self.eval_sources for path in source.files)
 
 
 def find_files(stage: Mapping[str, object], folder: Path) -> StageFiles:
     """Expands the paths of a stage as written; `stage.output` references are left to the plan. Never raises."""
     findings: list[PathFinding] = []
     return StageFiles(
-        data=_expand_all(_texts(stage.get("data")), "data", folder, findings),
-        eval_data=_expand_all(_texts(stage.get("eval_data")), "eval_data", folder, findings),
+        sources=_expand_all(_items(stage.get("data")), "data", folder, findings),
+        eval_sources=_expand_all(_items(stage.get("eval_data")), "eval_data", folder, findings),
         base_model=_base_model(stage.get("base_model"), folder, findings),
         findings=tuple(findings),
     )
 
 
-def _texts(value: object) -> list[str]:
-    """One path or many; anything else is the schema's to refuse."""
+def _items(value: object) -> list[Mapping[str, Any]]:
+    """One item or many, each as a section; anything else is the schema's to refuse, and keeps its place."""
     values = cast("list[object]", value) if isinstance(value, list) else [value]
-    return [item for item in values if isinstance(item, str) and item]
+    return [{"path": item} if isinstance(item, str) else _section(item) for item in values]
 
 
-def _expand_all(patterns: list[str], key: str, folder: Path, findings: list[PathFinding]) -> tuple[Path, ...]:
-    found: dict[Path, str] = {}
-    for pattern in patterns:
-        if STAGE_OUTPUT.match(pattern):
+def _section(item: object) -> Mapping[str, Any]:
+    return cast("dict[str, Any]", item) if isinstance(item, dict) else {}
+
+
+def _expand_all(
+    items: list[Mapping[str, Any]], key: str, folder: Path, findings: list[PathFinding]
+) -> tuple[SourceFiles, ...]:
+    named: dict[Path, str] = {}
+    found: list[SourceFiles] = []
+    for item in items:
+        pattern = item.get("path")
+        if not isinstance(pattern, str) or not pattern:
             continue
-        for path in _expand(pattern, key, folder, findings):
-            if path in found:
+        files = [] if STAGE_OUTPUT.match(pattern) else _expand(pattern, key, folder, findings)
+        for path in files:
+            if path in named:
                 findings.append(
                     PathFinding(
                         key=key,
                         code="jobfile.file_twice",
-                        sentence=f"{path.name} is named by {found[path]!r} and again by {pattern!r}; it is read once.",
+                        sentence=f"{path.name} is named by {named[path]!r} and again by {pattern!r}; it is read once.",
                         fix="Name it once.",
                         is_warning=True,
                     )
                 )
-            found.setdefault(path, pattern)
+        fresh = tuple(path for path in dict.fromkeys(files) if path not in named)
+        named |= dict.fromkeys(fresh, pattern)
+        found.append(_source(pattern, fresh, item))
     return tuple(found)
 
 
+def _source(pattern: str, files: tuple[Path, ...], item: Mapping[str, Any]) -> SourceFiles:
+    """What is of another type than it should be is left out here, and refused with the spec."""
+    weight, mapping, format_ = item.get("weight"), item.get("mapping"), item.get("format")
+    return SourceFiles(
+        path=pattern,
+        files=files,
+        weight=float(weight) if isinstance(weight, (int, float)) else 1.0,
+        mapping=cast("dict[str, str]", mapping) if isinstance(mapping, dict) else {},
+        format=format_ if isinstance(format_, str) else None,
+    )
+
+
 def _expand(pattern: str, key: str, folder: Path, findings: list[PathFinding]) -> list[Path]:
-    """Files of one pattern in sorted order: a file, a folder (its JSONL and text files), or a glob."""
+    """Files of one pattern in sorted order: a file, a folder (its data files), or a glob."""
     path = folder / Path(pattern).expanduser()
     if path.is_file():
         if path.suffix.lower() not in DATA_SUFFIXES:
@@ -105,17 +149,18 @@ def _glob(pattern: str, folder: Path) -> list[Path]:
 
 
 def _is_data(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in DATA_SUFFIXES and not path.name.startswith(".")
+    if path.name.startswith((".", "_")) or path.name in _NOT_ROWS:
+        return False
+    return path.suffix.lower() in DATA_SUFFIXES and path.is_file()
 
 
 def _wrong_type(key: str, path: Path) -> PathFinding:
     from ..dataset.source import conversion  # with its tokenizer, which a valid file need not wait for
 
-    built = "; this kind is not built yet" if path.suffix.lower() in _NOT_BUILT else ""
     return PathFinding(
         key=key,
         code="jobfile.file_type",
-        sentence=f"{path.name} is neither JSONL nor text{built}.",
+        sentence=f"{path.name} is none of JSONL, JSON, CSV, TSV, Parquet and text.",
         fix=conversion(path),
     )
 
@@ -123,7 +168,7 @@ def _wrong_type(key: str, path: Path) -> PathFinding:
 def _missing(key: str, pattern: str, path: Path) -> PathFinding:
     parent = path.parent
     near = nearest(path.name, (entry.name for entry in parent.iterdir())) if parent.is_dir() else None
-    sentence = f"No JSONL or text file lies at {pattern!r}."
+    sentence = f"No data file lies at {pattern!r}."
     if not parent.is_dir() and not any(mark in pattern for mark in "*?["):
         sentence = f"The folder of {pattern!r} does not exist."
     return PathFinding(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}$")
 
@@ -73,6 +73,54 @@ class RunIf(Section):
     ]
 
 
+class DataSource(Section):
+    """One source among a stage's data, where its path alone does not say how it is read."""
+
+    path: Annotated[str, Field(min_length=1, description="a file, a folder or a glob")]
+    weight: Annotated[
+        float, Field(gt=0, le=100, allow_inf_nan=False, description="how often a pass over the data reads each row")
+    ] = 1.0
+    mapping: Annotated[dict[str, str], Field(description="our key: the file's own name for it")] = {}
+    format: Annotated[
+        Literal["text", "messages", "prompt-completion", "preference", "alpaca", "sharegpt"] | None,
+        Field(description="read rows as this format and no other; left out: recognised"),
+    ] = None
+
+    @field_validator("mapping")
+    @classmethod
+    def _our_names(cls, value: dict[str, str]) -> dict[str, str]:
+        if value:
+            from ..dataset.mapping import unknown_name  # with its tokenizer, which a job without one need not wait for
+
+            wrong = unknown_name(value)
+            if wrong is not None:
+                raise ValueError(f"no format has a key {wrong[0]!r} to map to; {wrong[1].rstrip('.')}")
+        return value
+
+
+#: names of the two ways to write an item of `data`, as pydantic puts them into an error's place
+ITEM_TAGS = ("<path>", "<source>")
+
+
+def _is_one(value: object) -> bool:
+    return isinstance(value, (str, dict, DataSource))
+
+
+def _item_tag(value: object) -> str:
+    return ITEM_TAGS[0] if isinstance(value, str) else ITEM_TAGS[1]
+
+
+#: a path, or a section that names one
+DataItem = Annotated[
+    Annotated[str, Tag(ITEM_TAGS[0])] | Annotated[DataSource, Tag(ITEM_TAGS[1])], Discriminator(_item_tag)
+]
+
+
+def path_of(item: str | DataSource) -> str:
+    """A file, folder, glob or `stage.output`."""
+    return item if isinstance(item, str) else item.path
+
+
 class StageSpec(Section):
     """One stage: a recipe, what it reads and how much of it to do."""
 
@@ -81,8 +129,15 @@ class StageSpec(Section):
     base_model: Annotated[
         str | None, Field(description="folder in Hugging Face layout, `stage.model`, or hub:ORG/NAME@REVISION")
     ] = None
-    data: Annotated[list[str], Field(description="files or globs: JSONL or text; or `stage.output`")] = []
-    eval_data: Annotated[list[str], Field(description="held-out files; never sent to training workers")] = []
+    data: Annotated[
+        list[DataItem],
+        Field(
+            description="files, folders or globs: JSONL, JSON, CSV, TSV, Parquet, text; or `stage.output`; or sources"
+        ),
+    ] = []
+    eval_data: Annotated[
+        list[DataItem], Field(description="held-out files, as `data` without weights; never sent to training workers")
+    ] = []
     eval_fraction: Annotated[float | None, Field(gt=0, lt=0.5, description="share of rows held out")] = None
     params: dict[str, Any] = {}
     plan: PlanSection = PlanSection()
@@ -99,7 +154,7 @@ class StageSpec(Section):
     @field_validator("data", "eval_data", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
-        return [value] if isinstance(value, str) else value
+        return [value] if _is_one(value) else value
 
     @field_validator("name")
     @classmethod
@@ -108,10 +163,26 @@ class StageSpec(Section):
             raise ValueError("a stage name is 1-40 of a-z, 0-9, '-' and '_', starting with a letter or digit")
         return value
 
+    @property
+    def data_paths(self) -> list[str]:
+        return [path_of(item) for item in self.data]
+
+    @property
+    def eval_paths(self) -> list[str]:
+        return [path_of(item) for item in self.eval_data]
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Of each item of `data`; empty where every row is read once."""
+        found = tuple(1.0 if isinstance(item, str) else item.weight for item in self.data)
+        return found if any(weight != 1 for weight in found) else ()
+
     @model_validator(mode="after")
     def _one_way_to_hold_out(self) -> StageSpec:
         if self.eval_data and self.eval_fraction is not None:
             raise ValueError("give eval_data or eval_fraction, not both")
+        if any(isinstance(item, DataSource) and item.weight != 1 for item in self.eval_data):
+            raise ValueError("held-out rows have no weight: each is read once")
         return self
 
 
@@ -170,7 +241,7 @@ STAGE_OUTPUT = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}\.(model|checkpoint|report|
 
 def references(stage: StageSpec) -> list[str]:
     """The `stage.output` references among what a stage reads, e.g. ["pretrain.model"]."""
-    candidates = [stage.base_model or "", *stage.data, *stage.eval_data]
+    candidates = [stage.base_model or "", *stage.data_paths, *stage.eval_paths]
     return [value for value in candidates if STAGE_OUTPUT.match(value)]
 
 

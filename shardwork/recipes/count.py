@@ -62,6 +62,14 @@ class Count:
                 next_step="Remove them.",
                 stage=stage.name,
             )
+        if stage.weights:
+            raise InvalidInput(
+                "count.no_weights",
+                f"Stage {stage.name!r} counts every word once: its data has no weights.",
+                next_step="Remove the weights.",
+                stage=stage.name,
+                key="data",
+            )
         return stage.model_copy(update={"params": validate_params(CountParams, stage).model_dump(mode="json")})
 
     def learn_rounds(self, stage: StageSpec) -> int:

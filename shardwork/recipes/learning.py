@@ -68,6 +68,13 @@ class LearningParams(BaseModel):
         Batch | Auto, Field(description="rows on the device at once; 'auto': the whole batch")
     ] = "auto"
     max_length: Annotated[Length | Auto, Field(description="tokens a row; 'auto': 256, or the model's limit")] = "auto"
+    packing: Annotated[
+        bool | Auto, Field(description="rows laid end to end and cut at max_length; 'auto': pretrain does, sft pads")
+    ] = "auto"
+    overlong: Annotated[
+        Literal["auto", "split", "truncate", "drop", "refuse"],
+        Field(description="rows of more than max_length tokens; 'auto' splits text and cuts rows with answers"),
+    ] = "auto"
     beta1: Annotated[float, Field(ge=0, lt=1, description="AdamW's first decay")] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1, description="AdamW's second decay")] = 0.95
     weight_decay: Annotated[Decay | Auto, Field(description="'auto': 0.1, and 0 for LoRA")] = "auto"
@@ -146,6 +153,8 @@ class LearningRecipe:
             params["micro_batch_size"] = params["batch_size"]
         if params["max_length"] == "auto":
             params["max_length"] = 256
+        if params["packing"] == "auto":
+            params["packing"] = self.kind == "pretrain"
         if params["weight_decay"] == "auto":
             params["weight_decay"] = 0.0 if params.get("method") == "lora" else 0.1
         return stage.model_copy(update={"params": params})
@@ -199,6 +208,9 @@ class LearningRecipe:
             vocab_size=params.get("vocab_size") if stage.base_model is None else None,
             train_on_prompt=params.get("train_on_prompt", False),
             chat_template=params.get("chat_template", "model"),
+            packing=params["packing"],
+            overlong=params["overlong"],
+            weights=stage.weights,
             tuning=self._tuning(given),
         )
         inputs = _pick(given, "data", "eval_data", "base")

@@ -74,6 +74,14 @@ class Sft(LearningRecipe):
                 key="base_model",
             )
         frozen = super().freeze(stage, facts)
+        if frozen.params["packing"]:
+            raise InvalidInput(
+                "sft.packing_not_built",
+                f"Stage {stage.name!r} would lay rows end to end, where each sees the ones before it.",
+                next_step="Leave params.packing out: rows are padded to the longest of their batch.",
+                stage=stage.name,
+                key="params.packing",
+            )
         if frozen.params["method"] != "lora":
             _refuse_adapters_own(frozen)
         return frozen

@@ -50,7 +50,8 @@ def test_plan_json_has_the_contract_s_keys(logged_in: Run, priced: Fake, tmp_pat
     assert plan["detected_format"] == "prompt-completion"
     assert plan["rows"] == 40
     assert plan["tokens"] > 40
-    assert [warning["code"] for warning in plan["warnings"]] == ["plan.self_evaluated"]
+    assert [warning["code"] for warning in plan["warnings"]] == ["data.rag_sized", "plan.self_evaluated"]
+    assert plan["stages"][0]["sufficiency"]["verdict"] == "RAG-sized"
 
 
 def test_the_coordinator_is_told_what_was_measured(logged_in: Run, priced: Fake, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_data_files_keep_the_job_file_s_order(logged_in: Run, fake: Fake, job: P
         if each.name == "sft.data"
         for file in fake.manifests[each.artifact_id].files
     ]
-    assert paths == ["00000-train.jsonl", "00001-also.jsonl"]
+    assert paths == ["source-000/00000-train.jsonl", "source-001/00001-also.jsonl"]
 
 
 @pytest.mark.parametrize("name", [b"two\nlines.jsonl", b"back\\slash.jsonl", b"bad\xff.jsonl", b"x" * 249 + b".jsonl"])

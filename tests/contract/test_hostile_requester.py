@@ -208,8 +208,8 @@ def chain(*stages: StageText) -> JobSpec:
             name=name,
             recipe=recipe,
             base_model=base,
-            data=data,
-            eval_data=held_out,
+            data=[*data],
+            eval_data=[*held_out],
             params={"preset": "tiny-1m"} if recipe == "pretrain" and base is None else {},
         )
         for name, recipe, base, data, held_out in stages

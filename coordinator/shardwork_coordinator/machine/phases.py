@@ -96,7 +96,7 @@ def _what_was_left_out(event: ExecutorFinished, round_: Round) -> list[Note]:
 
 def _is_measured(state: Slice, phase: str) -> bool:
     """Whether the phase measured what its requester declared. What an earlier stage makes can't be declared."""
-    uploaded = not any(STAGE_OUTPUT.match(name) for name in spec_of(state).data)
+    uploaded = not any(STAGE_OUTPUT.match(name) for name in spec_of(state).data_paths)
     return phase == "prepare" or (phase == "split" and uploaded)
 
 

@@ -83,8 +83,8 @@ def _check_references(spec: JobSpec) -> None:
         recipe(stage.recipe)
         for key, values in (
             ("base_model", [stage.base_model or ""]),
-            ("data", stage.data),
-            ("eval_data", stage.eval_data),
+            ("data", stage.data_paths),
+            ("eval_data", stage.eval_paths),
         ):
             for value in values:
                 if not STAGE_OUTPUT.match(value):
@@ -137,8 +137,8 @@ def own_inputs(tx: Transaction, spec: JobSpec, sent: Mapping[str, str], caller: 
     for stage in spec.stages:
         wanted = {
             "base_model": [stage.base_model] if stage.base_model else [],
-            "data": stage.data,
-            "eval_data": stage.eval_data,
+            "data": stage.data_paths,
+            "eval_data": stage.eval_paths,
         }
         for key, values in wanted.items():
             if not values or (len(values) == 1 and STAGE_OUTPUT.match(values[0])):

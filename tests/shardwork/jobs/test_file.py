@@ -87,7 +87,7 @@ BROKEN: dict[str, tuple[str, str, str, str, int | None, str]] = {
     "a missing file": (GOOD, "train.jsonl", "tran.jsonl", "jobfile.missing_file", 3, "data"),
     "a glob that finds nothing": (GOOD, "train.jsonl", "*.none", "jobfile.missing_file", 3, "data"),
     "a missing model": (GOOD, "models/tiny", "models/tinny", "jobfile.missing_file", 2, "base_model"),
-    "a kind of file not built": (GOOD, "data/train.jsonl", "data/rows.csv", "jobfile.file_type", 3, "data"),
+    "a kind of file not built": (GOOD, "data/train.jsonl", "data/rows.xlsx", "jobfile.file_type", 3, "data"),
     "a hub model without a revision": (GOOD, "./models/tiny", "hub:a/b", "hub.bad_reference", 2, "base_model"),
     "a stage that comes later": (STAGED, "base_model: first.model", "base_model: third.model", "jobfile.unknown_stage", 9, "stages.1.base_model"),
     "two stages of one name": (STAGED, "name: second", "name: first", "jobfile.duplicate_stage", 7, "stages.1.name"),
@@ -103,7 +103,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
     for name in ("train.jsonl", "b.jsonl", "a.jsonl"):
         (tmp_path / "data" / name).write_text('{"text": "x"}\n')
-    (tmp_path / "data" / "rows.csv").write_text("a,b\n")
+    (tmp_path / "data" / "rows.xlsx").write_text("a,b\n")
     return tmp_path
 
 
