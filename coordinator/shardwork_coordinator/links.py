@@ -39,8 +39,7 @@ class Link:
     donates: bool = False
     #: artifacts in its cache, as it says
     holds: frozenset[str] = frozenset()
-    #: it understands to be told why it is idle, and what it was told last
-    hears_why: bool = False
+    #: why it is idle, as it was told last
     told: str = ""
     #: when it was last given something, or came
     idle_since_ms: int = 0
@@ -61,7 +60,7 @@ class Link:
 
     def tell(self, why: Why) -> None:
         """Says why it is given nothing, once; a reason is no reason to drop a slow stream."""
-        if self.hears_why and self.told != why.code and not self.queue.full():
+        if self.told != why.code and not self.queue.full():
             self.told = why.code
             idle = work_pb2.Idle(why=wire.why_to_proto(why))
             self.queue.put_nowait(work_pb2.AttachResponse(idle=idle))

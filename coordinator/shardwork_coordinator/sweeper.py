@@ -7,28 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import statistics
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
+from shardwork.jobs.spec import StageSpec
 from shardwork.why import Why
 
-from .engine import Engine, advance, slice_of_replica, slice_of_round
-from .events import BackupWanted, LeaseLost, Push, QuorumShrunk, ReferenceGone, Slice, World
-from .granting import ready_replica
-from .machine.states import ENDED, FINAL_ROUND, LIVE
+from .engine import Engine, advance, slice_of_job, slice_of_replica, slice_of_round
+from .events import BackupWanted, LeaseLost, Push, QuorumShrunk, ReferenceGone, Slice, TimedOut, World
+from .granting import ready_replica, ready_replicas, with_history
+from .machine.phases import HOUR_MS
+from .machine.states import FINAL_JOB, FINAL_ROUND, LIVE
 from .money import ledger
 from .money.movements import round_account
-from .records import Job, JobState, Purpose, Replica, ReplicaState, Round, Shard, ShardState
-from .scheduler import Worker, refusal
+from .queueing.line import JobFacts
+from .queueing.stragglers import Speeds, speeds_of, stragglers
+from .reasons import why_idle
+from .records import Job, JobState, Replica, ReplicaState, Round, Shard, ShardState, Stage, StageState
+from .scheduler import ReadyReplica, Worker, refusal
 from .settings import Settings
 from .store.base import Transaction
 
 TICK_S = 0.5
-#: a copy is made only of shards that showed at least this much, or nothing for long
-LEAST_PROGRESS = 0.02
-#: a shard gets a copy after so many times the factor, whatever its worker says of its progress
-PATIENCE = 2
+#: idle workers hear why they are idle every so many looks
+TELL_EVERY = 4
+#: jobs, and shards of each, that are looked at to say so
+TELL_JOBS, TELL_SHARDS = 8, 2
+#: jobs and stages whose time may end in one look
+MOST_TIMED_OUT = 32
 #: a reference worker may stay away so many times the time in which a second key must come
 REFERENCE_PATIENCE = 4
 #: a result may be handed in at least this long after the coordinator came back
@@ -47,6 +53,7 @@ class Sweeper:
         #: shards that wait for a second key, or for a reference worker, and since when
         self._lonely: dict[str, int] = {}
         self._unreferenced: dict[str, int] = {}
+        self._looks = 0
         self._started_ms = engine.clock.now_ms()
         #: by how much the wall clock is ahead of the steady one
         self._lead_s = engine.clock.now_ms() / 1000 - engine.clock.monotonic()
@@ -75,7 +82,15 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """One look at everything. What fails is logged and looked at again; it keeps nothing else from being done."""
-        looks = (self._expire, self._copy_stragglers, self._shrink_quorums, self._replace_references, self._money)
+        looks = (
+            self._expire,
+            self._time_out,
+            self._copy_stragglers,
+            self._shrink_quorums,
+            self._replace_references,
+            self._tell_the_idle,
+            self._money,
+        )
         parts = (self.revive, *looks) if self._clock_was_set() else (self._part_from_sleepers, *looks)
         for part in parts:
             try:
@@ -125,6 +140,21 @@ class Sweeper:
                 # the others are taken back all the same
                 _log.exception("the lease of %s could not be taken back", replica.shard_id)
 
+    # ---- time-outs --------------------------------------------------------------------------------------------
+
+    async def _time_out(self) -> None:
+        """Ends jobs whose time, or whose running stage's, is over."""
+        world = self._engine.world()
+        for job_id, why in await self._engine.store.read(lambda tx: timed_out(tx, world.now_ms)):
+
+            def work(tx: Transaction, job_id: str = job_id, why: Why = why) -> list[Push]:
+                job = tx.get(Job, job_id)
+                if job is None or job.state in FINAL_JOB:
+                    return []
+                return advance(tx, slice_of_job(tx, job), TimedOut(why=why), world)
+
+            self._engine.after_commit(await self._engine.store.write(work))
+
     # ---- stragglers -------------------------------------------------------------------------------------------
 
     async def _copy_stragglers(self) -> None:
@@ -133,24 +163,22 @@ class Sweeper:
         if not idle:
             return
 
+        def slow_ones(tx: Transaction, state: Slice, speeds: Speeds) -> list[tuple[Shard, Why]]:
+            return stragglers(state, world, self._settings, speeds, self._started_ms)
+
         def work(tx: Transaction) -> list[Push]:
-            pushes: list[Push] = []
+            speeds = speeds_of(tx, idle)
             for round_, phase in _open_phases(tx):
                 state = slice_of_round(tx, round_, phase)
-                slow = next(
-                    (one for one in stragglers(state, world, self._settings, self._started_ms) if _can_pay(tx, one[0])),
-                    None,
-                )
+                slow = next((one for one in slow_ones(tx, state, speeds) if _can_pay(tx, one[0])), None)
                 if slow is not None:
-                    pushes += advance(tx, state, BackupWanted(shard_id=slow[0].id, why=slow[1]), world)
-                    break
-            return pushes
+                    return advance(tx, state, BackupWanted(shard_id=slow[0].id, why=slow[1]), world)
+            return []
 
         def look(tx: Transaction) -> bool:
-            return any(
-                stragglers(slice_of_round(tx, round_, phase), world, self._settings, self._started_ms)
-                for round_, phase in _open_phases(tx)
-            )
+            speeds = speeds_of(tx, idle)
+            phases = _open_phases(tx)
+            return any(slow_ones(tx, slice_of_round(tx, round_, phase), speeds) for round_, phase in phases)
 
         if await self._engine.store.read(look):
             self._engine.after_commit(await self._engine.store.write(work))
@@ -164,6 +192,25 @@ class Sweeper:
             return {one.worker_id for one in tx.find(Replica, state=[str(state) for state in LIVE])}
 
         return accepting - await self._engine.store.read(busy)
+
+    # ---- what idle workers are told ---------------------------------------------------------------------------
+
+    async def _tell_the_idle(self) -> None:
+        """Says to each worker that is given nothing why that is, when the reason changed."""
+        self._looks += 1
+        idle = await self._idle_workers() if self._looks % TELL_EVERY == 0 else set[str]()
+        workers = [worker for worker in self._engine.links.accepting() if worker.id in idle]
+        if not workers:
+            return
+        world = self._engine.world()
+
+        def look(tx: Transaction) -> list[tuple[str, Why]]:
+            waiting = _some_that_wait(tx)
+            return [(one.id, why_idle(with_history(tx, one, world), waiting)) for one in workers]
+
+        for worker, why in await self._engine.store.read(look):
+            if (link := self._engine.links.get(worker)) is not None:
+                link.tell(why)
 
     # ---- agreement --------------------------------------------------------------------------------------------
 
@@ -203,6 +250,41 @@ class Sweeper:
         self._engine.after_commit(await self._engine.store.write(work))
 
 
+def timed_out(tx: Transaction, now_ms: int) -> list[tuple[str, Why]]:
+    """Jobs whose time is over, with the reason."""
+    found: dict[str, Why] = {}
+    for state in (JobState.RUNNING, JobState.PAUSED):
+        for job in tx.find(Job, state=state, order="deadline_ms", after=0, limit=MOST_TIMED_OUT):
+            if job.deadline_ms <= now_ms:
+                found[job.id] = _why_timed_out("job.timed_out", "The job", job.deadline_ms - job.created_ms)
+    for stage in tx.find(Stage, state=StageState.RUNNING, order="deadline_ms", after=0, limit=MOST_TIMED_OUT):
+        if stage.deadline_ms <= now_ms:
+            hours = StageSpec.model_validate_json(stage.spec_json).timeout_hours or 0
+            why = _why_timed_out("stage.timed_out", f"Stage {stage.name}", int(hours * HOUR_MS))
+            found.setdefault(stage.job_id, why)
+    return list(found.items())
+
+
+def _why_timed_out(code: str, what: str, after_ms: int) -> Why:
+    return Why(
+        code=code,
+        sentence=f"{what} did not end within its {after_ms / HOUR_MS:.3g} hours.",
+        evidence={"timeout_hours": f"{after_ms / HOUR_MS:.6g}"},
+        next_step="What was valid is paid and the rest refunded. `shardwork job download` has its best checkpoint, if "
+        "one was made; submit again with a longer timeout_hours, or go on from that checkpoint.",
+    )
+
+
+def _some_that_wait(tx: Transaction) -> list[ReadyReplica]:
+    """The longest waiting shards of a few jobs."""
+    waiting = tx.count(Replica, "job_id", state=ReplicaState.READY)
+    found: list[ReadyReplica] = []
+    for job_id in sorted(waiting)[:TELL_JOBS]:
+        if (job := tx.get(Job, job_id)) is not None:
+            found += ready_replicas(tx, job, limit=TELL_SHARDS, device=JobFacts.of(job).device)
+    return found
+
+
 def _kept_for_a_reference(tx: Transaction) -> list[Shard]:
     """What only a reference worker may take, and none has."""
     running = {job.id for job in tx.find(Job, state=JobState.RUNNING)}
@@ -234,56 +316,6 @@ def _keys(tx: Transaction, shard: Shard, everyone: Sequence[Worker]) -> set[str]
     return keys | {worker.id for worker in everyone if refusal(place, worker) is None}
 
 
-def stragglers(state: Slice, world: World, settings: Settings, since_ms: int = 0) -> list[tuple[Shard, Why]]:
-    """Shards worth a second copy, slowest first: predicted to need `backup_factor` x their siblings' median.
-
-    A sibling counts with the time it took, or, while it runs, with what its progress predicts. `since_ms`: when this
-    coordinator started; the time in which it was away is nobody's slowness. Pure.
-    """
-    ready = any(one.state is ReplicaState.READY for one in state.replicas)
-    if ready or state.job.state is not JobState.RUNNING:
-        return []
-    durations: dict[str, float] = {}
-    for shard in state.shards:
-        winner = [one for one in state.replicas_of(shard.id) if one.number == shard.canonical]
-        if shard.state is ShardState.DONE and winner:
-            durations[shard.id] = max(shard.done_ms - winner[0].granted_ms, 1) / 1000
-    found: list[tuple[float, Shard, Why]] = []
-    for replica in state.replicas:
-        shard = state.shard(replica.shard_id)
-        elapsed = (world.now_ms - max(replica.granted_ms, since_ms)) / 1000
-        if replica.state not in LIVE or shard.state is ShardState.DONE or elapsed < settings.backup_min_s:
-            continue
-        if any(one.purpose is Purpose.BACKUP and one.state not in ENDED for one in state.replicas_of(shard.id)):
-            continue
-        predicted = elapsed / replica.progress if replica.progress >= LEAST_PROGRESS else elapsed * 2
-        typical = _typical(state, shard, durations, world)
-        is_slow = typical is not None and predicted > settings.backup_factor * typical
-        # a worker that says "nearly done" for long is not believed for ever
-        worth_it = typical is not None and (
-            predicted - elapsed > typical or elapsed > PATIENCE * settings.backup_factor * typical
-        )
-        if typical is not None and is_slow and worth_it:
-            found.append((predicted, shard, _why_backup(replica, predicted, typical)))
-    return [(shard, why) for _, shard, why in sorted(found, key=lambda one: -one[0])]
-
-
-def _typical(state: Slice, shard: Shard, durations: dict[str, float], world: World) -> float | None:
-    others = [seconds for name, seconds in durations.items() if name != shard.id]
-    for replica in state.replicas:
-        if replica.shard_id != shard.id and replica.state in LIVE and replica.progress >= 0.2:
-            others.append((world.now_ms - replica.granted_ms) / 1000 / replica.progress)
-    return statistics.median(others) if others else None
-
-
-def _why_backup(replica: Replica, predicted: float, typical: float) -> Why:
-    return Why(
-        code="shard.straggler",
-        sentence=f"worker {replica.worker_id} would need {predicted:.0f} s, its siblings need about {typical:.0f} s.",
-        evidence={"worker": replica.worker_id, "progress": f"{replica.progress:.2f}"},
-    )
-
-
 def _why_lost(replica: Replica, world: World) -> Why:
     if replica.deadline_ms <= world.now_ms:
         return Why(code="lease.past_deadline", sentence="it did not finish before its deadline.")
@@ -311,6 +343,7 @@ def _open_phases(tx: Transaction) -> list[tuple[Round, str]]:
 
 
 def _can_pay(tx: Transaction, shard: Shard) -> bool:
-    """A spare copy must fit in what the round reserved for spares."""
+    """A spare copy must fit in what the round reserved for spares, or its owner added."""
     reserve = round_account(shard.job_id, shard.stage, shard.round)
-    return ledger.available(tx, reserve) >= shard.price_msat + shard.fee_msat
+    job = tx.get(Job, shard.job_id)
+    return ledger.available(tx, reserve) + (job.extra_msat if job else 0) >= shard.price_msat + shard.fee_msat

@@ -112,7 +112,6 @@ class Hello(_message.Message):
     MINIMUM_MSAT_PER_TERA_UNIT_FIELD_NUMBER: _builtins.int
     DONATES_FIELD_NUMBER: _builtins.int
     HOLDINGS_FIELD_NUMBER: _builtins.int
-    HEARS_WHY_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
     minimum_msat: _builtins.int
     """asks at least this for a shard; 0 gives the work"""
@@ -122,8 +121,6 @@ class Hello(_message.Message):
     """asks at least this for 10^12 work units"""
     donates: _builtins.bool
     """takes no pay; its offers say 0"""
-    hears_why: _builtins.bool
-    """understands AttachResponse.idle"""
     instance: _builtins.str
     """random, of this process: another one with the same key takes over"""
     @_builtins.property
@@ -145,12 +142,11 @@ class Hello(_message.Message):
         minimum_msat_per_tera_unit: _builtins.int = ...,
         donates: _builtins.bool = ...,
         holdings: Global___Holdings | None = ...,
-        hears_why: _builtins.bool = ...,
         instance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "holdings", b"holdings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepting", b"accepting", "capability", b"capability", "donates", b"donates", "hears_why", b"hears_why", "holdings", b"holdings", "instance", b"instance", "minimum_msat", b"minimum_msat", "minimum_msat_per_tera_unit", b"minimum_msat_per_tera_unit", "running", b"running", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepting", b"accepting", "capability", b"capability", "donates", b"donates", "holdings", b"holdings", "instance", b"instance", "minimum_msat", b"minimum_msat", "minimum_msat_per_tera_unit", b"minimum_msat_per_tera_unit", "running", b"running", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,7 +262,7 @@ class AttachResponse(_message.Message):
     def settlement(self) -> Global___Settlement: ...
     @_builtins.property
     def idle(self) -> Global___Idle:
-        """only to workers that said hears_why"""
+        """workers of the version before ignore it"""
 
     def __init__(
         self,

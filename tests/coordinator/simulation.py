@@ -51,7 +51,7 @@ from shardwork_coordinator.records import (
     Transfer,
     TransferKind,
 )
-from shardwork_coordinator.rpc.jobs import FINAL, _stages  # pyright: ignore[reportPrivateUsage]
+from shardwork_coordinator.rpc.jobs import FINAL, _stages, deadline_of  # pyright: ignore[reportPrivateUsage]
 from shardwork_coordinator.settings import Settings
 from shardwork_coordinator.store import MemoryStore, Store
 from shardwork_coordinator.store.base import Transaction
@@ -145,6 +145,7 @@ class Simulation:
             rates_json=self.rates.to_json(),
             budget_msat=priced.reserve_msat,
             created_ms=self.clock.now_ms(),
+            deadline_ms=deadline_of(spec, self.clock.now_ms()),
         )
 
         def work(tx: Transaction) -> list[Push]:

@@ -7,12 +7,10 @@ from dataclasses import replace
 import pytest
 
 from shardwork.errors import StaleLease
-from shardwork_coordinator.engine import slice_of_replica
-from shardwork_coordinator.events import Slice
 from shardwork_coordinator.machine.planning import ATTEMPTS
 from shardwork_coordinator.records import Job, JobState, Purpose, Replica, ReplicaState, Shard, ShardState
 from shardwork_coordinator.store.base import Transaction
-from shardwork_coordinator.sweeper import REFERENCE_PATIENCE, Sweeper, stragglers
+from shardwork_coordinator.sweeper import REFERENCE_PATIENCE, Sweeper
 
 from .simulation import Simulation, count_job, sft_job
 from .unruly import Unruly
@@ -110,16 +108,6 @@ async def test_a_straggler_gets_a_copy_and_saying_nearly_done_helps_only_for_a_w
     assert (len(shards) == 2) is copied
     assert {one.purpose for one in shards[1:]} <= {Purpose.BACKUP}
     await simulation.check_books()
-
-
-async def test_stragglers_are_judged_by_siblings_only() -> None:
-    simulation = Unruly(workers=2)
-    (alone,) = await learning(simulation, shards=1)
-    state: Slice = await simulation.store.read(lambda tx: slice_of_replica(tx, alone))
-    simulation.clock.advance(10**5)
-    assert stragglers(state, simulation.engine.world(), simulation.settings) == []
-    paused = replace(state, job=replace(state.job, state=JobState.PAUSED))
-    assert stragglers(paused, simulation.engine.world(), simulation.settings) == []
 
 
 async def test_without_a_second_key_a_job_goes_on_and_says_so() -> None:

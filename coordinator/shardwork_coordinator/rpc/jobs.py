@@ -27,6 +27,7 @@ from .. import views
 from ..engine import Engine, start_next_stage, write_change
 from ..events import Push
 from ..machine.opening import open_job
+from ..machine.phases import HOUR_MS
 from ..money.pricing import JobQuote, RateCard, quote
 from ..reasons import reasons_of
 from ..records import Event, Job, JobState, Lease, Shard, Stage, StageState
@@ -47,7 +48,6 @@ HIGHEST_SEQUENCE = 2**63 - 1
 OWNERS = (Role.REQUESTER, Role.OPERATOR)
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 #: work units a second when nothing was measured yet: a laptop's cores, and a fast GPU
-HOUR_MS = 3_600_000
 SLOW_UNITS_PER_S, FAST_UNITS_PER_S = 10**10, 10**13
 
 
@@ -139,8 +139,14 @@ def _draft(
         rates_json=desk.rates.to_json(),
         budget_msat=priced.reserve_msat,
         created_ms=now_ms,
-        deadline_ms=now_ms + int(hours * HOUR_MS) if (hours := spec.schedule.timeout_hours) is not None else 0,
+        deadline_ms=deadline_of(spec, now_ms),
     )
+
+
+def deadline_of(spec: JobSpec, now_ms: int) -> int:
+    """When a job's time is over that is submitted now; 0: never."""
+    hours = spec.schedule.timeout_hours
+    return now_ms + int(hours * HOUR_MS) if hours is not None else 0
 
 
 def _stages(job_id: str, spec: JobSpec, facts: Mapping[str, StageFacts]) -> list[Stage]:

@@ -141,7 +141,6 @@ async def _greet(hello: work_pb2.Hello, caller: Caller, desk: WorkDesk) -> Link:
         minimum_msat_per_tera=hello.minimum_msat_per_tera_unit,
         donates=hello.donates,
         holds=_holdings(hello.holdings),
-        hears_why=hello.hears_why,
         accepting=hello.accepting,
         reference=bool(party and party.reference),
         instance=plain(hello.instance, 40),
