@@ -26,7 +26,7 @@ from .disclosure import disclosed
 from .earnings import Earnings
 from .lease import Ended, Lease, Outcome, Step, Workplace, verdict
 from .log import say
-from .offer import SignedOffer, open_offer
+from .offer import FREE, SignedOffer, Terms, open_offer
 from .state_file import LeaseRecord, takes_files
 from .status import State, Status
 from .stream import Stream
@@ -39,6 +39,8 @@ BREAKER_REST_S, LONGEST_REST_S = 60.0, 3600.0
 DISK_TROUBLE = "worker.disk_"
 DISK_CHECK_S = 30.0
 RELEASE_TIMEOUT_S = 5.0
+#: artifacts of its cache that the coordinator is told of
+MOST_HOLDINGS = 64
 #: how long a pending verdict keeps `--until-idle` from ending
 VERDICT_PATIENCE_S = 60.0
 
@@ -66,10 +68,14 @@ SETTLED = {"accepted": Outcome.ACCEPTED, "rejected": Outcome.REJECTED, "expired"
 class Agent:
     """One worker on one device. All methods run on the event loop that made it."""
 
-    def __init__(self, place: Workplace, capability: work_pb2.Capability, *, minimum_msat: int = 0) -> None:
+    def __init__(self, place: Workplace, capability: work_pb2.Capability, terms: Terms = FREE) -> None:
         self._place = place
         self._capability = capability
-        self._minimum_msat = minimum_msat
+        self._terms = terms
+        #: what the coordinator was last told that the cache holds
+        self._told_holdings: list[str] = []
+        #: why the coordinator gives nothing, as it said last
+        self._idle: Why | None = None
         self.stream = Stream(place.session, self)
         self._earnings = Earnings(place.session)
         self._welcomed = False
@@ -185,7 +191,10 @@ class Agent:
     def hello(self) -> work_pb2.Hello:
         return work_pb2.Hello(
             capability=self._capability,
-            minimum_msat=self._minimum_msat,
+            minimum_msat=self._terms.minimum_msat,
+            minimum_msat_per_tera_unit=self._terms.minimum_msat_per_tera_unit,
+            donates=self._terms.donates,
+            holdings=self._holdings(),
             running=self.running(),
             software_version=software_version(),
             accepting=self.accepting,
@@ -197,9 +206,22 @@ class Agent:
         """Whether this worker stays away until its owner says `resume`."""
         return self._resting is REPLACED
 
+    def holdings(self) -> work_pb2.Holdings | None:
+        """What the cache holds, when that changed since it was told."""
+        before = self._told_holdings
+        found = self._holdings()
+        return found if self._told_holdings != before else None
+
+    def _holdings(self) -> work_pb2.Holdings:
+        self._told_holdings = self._place.cache.newest(MOST_HOLDINGS)
+        return work_pb2.Holdings(artifact_ids=self._told_holdings)
+
+    def on_idle(self, why: Why) -> None:
+        self._idle = why
+
     def on_welcome(self, worker_id: str) -> None:
         word = "joined" if self._lost is None else "joined again:"
-        self._welcomed, self._lost = True, None
+        self._welcomed, self._lost, self._idle = True, None, None
         self._active_at_s = self._place.clock.monotonic()
         say(f"{word} {self._place.session.join.address} as worker {worker_id} with {self._place.device}")
         self._send_off(self._catch_up())
@@ -290,10 +312,7 @@ class Agent:
             sentence = "The shard needs another execution class."
             evidence = {"wanted": lease.execution_class, "ours": ours}
             return Why(code="worker.other_class", sentence=sentence, evidence=evidence)
-        if lease.price_msat < self._minimum_msat:
-            evidence = {"price_msat": str(lease.price_msat), "minimum_msat": str(self._minimum_msat)}
-            return Why(code="worker.below_minimum", sentence="The price is below this worker's.", evidence=evidence)
-        return None
+        return self._terms.refusal(lease.price_msat, lease.work_units)
 
     @property
     def _is_ending(self) -> bool:
@@ -304,7 +323,8 @@ class Agent:
     def _take(self, offer: SignedOffer, record: LeaseRecord | None = None) -> None:
         lease = offer.lease
         if record is None:
-            say(f"took {offer.lease_id} ({lease.recipe} {lease.phase}) for {show(lease.price_msat)}")
+            say(f"took {offer.lease_id} ({lease.recipe} {lease.phase}) for {self._terms.price(lease)}")
+        self._idle = None
         self._lease = Lease(self._place, offer, record)
         self._holding = asyncio.create_task(self._hold(self._lease))
 
@@ -440,7 +460,7 @@ class Agent:
             return State.BUSY, self._lost
         if self._lost is not None:
             return State.OFFLINE, self._lost
-        return (State.READY if self._welcomed else State.JOINING), None
+        return (State.READY, self._idle) if self._welcomed else (State.JOINING, None)
 
     def _send_off(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs it beside everything else; kept, because the loop alone would let it be collected."""

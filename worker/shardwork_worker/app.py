@@ -23,7 +23,6 @@ from shardwork.config import Home
 from shardwork.errors import Conflict, Unreachable
 from shardwork.identity.keys import SigningKey, load_or_create
 from shardwork.identity.role import Role
-from shardwork.money import sats
 from shardwork.session import JoinLine, Session, backoff_s
 from shardwork.why import Why
 
@@ -33,6 +32,7 @@ from .cache import Cache
 from .control import Command
 from .lease import Workplace
 from .log import say
+from .offer import terms_of
 from .sandbox.choice import Ground, choose, lacking
 from .sandbox.jail import Mode
 from .settings import WorkerSettings
@@ -180,7 +180,7 @@ class Worker:
                 sandbox=sandbox,
             )
             capability = probe.capability(ready, device, disk=folders.artifacts, sandbox=sandbox.word)
-            agent = Agent(place, capability, minimum_msat=sats(start.settings.minimum_sats))
+            agent = Agent(place, capability, terms_of(start.settings))
             self._agent = agent
             self._take_up(agent, place.journal)
             streaming = asyncio.create_task(agent.stream.run())

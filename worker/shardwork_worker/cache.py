@@ -16,6 +16,7 @@ from shardwork.artifact import describe_folder
 DEFAULT_LIMIT_BYTES = 20 * 1024**3
 #: every shard looks at all that is kept, so tiny artifacts are bounded by their number
 MOST_ARTIFACTS = 500
+ID_LETTERS = 64
 
 
 class Cache:
@@ -58,6 +59,11 @@ class Cache:
         """Notes that the artifact was just completed at its place by something that checked every byte."""
         self._trusted.add(artifact_id)
         return self.place(artifact_id)
+
+    def newest(self, most: int) -> list[str]:
+        """Ids of what lies here, most recently used first: what the coordinator is told, as a hint."""
+        names = [entry.name for entry in reversed(self._oldest_first()) if len(entry.name) == ID_LETTERS]
+        return names[:most]
 
     def trim(self, *, keep: Collection[str]) -> None:
         """Removes the least recently used artifacts until the rest fits; never one of `keep`, complete or not."""

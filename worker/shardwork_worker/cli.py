@@ -38,6 +38,11 @@ def start(
     ] = None,
     minimum_sats: Annotated[int | None, typer.Option(help="Least pay for a shard; 0 gives the work.", min=0)] = None,
     sandbox: Annotated[str | None, typer.Option(help="auto, require (no work without one) or off.")] = None,
+    minimum_rate: Annotated[
+        int | None,
+        typer.Option(metavar="MSAT", help="Least pay, in msat, for 10^12 work units (tokens x parameters).", min=0),
+    ] = None,
+    donate: Annotated[bool | None, typer.Option("--donate", help="Give the work: take no pay at all.")] = None,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="Exit 0 once no work came for a while.")] = False,
     idle_seconds: Annotated[float, typer.Option(hidden=True, min=0)] = 10.0,
 ) -> None:
@@ -49,7 +54,15 @@ def start(
     from .settings import load
 
     home = Home.find()
-    flags = {"payout_address": payout, "name": name, "device": device, "minimum_sats": minimum_sats, "sandbox": sandbox}
+    flags = {
+        "payout_address": payout,
+        "name": name,
+        "device": device,
+        "minimum_sats": minimum_sats,
+        "minimum_msat_per_tera_unit": minimum_rate,
+        "donate": donate,
+        "sandbox": sandbox,
+    }
     settings = load(home, os.environ, flags)
     wanted = Start(join=JoinLine.parse(join), home=home, settings=settings, idle_s=idle_seconds if until_idle else None)
     raise typer.Exit(run(wanted))

@@ -1,4 +1,5 @@
-"""A signed lease offer: checked once when it arrives, and kept with the exact bytes that a commitment binds.
+"""A signed lease offer: checked once when it arrives, and kept with the exact bytes that a commitment binds; and the
+terms on which a worker takes one.
 
 Called by the agent for every offer from the stream and for the one in the journal.
 """
@@ -11,9 +12,15 @@ from dataclasses import dataclass
 
 from shardwork import work
 from shardwork.errors import Corrupt, NotAllowed
+from shardwork.money import sats, show
 from shardwork.v1 import types_pb2, work_pb2
+from shardwork.why import Why
+
+from .settings import WorkerSettings
 
 SEED_BYTES = 32
+#: prices for work are quoted for so many work units
+TERA = 10**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +79,56 @@ def _is_json(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    #: at least this for a shard
+    minimum_msat: int = 0
+    #: and at least this for 10^12 work units
+    minimum_msat_per_tera_unit: int = 0
+    #: takes nothing
+    donates: bool = False
+
+    def refusal(self, price_msat: int, work_units: int) -> Why | None:
+        """Why this worker does not work at this price."""
+        if self.donates:
+            return None
+        evidence = {"price_msat": str(price_msat), "work_units": str(work_units)}
+        if price_msat < self.minimum_msat:
+            return Why(
+                code="worker.below_minimum",
+                sentence=f"The price of {price_msat:,} msat is below this worker's {self.minimum_msat:,} msat a shard.",
+                evidence=evidence | {"minimum_msat": str(self.minimum_msat)},
+                next_step="Lower minimum_sats in worker.toml to take such shards.",
+            )
+        if price_msat * TERA < self.minimum_msat_per_tera_unit * work_units:
+            return Why(
+                code="worker.below_minimum_rate",
+                sentence=f"The price is {price_msat * TERA // work_units:,} msat for 10^12 work units, and this worker "
+                f"asks for {self.minimum_msat_per_tera_unit:,}.",
+                evidence=evidence | {"minimum_msat_per_tera_unit": str(self.minimum_msat_per_tera_unit)},
+                next_step="Lower minimum_msat_per_tera_unit in worker.toml to take such shards.",
+            )
+        return None
+
+    def price(self, lease: work_pb2.LeaseOffer) -> str:
+        """An offer's price in words."""
+        if self.donates and not lease.price_msat:
+            return "nothing: this worker gives its work"
+        if not lease.work_units:
+            return show(lease.price_msat)
+        rate = lease.price_msat * TERA // lease.work_units
+        return f"{show(lease.price_msat)} ({lease.work_units:,} work units, {rate:,} msat for 10^12)"
+
+
+#: what a worker asks that was told nothing
+FREE = Terms()
+
+
+def terms_of(settings: WorkerSettings) -> Terms:
+    return Terms(
+        minimum_msat=0 if settings.donate else sats(settings.minimum_sats),
+        minimum_msat_per_tera_unit=0 if settings.donate else settings.minimum_msat_per_tera_unit,
+        donates=settings.donate,
+    )

@@ -27,6 +27,10 @@ class WorkerSettings(BaseModel):
     device: str = "auto"
     #: asks at least this for a shard; 0 gives the work
     minimum_sats: int = Field(default=0, ge=0)
+    #: asks at least this for 10^12 work units (tokens x parameters), whatever the size of a shard
+    minimum_msat_per_tera_unit: int = Field(default=0, ge=0)
+    #: takes no pay at all: what its shards would cost stays with their requesters
+    donate: bool = False
     #: inputs kept for later shards, least recently used dropped first
     cache_bytes: int = Field(default=DEFAULT_LIMIT_BYTES, ge=0)
     #: auto shuts the training child in as well as this machine allows, require takes no work unless that holds

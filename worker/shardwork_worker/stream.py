@@ -33,12 +33,17 @@ class Desk(Protocol):
 
     def hello(self) -> work_pb2.Hello: ...
     def running(self) -> Sequence[work_pb2.LeaseStatus]: ...
+    def holdings(self) -> work_pb2.Holdings | None:
+        """What the cache holds, when that changed since it was asked last."""
+        ...
+
     @property
     def accepting(self) -> bool: ...
     def on_welcome(self, worker_id: str) -> None: ...
     def on_offer(self, envelope: types_pb2.Envelope) -> None: ...
     def on_revoke(self, lease_id: str, why: Why) -> None: ...
     def on_settlement(self, settlement: work_pb2.Settlement) -> None: ...
+    def on_idle(self, why: Why) -> None: ...
     def on_disconnect(self, why: Why) -> None: ...
     @property
     def is_away(self) -> bool: ...
@@ -124,7 +129,9 @@ class Stream:
                 async with asyncio.timeout(self._heartbeat_s):
                     await self._nudged.wait()
             self._nudged.clear()
-            heartbeat = work_pb2.Heartbeat(running=self._desk.running(), accepting=self._desk.accepting)
+            heartbeat = work_pb2.Heartbeat(
+                running=self._desk.running(), accepting=self._desk.accepting, holdings=self._desk.holdings()
+            )
             await call.write(work_pb2.AttachRequest(heartbeat=heartbeat))
 
     def _deliver(self, response: work_pb2.AttachResponse) -> None:
@@ -137,6 +144,8 @@ class Stream:
                 self._session.accept_token(response.renewal.token, response.renewal.expires_unix_ms)
             case "settlement":
                 self._desk.on_settlement(response.settlement)
+            case "idle":
+                self._desk.on_idle(why_from_proto(response.idle.why))
             case _:
                 # a newer coordinator may say more than this version knows
                 pass

@@ -18,7 +18,7 @@ LOOK_BACK = 20
 #: so many failures in a row are bad luck; from then on each one doubles the rest
 FREE_FAILURES = 4
 FIRST_REST_S, LONGEST_REST_S = 60, 3600
-#: reasons to give a lease back that say nothing against the worker's ability
+#: reasons to give a lease back that say nothing against the worker or the shard
 BLAMELESS = (
     "worker.paused",
     "worker.stopping",
@@ -28,8 +28,9 @@ BLAMELESS = (
     "worker.busy",
     "worker.below_minimum",
     "worker.other_class",
-    "job.",
 )
+#: and of leases that were taken back because the job ended
+JOB_ENDED = "job."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,4 +80,4 @@ def history(leases: Sequence[Lease]) -> History:
 
 
 def _is_blameless(lease: Lease) -> bool:
-    return any(f'"code": "{code}' in lease.why_json for code in BLAMELESS)
+    return any(f'"code": "{code}' in lease.why_json for code in (*BLAMELESS, JOB_ENDED))

@@ -28,22 +28,12 @@ from ..events import LeaseLost, Push, ResultCommitted, ResultSubmitted
 from ..links import Link, message
 from ..machine.states import LIVE
 from ..machine.verdicts import lease_id
+from ..queueing.history import BLAMELESS, JOB_ENDED
 from ..records import Artifact, ArtifactState, Lease, Party, Replica, ReplicaState, Shard
 from ..settings import Settings
 from ..store.base import Transaction
 from .auth import Caller, Context, Gate, Tokens
 
-#: reasons to give a lease back that say nothing against the shard
-BLAMELESS = (
-    "worker.paused",
-    "worker.stopping",
-    "worker.finish",
-    "worker.draining",
-    "worker.disk_",
-    "worker.busy",
-    "worker.below_minimum",
-    "worker.other_class",
-)
 #: one row at a time did not fit: the worker gets nothing of that size any more
 OUT_OF_MEMORY = "trainer.out_of_memory"
 #: metrics and outputs a submission may name, and letters of such a name
@@ -349,7 +339,9 @@ def plain(text: str, limit: int) -> str:
 
 def reason(said: types_pb2.Why) -> Why:
     """A worker's reason, shortened: requesters read it, and every row and event that holds it is sent to them."""
-    code = said.code if CODE.fullmatch(said.code) else "worker.gave_back"
+    # what ends a job is the coordinator's to say, and says nothing against a worker
+    is_own = CODE.fullmatch(said.code) and not said.code.startswith(JOB_ENDED)
+    code = said.code if is_own else "worker.gave_back"
     evidence = {plain(key, 40): plain(said.evidence[key], 200) for key in sorted(said.evidence)[:8]}
     return Why(
         code=code,
