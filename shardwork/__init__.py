@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .client.results import (
         Balance,
         Change,
+        ControlCost,
         Deposit,
         Download,
         Event,
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from .jobs.file import JobFileInvalid
-    from .jobs.spec import BudgetSection, DataSource, JobSpec, PlanSection, StageSpec, TrustSection
+    from .jobs.spec import BudgetSection, DataSource, JobSpec, PlanSection, ScheduleSection, StageSpec, TrustSection
     from .problem import Problem
     from .why import Why
 
@@ -73,6 +74,7 @@ __all__ = [
     "CheckRequest",
     "Client",
     "Conflict",
+    "ControlCost",
     "Corrupt",
     "DataInvalid",
     "DataReport",
@@ -105,6 +107,7 @@ __all__ = [
     "Report",
     "Round",
     "RunningShard",
+    "ScheduleSection",
     "ShardPayment",
     "ShardworkError",
     "Stage",
@@ -128,8 +131,8 @@ _HOMES = {
     "client.plan": ("JobSource", "Measured", "Plan"),
     "client.progress": ("OnProgress", "Progress"),
     "client.results": (
-        *("Balance", "Change", "Deposit", "Download", "Event", "JobStatus", "Login", "Output", "Quote", "Report"),
-        *("Round", "RunningShard", "ShardPayment", "Stage", "Transfer", "WorkerShare"),
+        *("Balance", "Change", "ControlCost", "Deposit", "Download", "Event", "JobStatus", "Login", "Output", "Quote"),
+        *("Report", "Round", "RunningShard", "ShardPayment", "Stage", "Transfer", "WorkerShare"),
     ),
     "client.wallet": ("AsyncWallet",),
     "dataset": ("DataReport",),
@@ -138,7 +141,15 @@ _HOMES = {
         *("NotAuthenticated", "NotEnoughFunds", "NotFound", "ShardworkError", "Unreachable"),
     ),
     "jobs.file": ("JobFileInvalid",),
-    "jobs.spec": ("BudgetSection", "DataSource", "JobSpec", "PlanSection", "StageSpec", "TrustSection"),
+    "jobs.spec": (
+        "BudgetSection",
+        "DataSource",
+        "JobSpec",
+        "PlanSection",
+        "ScheduleSection",
+        "StageSpec",
+        "TrustSection",
+    ),
     "problem": ("Problem",),
     "why": ("Why",),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from shardwork.client.plan import Plan
+from shardwork.client.results import ControlCost
 from shardwork.money import show
 
 from .outcome import interrupt, say
@@ -20,4 +21,16 @@ def ask(plan: Plan) -> None:
         interrupt("Nothing was submitted.")
     if not agreed:
         say("Nothing was submitted.")
+        raise typer.Exit(1)
+
+
+def ask_for(cost: ControlCost) -> None:
+    """The same question before a running job is given more."""
+    say(cost.why.sentence)
+    try:
+        agreed = typer.confirm("Go on?", err=True)
+    except typer.Abort:
+        interrupt("Nothing was added.")
+    if not agreed:
+        say("Nothing was added.")
         raise typer.Exit(1)

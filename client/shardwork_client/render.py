@@ -394,12 +394,14 @@ def history_table(transfers: Sequence[Transfer]) -> Table:
     return grid
 
 
-def why_page(job: JobStatus) -> RenderableType:
-    """`job why`: the state and the reason with its code; a job without one says so."""
+def why_page(job: JobStatus, reasons: Sequence[Why] = ()) -> RenderableType:
+    """`job why`: the state and the reason with its code; a job without one says so. Then everything else that bears on
+    it: its place in line, retries, refusals, its price."""
+    others = [part for each in reasons for part in (Text(""), why_block(each, mark="·", style="dim"))]
     if job.why is None:
-        return Group(job_head(job), Text("Nothing holds it up.", style="dim"))
+        return Group(job_head(job), Text("Nothing holds it up.", style="dim"), *others)
     code = pairs([("code", Text(job.why.code, style="dim"))])
-    return Group(job_head(job), Text(""), why_block(job.why, mark="●", style="yellow"), Text(""), code)
+    return Group(job_head(job), Text(""), why_block(job.why, mark="●", style="yellow"), Text(""), code, *others)
 
 
 def job_brief(job: JobStatus) -> RenderableType:

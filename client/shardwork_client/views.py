@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shardwork.client.results import (
         Balance,
+        ControlCost,
         Deposit,
         Event,
         JobStatus,
@@ -55,6 +56,25 @@ def job_json(job: JobStatus) -> Json:
         "self_evaluated": job.self_evaluated,
         "created_unix_ms": job.created_unix_ms,
         "ended_unix_ms": job.ended_unix_ms or None,
+        "priority": job.priority,
+        "donated_msat": job.donated_msat,
+        "topped_up_msat": job.topped_up_msat,
+        "deadline_unix_ms": job.deadline_unix_ms or None,
+    }
+
+
+def cost_json(cost: ControlCost) -> Json:
+    """`job topup --json` under "cost": what the action was said to cost."""
+    return {
+        **why_json(cost.why),
+        "running_shards": cost.running_shards,
+        "running_msat": cost.running_msat,
+        "running_paid": cost.running_paid,
+        "handed_in_msat": cost.handed_in_msat,
+        "refund_msat": cost.refund_msat,
+        "stays_reserved_msat": cost.stays_reserved_msat,
+        "from_balance_msat": cost.from_balance_msat,
+        "balance_after_msat": cost.balance_after_msat,
     }
 
 

@@ -17,7 +17,7 @@ from .background import background
 from .job import AsyncJob, OnLost
 from .plan import JobSource, Measured, Plan
 from .progress import OnProgress
-from .results import Balance, Change, Deposit, Download, Event, JobStatus, Login, Report, Transfer
+from .results import Balance, Change, ControlCost, Deposit, Download, Event, JobStatus, Login, Report, Transfer
 from .wallet import AsyncWallet
 
 if TYPE_CHECKING:
@@ -162,6 +162,18 @@ class Job:
     def cancel(self) -> JobStatus:
         """Stops the job for good: valid work is paid, the rest of the budget comes back."""
         return self._loop.run(self._inner.cancel())
+
+    def top_up(self, sats: int, *, idempotency_key: str = "") -> JobStatus:
+        """Adds whole sats from the balance to the budget; they pay for spare copies and further tries."""
+        return self._loop.run(self._inner.top_up(sats, idempotency_key=idempotency_key))
+
+    def cost_of(self, action: str, *, sats: int = 0) -> ControlCost:
+        """What "pause", "resume", "cancel" or "topup" would cost at this moment. Changes nothing."""
+        return self._loop.run(self._inner.cost_of(action, sats=sats))
+
+    def reasons(self) -> list[Why]:
+        """Everything that can be said of why it is where it is: its place in line, retries, refusals, its price."""
+        return self._loop.run(self._inner.reasons())
 
     def download(self, folder: str | os.PathLike[str], *, output: str | None = None) -> list[Download]:
         """Fetches what the job made into `folder`/<output name>; a repeat resumes."""

@@ -83,6 +83,22 @@ async def cancel(session: Session, job_id: str) -> jobs_pb2.JobView:
     return (await session.call(session.jobs.CancelJob, jobs_pb2.CancelJobRequest(job_id=job_id))).job
 
 
+async def top_up(session: Session, job_id: str, msat: int, *, idempotency_key: str) -> jobs_pb2.JobView:
+    request = jobs_pb2.TopUpJobRequest(job_id=job_id, msat=msat, idempotency_key=idempotency_key)
+    return (await session.call(session.jobs.TopUpJob, request)).job
+
+
+async def cost_of(session: Session, job_id: str, action: str, msat: int) -> jobs_pb2.PreviewJobControlResponse:
+    """What an action would cost now."""
+    request = jobs_pb2.PreviewJobControlRequest(job_id=job_id, action=action, msat=msat)
+    return await session.call(session.jobs.PreviewJobControl, request)
+
+
+async def reasons(session: Session, job_id: str) -> jobs_pb2.GetJobResponse:
+    """A job with everything that can be said of why it is where it is."""
+    return await session.call(session.jobs.GetJob, jobs_pb2.GetJobRequest(job_id=job_id))
+
+
 async def create_deposit(session: Session, msat: int, *, idempotency_key: str) -> wallet_pb2.Deposit:
     request = wallet_pb2.CreateDepositRequest(msat=msat, idempotency_key=idempotency_key)
     return (await session.call(session.wallet.CreateDeposit, request)).deposit

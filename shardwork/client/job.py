@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 
 from ..errors import ShardworkError
+from ..money import sats as msat_of
 from ..session import Session
 from ..v1 import jobs_pb2
 from ..why import Why
+from ..wire import why_from_proto
 from . import calls, received
 from .download import download_outputs
 from .progress import OnProgress
-from .results import Change, Download, Event, JobStatus, Report
+from .results import Change, ControlCost, Download, Event, JobStatus, Report
 from .waiting import judge, progress_of
 
 OnLost = Callable[[ShardworkError, int], None]
@@ -97,6 +100,24 @@ class AsyncJob:
     async def cancel(self) -> JobStatus:
         """Stops the job for good: valid work is paid, the rest of the budget comes back."""
         return self._took(await calls.cancel(await self._session(), self.id))
+
+    async def top_up(self, sats: int, *, idempotency_key: str = "") -> JobStatus:
+        """Adds whole sats from the balance to the budget; they pay for spare copies and further tries.
+
+        `idempotency_key`: the same key again adds nothing. Raises NotEnoughFunds "ledger.insufficient".
+        """
+        key = idempotency_key or uuid.uuid4().hex
+        return self._took(await calls.top_up(await self._session(), self.id, msat_of(sats), idempotency_key=key))
+
+    async def cost_of(self, action: str, *, sats: int = 0) -> ControlCost:
+        """What "pause", "resume", "cancel" or "topup" would cost at this moment. Changes nothing."""
+        return received.control_cost(await calls.cost_of(await self._session(), self.id, action, msat_of(sats)))
+
+    async def reasons(self) -> list[Why]:
+        """Everything that can be said of why it is where it is: its place in line, retries, refusals, its price."""
+        answer = await calls.reasons(await self._session(), self.id)
+        self._took(answer.job)
+        return [why_from_proto(each) for each in answer.reasons]
 
     async def download(self, folder: str | os.PathLike[str], *, output: str | None = None) -> list[Download]:
         """Fetches what the job made into `folder`/<output name>, checked piece by piece; a repeat resumes.

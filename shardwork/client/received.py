@@ -28,6 +28,24 @@ def job_status(view: jobs_pb2.JobView) -> results.JobStatus:
         self_evaluated=view.self_evaluated,
         created_unix_ms=view.created_unix_ms,
         ended_unix_ms=view.ended_unix_ms,
+        priority=view.priority or "normal",
+        donated_msat=view.donated_msat,
+        topped_up_msat=view.topped_up_msat,
+        deadline_unix_ms=view.deadline_unix_ms,
+    )
+
+
+def control_cost(view: jobs_pb2.PreviewJobControlResponse) -> results.ControlCost:
+    return results.ControlCost(
+        why=why_from_proto(view.why),
+        running_shards=view.running_shards,
+        running_msat=view.running_msat,
+        running_paid=view.running_paid,
+        handed_in_msat=view.handed_in_msat,
+        refund_msat=view.refund_msat,
+        stays_reserved_msat=view.stays_reserved_msat,
+        from_balance_msat=view.from_balance_msat,
+        balance_after_msat=view.balance_after_msat,
     )
 
 

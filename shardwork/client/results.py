@@ -86,10 +86,38 @@ class JobStatus:
     created_unix_ms: int = 0
     #: 0 while it goes on
     ended_unix_ms: int = 0
+    #: low, normal or high, among its owner's jobs
+    priority: str = "normal"
+    #: what results given for nothing would have cost
+    donated_msat: int = 0
+    #: of the budget: added later, and not reserved by a round yet
+    topped_up_msat: int = 0
+    #: when its time-out ends it; 0: never
+    deadline_unix_ms: int = 0
 
     @property
     def is_final(self) -> bool:
         return self.state in FINAL_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlCost:
+    """What pausing, resuming, cancelling or topping up a job would cost at this moment."""
+
+    #: in words
+    why: Why
+    #: leased right now, and their pay and fees
+    running_shards: int
+    running_msat: int
+    #: whether they would still be paid when their results are valid
+    running_paid: bool
+    #: results that passed their checks, and would be paid beside that
+    handed_in_msat: int
+    #: back to the balance at once
+    refund_msat: int
+    stays_reserved_msat: int
+    from_balance_msat: int
+    balance_after_msat: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

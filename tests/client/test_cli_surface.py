@@ -26,7 +26,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("config",): ("show",),
     ("job",): (
         *("init", "validate", "plan", "submit", "list", "show", "watch", "events"),
-        *("why", "pause", "resume", "cancel", "report", "download"),
+        *("why", "pause", "resume", "cancel", "topup", "report", "download"),
     ),
 }
 NOT_BUILT = ("withdraw", "ingest", "make-qa", "blend", "logs", "api-key", "feedback", "rag", "verify")

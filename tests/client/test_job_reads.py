@@ -120,6 +120,7 @@ def test_why_tells_state_code_sentence_evidence_and_next_step(logged_in: Run, fa
         "sentence": "The held-out loss rose twice in a row.",
         "evidence": {"round": "4"},
         "next_step": "Lower it.",
+        "reasons": [],
     }
     page = logged_in("job", "why", JOB_ID).stdout
     for text in ("failed", "The held-out loss rose twice in a row.", "round: 4", "→ Lower it.", told["code"]):
@@ -168,3 +169,28 @@ def test_no_width_cuts_an_amount_an_id_or_a_name(
     for page in pages:
         assert max(len(line) for line in page.splitlines()) <= columns
         assert "…" not in page.replace("abababababababab…", "")
+
+
+def test_a_top_up_says_what_it_costs_and_adds_it_once_agreed(logged_in: Run, fake: Fake) -> None:
+    fake.jobs[JOB_ID] = running_job()
+    before = fake.jobs[JOB_ID].budget_msat
+    told = json_of(logged_in("job", "topup", JOB_ID, "5", "--json"))
+    assert told["budget_msat"] == before + 5_000 and told["topped_up_msat"] == 5_000
+    assert told["cost"]["from_balance_msat"] == 5_000 and told["cost"]["code"] == "cost.topup"
+    agreed = logged_in("job", "topup", JOB_ID, "2", "--yes")
+    assert agreed.exit_code == 0 and fake.jobs[JOB_ID].budget_msat == before + 7_000
+    assert logged_in("job", "topup", JOB_ID, "0").exit_code == 2
+
+
+def test_a_top_up_that_nobody_agreed_to_adds_nothing(logged_in: Run, fake: Fake) -> None:
+    fake.jobs[JOB_ID] = running_job()
+    before = fake.jobs[JOB_ID].budget_msat
+    refused = logged_in("job", "topup", JOB_ID, "5")
+    assert refused.exit_code != 0 and "2 shards run" in refused.stderr
+    assert fake.jobs[JOB_ID].budget_msat == before and fake.top_ups == {}
+
+
+def test_pausing_says_first_what_it_costs(logged_in: Run, fake: Fake) -> None:
+    fake.jobs[JOB_ID] = running_job()
+    assert "2 shards run" in logged_in("job", "pause", JOB_ID).stderr
+    assert fake.jobs[JOB_ID].state == "paused"

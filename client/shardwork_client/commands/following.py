@@ -13,6 +13,7 @@ from .options import JobIdArgument, JsonLinesOption, JsonOption
 if TYPE_CHECKING:
     from shardwork.client.asynchronous import AsyncClient
     from shardwork.client.results import Event, JobStatus
+    from shardwork.why import Why
 
 
 @app.command("list", rich_help_panel=FOLLOW)
@@ -96,8 +97,13 @@ def why(context: typer.Context, job_id: JobIdArgument, json_output: JsonOption =
     with guard(json_output):
         from .. import access, render, views
 
-        job = access.run(context, lambda client: client.job(job_id)).last
+        async def asked(client: AsyncClient) -> tuple[JobStatus, list[Why]]:
+            found = await client.job(job_id)
+            return found.last, await found.reasons()
+
+        job, reasons = access.run(context, asked)
         if json_output:
-            emit({"id": job.id, "state": job.state, **views.why_json(job.why)})
+            told = [views.why_json(each) for each in reasons]
+            emit({"id": job.id, "state": job.state, **views.why_json(job.why), "reasons": told})
         else:
-            render.show(render.why_page(job))
+            render.show(render.why_page(job, reasons))
