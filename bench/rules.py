@@ -31,10 +31,13 @@ import numpy as np
 import torch
 from recovery import Bench, Corpus, Setting, machine, read_corpus, warm_base
 
+from shardwork.errors import Conflict
+from shardwork.recipes.base import Computed
 from shardwork.recipes.orders import ApplyOrder, LearnOrder, MergeOrder
 from shardwork.tensors.checkpoint import open_checkpoint, write_delta
 from shardwork.tensors.encodedfile import pieces, scratch
 from shardwork.tensors.encoding import F32
+from shardwork.tensors.file import read_tensors, write_tensors
 from shardwork_coordinator.aggregate import RULES, gates, merge
 from shardwork_coordinator.aggregate.rule import hostile
 from shardwork_worker.child import ENVIRONMENT
@@ -84,7 +87,7 @@ ATTACKS: Mapping[str, Attack | None] = {
     "scale3": scaled(3),
     "alie": lambda _own, honest: honest.apart(1.5),
     "ipm": lambda _own, honest: {name: value * np.float32(-0.5) for name, value in honest.mean.items()},
-    "nan": scaled(float("nan")),
+    "nan": scaled(1),
 }
 #: by topic the honest ones differ most from each other
 BY_TOPIC = ("none", "flip", "zeros", "alie")
@@ -137,8 +140,9 @@ class Attacked:
         for number in range(1, rounds + 1):
             deltas = deltas if number == 1 else self._learn(setting, number, checkpoint, train)
             sent = self._with_lies(case, number, checkpoint, deltas)
-            merged = self._merge(case, setting, number, checkpoint, sent, outer)
-            if merged is None:
+            try:
+                merged = self._merge(case, setting, number, checkpoint, sent, outer)
+            except Conflict:  # fewer than half may be used: the job would roll the round back
                 return {"loss": None, "refused": refused, "lies": lies}
             refused += sum(merged.metrics[f"kept.{index}"] == 0 for index in range(case.liars))
             order = ApplyOrder(steps=INNER_STEPS, encoding=setting.encoding)
@@ -180,6 +184,9 @@ class Attacked:
             self._bench.made += 1
             lie = self._bench.root / f"lie-{self._bench.made}"
             write_lie(checkpoint, folder, lie, attack, known)
+            if case.attack == "nan":
+                # our own encoder refuses to write one
+                poison(lie / "delta.safetensors")
             lies.append(lie)
         return [*lies, *deltas[case.liars :]]
 
@@ -191,7 +198,7 @@ class Attacked:
         checkpoint: Path,
         deltas: Sequence[Path],
         outer: Mapping[str, Path],
-    ) -> Any:
+    ) -> Computed:
         bench = self._bench
         named = {f"delta_{index}": folder for index, folder in enumerate(deltas)}
         known = dict.fromkeys(("checkpoint", *(name.replace("_", "-") for name in named)), "")
@@ -225,6 +232,13 @@ def write_lie(checkpoint: Path, folder: Path, into: Path, attack: Attack, known:
     after = {name: before[name] - value for name, value in attack(own, known).items()}
     update = json.loads((folder / "update.json").read_text())
     write_delta(into, "int8", before, after, m, v, update["steps"], update["adam_step"])
+
+
+def poison(file: Path) -> None:
+    stored = read_tensors(file)
+    scales = next(name for name in stored if name.endswith("@scale"))
+    stored[scales] = np.full_like(stored[scales], np.nan)
+    write_tensors(file, stored)
 
 
 # ---- figures --------------------------------------------------------------------------------------------------------
