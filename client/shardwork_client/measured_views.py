@@ -6,10 +6,12 @@ The key names are a contract, as in `views`. Pure.
 from __future__ import annotations
 
 from shardwork.client.facts import StageMeasure
+from shardwork.client.methods import MethodOption
 from shardwork.client.plan import Plan
 from shardwork.jobs.file import LoadedJob
 from shardwork.jobs.spec import JobSpec
 from shardwork.recipes import recipe
+from shardwork.recipes.method import MethodChoice
 
 from .views import Json, quote_json, why_json
 
@@ -48,13 +50,14 @@ def plan_json(plan: Plan) -> Json:
         "budget_msat": plan.measured.budget_msat,
         "available_msat": plan.available_msat,
         "warnings": [why_json(warning) for warning in plan.warnings],
-        "stages": [_stage_json(stage) for stage in stages],
+        "stages": [_stage_json(stage, plan.options_of(stage.stage.name)) for stage in stages],
     }
 
 
-def _stage_json(measured: StageMeasure) -> Json:
+def _stage_json(measured: StageMeasure, options: list[MethodOption]) -> Json:
     facts, report = measured.facts, measured.report
     enough = report.sufficiency if report else None
+    gate = measured.stage.run_if
     return {
         "name": measured.stage.name,
         "recipe": measured.stage.recipe,
@@ -66,4 +69,29 @@ def _stage_json(measured: StageMeasure) -> Json:
         "format": measured.format or None,
         "sources": [source.to_json() for source in report.sources] if report else [],
         "sufficiency": enough.to_json() if enough else None,
+        "run_if": gate.model_dump() if gate else None,
+        "auto": [{"key": key, "value": value, "why": why} for key, value, why in measured.chosen],
+        "method": _method_json(measured.choice, options) if measured.choice else None,
+    }
+
+
+def _method_json(choice: MethodChoice, options: list[MethodOption]) -> Json:
+    """Why `method: auto` became what it is, and what each method would take."""
+    return {
+        "chosen": choice.method,
+        "factors": dict(choice.factors),
+        "options": [
+            {
+                "method": each.method,
+                "closed": each.closed or None,
+                "trained_params": each.trained_params,
+                "trainable_share": each.share,
+                "memory_bytes": each.memory_bytes,
+                "upload_bytes_per_shard": each.up_bytes,
+                "download_bytes_per_shard": each.down_bytes,
+                "estimate_msat": each.cost_msat,
+                "reserve_msat": each.reserve_msat,
+            }
+            for each in options
+        ],
     }

@@ -15,6 +15,7 @@ from shardwork.client.plan import Plan
 from shardwork.money import show as sats
 
 from .data_page import preview_of, sources_table, tokens_text
+from .methods_page import methods
 from .render import clean, pairs, why_block
 
 ROWS_SHOWN = 2
@@ -26,6 +27,8 @@ def page(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [_head(plan)]
     for stage in stages:
         parts += [Text(""), _stage(stage, named=len(stages) > 1)]
+        if stage.choice is not None:
+            parts += [Text(""), methods(stage.choice, plan.options_of(stage.stage.name))]
         preview = preview_of(stage.report, limit=ROWS_SHOWN) if stage.report else None
         if preview is not None:
             parts += [Text(""), preview]
@@ -51,6 +54,7 @@ def _stage(stage: StageMeasure, *, named: bool) -> RenderableType:
     model = _model(stage)
     if model:
         rows.append(("model", model))
+    rows += [(key, f"{value}: {why}") for key, value, why in stage.chosen]
     if stage.stage.run_if is not None:
         gate = stage.stage.run_if
         share = f"{100 * gate.improved_by:g} %"

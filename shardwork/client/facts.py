@@ -32,6 +32,8 @@ from ..recipes import recipe as find_recipe
 from ..recipes.base import StageFacts
 from ..recipes.learning import LearningRecipe
 from ..recipes.measure import trained_params
+from ..recipes.method import MethodChoice
+from ..recipes.sft import method_choice, with_method
 from ..v1 import jobs_pb2
 from ..why import Why
 from .progress import OnProgress, told
@@ -69,6 +71,14 @@ class StageMeasure:
     report: DataReport | None
     #: of the base, also when an earlier stage or a preset makes it; None for stages without a model
     model: ModelFacts | None
+    #: why `method: auto` became what it is; None where the job named its method
+    choice: MethodChoice | None = None
+
+    @property
+    def chosen(self) -> tuple[tuple[str, str, str], ...]:
+        """(key, value, why) of each parameter that the job leaves to us."""
+        kind = find_recipe(self.stage.recipe)
+        return kind.chosen(self.stage, self.facts) if isinstance(kind, LearningRecipe) else ()
 
     @property
     def is_local(self) -> bool:
@@ -234,17 +244,30 @@ def _measure(
     model = _model_of(stage, files, done)
     if model is not None and stage.base_model is not None:
         stage = _fitted(stage, model)
-    frozen = find_recipe(stage.recipe).freeze(stage, StageFacts(run_params=model.run_params if model else 0))
+    kind = find_recipe(stage.recipe)
+    frozen = kind.freeze(stage, StageFacts(run_params=model.run_params if model else 0))
     report = _report_of(frozen, files, model, on_progress)
     made_rows, made_tokens = _rows_of(stage, done)
     facts = StageFacts(
         rows=(report.rows if report else 0) + made_rows,
         tokens=(report.tokens if report else 0) + made_tokens,
         run_params=model.run_params if model else 0,
-        trained_params=_trained(model, frozen),
         input_bytes=_input_bytes(stage, files, model, report),
     )
-    return StageMeasure(stage=stage, files=files, facts=facts, report=report, model=model)
+    choice = method_choice(stage, facts) if stage.recipe == "sft" else None
+    # the method that was chosen is part of what is agreed to, so it travels
+    stage = with_method(stage, facts) if choice else stage
+    facts = replace(facts, trained_params=_trained(model, kind.freeze(stage, facts)))
+    return StageMeasure(stage=stage, files=files, facts=facts, report=report, model=model, choice=choice)
+
+
+def with_other_method(measured: StageMeasure, method: str) -> StageMeasure:
+    """The same stage by another method. Raises InvalidInput where the model or the job's other keys forbid it."""
+    stage = with_method(measured.stage, measured.facts, method)
+    frozen = find_recipe(stage.recipe).freeze(stage, measured.facts)
+    return replace(
+        measured, stage=stage, facts=replace(measured.facts, trained_params=_trained(measured.model, frozen))
+    )
 
 
 def _fitted(stage: StageSpec, model: ModelFacts) -> StageSpec:

@@ -23,6 +23,7 @@ from ..why import Why
 from . import calls, received
 from .facts import StageMeasure, measure_stages, problem_why
 from .hub import HubChoice
+from .methods import MethodOption, weigh
 from .progress import OnProgress
 from .results import Quote
 from .validation import validate, validate_values
@@ -60,10 +61,16 @@ class Plan:
     available_msat: int
     #: "simulated" or "bitcoin"
     asset: str
+    #: what each method would cost, for stages with `method: auto`
+    options: tuple[MethodOption, ...] = ()
 
     @property
     def spec(self) -> JobSpec:
         return self.measured.spec
+
+    def options_of(self, stage: str) -> list[MethodOption]:
+        """What each method would take in a stage with `method: auto`; empty for others."""
+        return [option for option in self.options if option.stage == stage]
 
     @property
     def warnings(self) -> list[Why]:
@@ -120,8 +127,11 @@ def measure(
     if max_sats is not None:
         spec = loaded.spec.model_copy(update={"budget": BudgetSection(max_sats=max_sats)})
         loaded = replace(loaded, spec=spec)
-    stages = tuple(measure_stages(loaded, on_progress=on_progress))
-    # a length that had to fit the model is part of what is agreed to, so it travels
+    return _with_stages(loaded, tuple(measure_stages(loaded, on_progress=on_progress)))
+
+
+def _with_stages(loaded: LoadedJob, stages: tuple[StageMeasure, ...]) -> Measured:
+    """A length that had to fit the model, or a method that was chosen, is part of what is agreed to, so it travels."""
     spec = loaded.spec.model_copy(update={"stages": [each.stage for each in stages]})
     return Measured(loaded=replace(loaded, spec=spec), stages=stages)
 
@@ -146,12 +156,17 @@ def _with_hub(loaded: LoadedJob, hub: Mapping[str, HubChoice]) -> LoadedJob:
 
 
 async def price(session: Session, measured: Measured) -> Plan:
-    spec_json = measured.loaded.spec.canonical_json()
-    quote = await calls.quote(session, jobs_pb2.QuoteJobRequest(spec_json=spec_json, facts=measured.facts()))
-    balance = await calls.balance(session)
+    async def quoted(stages: tuple[StageMeasure, ...]) -> Quote:
+        job = _with_stages(measured.loaded, stages)
+        request = jobs_pb2.QuoteJobRequest(spec_json=job.spec.canonical_json(), facts=job.facts())
+        return received.quote(await calls.quote(session, request))
+
+    stages, options = await weigh(measured.stages, measured.budget_msat, quoted)
+    quote, balance = await quoted(stages), await calls.balance(session)
     return Plan(
-        measured=measured,
-        quote=received.quote(quote),
+        measured=_with_stages(measured.loaded, stages),
+        quote=quote,
+        options=options,
         available_msat=balance.available_msat,
         asset=balance.asset,
     )

@@ -22,17 +22,19 @@ class Preset:
     intermediate: int
     #: one matrix for input embedding and output head; worth it while the vocabulary dominates the size
     tied: bool
+    #: tokens of the tokenizer that is trained for it unless the job says otherwise; the name is its size with these
+    vocab: int
     context: int = 2048
 
 
 PRESETS: dict[str, Preset] = {
-    "tiny-1m": Preset(hidden=128, layers=4, heads=4, kv_heads=4, intermediate=384, tied=True),
-    "small-3m": Preset(hidden=192, layers=5, heads=6, kv_heads=6, intermediate=576, tied=True),
-    "15m": Preset(hidden=384, layers=6, heads=6, kv_heads=6, intermediate=1024, tied=True),
-    "60m": Preset(hidden=640, layers=10, heads=10, kv_heads=10, intermediate=1728, tied=True),
-    "125m": Preset(hidden=768, layers=14, heads=12, kv_heads=12, intermediate=2048, tied=True),
-    "350m": Preset(hidden=1024, layers=24, heads=16, kv_heads=16, intermediate=2736, tied=False),
-    "1b": Preset(hidden=2048, layers=22, heads=32, kv_heads=4, intermediate=5632, tied=False),
+    "tiny-1m": Preset(hidden=128, layers=4, heads=4, kv_heads=4, intermediate=384, tied=True, vocab=1_792),
+    "small-3m": Preset(hidden=192, layers=5, heads=6, kv_heads=6, intermediate=576, tied=True, vocab=2_048),
+    "15m": Preset(hidden=384, layers=6, heads=6, kv_heads=6, intermediate=1024, tied=True, vocab=8_192),
+    "60m": Preset(hidden=640, layers=10, heads=10, kv_heads=10, intermediate=1728, tied=True, vocab=16_384),
+    "125m": Preset(hidden=768, layers=14, heads=12, kv_heads=12, intermediate=2048, tied=True, vocab=32_000),
+    "350m": Preset(hidden=1024, layers=24, heads=16, kv_heads=16, intermediate=2736, tied=False, vocab=32_000),
+    "1b": Preset(hidden=2048, layers=22, heads=32, kv_heads=4, intermediate=5568, tied=False, vocab=32_000),
 }
 
 

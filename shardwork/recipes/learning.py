@@ -17,6 +17,7 @@ from ..ids import derive_seed
 from ..jobs.spec import StageSpec, holds_out
 from ..why import Why
 from .base import Computed, Context, Finding, PlanInput, Reported, RoundKind, ShardPlan, StageFacts, StageType
+from .method import check_full
 from .orders import (
     ApplyOrder,
     EvaluateOrder,
@@ -60,10 +61,13 @@ class LearningParams(BaseModel):
         Rate | Auto, Field(description="peak learning rate; 'auto' derives it from the size and the method")
     ] = "auto"
     schedule: Annotated[
-        Literal["cosine", "linear", "constant"], Field(description="shape of the learning rate after warm-up")
+        Literal["cosine", "linear", "constant", "wsd"],
+        Field(description="shape of the learning rate after warm-up; wsd: stable, then down over the last fifth"),
     ] = "cosine"
     warmup_steps: Annotated[Steps | Auto, Field(description="'auto': 5 % of all steps")] = "auto"
-    batch_size: Annotated[int, Field(ge=1, le=4096, description="rows a step")] = 8
+    batch_size: Annotated[
+        Batch | Auto, Field(description="rows a step; 'auto' derives it from the size and the rows")
+    ] = 8
     micro_batch_size: Annotated[
         Batch | Auto, Field(description="rows on the device at once; 'auto': the whole batch")
     ] = "auto"
@@ -96,6 +100,12 @@ class LearningParams(BaseModel):
     # the means of A and B are not the mean of BA, and yet 4 shards recovered 93 % of data parallelism's gain so, on
     # shuffled rows and by topic; with A frozen, where the mean is exact, 74 %, and 79 % at twice the rate (as in
     # bench/recovery, one seed)
+    gradient_checkpointing: Annotated[
+        bool, Field(description="compute each block twice instead of keeping it: less memory, a third more arithmetic")
+    ] = False
+    allow_large: Annotated[
+        bool, Field(description="train more than 1.5B parameters at once, which is refused otherwise")
+    ] = False
     merge: Annotated[
         Literal["mean", "ffa"],
         Field(description="lora: 'mean' averages A and B each; 'ffa' freezes A, so that the mean of BA is exact"),
@@ -121,6 +131,27 @@ class LearningRecipe:
         2e-3, 4.72 at 4e-3 and 4.65 at 8e-3."""
         return float(4e-3 * (max(facts.run_params, 1_000_000) / 1e6) ** -0.4)
 
+    def auto_batch(self, stage: StageSpec, length: int, facts: StageFacts) -> int:
+        """Rows a step of one shard: all shards of a round together take 32k tokens a step at 1M parameters, growing
+        with the root of the size (Brown et al., table 2.1: 0.5M tokens at 125M, 1M at 1.3B)."""
+        tokens = 32_768 * (max(facts.run_params, 1_000_000) / 1e6) ** 0.5
+        return min(max(round(tokens / (length * stage.plan.shards_per_round)), 1), 512)
+
+    def chosen(self, stage: StageSpec, facts: StageFacts) -> tuple[tuple[str, str, str], ...]:
+        """(key, value, why) of each parameter that was left to us, as `freeze` sets it."""
+        asked, params = validate_params(self.Params, stage).model_dump(mode="json"), self.freeze(stage, facts).params
+        size = f"{facts.run_params:,} parameters"
+        shards, steps = stage.plan.shards_per_round, stage.plan.rounds * stage.plan.inner_steps
+        many = f"{shards} shard{'s' if shards != 1 else ''} of rows of {params['max_length']}"
+        reasons = {
+            "learning_rate": f"for {params.get('method', 'full')} learning of {size}",
+            "warmup_steps": f"5 % of {steps} steps",
+            "batch_size": f"for {size} and {many}",
+            "max_length": "the default, or the model's limit where that is less",
+            "weight_decay": "none for an adapter, 0.1 for weights",
+        }
+        return tuple((key, f"{params[key]:g}", why) for key, why in reasons.items() if asked[key] == "auto")
+
     def from_scratch(self, stage: StageSpec) -> bool:
         return stage.base_model is None
 
@@ -129,6 +160,7 @@ class LearningRecipe:
     def freeze(self, stage: StageSpec, facts: StageFacts) -> StageSpec:
         params = validate_params(self.Params, stage).model_dump(mode="json")
         steps = stage.plan.rounds * stage.plan.inner_steps
+        check_full(stage, params, facts)
         if params["merge"] != "mean" and params.get("method", "full") != "lora":
             raise InvalidInput(
                 "merge.needs_lora",
@@ -149,12 +181,14 @@ class LearningRecipe:
             params["learning_rate"] = float(f"{self.auto_rate(params, facts):.3g}")
         if params["warmup_steps"] == "auto":
             params["warmup_steps"] = math.ceil(steps * 0.05)
-        if params["micro_batch_size"] == "auto":
-            params["micro_batch_size"] = params["batch_size"]
         if params["max_length"] == "auto":
             params["max_length"] = 256
         if params["packing"] == "auto":
             params["packing"] = self.kind == "pretrain"
+        if params["batch_size"] == "auto":
+            params["batch_size"] = self.auto_batch(stage, params["max_length"], facts)
+        if params["micro_batch_size"] == "auto":
+            params["micro_batch_size"] = params["batch_size"]
         if params["weight_decay"] == "auto":
             params["weight_decay"] = 0.0 if params.get("method") == "lora" else 0.1
         return stage.model_copy(update={"params": params})
@@ -259,6 +293,7 @@ class LearningRecipe:
                 max_length=params["max_length"],
                 encoding=params["encoding"],
                 precision=Precision(params["precision"]),
+                gradient_checkpointing=params["gradient_checkpointing"],
             )
             shards.append(
                 ShardPlan(

@@ -78,9 +78,12 @@ class Tuning(Order):
 
 
 class Schedule(Order):
-    """Learning rate by global step: linear warm-up, then the named shape down to min_ratio x learning_rate."""
+    """Learning rate by global step: linear warm-up, then the named shape down to min_ratio x learning_rate.
 
-    kind: Literal["cosine", "linear", "constant"] = "cosine"
+    "wsd" stays at the peak and falls in a line over the last fifth (Hägele et al., arXiv 2405.18392).
+    """
+
+    kind: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     learning_rate: Finite
     warmup_steps: Count = 0
     total_steps: Count

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
 from ..errors import InvalidInput
 from ..jobs.spec import StageSpec
+from ..models.presets import check_preset
 from .base import StageFacts
 from .learning import LearningParams, LearningRecipe
 from .orders import Method, Tuning
+
+#: where a base model brings its own tokenizer
+UNUSED_VOCABULARY = 2048
+Vocabulary = Annotated[int, Field(ge=258, le=262_144)]
 
 
 class PretrainParams(LearningParams):
@@ -21,8 +26,9 @@ class PretrainParams(LearningParams):
         str | None, Field(description="from scratch: a named size (tiny-1m … 1b); leave out when base_model is given")
     ] = None
     vocab_size: Annotated[
-        int, Field(ge=258, le=262_144, description="from scratch: size of the tokenizer trained on the data")
-    ] = 2048
+        Vocabulary | Literal["auto"],
+        Field(description="from scratch: size of the tokenizer trained on the data; 'auto': the preset's"),
+    ] = "auto"
 
 
 class Pretrain(LearningRecipe):
@@ -40,11 +46,10 @@ class Pretrain(LearningRecipe):
                 stage=stage.name,
                 key="params.preset",
             )
-        if preset is not None:
-            from ..models.presets import check_preset
-
-            check_preset(preset)
-        return frozen
+        vocabulary = check_preset(preset).vocab if preset is not None else UNUSED_VOCABULARY
+        if frozen.params["vocab_size"] != "auto":
+            return frozen
+        return frozen.model_copy(update={"params": {**frozen.params, "vocab_size": vocabulary}})
 
     def tuning(self, params: Mapping[str, Any], seed: str = "") -> Tuning:
         return Tuning(method=Method.FULL)

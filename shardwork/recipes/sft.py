@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 from ..errors import InvalidInput
 from ..jobs.spec import StageSpec
 from .base import StageFacts
-from .learning import LearningParams, LearningRecipe
+from .learning import LearningParams, LearningRecipe, validate_params
+from .method import MethodChoice, choose_method
 from .orders import Method, Tuning
 
 Layers = Annotated[str, Field(pattern=r"^(all|top:[1-9][0-9]{0,3})$")]
@@ -29,9 +30,12 @@ class SftParams(LearningParams):
     """Parameters of `sft`."""
 
     method: Annotated[
-        Literal["lora", "full", "partial"],
-        Field(description="what learns: an adapter, all weights, or the last layers"),
+        Literal["auto", "lora", "full", "partial"],
+        Field(description="what learns: an adapter, all weights, or the last layers; the plan explains 'auto'"),
     ] = "lora"
+    purpose: Annotated[
+        Literal["test", "style", "knowledge"] | None, Field(description="method auto: what the tuning is for")
+    ] = None
     rank: Annotated[int, Field(ge=1, le=1024, description="lora: rank of the adapter")] = 8
     alpha: Annotated[int, Field(ge=1, le=4096, description="lora: scale; the update counts alpha : rank")] = 16
     target_modules: Annotated[
@@ -73,7 +77,7 @@ class Sft(LearningRecipe):
                 stage=stage.name,
                 key="base_model",
             )
-        frozen = super().freeze(stage, facts)
+        frozen = super().freeze(with_method(stage, facts), facts)
         if frozen.params["packing"]:
             raise InvalidInput(
                 "sft.packing_not_built",
@@ -104,10 +108,33 @@ class Sft(LearningRecipe):
             frozen_a_seed=seed or "0" * 64 if params["merge"] == "ffa" else "",
         )
 
+    def auto_batch(self, stage: StageSpec, length: int, facts: StageFacts) -> int:
+        """8 rows, or fewer where a round would read the rows more than once."""
+        steps = stage.plan.shards_per_round * stage.plan.inner_steps
+        return min(8, max(facts.rows // steps, 1)) if facts.rows else 8
+
     def auto_rate(self, params: Mapping[str, Any], facts: StageFacts) -> float:
         """LoRA takes eight times the rate of full tuning, and full tuning a quarter of pre-training's."""
         pretrain_rate = super().auto_rate(params, facts)
         return 2 * pretrain_rate if params["method"] == "lora" else pretrain_rate / 4
+
+
+def method_choice(stage: StageSpec, facts: StageFacts) -> MethodChoice | None:
+    """What `method: auto` means for this stage, and why; None where the job names its method."""
+    params = validate_params(SftParams, stage).model_dump(mode="json")
+    if params["method"] != "auto":
+        return None
+    own = tuple(key for key, nothing in {**LORA_ONLY, "merge": "mean"}.items() if params[key] != nothing)
+    return choose_method(params, facts, own)
+
+
+def with_method(stage: StageSpec, facts: StageFacts, method: str = "") -> StageSpec:
+    """The stage with its method named: this one, or what `auto` chooses; as it is where the job named one."""
+    choice = method_choice(stage, facts)
+    if choice is None and not method:
+        return stage
+    named = method or (choice.method if choice else "")
+    return stage.model_copy(update={"params": {**stage.params, "method": named}})
 
 
 def _refuse_adapters_own(stage: StageSpec) -> None:

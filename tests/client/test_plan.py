@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from shardwork.jobs.spec import JobSpec
 from shardwork.v1 import jobs_pb2
@@ -123,7 +124,7 @@ def test_two_stages_share_facts_through_their_outputs(logged_in: Run, priced: Fa
     base, tune = priced.quoted[0].facts
     from shardwork.models.presets import PRESETS, preset_params
 
-    assert base.run_params == base.trained_params == preset_params("tiny-1m", 2048)
+    assert base.run_params == base.trained_params == preset_params("tiny-1m", PRESETS["tiny-1m"].vocab)
     assert tune.run_params == base.run_params
     preset = PRESETS["tiny-1m"]
     widths = 4 * 2 * preset.hidden + 3 * (preset.hidden + preset.intermediate)
@@ -316,3 +317,34 @@ def test_data_check_of_an_unknown_recipe_or_file_is_exit_3(run: Run, tmp_path: P
     rows.write_text('{"text": "fine"}\n')
     assert run("data", "check", rows, "--recipe", "sfd").exit_code == 3
     assert run("data", "check", tmp_path / "none.jsonl").exit_code == 3
+
+
+def auto_job(folder: Path, **params: object) -> Path:
+    job = tiny_model.write_job(folder)
+    values = yaml.safe_load(job.read_text())
+    values["params"] = {**values["params"], "method": "auto", **params}
+    job.write_text(yaml.safe_dump(values))
+    return job
+
+
+def test_a_method_left_to_us_is_explained_priced_and_frozen(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
+    plan = json_of(logged_in("job", "plan", auto_job(tmp_path, purpose="style"), "--json"))
+    (stage,) = plan["stages"]
+    assert stage["method"]["chosen"] == "lora"
+    assert set(stage["method"]["factors"]) == {"use", "resources", "accessibility", "testing"}
+    options = {each["method"]: each for each in stage["method"]["options"]}
+    assert list(options) == ["lora", "partial", "full"]
+    assert options["full"]["trained_params"] == tiny_model.num_params()
+    assert options["full"]["trainable_share"] == 1.0
+    assert options["lora"]["upload_bytes_per_shard"] == 3 * stage["trained_params"]
+    assert {each["estimate_msat"] for each in options.values()} == {1_100_000}
+    asked = [JobSpec.model_validate_json(request.spec_json).stages[0].params["method"] for request in priced.quoted]
+    assert asked == ["lora", "partial", "full", "lora"]
+    assert {each["key"] for each in stage["auto"]} >= {"learning_rate"}
+
+
+def test_the_page_shows_factors_and_a_line_for_each_method(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
+    result = logged_in("job", "plan", auto_job(tmp_path, dora=True))
+    assert result.exit_code == 0, result.stderr
+    for text in ("chosen by four factors", "accessibility", "> lora", "full: dora is an adapter's.", "learning_rate"):
+        assert text in result.stdout

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from shardwork.jobs.spec import JobSpec, RunIf
+from shardwork.recipes.base import StageFacts
 from shardwork.why import Why
 from shardwork_coordinator.money.movements import escrow_account
 from shardwork_coordinator.money.pricing import RateCard, quote
@@ -104,7 +105,8 @@ def test_a_gate_without_held_out_rows_or_without_its_stage_is_refused() -> None:
 
 
 def test_the_low_estimate_leaves_out_what_may_not_be_needed_and_the_reserve_does_not() -> None:
-    facts = dict.fromkeys(("lora", "full"), FACTS)
+    facts: dict[str, StageFacts] = {}
+    facts |= {"lora": FACTS, "full": FACTS}
     both, one = quote(gated(0.1), facts, RateCard()), quote(sft_job(rounds=1), {"tune": FACTS}, RateCard())
     assert both.low_msat == one.low_msat
     assert both.reserve_msat > one.reserve_msat + both.gated_msat

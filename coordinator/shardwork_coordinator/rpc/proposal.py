@@ -92,7 +92,7 @@ def _check_references(spec: JobSpec) -> None:
                 source, _, output = value.partition(".")
                 makes = "model" if recipe(made[source].recipe).stage_type is StageType.ROUNDS else "report"
                 reads = "model" if key == "base_model" else "report"
-                adapter = made[source].recipe == "sft" and made[source].params.get("method", "lora") == "lora"
+                adapter = made[source].recipe == "sft" and made[source].params.get("method", "lora") in ("lora", "auto")
                 if output != makes or output != reads or (key == "base_model" and adapter):
                     raise InvalidInput(
                         "job.unusable_reference",

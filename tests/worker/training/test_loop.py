@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,3 +54,12 @@ def test_what_decays_is_what_transformers_lets_decay(kind: str, method: str, bas
     patterns = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
     theirs = set(get_parameter_names(built.model, [torch.nn.LayerNorm], patterns)) & set(built.trainable)
     assert decay_names(built) == theirs and theirs
+
+
+def test_wsd_stays_at_the_peak_and_falls_over_the_last_fifth() -> None:
+    schedule = Schedule(kind="wsd", learning_rate=1.0, warmup_steps=10, total_steps=110)
+    rates = [rate_at(schedule, step) for step in range(111)]
+    assert rates[9:90] == [1.0] * 81
+    assert rates[100] == pytest.approx(0.55)
+    assert rates[110] == pytest.approx(0.1)
+    assert all(after < before for before, after in itertools.pairwise(rates[90:]))

@@ -39,6 +39,10 @@ class RowSource(Protocol):
     def row(self, number: int) -> Row: ...
 
 
+#: share of the steps after warm-up over which "wsd" falls
+WSD_DECAY = 0.2
+
+
 @dataclass(frozen=True, slots=True)
 class Moments:
     """Adam's first and second moment by parameter name, and the number of steps behind them."""
@@ -56,7 +60,13 @@ def rate_at(schedule: Schedule, step: int) -> float:
         return schedule.learning_rate
     span = max(1, schedule.total_steps - schedule.warmup_steps)
     done = min(1.0, (step - schedule.warmup_steps) / span)
-    left = 0.5 * (1 + math.cos(math.pi * done)) if schedule.kind == "cosine" else 1 - done
+    match schedule.kind:
+        case "cosine":
+            left = 0.5 * (1 + math.cos(math.pi * done))
+        case "wsd":
+            left = min(1.0, (1 - done) / WSD_DECAY)
+        case _:
+            left = 1 - done
     return schedule.learning_rate * (schedule.min_ratio + (1 - schedule.min_ratio) * left)
 
 
