@@ -6,8 +6,7 @@ The key names are a contract, as in `views`. Pure.
 from __future__ import annotations
 
 from shardwork.client.facts import StageMeasure
-from shardwork.client.methods import MethodOption
-from shardwork.client.plan import Plan
+from shardwork.client.plan import MethodOption, Plan
 from shardwork.jobs.file import LoadedJob
 from shardwork.jobs.spec import JobSpec
 from shardwork.recipes import recipe

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shardwork.client.display import figures
-from shardwork.client.methods import MethodOption
+from shardwork.client.plan import MethodOption
 from shardwork.money import show as sats
 from shardwork.recipes.method import MethodChoice
 

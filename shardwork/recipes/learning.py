@@ -134,7 +134,7 @@ class LearningRecipe:
     def auto_batch(self, stage: StageSpec, length: int, facts: StageFacts) -> int:
         """Rows a step of one shard: all shards of a round together take 32k tokens a step at 1M parameters, growing
         with the root of the size (Brown et al., table 2.1: 0.5M tokens at 125M, 1M at 1.3B)."""
-        tokens = 32_768 * (max(facts.run_params, 1_000_000) / 1e6) ** 0.5
+        tokens = 32_768 * math.sqrt(max(facts.run_params, 1_000_000) / 1e6)
         return min(max(round(tokens / (length * stage.plan.shards_per_round)), 1), 512)
 
     def chosen(self, stage: StageSpec, facts: StageFacts) -> tuple[tuple[str, str, str], ...]:

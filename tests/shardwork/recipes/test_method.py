@@ -79,7 +79,7 @@ def test_full_tuning_of_a_large_model_is_refused_unless_asked_for_by_name(kind: 
 @pytest.mark.parametrize("method", ["full", "partial"])
 def test_an_adapter_s_own_keys_are_refused_elsewhere(key: str, method: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        recipe("sft").freeze(stage(method=method, **{key: True}), facts())
+        recipe("sft").freeze(stage("sft", 4, method=method, **{key: True}), facts())
     assert (caught.value.code, caught.value.why.evidence["key"]) == ("sft.lora_only", f"params.{key}")
 
 
