@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -37,6 +38,11 @@ from .inputcache import InputCache
 CACHE_BYTES = 8 * 1024**3
 #: never filled by tasks, so that the database can still be written
 RESERVE_BYTES = 1 << 30
+#: of the machine's memory, that one process may fill
+MEMORY_SHARE = 0.8
+OPEN_FILES = 4096
+#: a phase that reads what a requester sent may take so long, and so long for each byte: tokenisers read 1 MB a second
+PREPARE_SECONDS, PREPARE_BYTES_A_SECOND = 600.0, 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +135,21 @@ class Executor:
         return outcome
 
     async def _run(self, work: Work) -> ExecutorResult | Failed:
+        patience_s = await asyncio.to_thread(self._patience_s, work.task)
         async with self._slots:
             process = self._take()
             try:
-                outcome = await asyncio.get_running_loop().run_in_executor(process, run_task, work)
+                running = asyncio.get_running_loop().run_in_executor(process, run_task, work)
+                outcome = await asyncio.wait_for(running, patience_s)
+            except TimeoutError:
+                self._busy.discard(process)
+                await asyncio.to_thread(_end, process)
+                raise LimitExceeded(
+                    "executor.too_slow",
+                    f"The {work.task.phase} phase took longer than any honest input of its size does.",
+                    next_step="Look for a tokenizer or rows that take for ever; `shardwork data check` meets them too.",
+                    seconds=round(patience_s or 0),
+                ) from None
             except BaseException:
                 self._busy.discard(process)
                 await asyncio.to_thread(_end, process)
@@ -140,6 +157,14 @@ class Executor:
             self._busy.discard(process)
             self._idle.append(process)
             return outcome
+
+    def _patience_s(self, task: ExecutorTask) -> float | None:
+        """How long the task may take: a bound where foreign files are tokenised; the others work on numbers."""
+        if task.phase != "prepare":
+            return None
+        store = ArtifactStore.open(self._location)
+        read_bytes = sum(store.manifest(one).total_bytes for name, one in task.inputs.items() if name != "base")
+        return PREPARE_SECONDS + read_bytes / PREPARE_BYTES_A_SECOND
 
     def close(self) -> None:
         """Ends the processes at once: tasks are pure, and whoever asked runs them again after a restart."""
@@ -189,9 +214,24 @@ def _start_child() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
+    _limit()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True, name="parent-watch").start()
+
+
+def _limit() -> None:
+    """What a hostile file could make a task take. Never raised again; where the system lacks one, the others hold."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for kind, value in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_DATA, int(memory * MEMORY_SHARE)),
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
+    ):
+        _, hard = resource.getrlimit(kind)
+        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(kind, (most, most))
 
 
 def _follow(parent_sentinel: int) -> None:

@@ -17,6 +17,7 @@ from ..errors import InvalidInput
 from ..problem import suggest
 from ..tensors.header import TensorInfo, read_header
 from .architectures import CAUSAL_LM
+from .tokenizer import check_tokenizer
 
 #: files that may travel beside the weights; nothing else ever does
 COMPANIONS = (
@@ -32,6 +33,11 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _MAX_JSON_BYTES = 64 << 20
+#: what names code or kernels to fetch and run
+_CODE_KEYS = ("auto_map", "custom_pipelines", "quantization_config", "use_kernels", "kernel_config", "custom_generate")
+#: of a config: no model has a side, a count or a list beyond these (rope factors and layer types have hundreds)
+_MAX_NUMBER, _MAX_LIST, _MAX_DEPTH = 2**31, 10_000, 12
+_SAVED_AGAIN = "Take the file from where the weights came from."
 #: numbers that a model cannot be built with when they are none
 _COUNTS = ("num_attention_heads", "n_head", "max_position_embeddings", "n_positions")
 #: where most architectures keep their input embedding and their layers; others are left to the worker
@@ -77,6 +83,7 @@ def inspect_model(folder: Path) -> ModelFacts:
     tensors = _read_weights(folder)
     tokenizer_config = _optional_json(folder / "tokenizer_config.json")
     _refuse_key(folder / "tokenizer_config.json", tokenizer_config, "auto_map")
+    _check_values(folder / "generation_config.json", _optional_json(folder / "generation_config.json"))
     vocab_size = _count(config, folder, "vocab_size")
     layers = _count(config, folder, "num_hidden_layers", "n_layer", "num_layers")
     _check_tokenizer(folder, vocab_size)
@@ -224,8 +231,7 @@ def _checked_config(folder: Path) -> dict[str, Any]:
         fix = "Merge the adapter into its base and name that folder." if adapter else "Save the model whole."
         raise _refusal("model.no_config", sentence, path, fix)
     config = _read_json(path)
-    for key in ("auto_map", "custom_pipelines", "quantization_config"):
-        _refuse_key(path, config, key)
+    _check_values(path, config)
     for key, value in config.items():
         if key.endswith(("_implementation", "_implementation_internal")) and "/" in str(value):
             raise _refusal("model.code", f"config.json names foreign code under {key!r}.", path, f"Remove {key!r}.")
@@ -240,6 +246,24 @@ def _checked_config(folder: Path) -> dict[str, Any]:
         sentence = f"config.json names the architecture {json.dumps(named)}, which is no causal language model."
         raise _refusal("model.architecture", sentence, path, f"A {model_type} model is {CAUSAL_LM[model_type]}.")
     return config
+
+
+def _check_values(path: Path, value: object, key: str = "", depth: int = 0) -> None:
+    """No code, at any depth, and no number or list that only a bomb needs. Raises InvalidInput "model.*"."""
+    if depth > _MAX_DEPTH or (isinstance(value, list) and len(cast("list[object]", value)) > _MAX_LIST):
+        raise _refusal("model.config", f"{path.name} is larger than any model's under {key!r}.", path, _SAVED_AGAIN)
+    if isinstance(value, int) and abs(value) > _MAX_NUMBER:
+        sentence = f"{key!r} in {path.name} is {str(value)[:30]}, which no model has."
+        raise _refusal("model.config", sentence, path, _SAVED_AGAIN)
+    if isinstance(value, dict):
+        fields = cast("dict[str, object]", value)
+        for name in _CODE_KEYS:
+            _refuse_key(path, fields, name)
+        for name, below in fields.items():
+            _check_values(path, below, name, depth + 1)
+    elif isinstance(value, list):
+        for below in cast("list[object]", value):
+            _check_values(path, below, key, depth + 1)
 
 
 def _refuse_key(path: Path, config: Mapping[str, Any], key: str) -> None:
@@ -268,6 +292,7 @@ def _check_tokenizer(folder: Path, vocab_size: int) -> None:
         fix = "Save the tokenizer with transformers: AutoTokenizer.from_pretrained(…).save_pretrained(…)."
         raise _refusal("model.no_tokenizer", f"{sentence[:-1]}, only {old[0]}." if old else sentence, path, fix)
     tokenizer = _read_json(path)
+    check_tokenizer(path, tokenizer)
     try:
         top = max((int(token.get("id", 0)) for token in tokenizer.get("added_tokens", [])), default=-1)
         model: Any = tokenizer.get("model") or {}

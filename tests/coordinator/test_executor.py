@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import signal
 from collections.abc import AsyncIterator, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shardwork.errors import Conflict, Internal, InvalidInput, NotFound, ShardworkError
+from shardwork.errors import Conflict, Internal, InvalidInput, LimitExceeded, NotFound, ShardworkError
 from shardwork.recipes.base import Computed
 from shardwork.recipes.orders import ApplyOrder, MergeOrder, SplitOrder
 from shardwork.tensors.checkpoint import open_checkpoint
@@ -260,3 +261,26 @@ def test_inputs_are_never_changed_by_a_merge(tmp_path: Path) -> None:
     rounds.run(tmp_path, [tmp_path / "delta-0"], encoding="int8", rule="mean")
     assert before == {path: path.read_bytes() for path in before}
     assert np.isfinite(rounds.flat(tmp_path / "checkpoint")).all()
+
+
+async def test_a_prepare_that_takes_for_ever_is_ended_with_a_reason_and_the_next_task_runs(
+    tmp_path: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tokenizer's pattern can take years on a short row, and holds a process of the operator's while it does."""
+    monkeypatch.setattr(executor_module, "PREPARE_SECONDS", 0.0)
+    monkeypatch.setattr(executor_module, "PREPARE_BYTES_A_SECOND", 10**12)
+    store = ArtifactStore.open(str(tmp_path / "artifacts"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "lines.txt").write_text("one\n")
+    with pytest.raises(LimitExceeded) as caught:
+        await executor.run(task("prepare", "{}", {"data": store.put_folder(tmp_path / "data").id}))
+    assert caught.value.code == "executor.too_slow"
+    assert (await executor.run(merge_task(stored_round(tmp_path)))).outputs
+
+
+async def test_an_executor_process_has_limits_that_it_can_not_raise(executor: Executor) -> None:
+    pid = await child_of(executor)
+    limits = {name: resource.prlimit(pid, getattr(resource, name)) for name in ("RLIMIT_CORE", "RLIMIT_DATA")}
+    assert limits["RLIMIT_CORE"] == (0, 0)
+    soft, hard = limits["RLIMIT_DATA"]
+    assert soft == hard != resource.RLIM_INFINITY
