@@ -53,12 +53,12 @@ class Bench:
     base: Path
     train: Path
     _count: int = 0
-    found: dict[str, Any] = field(default_factory=dict[str, Any])
+    _inputs: dict[str, Path] = field(default_factory=dict[str, Path])
 
     def ground(self, processes: bool = False) -> Ground:
         work = self.folder / "work"
         return Ground(
-            inputs=self.folder,
+            inputs=self.folder / "inputs",
             work=work,
             scratch=self.folder / "scratch",
             hidden=(),
@@ -80,8 +80,6 @@ class Bench:
         order = InitOrder(tuning=self.order.tuning, from_scratch=self.order.from_scratch)
         made = await self._run(trainer, "init", order, lambda _fraction, _loss: None, "")
         self._inputs = {"base": self.base, "train": self.train, "checkpoint": made.outputs["checkpoint"]}
-
-    _inputs: dict[str, Path] = field(default_factory=dict[str, Path])
 
     async def _run(self, trainer: TrainerProcess, phase: str, order: Any, listen: Any, device: str) -> Done:
         self._count += 1
@@ -120,8 +118,8 @@ async def examine(folder: Path, wanted: str) -> dict[str, Any]:
         folder,
         device,
         overhead.learn_order(STEPS, ROWS, LENGTH).model_copy(update={"encoding": "fp32"}),
-        overhead.write_base(folder / "base"),
-        overhead.write_train(folder / "train", STEPS * ROWS, LENGTH),
+        overhead.write_base(folder / "inputs" / "base"),
+        overhead.write_train(folder / "inputs" / "train", STEPS * ROWS, LENGTH),
     )
     found: dict[str, Any] = {
         "device": device,
