@@ -6,7 +6,7 @@ READY := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help demo test check bench nightly proto docs format clean
+.PHONY: help demo pair test check bench nightly proto docs format clean
 help: ## Say what there is.
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -18,6 +18,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## Run the main job for real: a coordinator, three workers, a slow one, a killed one, an adapter.
 	$(BIN)/python deploy/demo/run.py
+
+pair: $(READY) ## The demo on two coordinators over one PostgreSQL, of which one is killed as well.
+	$(BIN)/python deploy/demo/run.py --postgres --coordinators 2
 
 test: $(READY) ## All tests that gate a change (under 12 minutes on 2 cores).
 	$(BIN)/python -m pytest -m "not nightly"

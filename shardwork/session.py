@@ -1,21 +1,23 @@
-"""A session: an enrolled connection to one coordinator, and the only way that clients and workers call it.
+"""A session: an enrolled connection to a coordinator, and the only way that clients and workers call it.
 
-Owns the channel, the token and its renewal, retries, and the protocol version. Nothing secret is sent before the
-coordinator proved to be the one in the join line (`identity.authority`). Caches nothing on disk. Used by the client,
-the worker's agent and `shardwork.transfer`.
+Owns the channel, the token and its renewal, retries, the protocol version, and going on to another coordinator of the
+same cluster when this one ends: they have one authority, one signing key and one database. Nothing secret is sent
+before the coordinator proved to be the one in the join line (`identity.authority`). Caches nothing on disk. Used by the
+client, the worker's agent and `shardwork.transfer`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 import grpc.aio
 
+from .channel import SwitchedChannel
 from .clock import Clock, SystemClock
 from .errors import NotAuthenticated, ShardworkError, Unreachable
 from .identity.authority import JoinLine, ask_authority, fetch_ca, open_channel
@@ -58,11 +60,14 @@ RENEW_AT = 0.8
 BACKOFF_S = 0.25
 BACKOFF_CAP_S = 8.0
 ENROL_TIMEOUT_S = 15.0
+#: a coordinator that we know gets so long to answer before another is tried, and each of those
+STAY_TIMEOUT_S, MOVE_TIMEOUT_S = 0.5, 2.0
 
 
 class Session:
     """Made by `Session.open`. Safe for many concurrent calls on one event loop."""
 
+    #: for stubs and single calls; the same whichever coordinator answers
     channel: grpc.aio.Channel
     coordinator_public_key: bytes
     #: the version both sides speak
@@ -70,6 +75,7 @@ class Session:
 
     def __init__(self, join: JoinLine, key: SigningKey, role: Role, *, clock: Clock) -> None:
         """Not connected yet; use `Session.open`."""
+        #: the coordinator that answers, then the others of its cluster
         self.join = join
         self.role = role
         self.party_id: str = party_id(key.public_key)
@@ -80,6 +86,11 @@ class Session:
         self._token = ""
         self._renew_at_s = 0.0
         self._enrolling = asyncio.Lock()
+        self._moving = asyncio.Lock()
+        #: the addresses of the join line
+        self._given = join.addresses
+        self._ca_pem = b""
+        self._switch: SwitchedChannel
 
     @classmethod
     async def open(
@@ -95,18 +106,31 @@ class Session:
         """Checks the coordinator against the join line, agrees on a version and enrols.
 
         Raises Unreachable, NotAuthenticated "authority.wrong_fingerprint", Conflict "protocol.no_common_version",
-        NotAllowed "enrolment.…". Tries once: whether to wait for a coordinator is the caller's choice.
+        NotAllowed "enrolment.…". Tries each address once: whether to wait for a coordinator is the caller's choice.
         """
-        session = cls(join, key, role, clock=clock or SystemClock())
-        session._name, session._payout_address = name, payout_address
-        session.channel = open_channel(join, await fetch_ca(join))
+        unreached: Unreachable | None = None
+        for address in join.addresses:
+            session = cls(join.at(address), key, role, clock=clock or SystemClock())
+            session._name, session._payout_address = name, payout_address
+            try:
+                await session._connect()
+            except Unreachable as error:
+                unreached = unreached or error
+            else:
+                return session
+        assert unreached is not None
+        raise unreached
+
+    async def _connect(self) -> None:
+        self._ca_pem = await fetch_ca(self.join)
+        self._switch = SwitchedChannel(open_channel(self.join, self._ca_pem))
+        self.channel = self._switch.as_channel()
         try:
-            await session._greet()
-            await session.renew()
+            await self._greet()
+            await self.renew()
         except BaseException:
-            await session.channel.close()
+            await self.channel.close()
             raise
-        return session
 
     @cached_property
     def enrolment(self) -> EnrolmentServiceAsyncStub:
@@ -168,10 +192,43 @@ class Session:
                 renewed = True
                 self._forget(token)
                 continue
-            if not _is_transient(error) or attempt >= retries:
+            if not _is_transient(error):
+                raise error
+            if await self.move():
+                # another coordinator answers: that is no attempt
+                continue
+            if attempt >= retries:
                 raise error
             await asyncio.sleep(backoff_s(attempt))
             attempt += 1
+
+    async def move(self) -> bool:
+        """Goes on to another coordinator of the cluster if this one does not answer and another does.
+
+        For whoever met an Unreachable: True says that trying again at once may help. Never leaves a coordinator that
+        can be reached. Does nothing where only one is known.
+        """
+        left = self.join.address
+        async with self._moving:
+            if self.join.address != left:
+                # somebody else moved us meanwhile
+                return True
+            if not self.join.others or await _answers(self._switch.current, STAY_TIMEOUT_S):
+                return False
+            for address in self.join.others:
+                join = self.join.at(address)
+                channel = open_channel(join, self._ca_pem)
+                if await _answers(channel, MOVE_TIMEOUT_S):
+                    self._switch.switch(channel)
+                    self.join = join
+                    return True
+                await channel.close()
+        return False
+
+    def know(self, addresses: Sequence[str]) -> None:
+        """What the coordinator says of the cluster: host:port of all that live, itself first or not."""
+        if addresses:
+            self.join = JoinLine.of((self.join.address, *self._given), self.join.ca_sha256).knowing(addresses)
 
     async def metadata(self) -> tuple[tuple[str, str], ...]:
         """The authorization of a call or stream, with a token that is renewed first when it is near its end."""
@@ -226,6 +283,7 @@ class Session:
             answer = await self._answer_challenge()
         self.accept_token(answer.token, answer.expires_unix_ms)
         self.protocol_version = answer.protocol_version
+        self.know(answer.addresses)
 
     async def _answer_challenge(self) -> enrolment_pb2.EnrolResponse:
         stub, timeout_s = self.enrolment, ENROL_TIMEOUT_S
@@ -252,6 +310,16 @@ class Session:
 def backoff_s(attempt: int, draw: Callable[[], float] = random.random) -> float:
     """Seconds to wait before attempt `attempt` + 1: a random share of a doubling, capped span ("full jitter")."""
     return draw() * min(BACKOFF_CAP_S, BACKOFF_S * float(2**attempt))
+
+
+async def _answers(channel: grpc.aio.Channel, timeout_s: float) -> bool:
+    """Whether a coordinator of our authority is at the other end."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await channel.channel_ready()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _is_transient(error: ShardworkError) -> bool:

@@ -73,6 +73,10 @@ class ArtifactSession(Protocol):
         retries: int = 5,
     ) -> Response: ...
 
+    async def move(self) -> bool:
+        """To another coordinator, if this one is gone."""
+        ...
+
 
 async def upload_folder(
     session: ArtifactSession,
@@ -97,7 +101,7 @@ async def upload_folder(
                 await _send(session, folder, manifest, begun.durable_leaves, progress=progress)
             break
         except ShardworkError as error:
-            await patience.wait(error)
+            await patience.wait(error, session)
     _tell(progress, manifest.total_bytes, manifest.total_bytes)
     return manifest
 
@@ -127,7 +131,7 @@ async def download(
                 await _receive(session, partial, progress)
             except ShardworkError as error:
                 patience.reached(partial.done)
-                await patience.wait(error)
+                await patience.wait(error, session)
         await _in_thread(partial.finish)
     finally:
         partial.close()
@@ -151,7 +155,7 @@ class _Patience:
             self._leaf, self._attempt, self._refused = leaf, 0, False
             self._since_s = time.monotonic()
 
-    async def wait(self, error: ShardworkError) -> None:
+    async def wait(self, error: ShardworkError, session: ArtifactSession) -> None:
         """Sleeps before the next attempt; raises `error` when another attempt can't help."""
         if isinstance(error, NotAuthenticated) and not self._refused:
             # a token ended on a live stream; the session renews it with the next call
@@ -160,6 +164,8 @@ class _Patience:
             raise error
         if time.monotonic() - self._since_s >= self._give_up_s:
             raise error
+        if isinstance(error, Unreachable) and await session.move():
+            return
         span_s = min(BACKOFF_CAP_S, BACKOFF_S * float(2**self._attempt))
         self._attempt = min(self._attempt + 1, 16)
         await asyncio.sleep(span_s * (0.5 + random.random() / 2))
@@ -224,7 +230,7 @@ async def _fetch_manifest(session: ArtifactSession, artifact_id: str, patience: 
             answer = await session.call(_stub(session).GetManifest, request, timeout_s=CALL_TIMEOUT_S, retries=0)
             break
         except ShardworkError as error:
-            await patience.wait(error)
+            await patience.wait(error, session)
     if sha256_hex(answer.manifest) != artifact_id:
         raise Corrupt(
             "artifact.wrong_manifest", "The coordinator sent a manifest of another artifact.", artifact=artifact_id

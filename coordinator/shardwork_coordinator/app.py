@@ -6,6 +6,7 @@
     outbox        committed effects                  executor      prepare, merge, apply, in processes
     servicers     gRPC: enrolment, jobs, work, artifacts, wallet, operator, health, reflection
     web           health, /metrics and the overview page, on loopback
+    cluster       the other coordinators on the same PostgreSQL, if there are any
 
 Everything is imported here and nothing imports this, but `cli`.
 """
@@ -18,8 +19,9 @@ import fcntl
 import ipaddress
 import logging
 import os
-from collections.abc import AsyncGenerator, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from sqlalchemy.exc import DBAPIError
 
-from shardwork.clock import SystemClock
+from shardwork.clock import Clock, SystemClock
 from shardwork.errors import Conflict, InvalidInput
-from shardwork.identity.keys import SigningKey, load_or_create
 from shardwork.protocol import MAX_MESSAGE_BYTES
 from shardwork.session import JoinLine
 from shardwork.v1 import (
@@ -55,15 +56,20 @@ from shardwork.v1 import (
 from .artifacts import ArtifactStore
 from .artifacts.expiry import Expiry
 from .artifacts.opening import artifact_limits, location, open_contents
+from .cluster.fellowship import Fellowship, join_cluster
+from .cluster.identity import check_identity, storage_id
+from .cluster.membership import new_id
 from .engine import Engine
 from .executor import Executor
 from .failpoints import Failing
 from .granting import Granting
 from .hub import HubMirror, HubRules, HubSource
+from .keyring import Keys, keys_folder
 from .links import Links
 from .money import deposits, payouts
 from .money.pricing import RateCard
 from .outbox import OutboxRunner
+from .payments.journal import StoreJournal
 from .payments.simulated import SimulatedPayments
 from .rpc.artifacts import ArtifactDesk, ArtifactsServicer
 from .rpc.auth import TokenGate, Tokens
@@ -77,6 +83,7 @@ from .rpc.work import WorkDesk, WorkServicer
 from .settings import Settings
 from .store import MemoryStore, SqlStore
 from .store.base import Store
+from .store.database_clock import DatabaseClock
 from .sweeper import Sweeper
 from .tls import FILE_NAME as AUTHORITY_FILE
 from .tls import Authority
@@ -117,35 +124,37 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_only_one(folder))
-        clock, links = SystemClock(), Links()
+        shared = settings.is_shared
+        database_clock, links = DatabaseClock(), Links(new_id() if shared else "")
+        clock: Clock = database_clock if shared else SystemClock()
         _check_not_lost(settings)
-        store = Failing(open_store(settings))
+        store = Failing(open_store(settings, database_clock))
         start_store(store)
         stack.callback(store.close)
+        storage = location(settings)
         contents = open_contents(settings)
         engine = Engine(store, links, clock)
         links.changed = engine.work_ready.set
         executor = Executor(
-            location(settings),
+            storage,
             folder / "scratch",
             processes=settings.executor_processes,
             cache_bytes=int(settings.executor_cache_gib * (1 << 30)),
             reserve_bytes=settings.disk_reserve_mib << 20,
         )
         stack.callback(executor.close)
-        payments = _open_payments(settings, clock)
-        key = load_or_create(folder / "keys" / "coordinator.key")
-        operator = load_or_create(folder / "keys" / "operator.key")
-        authority = Authority.load_or_create(folder / "keys")
-        tokens = Tokens(key, authority.ca_sha256, clock)
-        gate = TokenGate(tokens, store, clock, operator_public_key=operator.public_key)
-
+        payments = _open_payments(settings, clock, StoreJournal(store, links.coordinator) if shared else None)
+        keys = Keys.open(settings)
+        if shared:
+            await check_identity(store, keys.identity(await asyncio.to_thread(storage_id, storage), clock.now_ms()))
         server = grpc.aio.server(options=OPTIONS)
-        _add_services(server, settings, engine, contents, tokens, gate, authority, key, operator, payments)
+        port = _listen(server, settings, keys.authority)
+        address = JoinLine(host=host, port=port, ca_sha256=keys.authority.ca_sha256).address
+        cluster = await join_cluster(stack, engine, address, settings) if shared else None
+        gate = _add_services(server, settings, engine, contents, keys, payments, cluster)
         mirror = HubMirror(HubSource(HubRules.of(settings)), store, contents, clock, folder / "scratch" / "hub")
         stack.push_async_callback(mirror.close)
         models_pb2_grpc.add_ModelsServiceServicer_to_server(ModelsServicer(gate, mirror), server)
-        port = _listen(server, settings, authority)
 
         async def money() -> None:
             await deposits.sweep(store, payments, clock)
@@ -154,7 +163,8 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
             )
 
         sweeper = Sweeper(engine, settings, money)
-        await sweeper.revive()
+        if cluster is None or not cluster.membership.has_others:
+            await sweeper.revive()
         await server.start()
         stack.push_async_callback(server.stop, STOP_GRACE_S)
         stack.callback(links.close)
@@ -163,14 +173,16 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         background = tuple(
             _background(stack, name, work)
             for name, work in (
-                ("granting", Granting(engine, key, settings).run()),
+                ("granting", Granting(engine, keys.signing, settings).run()),
                 ("outbox", OutboxRunner(engine, executor).run()),
                 ("sweeper", sweeper.run()),
                 ("expiry", expiry.run()),
+                *(cluster.parts() if cluster else ()),
             )
         )
         engine.work_ready.set()
-        join = JoinLine(host=host, port=port, ca_sha256=authority.ca_sha256)
+        addresses = cluster.membership.addresses if cluster else (address,)
+        join = JoinLine.of(addresses, keys.authority.ca_sha256)
         yield Serving(join=join.text(), web=web, engine=engine, background=background)
 
 
@@ -179,26 +191,31 @@ def _add_services(
     settings: Settings,
     engine: Engine,
     contents: ArtifactStore,
-    tokens: Tokens,
-    gate: TokenGate,
-    authority: Authority,
-    key: SigningKey,
-    operator: SigningKey,
+    keys: Keys,
     payments: SimulatedPayments,
-) -> None:
-    store, clock = engine.store, engine.clock
+    cluster: Fellowship | None,
+) -> TokenGate:
+    """The gate that they share."""
+    store, clock, authority = engine.store, engine.clock, keys.authority
+    tokens = Tokens(keys.signing, authority.ca_sha256, clock)
+    gate = TokenGate(tokens, store, clock, operator_public_key=keys.operator.public_key)
+    addresses: Callable[[], Sequence[str]] = (lambda: cluster.membership.addresses) if cluster else tuple
+    moved = partial(cluster.bulletin.tell, moved=True) if cluster else lambda: None
     desk = EnrolmentDesk(
         ca_pem=authority.ca_pem,
         ca_sha256=authority.ca_sha256,
-        coordinator_public_key=key.public_key,
-        operator_public_key=operator.public_key,
+        coordinator_public_key=keys.signing.public_key,
+        operator_public_key=keys.operator.public_key,
         tokens=tokens,
         store=store,
         clock=clock,
         challenges=Challenges(clock),
+        addresses=addresses,
     )
     enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentServicer(desk), server)
-    work = WorkDesk(engine=engine, artifacts=contents, tokens=tokens, settings=settings)
+    work = WorkDesk(
+        engine=engine, artifacts=contents, tokens=tokens, settings=settings, addresses=addresses, moved=moved
+    )
     work_pb2_grpc.add_WorkServiceServicer_to_server(WorkServicer(gate, work), server)
     jobs = JobsDesk(engine=engine, rates=_rates(settings), max_open_jobs=settings.max_open_jobs)
     jobs_pb2_grpc.add_JobsServiceServicer_to_server(JobsServicer(gate, jobs), server)
@@ -208,6 +225,7 @@ def _add_services(
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(WalletServicer(gate, store, payments, clock), server)
     operator_pb2_grpc.add_OperatorServiceServicer_to_server(OperatorServicer(gate, OperatorDesk(engine=engine)), server)
     _add_health(server)
+    return gate
 
 
 def _add_health(server: grpc.aio.Server) -> None:
@@ -267,11 +285,11 @@ def _rates(settings: Settings) -> RateCard:
     )
 
 
-def open_store(settings: Settings) -> Store:
+def open_store(settings: Settings, clock: DatabaseClock | None = None) -> Store:
     if settings.database == "memory":
         return MemoryStore()
     path = database_file(settings)
-    return SqlStore(f"sqlite:///{path.absolute()}" if path else settings.database)
+    return SqlStore(f"sqlite:///{path.absolute()}" if path else settings.database, clock=clock)
 
 
 def database_file(settings: Settings) -> Path | None:
@@ -298,7 +316,7 @@ def _check_not_lost(settings: Settings) -> None:
     folder, path = settings.data_dir, database_file(settings)
     if path is None or (path.exists() and path.stat().st_size):
         return
-    if (folder / "keys" / AUTHORITY_FILE).exists() and (folder / "artifacts").exists():
+    if (keys_folder(settings) / AUTHORITY_FILE).exists() and (folder / "artifacts").exists():
         raise Conflict(
             "store.lost",
             "A coordinator worked in this folder, but its database is empty or gone.",
@@ -307,7 +325,7 @@ def _check_not_lost(settings: Settings) -> None:
         )
 
 
-def _open_payments(settings: Settings, clock: SystemClock) -> SimulatedPayments:
+def _open_payments(settings: Settings, clock: Clock, shared: StoreJournal | None) -> SimulatedPayments:
     """Simulated sats are the default on loopback; elsewhere somebody must ask for them."""
     host = settings.listen.rpartition(":")[0].strip("[]")
     if settings.payments == "auto" and not _is_loopback(host):
@@ -318,7 +336,7 @@ def _open_payments(settings: Settings, clock: SystemClock) -> SimulatedPayments:
             listen=settings.listen,
         )
     _log.warning("payments are SIMULATED: no sat here is real, and none can be withdrawn as real")
-    return SimulatedPayments(clock, settings.data_dir / "simulated-payments.jsonl")
+    return SimulatedPayments(clock, shared or settings.data_dir / "simulated-payments.jsonl")
 
 
 def _advertised(settings: Settings) -> str:

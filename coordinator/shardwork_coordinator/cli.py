@@ -50,6 +50,7 @@ def serve(
     advertise: Annotated[str | None, typer.Option(help="Host name to put into the join line.")] = None,
     database: Annotated[str | None, typer.Option(help="Database URL; SQLite in the data folder by default.")] = None,
     storage: Annotated[str | None, typer.Option(help="Artifact folder or object-store URL.")] = None,
+    keys_dir: Annotated[Path | None, typer.Option(help="Folder of keys shared with other coordinators.")] = None,
     payments: Annotated[str | None, typer.Option(help="Payment back-end: simulated.")] = None,
 ) -> None:
     """Serve until Ctrl-C. Once ready, prints one JSON line with the join line, the web address and the process id."""
@@ -59,6 +60,7 @@ def serve(
         "advertise": advertise,
         "database": database,
         "storage": storage,
+        "keys_dir": keys_dir,
         "payments": payments,
     }
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

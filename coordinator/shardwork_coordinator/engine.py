@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TypeVar
 
@@ -60,16 +60,24 @@ class Engine:
         self.work_ready, self.effects_pending = asyncio.Event(), asyncio.Event()
         #: replaced at each commit; watchers wait on the one they took
         self.committed = asyncio.Event()
+        #: tells the other coordinators on this database of a commit, with pushes for workers that are attached there
+        self.tell_others: Callable[[Collection[Push]], None] = lambda pushes: None
 
     def world(self) -> World:
         return self.links.world(self.clock.now_ms())
 
     def after_commit(self, pushes: Collection[Push]) -> None:
-        """What follows a commit: pushes go out, sleepers wake."""
+        """What follows a commit: pushes go out, sleepers wake, here and at the other coordinators."""
+        others: Collection[Push] = ()
         if pushes:
             hit("effect:push", BEFORE)
-            self.links.push(pushes)
+            others = self.links.push(pushes)
             hit("effect:push", AFTER)
+        self.wake()
+        self.tell_others(others)
+
+    def wake(self) -> None:
+        """Somebody committed something."""
         self.work_ready.set()
         self.effects_pending.set()
         self.committed.set()

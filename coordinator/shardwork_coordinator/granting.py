@@ -28,7 +28,7 @@ from .money.movements import round_account, worker_account
 from .queueing.fairness import cost
 from .queueing.history import history_of
 from .queueing.line import KnownJobs, Line
-from .records import Account, Job, JobState, Lease, Party, Purpose, Replica, ReplicaState, Shard
+from .records import Account, Attachment, Job, JobState, Lease, Party, Purpose, Replica, ReplicaState, Shard
 from .scheduler import Match, ReadyReplica, Worker, pick
 from .settings import Settings
 from .store.base import Transaction
@@ -117,12 +117,13 @@ class Granting:
 
     async def grant(self) -> int:
         """One round of matching; the number of leases granted."""
-        everyone, world = self._engine.links.accepting(), self._engine.world()
-        if not everyone:
+        links, world = self._engine.links, self._engine.world()
+        here, everyone = {worker.id for worker in links.accepting_here()}, links.accepting()
+        if not here:
             return 0
 
         def work_(tx: Transaction) -> list[Push]:
-            return self._grant(tx, everyone, world)
+            return self._grant(tx, attached_here(tx, here, links.coordinator), everyone, world)
 
         pushes = await self._engine.store.write(work_)
         for push in pushes:
@@ -132,14 +133,15 @@ class Granting:
             self._engine.after_commit(pushes)
         return len(pushes)
 
-    def _grant(self, tx: Transaction, everyone: Sequence[Worker], world: World) -> list[Push]:
+    def _grant(self, tx: Transaction, here: set[str], everyone: Sequence[Worker], world: World) -> list[Push]:
         busy = tx.count(Replica, "worker_id", state=[str(state) for state in LIVE])
         self._again_s = None
-        if all(worker.id in busy for worker in everyone):
+        free = here - busy.keys()
+        if not free:
             return []
-        everyone = [with_history(tx, one, world) if one.id not in busy else one for one in with_standing(tx, everyone)]
-        idle = [worker for worker in everyone if worker.id not in busy and not worker.rests]
-        if len(idle) + len(busy) < len(everyone):
+        everyone = [with_history(tx, one, world) if one.id in free else one for one in with_standing(tx, everyone)]
+        idle = [worker for worker in everyone if worker.id in free and not worker.rests]
+        if any(worker.id in free and worker.rests for worker in everyone):
             self._again_s = REST_CHECK_S
         line = Line(tx, self._known, most_running=self._settings.max_running_shards)
         round_ = _Round(tx=tx, world=world, line=line, idle=idle, everyone=everyone)
@@ -251,6 +253,13 @@ class Granting:
             work_units=shard.work_units,
         )
         return seal(self._key, work.LEASE_TYPE, offer.SerializeToString(deterministic=True))
+
+
+def attached_here(tx: Transaction, workers: set[str], coordinator: str) -> set[str]:
+    """Those that have not gone to another coordinator meanwhile, whose own stream would never see the offer."""
+    if not coordinator:
+        return workers
+    return {one.worker_id for one in tx.find(Attachment, worker_id=sorted(workers), coordinator=coordinator)}
 
 
 def with_standing(tx: Transaction, workers: Sequence[Worker]) -> list[Worker]:

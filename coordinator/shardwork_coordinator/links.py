@@ -1,13 +1,14 @@
 """Links: the workers that are attached to this coordinator right now, and the way to push to them.
 
-In memory only: everything that must survive is in the store, and a worker that comes back is told again. Written by
-`rpc.work`, read by `granting`, the sweeper, views and metrics.
+In memory only: everything that must survive is in the store, and a worker that comes back is told again. Where several
+coordinators share a database, also what the store says of those attached to the others, a second old at most. Written
+by `rpc.work` and `cluster`, read by `granting`, the sweeper, views and metrics.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from shardwork import wire
@@ -15,6 +16,7 @@ from shardwork.v1 import types_pb2, work_pb2
 from shardwork.why import Why
 
 from .events import Push, World
+from .records import Attachment, Party
 from .scheduler import Worker
 
 #: offers, revocations and settlements a worker may lag behind before its stream is dropped
@@ -24,8 +26,8 @@ MOST_REMEMBERED = 10_000
 
 
 @dataclass(slots=True, kw_only=True)
-class Link:
-    """One attached worker."""
+class Presence:
+    """One attached worker, here or at another coordinator."""
 
     worker_id: str
     name: str
@@ -39,31 +41,12 @@ class Link:
     donates: bool = False
     #: artifacts in its cache, as it says
     holds: frozenset[str] = frozenset()
-    #: why it is idle, as it was told last
-    told: str = ""
     #: when it was last given something, or came
     idle_since_ms: int = 0
-    #: the worker's process, and whether another one with its key took over
+    #: the worker's process
     instance: str = ""
-    replaced: bool = False
     #: estimated bytes of the smallest shard that its memory did not hold; 0: none yet
     too_large_bytes: int = 0
-    queue: asyncio.Queue[work_pb2.AttachResponse | None] = field(
-        default_factory=lambda: asyncio.Queue[work_pb2.AttachResponse | None](QUEUE_LIMIT)
-    )
-
-    def end(self) -> None:
-        """Ends the stream; what a worker that stopped reading has not taken is dropped, it learns it again."""
-        while self.queue.full():
-            self.queue.get_nowait()
-        self.queue.put_nowait(None)
-
-    def tell(self, why: Why) -> None:
-        """Says why it is given nothing, once; a reason is no reason to drop a slow stream."""
-        if self.told != why.code and not self.queue.full():
-            self.told = why.code
-            idle = work_pb2.Idle(why=wire.why_to_proto(why))
-            self.queue.put_nowait(work_pb2.AttachResponse(idle=idle))
 
     def as_worker(self) -> Worker:
         return Worker(
@@ -87,13 +70,42 @@ class Link:
         return min(said or self.too_large_bytes, self.too_large_bytes - 1) if self.too_large_bytes > 1 else said
 
 
+@dataclass(slots=True, kw_only=True)
+class Link(Presence):
+    """One worker that is attached here."""
+
+    #: another process with its key took over
+    replaced: bool = False
+    #: why it is idle, as it was told last
+    told: str = ""
+    queue: asyncio.Queue[work_pb2.AttachResponse | None] = field(
+        default_factory=lambda: asyncio.Queue[work_pb2.AttachResponse | None](QUEUE_LIMIT)
+    )
+
+    def end(self) -> None:
+        """Ends the stream; what a worker that stopped reading has not taken is dropped, it learns it again."""
+        while self.queue.full():
+            self.queue.get_nowait()
+        self.queue.put_nowait(None)
+
+    def tell(self, why: Why) -> None:
+        """Says why it is given nothing, once; a reason is no reason to drop a slow stream."""
+        if self.told != why.code and not self.queue.full():
+            self.told = why.code
+            idle = work_pb2.Idle(why=wire.why_to_proto(why))
+            self.queue.put_nowait(work_pb2.AttachResponse(idle=idle))
+
+
 class Links:
     """All links of this process, one per worker: a second stream of the same key replaces the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, coordinator: str = "") -> None:
+        """`coordinator`: this one's id among those on its database; empty when it is alone."""
+        self.coordinator = coordinator
         self._links: dict[str, Link] = {}
         #: worker -> what its memory did not hold, oldest forgotten first
         self._too_large: dict[str, int] = {}
+        self._elsewhere: dict[str, Presence] = {}
         #: called after a worker came, left or changed what it accepts
         self.changed: Callable[[], None] = lambda: None
 
@@ -101,7 +113,7 @@ class Links:
         previous = self._links.get(link.worker_id)
         if previous is not None:
             # the newest wins: its owner started it last, and an older one that hangs could never be got rid of
-            previous.replaced = bool(link.instance and previous.instance) and link.instance != previous.instance
+            previous.replaced = is_another(link, previous)
             previous.end()
             link.too_large_bytes = previous.too_large_bytes
         else:
@@ -140,30 +152,94 @@ class Links:
     def all(self) -> list[Link]:
         return list(self._links.values())
 
-    def accepting(self) -> list[Worker]:
+    def know_elsewhere(self, presences: Iterable[Presence]) -> None:
+        """Who is attached to the other coordinators now."""
+        self._elsewhere = {one.worker_id: one for one in presences}
+
+    def find(self, worker_id: str) -> Presence | None:
+        """The worker, wherever it is attached."""
+        return self._links.get(worker_id) or self._elsewhere.get(worker_id)
+
+    def everywhere(self) -> list[Presence]:
+        """Workers attached here and to the other coordinators, each once."""
+        return list({**self._elsewhere, **self._links}.values())
+
+    def accepting_here(self) -> list[Worker]:
+        """Those that this coordinator may lease to."""
         return [link.as_worker() for link in self._links.values() if link.accepting]
+
+    def accepting(self) -> list[Worker]:
+        return [one.as_worker() for one in self.everywhere() if one.accepting]
 
     def attached(self) -> list[Worker]:
         """Those that take nothing for now as well."""
-        return [link.as_worker() for link in self._links.values()]
+        return [one.as_worker() for one in self.everywhere()]
 
     def world(self, now_ms: int) -> World:
         able = [worker for worker in self.accepting() if worker.can_train]
         return World(now_ms=now_ms, workers=len(able), references=sum(1 for worker in able if worker.reference))
 
-    def push(self, pushes: Iterable[Push]) -> None:
-        """Hands each push to its worker's stream, if that is here; drops it otherwise."""
+    def push(self, pushes: Iterable[Push]) -> list[Push]:
+        """Hands each push to its worker's stream; those whose worker is not attached here come back."""
+        others: list[Push] = []
         for push in pushes:
             link = self._links.get(push.worker_id)
             if link is None:
-                continue
-            try:
-                link.queue.put_nowait(message(push))
+                others.append(push)
+            else:
                 link.told = ""
-            except asyncio.QueueFull:
-                # a worker that stopped reading is let go; it learns everything again when it comes back
-                del self._links[push.worker_id]
-                link.end()
+                self._put(link, message(push))
+        return others
+
+    def tell_peers(self, addresses: Sequence[str]) -> None:
+        """Where the workers may go on when this coordinator ends."""
+        for link in self.all():
+            self._put(link, work_pb2.AttachResponse(peers=work_pb2.Peers(addresses=addresses)))
+
+    def _put(self, link: Link, response: work_pb2.AttachResponse) -> None:
+        try:
+            link.queue.put_nowait(response)
+        except asyncio.QueueFull:
+            # a worker that stopped reading is let go; it learns everything again when it comes back
+            del self._links[link.worker_id]
+            link.end()
+
+
+def is_another(one: Presence, other: Presence) -> bool:
+    """Whether these are two processes with one key, and not one that came again."""
+    return bool(one.instance and other.instance) and one.instance != other.instance
+
+
+def to_hello(one: Presence) -> bytes:
+    """What the store keeps of a worker for other coordinators."""
+    hello = work_pb2.Hello(
+        capability=one.capability,
+        minimum_msat=one.minimum_msat,
+        minimum_msat_per_tera_unit=one.minimum_msat_per_tera,
+        donates=one.donates,
+        holdings=work_pb2.Holdings(artifact_ids=sorted(one.holds)),
+        instance=one.instance,
+    )
+    return hello.SerializeToString(deterministic=True)
+
+
+def from_hello(row: Attachment, party: Party, last_seen_ms: int) -> Presence:
+    """A worker that another coordinator wrote down."""
+    hello = work_pb2.Hello.FromString(row.hello)
+    return Presence(
+        worker_id=row.worker_id,
+        name=party.name,
+        capability=hello.capability,
+        minimum_msat=row.minimum_msat,
+        minimum_msat_per_tera=hello.minimum_msat_per_tera_unit,
+        donates=hello.donates,
+        holds=frozenset(hello.holdings.artifact_ids),
+        instance=hello.instance,
+        accepting=row.accepting,
+        reference=party.reference,
+        since_ms=row.since_ms,
+        last_seen_ms=last_seen_ms,
+    )
 
 
 def message(push: Push) -> work_pb2.AttachResponse:

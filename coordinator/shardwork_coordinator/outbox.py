@@ -1,7 +1,8 @@
 """The outbox: carries out committed effects at least once, and reports what came of them to the machine.
 
 An effect stays pending until its report is committed in the same transaction that marks it done, so a crash at any
-point repeats it; executor phases are pure, so repeating is harmless. Runs in `app`.
+point repeats it; executor phases are pure, so repeating is harmless. Where several coordinators share a database, each
+takes as many as it can carry out, and those of one that fell silent. Runs in `app`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import functools
 import json
 import logging
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 
 from shardwork.errors import Internal, ShardworkError
 from shardwork.why import Why
 
+from .cluster.membership import living
 from .engine import Engine, advance, found, slice_of_round
 from .events import ExecutorFailed, ExecutorFinished, MachineEvent, Push
 from .executor import Executor, ExecutorResult, ExecutorTask
@@ -34,9 +37,11 @@ class OutboxRunner:
     """Runs pending effects, a few at a time, in the order they came."""
 
     def __init__(self, engine: Engine, executor: Executor, *, at_once: int = 2) -> None:
-        self._engine, self._executor = engine, executor
-        self._slots = asyncio.Semaphore(at_once)
+        self._engine, self._executor, self._at_once = engine, executor, at_once
+        self._own = engine.links.coordinator
         self._running: dict[str, asyncio.Task[None]] = {}
+        #: wait for their next try
+        self._resting: set[str] = set()
         #: how often an effect's result could not be recorded
         self._unrecorded: Counter[str] = Counter()
 
@@ -45,29 +50,59 @@ class OutboxRunner:
         try:
             while True:
                 self._engine.effects_pending.clear()
-                for effect in await self._engine.store.read(_pending):
-                    if effect.id not in self._running:
-                        task = asyncio.create_task(self._carry_out(effect))
-                        self._running[effect.id] = task
-                        task.add_done_callback(functools.partial(self._forget, effect.id))
+                for effect in await self._take():
+                    task = asyncio.create_task(self._carry_out(effect))
+                    self._running[effect.id] = task
+                    task.add_done_callback(functools.partial(self._forget, effect.id))
                 await self._engine.effects_pending.wait()
         finally:
             for task in list(self._running.values()):
                 task.cancel()
 
+    async def _take(self) -> list[Outbox]:
+        """As many as there is room for; among several coordinators they are claimed first."""
+        room = self._at_once - len(self._running)
+        if room <= 0:
+            return []
+        known, store = {*self._running, *self._resting}, self._engine.store
+        if not self._own:
+            return [one for one in await store.read(_pending) if one.id not in known][:room]
+        now_ms = self._engine.clock.now_ms()
+
+        def claimable(tx: Transaction) -> list[Outbox]:
+            return _claimable(tx, self._own, known, now_ms)[:room]
+
+        def claim(tx: Transaction) -> list[Outbox]:
+            claimed = [replace(one, holder=self._own) for one in claimable(tx)]
+            for one in claimed:
+                tx.put(one)
+            return claimed
+
+        return await store.write(claim) if await store.read(claimable) else []
+
     def _forget(self, name: str, _: asyncio.Task[None]) -> None:
         self._running.pop(name, None)
+        # there is room for another
+        self._engine.effects_pending.set()
+
+    def _rest(self, name: str) -> None:
+        """Keeps an effect from being taken up again at once."""
+        self._resting.add(name)
+        asyncio.get_running_loop().call_later(RETRY_S, self._wake, name)
+
+    def _wake(self, name: str) -> None:
+        self._resting.discard(name)
+        self._engine.effects_pending.set()
 
     async def _carry_out(self, effect: Outbox) -> None:
-        async with self._slots:
-            try:
-                await self._execute(effect)
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                # the database refused, or what came of the effect fits nowhere: look again, but not for ever
-                _log.exception("effect %s could not be recorded", effect.id)
-                await self._fail_later(effect, error)
+        try:
+            await self._execute(effect)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # the database refused, or what came of the effect fits nowhere: look again, but not for ever
+            _log.exception("effect %s could not be recorded", effect.id)
+            await self._fail_later(effect, error)
 
     async def _fail_later(self, effect: Outbox, error: Exception) -> None:
         """A result that can't be recorded after several tries ends its job, which gets its money back."""
@@ -80,8 +115,7 @@ class OutboxRunner:
                 return
             except Exception:
                 _log.exception("effect %s could not even be failed", effect.id)
-        # later than this task's end, or the loop would take the effect for one that still runs
-        asyncio.get_running_loop().call_later(RETRY_S, self._engine.effects_pending.set)
+        self._rest(effect.id)
 
     async def _execute(self, effect: Outbox, failed: Why | None = None) -> None:
         """Runs the effect, unless it is known to have failed, and reports."""
@@ -133,11 +167,18 @@ class OutboxRunner:
             tx.put(replace(effect, attempts=effect.attempts + 1, why_json=why.to_json()))
 
         await self._engine.store.write(count)
-        asyncio.get_running_loop().call_later(RETRY_S, self._engine.effects_pending.set)
+        self._rest(effect.id)
 
 
 def _pending(tx: Transaction) -> list[Outbox]:
     return tx.find(Outbox, state=OutboxState.PENDING, order="created_ms", limit=100)
+
+
+def _claimable(tx: Transaction, own: str, known: Collection[str], now_ms: int) -> list[Outbox]:
+    """Nobody's, ours, or a dead coordinator's."""
+    pending = [one for one in _pending(tx) if one.id not in known]
+    others = living(tx, now_ms).keys() - {own}
+    return [one for one in pending if one.holder not in others]
 
 
 def _event(phase: str, outcome: ExecutorResult | Why) -> MachineEvent:

@@ -489,8 +489,8 @@ class Attachment(Record):
     worker_id: str
     #: a Coordinator's id; empty while it is attached nowhere
     coordinator: str
-    #: a serialised Capability
-    capability: bytes
+    #: what it said at its arrival, a serialised Hello
+    hello: bytes
     minimum_msat: int
     accepting: bool
     since_ms: int

@@ -20,6 +20,10 @@ class Settings(BaseModel):
     advertise: Annotated[str, Field(description="host name or address in the join line; empty: the listen host")] = ""
     database: Annotated[str, Field(description="database URL; empty: SQLite in data_dir; `memory` keeps nothing")] = ""
     storage: Annotated[str, Field(description="artifact store: a folder or an obstore URL; empty: in data_dir")] = ""
+    keys_dir: Annotated[
+        Path | None,
+        Field(description="folder of keys that coordinators on one database share; empty: `keys` in data_dir"),
+    ] = None
     payments: Annotated[
         Literal["auto", "simulated"],
         Field(description="payment back-end; auto: simulated, on loopback only"),
@@ -82,3 +86,8 @@ class Settings(BaseModel):
         Field(ge=0, description="disk never filled by uploads and phases; uploads without a lease leave twice as much"),
     ] = 1024
     executor_processes: Annotated[int, Field(ge=1, le=64, description="processes for prepare and merging")] = 1
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other coordinators may work on the same database."""
+        return self.database.startswith("postgres")

@@ -26,6 +26,8 @@ class Processes:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.join = self.web = ""
+        #: where each coordinator listens, so that it is started again there
+        self.listens: dict[str, str] = {}
         self._running: dict[str, subprocess.Popen[str]] = {}
 
     def environment(self, home: str) -> dict[str, str]:
@@ -33,20 +35,22 @@ class Processes:
         # gRPC must not be sent through a proxy for an address on this machine
         return {**kept, "SHARDWORK_HOME": str(self.folder / home), "HF_HUB_OFFLINE": "1"}
 
-    def start_coordinator(self, *, environment: dict[str, str] | None = None) -> None:
+    def start_coordinator(
+        self, *options: str, name: str = "coordinator", environment: dict[str, str] | None = None
+    ) -> None:
         """Starts it, or starts it again on the same port and folder, and waits until it serves."""
-        listen = self.join.removeprefix("shardwork://").partition("?")[0] or "127.0.0.1:0"
-        command = [str(BIN / "shardwork-coordinator"), "serve", "--data-dir", str(self.folder / "coordinator")]
-        with (self.folder / "coordinator.log").open("a") as log:
+        listen = self.listens.get(name, "127.0.0.1:0")
+        command = [str(BIN / "shardwork-coordinator"), "serve", "--data-dir", str(self.folder / name)]
+        with (self.folder / f"{name}.log").open("a") as log:
             process = subprocess.Popen(
-                [*command, "--listen", listen],
-                env={**self.environment("coordinator-home"), **(environment or {})},
+                [*command, "--listen", listen, *options],
+                env={**self.environment(f"{name}-home"), **(environment or {})},
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 start_new_session=True,
             )
-        self._running["coordinator"] = process
+        self._running[name] = process
         assert process.stdout is not None
         with process.stdout as said_once:
             line = said_once.readline()
@@ -56,9 +60,10 @@ class Processes:
             return
         said = json.loads(line)
         self.join, self.web = said["join"], said["web"]
+        self.listens[name] = said["join"].removeprefix("shardwork://").partition("?")[0].partition(",")[0]
 
-    def start_worker(self, name: str, *options: str) -> None:
-        command = [str(BIN / "shardwork-worker"), "start", self.join, "--name", name, *options]
+    def start_worker(self, name: str, *options: str, join: str = "") -> None:
+        command = [str(BIN / "shardwork-worker"), "start", join or self.join, "--name", name, *options]
         with (self.folder / f"{name}.log").open("a") as log:
             self._running[name] = subprocess.Popen(
                 command,
@@ -100,6 +105,12 @@ class Processes:
     def kill_hard(self, name: str) -> None:
         """kill -9 of the process alone; whoever watches it sees it gone."""
         _signal(self._running[name].pid, signal.SIGKILL)
+
+    def end(self, name: str) -> None:
+        """SIGTERM, and over on return."""
+        process = self._running.pop(name)
+        _signal(process.pid, signal.SIGTERM)
+        process.wait(30)
 
     def pid(self, name: str) -> int:
         return self._running[name].pid

@@ -1,12 +1,14 @@
 """The main job, for real: pre-train a small model, LoRA-tune it across three workers, one slowed and one killed.
 
-`make demo` runs it on the embedded defaults (SQLite, a local folder, simulated sats). Everything it claims at the end
-was read from the coordinator or from the files; it exits 1 when one claim does not hold.
+`make demo` runs it on the embedded defaults (SQLite, a local folder, simulated sats). `--postgres --coordinators 2`
+runs it on two coordinators over one PostgreSQL, of which one is killed as well. Everything it claims at the end was
+read from the coordinator or from the files; it exits 1 when one claim does not hold.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import signal
@@ -18,18 +20,26 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import corpus
+import database
+from coordinators import DEPUTY, Coordinators
 from processes import BIN, Processes
 
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "demo-out"
 LEAST_FALL = 0.20
+#: a killed coordinator's workers are with the other by then
+MOST_TAKEOVER_S = 5.0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the main job on this machine.")
     parser.add_argument("--out", type=Path, default=OUT, help="folder to work in; emptied first")
     parser.add_argument("--no-faults", action="store_true", help="slow nobody and kill nobody")
+    parser.add_argument("--postgres", action="store_true", help="keep the rows in a PostgreSQL server of its own")
+    parser.add_argument("--coordinators", type=int, choices=(1, 2), default=1, help="2 needs --postgres")
     options = parser.parse_args()
+    if options.coordinators > 1 and not options.postgres:
+        parser.error("several coordinators share a database server: add --postgres")
     signal.signal(signal.SIGTERM, end_terminated)
     started = time.monotonic()
     shutil.rmtree(options.out, ignore_errors=True)
@@ -37,10 +47,11 @@ def main() -> int:
     for name in ("pretrain.yaml", "tune.yaml"):
         shutil.copy(HERE / name, options.out / name)
     processes = Processes(options.out)
-    try:
-        claims = run(processes, faults=not options.no_faults)
-    finally:
-        processes.stop()
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(database.embedded()).url if options.postgres else ""
+        stack.callback(processes.stop)
+        coordinators = Coordinators(processes, url, count=options.coordinators)
+        claims = run(processes, coordinators, faults=not options.no_faults)
     return tell(claims, time.monotonic() - started)
 
 
@@ -49,12 +60,13 @@ def end_terminated(signal_number: int, _frame: object) -> NoReturn:
     sys.exit(128 + signal_number)
 
 
-def run(processes: Processes, *, faults: bool) -> list[tuple[str, bool]]:
+def run(processes: Processes, coordinators: Coordinators, *, faults: bool) -> list[tuple[str, bool]]:
     """Both jobs, then what can be claimed of them."""
-    say("A coordinator and three workers start, each a process of its own.")
-    processes.start_coordinator()
-    for name in ("alice", "bob", "carol"):
-        processes.start_worker(name)
+    several = len(coordinators.names) > 1
+    say(f"{'Two coordinators' if several else 'A coordinator'} and three workers start, each a process of its own.")
+    coordinators.start_all()
+    for number, name in enumerate(("alice", "bob", "carol")):
+        processes.start_worker(name, join=coordinators.join_of(number))
     print(f"The overview page is at {processes.web}")
     processes.client("login", processes.join)
     processes.client("wallet", "deposit", "2000")
@@ -68,14 +80,16 @@ def run(processes: Processes, *, faults: bool) -> list[tuple[str, bool]]:
     say("Second job: LoRA-tune it on chat rows" + (", while one worker is slow and another dies." if faults else "."))
     processes.client("data", "check", "data/chat.jsonl")
     second = submit(processes, "tune.yaml")
-    saboteur = threading.Thread(target=sabotage, args=(processes, second), daemon=True)
+    taken_over: list[tuple[str, bool]] = []
+    saboteur = threading.Thread(target=sabotage, args=(processes, coordinators, second, taken_over), daemon=True)
     if faults:
         saboteur.start()
     processes.client("job", "watch", second)
     processes.client("job", "report", second)
     processes.client("job", "download", second, "out")
     processes.client("wallet", "balance")
-    return claims_of(processes, first, second, faults=faults)
+    claims = claims_of(processes, coordinators, (first, second), faults=faults)
+    return [*claims, *(taken_over or [("a coordinator was taken over from", False)] if faults and several else [])]
 
 
 def submit(processes: Processes, file: str) -> str:
@@ -83,8 +97,9 @@ def submit(processes: Processes, file: str) -> str:
     return str(processes.ask("job", "submit", file, "--yes")["id"])
 
 
-def sabotage(processes: Processes, job: str) -> None:
-    """In the middle of round 1 bob is slowed to a tenth; in the middle of round 2 carol is killed."""
+def sabotage(processes: Processes, coordinators: Coordinators, job: str, taken_over: list[tuple[str, bool]]) -> None:
+    """In round 1 bob is slowed to a tenth; in round 2 carol is killed in the middle of a shard, and in round 3, where
+    there are two, the coordinator that bob is attached to. What came of that goes into `taken_over`."""
     wait_for_learning(processes, job, number=1)
     print("\n*** bob's GPU is slowed to a tenth of its speed", flush=True)
     with processes.slowed("bob", share=0.1):
@@ -93,6 +108,12 @@ def sabotage(processes: Processes, job: str) -> None:
     wait_for_learning(processes, job, number=2, worker="carol")
     processes.kill("carol")
     print("\n*** carol is killed (kill -9) in the middle of her shard", flush=True)
+    if len(coordinators.names) > 1:
+        wait_for_learning(processes, job, number=3, worker="bob")
+        print("\n*** bob's coordinator is killed (kill -9) while he computes", flush=True)
+        workers, seconds = coordinators.take_over_from(DEPUTY)
+        text = f"the killed coordinator's workers ({', '.join(workers)}) were with the other after {seconds:.2f} s"
+        taken_over.append((text, bool(workers) and seconds < MOST_TAKEOVER_S))
 
 
 def wait_for_learning(processes: Processes, job: str, *, number: int, worker: str = "") -> None:
@@ -131,10 +152,12 @@ def is_computing(processes: Processes, worker: str) -> bool:
     return "/learn/" in str(said.get("shard") or "") and float(said.get("progress") or 0) > 0.1
 
 
-def claims_of(processes: Processes, first: str, second: str, *, faults: bool) -> list[tuple[str, bool]]:
+def claims_of(
+    processes: Processes, coordinators: Coordinators, jobs: tuple[str, str], *, faults: bool
+) -> list[tuple[str, bool]]:
     say("What holds")
     claims: list[tuple[str, bool]] = []
-    for job, stage in ((first, "pretrain"), (second, "sft")):
+    for job, stage in zip(jobs, ("pretrain", "sft"), strict=True):
         report = processes.ask("job", "report", job)
         losses = [one["eval_loss"] for one in report["stages"][0]["rounds"] if one["eval_loss"] is not None]
         fall = 1 - min(losses) / losses[0]
@@ -142,7 +165,7 @@ def claims_of(processes: Processes, first: str, second: str, *, faults: bool) ->
         claims.append((text, fall >= LEAST_FALL))
         claims += money_claims(report, stage)
     if faults:
-        claims += fault_claims(processes, second)
+        claims += fault_claims(processes, jobs[1])
     books = json.loads(
         subprocess.run(
             [
@@ -153,7 +176,7 @@ def claims_of(processes: Processes, first: str, second: str, *, faults: bool) ->
                 "--data-dir",
                 processes.folder / "coordinator",
             ],
-            env=processes.environment("coordinator-home"),
+            env={**processes.environment("coordinator-home"), **coordinators.settings()},
             capture_output=True,
             text=True,
             check=True,

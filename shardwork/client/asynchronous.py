@@ -69,12 +69,13 @@ class AsyncClient:
 
     async def login(self, join: str) -> Login:
         """Enrols at the coordinator of `join` and remembers it in `home` for later clients. Raises like `connect`."""
-        line = JoinLine.parse(join)
+        JoinLine.parse(join)
         await self.close()
         self._join = join
         session = await self.session()
-        saved = await asyncio.to_thread(settings.save_join, self._home, line)
-        return Login(party_id=session.party_id, join=line.text(), config_file=saved)
+        # with all coordinators that it has now
+        saved = await asyncio.to_thread(settings.save_join, self._home, session.join)
+        return Login(party_id=session.party_id, join=session.join.text(), config_file=saved)
 
     async def check_data(
         self,

@@ -166,6 +166,8 @@ async def watch(
             raise lost
         attempt += 1
         on_lost(lost, attempt)
+        if await session.move():
+            continue
         pause_s = min(WATCH_FIRST_PAUSE_S * 2 ** (attempt - 1), WATCH_LONGEST_PAUSE_S)
         await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
 

@@ -9,9 +9,12 @@ root is that CA. Used by `shardwork.session`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
+import re
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
@@ -24,7 +27,10 @@ from ..v1 import enrolment_pb2, enrolment_pb2_grpc
 from ..wire import error_from_rpc, unreachable
 
 SCHEME = "shardwork"
+_UNTIL_THE_PATH = re.compile(r"[^/?#]*")
 CONNECT_TIMEOUT_S = 10.0
+#: coordinators of one cluster that a join line names
+MOST_ADDRESSES = 16
 
 CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.ssl_target_name_override", COORDINATOR_NAME),
@@ -54,32 +60,72 @@ class JoinLine:
     port: int
     #: SHA-256 of the CA certificate's PEM bytes, 64 lower-case hex digits
     ca_sha256: str
+    #: host:port of further coordinators of the same cluster, which the same authority vouches for
+    others: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:
         """host:port, with brackets around an IPv6 address."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All of them, the first first."""
+        return (self.address, *self.others)
+
     def text(self) -> str:
-        return f"{SCHEME}://{self.address}?ca={self.ca_sha256}"
+        return f"{SCHEME}://{','.join(self.addresses)}?ca={self.ca_sha256}"
+
+    @classmethod
+    def of(cls, addresses: Sequence[str], ca_sha256: str) -> JoinLine:
+        """The join line of these host:port, without repetitions. Raises InvalidInput "join.bad_address"."""
+        (host, port), *others = [_host_and_port(one, one) for one in dict.fromkeys(addresses)]
+        return cls(host, port, ca_sha256, tuple(cls(*one, ca_sha256).address for one in others))
+
+    def at(self, address: str) -> JoinLine:
+        """The same cluster, asked at this address first."""
+        return JoinLine.of((address, *self.addresses), self.ca_sha256)
+
+    def knowing(self, addresses: Sequence[str]) -> JoinLine:
+        """With further addresses behind those that it has. What can't be one is left out: a coordinator said it."""
+        good: list[str] = []
+        for one in addresses:
+            with contextlib.suppress(InvalidInput):
+                host, port = _host_and_port(one, one)
+                good.append(JoinLine(host, port, "").address)
+        return JoinLine.of(tuple(dict.fromkeys((*self.addresses, *good)))[:MOST_ADDRESSES], self.ca_sha256)
 
     @classmethod
     def parse(cls, text: str) -> JoinLine:
         """Inverse of text(). Raises InvalidInput "join.…" naming what is wrong."""
-        try:
-            parts = urlsplit(text.strip())
-            host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise _bad_join("bad_address", f"The join line's address is not valid: {error}.", text) from None
-        if parts.scheme != SCHEME:
+        scheme, _, rest = text.strip().partition("://")
+        if scheme.lower() != SCHEME:
             raise _bad_join("wrong_scheme", f"A join line starts with {SCHEME}://.", text)
-        if not host or parts.username is not None or parts.password is not None or any(map(str.isspace, host)):
-            raise _bad_join("bad_address", "The join line needs a host and a port, and nothing before them.", text)
-        if not port:
-            raise _bad_join("missing_port", "The join line names no port.", text)
+        addresses = _UNTIL_THE_PATH.match(rest)
+        listed = addresses.group() if addresses else ""
+        places = [_host_and_port(one, text) for one in listed.split(",")]
+        # without the addresses: a list of them is no netloc
+        parts = urlsplit(f"//host{rest[len(listed) :]}")
         if parts.path not in ("", "/") or parts.fragment:
             raise _bad_join("unknown_part", "The join line has more than an address and ?ca=.", text)
-        return cls(host, port, _fingerprint(parts.query, text))
+        if len(places) > MOST_ADDRESSES:
+            raise _bad_join("bad_address", f"A join line has at most {MOST_ADDRESSES} addresses.", text)
+        fingerprint = _fingerprint(parts.query, text)
+        return cls.of([cls(host, port, "").address for host, port in places], fingerprint)
+
+
+def _host_and_port(address: str, text: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise _bad_join("bad_address", f"The join line's address is not valid: {error}.", text) from None
+    is_more = parts.username is not None or parts.password is not None or parts.path or parts.query or parts.fragment
+    if not host or is_more or any(map(str.isspace, host)):
+        raise _bad_join("bad_address", "The join line needs a host and a port, and nothing before them.", text)
+    if not port:
+        raise _bad_join("missing_port", "The join line names no port.", text)
+    return host, port
 
 
 def _fingerprint(query: str, text: str) -> str:

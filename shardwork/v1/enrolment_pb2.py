@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from shardwork.v1 import types_pb2 as shardwork_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cshardwork/v1/enrolment.proto\x12\x0cshardwork.v1\x1a\x18shardwork/v1/types.proto\"\x15\n\x13GetAuthorityRequest\"~\n\x14GetAuthorityResponse\x12\x0e\n\x06\x63\x61_pem\x18\x01 \x01(\x0c\x12\x1b\n\x13\x63oordinator_version\x18\x02 \x01(\t\x12\x19\n\x11protocol_versions\x18\x03 \x03(\r\x12\x1e\n\x16\x63oordinator_public_key\x18\x04 \x01(\x0c\")\n\x13GetChallengeRequest\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"%\n\x14GetChallengeResponse\x12\r\n\x05nonce\x18\x01 \x01(\x0c\"\xaa\x01\n\tEnrolment\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12 \n\x04role\x18\x02 \x01(\x0e\x32\x12.shardwork.v1.Role\x12\x11\n\tca_sha256\x18\x03 \x01(\t\x12\x19\n\x11protocol_versions\x18\x04 \x03(\r\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x16\n\x0epayout_address\x18\x06 \x01(\t\x12\x18\n\x10software_version\x18\x07 \x01(\t\"8\n\x0c\x45nrolRequest\x12(\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x16.shardwork.v1.Envelope\"c\n\rEnrolResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x17\n\x0f\x65xpires_unix_ms\x18\x02 \x01(\x03\x12\x10\n\x08party_id\x18\x03 \x01(\t\x12\x18\n\x10protocol_version\x18\x04 \x01(\r*T\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x12\n\x0eROLE_REQUESTER\x10\x01\x12\x0f\n\x0bROLE_WORKER\x10\x02\x12\x11\n\rROLE_OPERATOR\x10\x03\x32\x82\x02\n\x10\x45nrolmentService\x12U\n\x0cGetAuthority\x12!.shardwork.v1.GetAuthorityRequest\x1a\".shardwork.v1.GetAuthorityResponse\x12U\n\x0cGetChallenge\x12!.shardwork.v1.GetChallengeRequest\x1a\".shardwork.v1.GetChallengeResponse\x12@\n\x05\x45nrol\x12\x1a.shardwork.v1.EnrolRequest\x1a\x1b.shardwork.v1.EnrolResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cshardwork/v1/enrolment.proto\x12\x0cshardwork.v1\x1a\x18shardwork/v1/types.proto\"\x15\n\x13GetAuthorityRequest\"~\n\x14GetAuthorityResponse\x12\x0e\n\x06\x63\x61_pem\x18\x01 \x01(\x0c\x12\x1b\n\x13\x63oordinator_version\x18\x02 \x01(\t\x12\x19\n\x11protocol_versions\x18\x03 \x03(\r\x12\x1e\n\x16\x63oordinator_public_key\x18\x04 \x01(\x0c\")\n\x13GetChallengeRequest\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"%\n\x14GetChallengeResponse\x12\r\n\x05nonce\x18\x01 \x01(\x0c\"\xaa\x01\n\tEnrolment\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12 \n\x04role\x18\x02 \x01(\x0e\x32\x12.shardwork.v1.Role\x12\x11\n\tca_sha256\x18\x03 \x01(\t\x12\x19\n\x11protocol_versions\x18\x04 \x03(\r\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x16\n\x0epayout_address\x18\x06 \x01(\t\x12\x18\n\x10software_version\x18\x07 \x01(\t\"8\n\x0c\x45nrolRequest\x12(\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x16.shardwork.v1.Envelope\"v\n\rEnrolResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x17\n\x0f\x65xpires_unix_ms\x18\x02 \x01(\x03\x12\x10\n\x08party_id\x18\x03 \x01(\t\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\x12\x11\n\taddresses\x18\x05 \x03(\t*T\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x12\n\x0eROLE_REQUESTER\x10\x01\x12\x0f\n\x0bROLE_WORKER\x10\x02\x12\x11\n\rROLE_OPERATOR\x10\x03\x32\x82\x02\n\x10\x45nrolmentService\x12U\n\x0cGetAuthority\x12!.shardwork.v1.GetAuthorityRequest\x1a\".shardwork.v1.GetAuthorityResponse\x12U\n\x0cGetChallenge\x12!.shardwork.v1.GetChallengeRequest\x1a\".shardwork.v1.GetChallengeResponse\x12@\n\x05\x45nrol\x12\x1a.shardwork.v1.EnrolRequest\x1a\x1b.shardwork.v1.EnrolResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shardwork.v1.enrolment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=637
-  _globals['_ROLE']._serialized_end=721
+  _globals['_ROLE']._serialized_start=656
+  _globals['_ROLE']._serialized_end=740
   _globals['_GETAUTHORITYREQUEST']._serialized_start=72
   _globals['_GETAUTHORITYREQUEST']._serialized_end=93
   _globals['_GETAUTHORITYRESPONSE']._serialized_start=95
@@ -47,7 +47,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENROLREQUEST']._serialized_start=478
   _globals['_ENROLREQUEST']._serialized_end=534
   _globals['_ENROLRESPONSE']._serialized_start=536
-  _globals['_ENROLRESPONSE']._serialized_end=635
-  _globals['_ENROLMENTSERVICE']._serialized_start=724
-  _globals['_ENROLMENTSERVICE']._serialized_end=982
+  _globals['_ENROLRESPONSE']._serialized_end=654
+  _globals['_ENROLMENTSERVICE']._serialized_start=743
+  _globals['_ENROLMENTSERVICE']._serialized_end=1001
 # @@protoc_insertion_point(module_scope)

@@ -196,12 +196,17 @@ class EnrolResponse(_message.Message):
     EXPIRES_UNIX_MS_FIELD_NUMBER: _builtins.int
     PARTY_ID_FIELD_NUMBER: _builtins.int
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """sent as metadata "authorization: Bearer <token>" """
     expires_unix_ms: _builtins.int
     party_id: _builtins.str
     """16 hex digits, derived from the public key"""
     protocol_version: _builtins.int
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """host:port of every coordinator of this cluster, the answering one first"""
+
     def __init__(
         self,
         *,
@@ -209,10 +214,11 @@ class EnrolResponse(_message.Message):
         expires_unix_ms: _builtins.int = ...,
         party_id: _builtins.str = ...,
         protocol_version: _builtins.int = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_unix_ms", b"expires_unix_ms", "party_id", b"party_id", "protocol_version", b"protocol_version", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "expires_unix_ms", b"expires_unix_ms", "party_id", b"party_id", "protocol_version", b"protocol_version", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

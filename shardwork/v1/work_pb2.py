@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shardwork.v1 import types_pb2 as shardwork_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shardwork/v1/work.proto\x12\x0cshardwork.v1\x1a\x18shardwork/v1/types.proto\"\xd6\x01\n\nCapability\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x17\n\x0f\x65xecution_class\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\r\x12\x0f\n\x07recipes\x18\x06 \x03(\t\x12\x11\n\tcan_train\x18\x07 \x01(\x08\x12\x15\n\rtorch_version\x18\x08 \x01(\t\x12\x17\n\x0f\x64isk_free_bytes\x18\t \x01(\x04\x12\x0f\n\x07sandbox\x18\n \x01(\t\"n\n\rAttachRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.shardwork.v1.HelloH\x00\x12,\n\theartbeat\x18\x02 \x01(\x0b\x32\x17.shardwork.v1.HeartbeatH\x00\x42\t\n\x07message\"\x95\x02\n\x05Hello\x12,\n\ncapability\x18\x01 \x01(\x0b\x32\x18.shardwork.v1.Capability\x12\x14\n\x0cminimum_msat\x18\x02 \x01(\x04\x12*\n\x07running\x18\x03 \x03(\x0b\x32\x19.shardwork.v1.LeaseStatus\x12\x18\n\x10software_version\x18\x04 \x01(\t\x12\x11\n\taccepting\x18\x05 \x01(\x08\x12\"\n\x1aminimum_msat_per_tera_unit\x18\x06 \x01(\x04\x12\x0f\n\x07\x64onates\x18\x07 \x01(\x08\x12(\n\x08holdings\x18\x08 \x01(\x0b\x32\x16.shardwork.v1.Holdings\x12\x10\n\x08instance\x18\n \x01(\t\" \n\x08Holdings\x12\x14\n\x0c\x61rtifact_ids\x18\x01 \x03(\t\"t\n\tHeartbeat\x12*\n\x07running\x18\x01 \x03(\x0b\x32\x19.shardwork.v1.LeaseStatus\x12\x11\n\taccepting\x18\x02 \x01(\x08\x12(\n\x08holdings\x18\x03 \x01(\x0b\x32\x16.shardwork.v1.Holdings\"[\n\x0bLeaseStatus\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x10\n\x08progress\x18\x02 \x01(\x01\x12\x11\n\x04loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04step\x18\x04 \x01(\tB\x07\n\x05_loss\"\x99\x02\n\x0e\x41ttachResponse\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.shardwork.v1.WelcomeH\x00\x12\'\n\x05offer\x18\x02 \x01(\x0b\x32\x16.shardwork.v1.EnvelopeH\x00\x12&\n\x06revoke\x18\x03 \x01(\x0b\x32\x14.shardwork.v1.RevokeH\x00\x12-\n\x07renewal\x18\x04 \x01(\x0b\x32\x1a.shardwork.v1.TokenRenewalH\x00\x12.\n\nsettlement\x18\x05 \x01(\x0b\x32\x18.shardwork.v1.SettlementH\x00\x12\"\n\x04idle\x18\x06 \x01(\x0b\x32\x12.shardwork.v1.IdleH\x00\x42\t\n\x07message\"&\n\x04Idle\x12\x1e\n\x03why\x18\x01 \x01(\x0b\x32\x11.shardwork.v1.Why\"7\n\x07Welcome\x12\x19\n\x11heartbeat_seconds\x18\x01 \x01(\r\x12\x11\n\tworker_id\x18\x02 \x01(\t\":\n\x06Revoke\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x1e\n\x03why\x18\x02 \x01(\x0b\x32\x11.shardwork.v1.Why\"6\n\x0cTokenRenewal\x12\r\n\x05token\x18\x01 \x01(\t\x12\x17\n\x0f\x65xpires_unix_ms\x18\x02 \x01(\x03\"`\n\nSettlement\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x11\n\tpaid_msat\x18\x03 \x01(\x04\x12\x1e\n\x03why\x18\x04 \x01(\x0b\x32\x11.shardwork.v1.Why\"\xdb\x02\n\nLeaseOffer\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05stage\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\r\x12\r\n\x05phase\x18\x05 \x01(\t\x12\x0e\n\x06recipe\x18\x06 \x01(\t\x12\x10\n\x08shard_id\x18\x07 \x01(\t\x12\x0f\n\x07replica\x18\x08 \x01(\r\x12\r\n\x05\x65poch\x18\t \x01(\r\x12\x13\n\x0bparams_json\x18\n \x01(\t\x12+\n\x06inputs\x18\x0b \x03(\x0b\x32\x1b.shardwork.v1.NamedArtifact\x12\x0c\n\x04seed\x18\x0c \x01(\x0c\x12\x12\n\nprice_msat\x18\r \x01(\x04\x12\x18\n\x10\x64\x65\x61\x64line_unix_ms\x18\x0e \x01(\x03\x12\x11\n\tworker_id\x18\x0f \x01(\t\x12\x17\n\x0f\x65xecution_class\x18\x10 \x01(\t\x12\x12\n\nwork_units\x18\x11 \x01(\x04\"I\n\nCommitment\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x14\n\x0clease_sha256\x18\x02 \x01(\x0c\x12\x13\n\x0boutput_root\x18\x03 \x01(\x0c\"?\n\x13\x43ommitResultRequest\x12(\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x16.shardwork.v1.Envelope\".\n\x14\x43ommitResultResponse\x12\x16\n\x0e\x64rawn_segments\x18\x01 \x03(\r\"\xc3\x01\n\nSubmission\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x14\n\x0clease_sha256\x18\x02 \x01(\x0c\x12,\n\x07outputs\x18\x03 \x03(\x0b\x32\x1b.shardwork.v1.NamedArtifact\x12%\n\x07metrics\x18\x04 \x03(\x0b\x32\x14.shardwork.v1.Metric\x12\x12\n\ncompute_ms\x18\x05 \x01(\x04\x12\x12\n\nbytes_down\x18\x06 \x01(\x04\x12\x10\n\x08\x62ytes_up\x18\x07 \x01(\x04\"?\n\x13SubmitResultRequest\x12(\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x16.shardwork.v1.Envelope\"X\n\x14SubmitResultResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x1e\n\x03why\x18\x02 \x01(\x0b\x32\x11.shardwork.v1.Why\x12\x11\n\tpaid_msat\x18\x03 \x01(\x04\"G\n\x13ReleaseLeaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x1e\n\x03why\x18\x02 \x01(\x0b\x32\x11.shardwork.v1.Why\"\x16\n\x14ReleaseLeaseResponse2\xdb\x02\n\x0bWorkService\x12G\n\x06\x41ttach\x12\x1b.shardwork.v1.AttachRequest\x1a\x1c.shardwork.v1.AttachResponse(\x01\x30\x01\x12U\n\x0c\x43ommitResult\x12!.shardwork.v1.CommitResultRequest\x1a\".shardwork.v1.CommitResultResponse\x12U\n\x0cSubmitResult\x12!.shardwork.v1.SubmitResultRequest\x1a\".shardwork.v1.SubmitResultResponse\x12U\n\x0cReleaseLease\x12!.shardwork.v1.ReleaseLeaseRequest\x1a\".shardwork.v1.ReleaseLeaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shardwork/v1/work.proto\x12\x0cshardwork.v1\x1a\x18shardwork/v1/types.proto\"\xd6\x01\n\nCapability\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x17\n\x0f\x65xecution_class\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\r\x12\x0f\n\x07recipes\x18\x06 \x03(\t\x12\x11\n\tcan_train\x18\x07 \x01(\x08\x12\x15\n\rtorch_version\x18\x08 \x01(\t\x12\x17\n\x0f\x64isk_free_bytes\x18\t \x01(\x04\x12\x0f\n\x07sandbox\x18\n \x01(\t\"n\n\rAttachRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.shardwork.v1.HelloH\x00\x12,\n\theartbeat\x18\x02 \x01(\x0b\x32\x17.shardwork.v1.HeartbeatH\x00\x42\t\n\x07message\"\x95\x02\n\x05Hello\x12,\n\ncapability\x18\x01 \x01(\x0b\x32\x18.shardwork.v1.Capability\x12\x14\n\x0cminimum_msat\x18\x02 \x01(\x04\x12*\n\x07running\x18\x03 \x03(\x0b\x32\x19.shardwork.v1.LeaseStatus\x12\x18\n\x10software_version\x18\x04 \x01(\t\x12\x11\n\taccepting\x18\x05 \x01(\x08\x12\"\n\x1aminimum_msat_per_tera_unit\x18\x06 \x01(\x04\x12\x0f\n\x07\x64onates\x18\x07 \x01(\x08\x12(\n\x08holdings\x18\x08 \x01(\x0b\x32\x16.shardwork.v1.Holdings\x12\x10\n\x08instance\x18\n \x01(\t\" \n\x08Holdings\x12\x14\n\x0c\x61rtifact_ids\x18\x01 \x03(\t\"t\n\tHeartbeat\x12*\n\x07running\x18\x01 \x03(\x0b\x32\x19.shardwork.v1.LeaseStatus\x12\x11\n\taccepting\x18\x02 \x01(\x08\x12(\n\x08holdings\x18\x03 \x01(\x0b\x32\x16.shardwork.v1.Holdings\"[\n\x0bLeaseStatus\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x10\n\x08progress\x18\x02 \x01(\x01\x12\x11\n\x04loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04step\x18\x04 \x01(\tB\x07\n\x05_loss\"\xbf\x02\n\x0e\x41ttachResponse\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.shardwork.v1.WelcomeH\x00\x12\'\n\x05offer\x18\x02 \x01(\x0b\x32\x16.shardwork.v1.EnvelopeH\x00\x12&\n\x06revoke\x18\x03 \x01(\x0b\x32\x14.shardwork.v1.RevokeH\x00\x12-\n\x07renewal\x18\x04 \x01(\x0b\x32\x1a.shardwork.v1.TokenRenewalH\x00\x12.\n\nsettlement\x18\x05 \x01(\x0b\x32\x18.shardwork.v1.SettlementH\x00\x12\"\n\x04idle\x18\x06 \x01(\x0b\x32\x12.shardwork.v1.IdleH\x00\x12$\n\x05peers\x18\x07 \x01(\x0b\x32\x13.shardwork.v1.PeersH\x00\x42\t\n\x07message\"&\n\x04Idle\x12\x1e\n\x03why\x18\x01 \x01(\x0b\x32\x11.shardwork.v1.Why\"J\n\x07Welcome\x12\x19\n\x11heartbeat_seconds\x18\x01 \x01(\r\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\"\x1a\n\x05Peers\x12\x11\n\taddresses\x18\x01 \x03(\t\":\n\x06Revoke\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x1e\n\x03why\x18\x02 \x01(\x0b\x32\x11.shardwork.v1.Why\"6\n\x0cTokenRenewal\x12\r\n\x05token\x18\x01 \x01(\t\x12\x17\n\x0f\x65xpires_unix_ms\x18\x02 \x01(\x03\"`\n\nSettlement\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x11\n\tpaid_msat\x18\x03 \x01(\x04\x12\x1e\n\x03why\x18\x04 \x01(\x0b\x32\x11.shardwork.v1.Why\"\xdb\x02\n\nLeaseOffer\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05stage\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\r\x12\r\n\x05phase\x18\x05 \x01(\t\x12\x0e\n\x06recipe\x18\x06 \x01(\t\x12\x10\n\x08shard_id\x18\x07 \x01(\t\x12\x0f\n\x07replica\x18\x08 \x01(\r\x12\r\n\x05\x65poch\x18\t \x01(\r\x12\x13\n\x0bparams_json\x18\n \x01(\t\x12+\n\x06inputs\x18\x0b \x03(\x0b\x32\x1b.shardwork.v1.NamedArtifact\x12\x0c\n\x04seed\x18\x0c \x01(\x0c\x12\x12\n\nprice_msat\x18\r \x01(\x04\x12\x18\n\x10\x64\x65\x61\x64line_unix_ms\x18\x0e \x01(\x03\x12\x11\n\tworker_id\x18\x0f \x01(\t\x12\x17\n\x0f\x65xecution_class\x18\x10 \x01(\t\x12\x12\n\nwork_units\x18\x11 \x01(\x04\"I\n\nCommitment\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x14\n\x0clease_sha256\x18\x02 \x01(\x0c\x12\x13\n\x0boutput_root\x18\x03 \x01(\x0c\"?\n\x13\x43ommitResultRequest\x12(\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x16.shardwork.v1.Envelope\".\n\x14\x43ommitResultResponse\x12\x16\n\x0e\x64rawn_segments\x18\x01 \x03(\r\"\xc3\x01\n\nSubmission\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x14\n\x0clease_sha256\x18\x02 \x01(\x0c\x12,\n\x07outputs\x18\x03 \x03(\x0b\x32\x1b.shardwork.v1.NamedArtifact\x12%\n\x07metrics\x18\x04 \x03(\x0b\x32\x14.shardwork.v1.Metric\x12\x12\n\ncompute_ms\x18\x05 \x01(\x04\x12\x12\n\nbytes_down\x18\x06 \x01(\x04\x12\x10\n\x08\x62ytes_up\x18\x07 \x01(\x04\"?\n\x13SubmitResultRequest\x12(\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x16.shardwork.v1.Envelope\"X\n\x14SubmitResultResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x1e\n\x03why\x18\x02 \x01(\x0b\x32\x11.shardwork.v1.Why\x12\x11\n\tpaid_msat\x18\x03 \x01(\x04\"G\n\x13ReleaseLeaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x1e\n\x03why\x18\x02 \x01(\x0b\x32\x11.shardwork.v1.Why\"\x16\n\x14ReleaseLeaseResponse2\xdb\x02\n\x0bWorkService\x12G\n\x06\x41ttach\x12\x1b.shardwork.v1.AttachRequest\x1a\x1c.shardwork.v1.AttachResponse(\x01\x30\x01\x12U\n\x0c\x43ommitResult\x12!.shardwork.v1.CommitResultRequest\x1a\".shardwork.v1.CommitResultResponse\x12U\n\x0cSubmitResult\x12!.shardwork.v1.SubmitResultRequest\x1a\".shardwork.v1.SubmitResultResponse\x12U\n\x0cReleaseLease\x12!.shardwork.v1.ReleaseLeaseRequest\x1a\".shardwork.v1.ReleaseLeaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,35 +45,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASESTATUS']._serialized_start=828
   _globals['_LEASESTATUS']._serialized_end=919
   _globals['_ATTACHRESPONSE']._serialized_start=922
-  _globals['_ATTACHRESPONSE']._serialized_end=1203
-  _globals['_IDLE']._serialized_start=1205
-  _globals['_IDLE']._serialized_end=1243
-  _globals['_WELCOME']._serialized_start=1245
-  _globals['_WELCOME']._serialized_end=1300
-  _globals['_REVOKE']._serialized_start=1302
-  _globals['_REVOKE']._serialized_end=1360
-  _globals['_TOKENRENEWAL']._serialized_start=1362
-  _globals['_TOKENRENEWAL']._serialized_end=1416
-  _globals['_SETTLEMENT']._serialized_start=1418
-  _globals['_SETTLEMENT']._serialized_end=1514
-  _globals['_LEASEOFFER']._serialized_start=1517
-  _globals['_LEASEOFFER']._serialized_end=1864
-  _globals['_COMMITMENT']._serialized_start=1866
-  _globals['_COMMITMENT']._serialized_end=1939
-  _globals['_COMMITRESULTREQUEST']._serialized_start=1941
-  _globals['_COMMITRESULTREQUEST']._serialized_end=2004
-  _globals['_COMMITRESULTRESPONSE']._serialized_start=2006
-  _globals['_COMMITRESULTRESPONSE']._serialized_end=2052
-  _globals['_SUBMISSION']._serialized_start=2055
-  _globals['_SUBMISSION']._serialized_end=2250
-  _globals['_SUBMITRESULTREQUEST']._serialized_start=2252
-  _globals['_SUBMITRESULTREQUEST']._serialized_end=2315
-  _globals['_SUBMITRESULTRESPONSE']._serialized_start=2317
-  _globals['_SUBMITRESULTRESPONSE']._serialized_end=2405
-  _globals['_RELEASELEASEREQUEST']._serialized_start=2407
-  _globals['_RELEASELEASEREQUEST']._serialized_end=2478
-  _globals['_RELEASELEASERESPONSE']._serialized_start=2480
-  _globals['_RELEASELEASERESPONSE']._serialized_end=2502
-  _globals['_WORKSERVICE']._serialized_start=2505
-  _globals['_WORKSERVICE']._serialized_end=2852
+  _globals['_ATTACHRESPONSE']._serialized_end=1241
+  _globals['_IDLE']._serialized_start=1243
+  _globals['_IDLE']._serialized_end=1281
+  _globals['_WELCOME']._serialized_start=1283
+  _globals['_WELCOME']._serialized_end=1357
+  _globals['_PEERS']._serialized_start=1359
+  _globals['_PEERS']._serialized_end=1385
+  _globals['_REVOKE']._serialized_start=1387
+  _globals['_REVOKE']._serialized_end=1445
+  _globals['_TOKENRENEWAL']._serialized_start=1447
+  _globals['_TOKENRENEWAL']._serialized_end=1501
+  _globals['_SETTLEMENT']._serialized_start=1503
+  _globals['_SETTLEMENT']._serialized_end=1599
+  _globals['_LEASEOFFER']._serialized_start=1602
+  _globals['_LEASEOFFER']._serialized_end=1949
+  _globals['_COMMITMENT']._serialized_start=1951
+  _globals['_COMMITMENT']._serialized_end=2024
+  _globals['_COMMITRESULTREQUEST']._serialized_start=2026
+  _globals['_COMMITRESULTREQUEST']._serialized_end=2089
+  _globals['_COMMITRESULTRESPONSE']._serialized_start=2091
+  _globals['_COMMITRESULTRESPONSE']._serialized_end=2137
+  _globals['_SUBMISSION']._serialized_start=2140
+  _globals['_SUBMISSION']._serialized_end=2335
+  _globals['_SUBMITRESULTREQUEST']._serialized_start=2337
+  _globals['_SUBMITRESULTREQUEST']._serialized_end=2400
+  _globals['_SUBMITRESULTRESPONSE']._serialized_start=2402
+  _globals['_SUBMITRESULTRESPONSE']._serialized_end=2490
+  _globals['_RELEASELEASEREQUEST']._serialized_start=2492
+  _globals['_RELEASELEASEREQUEST']._serialized_end=2563
+  _globals['_RELEASELEASERESPONSE']._serialized_start=2565
+  _globals['_RELEASELEASERESPONSE']._serialized_end=2587
+  _globals['_WORKSERVICE']._serialized_start=2590
+  _globals['_WORKSERVICE']._serialized_end=2937
 # @@protoc_insertion_point(module_scope)

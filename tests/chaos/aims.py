@@ -48,6 +48,15 @@ IN_DELETION = ("effect:set_aside", "effect:mark_dying", "effect:remove_objects")
 AT_DELETION_BY_OWNER = ("rpc.storage:StorageServicer.DeleteArtifact",)
 AT_DEAD_EXECUTOR = ("outbox:OutboxRunner._count",)
 
+#: only coordinators on a database server make these: as they start and end, and on the way of a job
+AT_MEETING = ("cluster.identity:check_identity", "cluster.membership:Membership.end")
+ON_A_SERVER = (
+    "cluster.membership:Membership.begin",
+    "cluster.membership:Membership._beat",
+    "payments.journal:StoreJournal.add",
+    "outbox:OutboxRunner._take",
+)
+
 #: scenario -> what it is killed at, on both sides
 SCENARIOS: Mapping[str, tuple[str, ...]] = {
     "a plain job": ON_THE_WAY,
@@ -67,6 +76,7 @@ SCENARIOS: Mapping[str, tuple[str, ...]] = {
     "a deletion cut short": IN_DELETION,
     "content given up": AT_DELETION_BY_OWNER,
     "a dead executor": AT_DEAD_EXECUTOR,
+    "coordinators on a server": (*AT_MEETING, *ON_A_SERVER),
 }
 
 

@@ -99,7 +99,7 @@ class FailingCoordinator:
         self.processes.stop()
 
 
-def books(processes: Processes) -> dict[str, Any]:
+def books(processes: Processes, settings: Mapping[str, str] | None = None) -> dict[str, Any]:
     """`ledger check --json` of the coordinator's database, as it lies on disk."""
     command: list[str | Path] = [
         Path(sys.executable).parent / "shardwork-coordinator",
@@ -110,7 +110,7 @@ def books(processes: Processes) -> dict[str, Any]:
     ]
     done = subprocess.run(
         [*command, processes.folder / "coordinator"],
-        env=processes.environment("coordinator-home"),
+        env={**processes.environment("coordinator-home"), **(settings or {})},
         capture_output=True,
         text=True,
         check=False,

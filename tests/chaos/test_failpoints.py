@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import database
 import pytest
+from processes import Processes
 
 from ..house.failpoints import failpoint_names
 from . import count_jobs
-from .aims import AT_ARRIVAL, AT_DEPOSIT, ON_THE_WAY, SCENARIOS, both
+from .aims import AT_ARRIVAL, AT_DEPOSIT, AT_MEETING, ON_A_SERVER, ON_THE_WAY, SCENARIOS, both
 from .failing_coordinator import FailingCoordinator, books
 
 
@@ -31,9 +34,39 @@ def test_jobs_survive_a_kill_whenever_somebody_comes(tmp_path: Path) -> None:
     check(tmp_path, reports)
 
 
-def run_under_kills(folder: Path, failpoints: list[str]) -> list[dict[str, Any]]:
+@pytest.mark.nightly
+def test_jobs_survive_a_kill_at_the_commits_that_only_a_server_brings(tmp_path: Path, server: database.Server) -> None:
+    settings = {"SHARDWORK_DATABASE": server.new_database()}
+    check(tmp_path, run_under_kills(tmp_path, both(ON_A_SERVER), settings=settings))
+
+
+@pytest.mark.nightly
+def test_a_kill_as_coordinators_meet_or_part_keeps_none_from_starting_again(
+    tmp_path: Path, server: database.Server
+) -> None:
+    settings = {"SHARDWORK_DATABASE": server.new_database()}
+    processes = Processes(tmp_path)
+    meeting, parting = AT_MEETING
+    try:
+        for armed in both([meeting]):
+            processes.start_coordinator(environment={**settings, "SHARDWORK_FAILPOINT": armed})
+            assert processes.is_over("coordinator")
+        for armed in both([parting]):
+            processes.start_coordinator(environment={**settings, "SHARDWORK_FAILPOINT": armed})
+            processes.end("coordinator")
+        processes.start_coordinator(environment=settings)
+        assert not processes.is_over("coordinator")
+    finally:
+        processes.stop()
+    said = (tmp_path / "coordinator.log").read_text().splitlines()
+    assert [line.split()[1] for line in said if line.startswith("failpoint ")] == both(AT_MEETING)
+
+
+def run_under_kills(
+    folder: Path, failpoints: list[str], *, settings: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Runs jobs until every failpoint killed the coordinator once, then one more in peace; their reports."""
-    coordinator = FailingCoordinator(folder, ["none:before", *failpoints])
+    coordinator = FailingCoordinator(folder, ["none:before", *failpoints], settings=settings)
     processes = coordinator.processes
     reports: list[dict[str, Any]] = []
     try:
@@ -51,7 +84,7 @@ def run_under_kills(folder: Path, failpoints: list[str]) -> list[dict[str, Any]]
                 break
             assert coordinator.persist("wallet", "deposit", "10").returncode == 0
         assert coordinator.killed_at == failpoints and coordinator.faults == []
-        found = books(processes)
+        found = books(processes, settings)
     finally:
         coordinator.stop()
     assert found["balanced"] and found["sum_msat"] == 0 and not found["violations"]

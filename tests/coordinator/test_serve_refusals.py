@@ -87,7 +87,7 @@ async def test_a_coordinator_whose_store_refuses_changes_ends_with_the_reason(
     def full(_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr("shardwork_coordinator.store.sql._WriterSession.commit", full)
+    monkeypatch.setattr("shardwork_coordinator.store.sql._FileSession.commit", full)
     with pytest.raises(Internal) as ended:
         await cli._serve(Settings(data_dir=tmp_path))  # pyright: ignore[reportPrivateUsage]
     assert ended.value.code.startswith("store.")

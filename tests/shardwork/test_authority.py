@@ -28,6 +28,26 @@ def test_a_join_line_is_read(text: str, host: str, port: int, address: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("listed", "addresses"),
+    [
+        ("a:1,b:2", ("a:1", "b:2")),
+        ("a:1,[::2]:2,a:1", ("a:1", "[::2]:2")),
+        ("[::1]:1,[::2]:2/", ("[::1]:1", "[::2]:2")),
+    ],
+)
+def test_a_join_line_may_name_several_coordinators(listed: str, addresses: tuple[str, ...]) -> None:
+    join = JoinLine.parse(f"shardwork://{listed}?ca={CA}")
+    assert join.addresses == addresses
+    assert JoinLine.parse(join.text()) == join
+    assert join.at(addresses[1]).addresses == (addresses[1], addresses[0])
+
+
+def test_addresses_that_a_coordinator_tells_are_added_and_nonsense_is_left_out() -> None:
+    join = JoinLine.parse(f"shardwork://a:1?ca={CA}")
+    assert join.knowing(["a:1", "b:2", "", "c", "d:99999", "u@e:5", "f:6/g", "x y:1"]).addresses == ("a:1", "b:2")
+
+
+@pytest.mark.parametrize(
     ("text", "code"),
     [
         ("", "join.wrong_scheme"),
@@ -40,6 +60,9 @@ def test_a_join_line_is_read(text: str, host: str, port: int, address: str) -> N
         (f"shardwork://host:port?ca={CA}", "join.bad_address"),
         (f"shardwork://host:65536?ca={CA}", "join.bad_address"),
         (f"shardwork://host?ca={CA}", "join.missing_port"),
+        (f"shardwork://host:1,?ca={CA}", "join.bad_address"),
+        (f"shardwork://host:1,other?ca={CA}", "join.missing_port"),
+        (f"shardwork://{','.join(f'h{n}:1' for n in range(17))}?ca={CA}", "join.bad_address"),
         (f"shardwork://host:0?ca={CA}", "join.missing_port"),
         (f"shardwork://host:7700/path?ca={CA}", "join.unknown_part"),
         (f"shardwork://host:7700?ca={CA}#x", "join.unknown_part"),

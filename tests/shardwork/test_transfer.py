@@ -250,6 +250,9 @@ class Session:
     def __init__(self, port):
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.http2.bdp_probe", 0)])
         self.artifacts = artifacts_pb2_grpc.ArtifactsServiceStub(self.channel)
+    async def move(self) -> bool:
+        return False
+
     async def metadata(self):
         return (("party", "00aa"), ("role", "requester"))
     async def call(self, method, request, *, timeout_s=30, retries=5):

@@ -201,13 +201,16 @@ class Worker:
     async def _join(self, key: SigningKey) -> Session:
         """Enrols. Waits for ever for a coordinator that was there before; a new join line gets a few tries."""
         note = self.folders.state / "joined"
-        was_there = note.exists() and note.read_text() == self.start.join.text()
+        noted = note.read_text().splitlines() if note.exists() else []
+        was_there = bool(noted) and noted[0] == self.start.join.text()
+        # the coordinators that were there last time: the one of the join line may have ended since
+        join = self.start.join.knowing(noted[1:]) if was_there else self.start.join
         attempt = 0
         while True:
             try:
                 settings = self.start.settings
                 session = await Session.open(
-                    self.start.join, key, Role.WORKER, name=settings.name, payout_address=settings.payout_address
+                    join, key, Role.WORKER, name=settings.name, payout_address=settings.payout_address
                 )
             except Unreachable as error:
                 attempt += 1
@@ -218,13 +221,13 @@ class Worker:
                 self._why = error.why
                 await asyncio.sleep(backoff_s(min(attempt, 10)))
             else:
-                self._note_joined(note)
+                self._note_joined(note, session)
                 return session
 
-    def _note_joined(self, note: Path) -> None:
+    def _note_joined(self, note: Path, session: Session) -> None:
         """So that a later start waits for this coordinator. A full disk must not keep a worker from its shards."""
         try:
-            replace_durably(note, self.start.join.text().encode())
+            replace_durably(note, "\n".join([self.start.join.text(), *session.join.addresses]).encode())
         except OSError as error:
             say(f"could not note that this coordinator was joined: {error}")
 

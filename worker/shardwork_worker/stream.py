@@ -1,7 +1,8 @@
 """The Attach stream: hello, heartbeats, and what the coordinator pushes; for as long as the worker lives.
 
-Owns connecting again (for ever, with full jitter) and nothing of what the messages mean: they go to the desk, which is
-the agent. A lost stream does not touch the shard in hand; the next Hello reports it.
+Owns connecting again (for ever, with full jitter, to another coordinator when this one is gone) and nothing of what the
+messages mean: they go to the desk, which is the agent. A lost stream does not touch the shard in hand; the next Hello
+reports it.
 """
 
 from __future__ import annotations
@@ -75,6 +76,9 @@ class Stream:
                 # a refusal shows again, with its reason, when the stream is opened next
                 with contextlib.suppress(ShardworkError):
                     await self._session.renew()
+            if isinstance(error, Unreachable) and await self._session.move():
+                # all workers of a coordinator that ended come to the next one at the same moment
+                self._failures = 0
             await asyncio.sleep(self._pause_s(error))
             self._failures += 1
 
@@ -121,6 +125,7 @@ class Stream:
             raise Unreachable("stream.no_welcome", "The coordinator did not welcome the worker.")
         self._failures = 0
         self._heartbeat_s = float(max(1, first.welcome.heartbeat_seconds))
+        self._session.know(first.welcome.addresses)
         self._desk.on_welcome(first.welcome.worker_id)
 
     async def _beat(self, call: Call) -> None:
@@ -142,6 +147,8 @@ class Stream:
                 self._desk.on_revoke(response.revoke.lease_id, why_from_proto(response.revoke.why))
             case "renewal":
                 self._session.accept_token(response.renewal.token, response.renewal.expires_unix_ms)
+            case "peers":
+                self._session.know(response.peers.addresses)
             case "settlement":
                 self._desk.on_settlement(response.settlement)
             case "idle":

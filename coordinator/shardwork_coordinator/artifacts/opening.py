@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
+
+from shardwork.ids import sha256_hex
+
 from ..settings import Settings
 from .quota import ArtifactLimits
 from .retention import Ages
@@ -14,7 +19,16 @@ def location(settings: Settings) -> str:
 
 
 def open_contents(settings: Settings) -> ArtifactStore:
-    return ArtifactStore.open(location(settings))
+    return ArtifactStore.open(location(settings), spool=_own_spool(settings) if settings.is_shared else None)
+
+
+def _own_spool(settings: Settings) -> Path:
+    """Uploads that are not whole yet: where several coordinators share a store, each has its own, on the store's disk
+    if that is a folder: it takes over a whole upload by a rename."""
+    if "://" in location(settings):
+        return settings.data_dir / "uploads"
+    own = sha256_hex(f"{socket.gethostname()}:{settings.data_dir.absolute()}".encode())[:16]
+    return Path(location(settings)) / f"uploads-{own}"
 
 
 def artifact_limits(settings: Settings) -> ArtifactLimits:

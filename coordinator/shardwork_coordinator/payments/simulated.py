@@ -7,11 +7,9 @@ one payment is scripted by its address or amount, or named by the address: "late
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +18,7 @@ from shardwork.clock import Clock
 from shardwork.errors import Internal, InvalidInput, Unreachable
 
 from .base import Invoice, InvoiceState, Payment, PaymentState
+from .journal import FileJournal, Journal
 
 PREFIX = "lnsim1"
 EXPIRY_MS = 3_600_000
@@ -94,19 +93,18 @@ class _Bill:
 
 
 class SimulatedPayments:
-    def __init__(self, clock: Clock, journal: Path | None = None, script: Script | None = None) -> None:
+    def __init__(self, clock: Clock, journal: Path | Journal | None = None, script: Script | None = None) -> None:
         """`journal` is kept across restarts; without one the node forgets when the process ends."""
         self._clock = clock
-        self._journal = journal
+        self._journal = FileJournal(journal) if isinstance(journal, Path) else journal
         self._script = script or Script()
         #: by payment hash
         self._bills: dict[str, _Bill] = {}
         #: payments that we sent, by hash
         self._sent: dict[str, Payment] = {}
         self._asks: dict[str, int] = {}
-        if journal is not None and journal.exists():
-            _cut_torn_line(journal)
-            self._replay(journal.read_bytes())
+        if self._journal is not None:
+            self._replay(self._journal.begin())
 
     @property
     def asset(self) -> str:
@@ -118,6 +116,7 @@ class SimulatedPayments:
         return {key: self._bills[key].msat for key, sent in self._sent.items() if sent.state is PaymentState.SETTLED}
 
     async def create_invoice(self, msat: int, memo: str, idempotency_key: str) -> Invoice:
+        await self._catch_up()
         bill = self._bill(f"deposit\0{idempotency_key}", msat, self._script.behaviour("", msat))
         known = self._bills.get(bill.payment_hash)
         if known is None:
@@ -125,6 +124,7 @@ class SimulatedPayments:
         return (known or bill).invoice()
 
     async def invoice_status(self, payment_hash: str) -> InvoiceState:
+        await self._catch_up()
         bill = self._bills.get(payment_hash)
         if bill is None:
             return InvoiceState.UNKNOWN
@@ -141,6 +141,7 @@ class SimulatedPayments:
                 return InvoiceState.SETTLED
 
     async def pay(self, invoice: str, fee_limit_msat: int) -> Payment:
+        await self._catch_up()
         bill = self._bills.get(_payment_hash(invoice))
         if bill is None:
             return Payment(state=PaymentState.FAILED, reason="no route to this invoice")
@@ -155,6 +156,7 @@ class SimulatedPayments:
         return self._visible(bill, sent)
 
     async def payment_status(self, payment_hash: str) -> Payment:
+        await self._catch_up()
         sent = self._sent.get(payment_hash)
         if sent is None:
             return Payment(state=PaymentState.ABSENT)
@@ -167,6 +169,7 @@ class SimulatedPayments:
         return self._visible(bill, sent)
 
     async def resolve_address(self, address: str, msat: int) -> Invoice:
+        await self._catch_up()
         behaviour = self._script.behaviour(address, msat)
         if not address.partition("@")[0] or not address.endswith("@simulated"):
             raise InvalidInput(
@@ -180,7 +183,8 @@ class SimulatedPayments:
         # an address gives another invoice each time; DUPLICATE doesn't
         turn = 0 if behaviour is Behaviour.DUPLICATE else len(self._bills)
         asked = 2 * msat if behaviour is Behaviour.OVERCHARGE else msat
-        bill = self._bill(f"address\0{address}\0{turn}", asked, behaviour)
+        salt = self._journal.salt if self._journal is not None and behaviour is not Behaviour.DUPLICATE else ""
+        bill = self._bill(f"address\0{address}\0{turn}{salt}", asked, behaviour)
         known = self._bills.get(bill.payment_hash)
         if known is None:
             await self._keep_bill(bill)
@@ -216,10 +220,15 @@ class SimulatedPayments:
     async def _keep(self, entry: Mapping[str, object]) -> None:
         """Adds a line to the journal before anybody is told."""
         if self._journal is not None:
-            await asyncio.to_thread(_append, self._journal, json.dumps(entry, sort_keys=True).encode() + b"\n")
+            await self._journal.add(json.dumps(entry, sort_keys=True).encode())
 
-    def _replay(self, data: bytes) -> None:
-        for number, line in enumerate(data.splitlines(), start=1):
+    async def _catch_up(self) -> None:
+        """Learns what the other coordinators' nodes did, which are this one."""
+        if self._journal is not None:
+            self._replay(await self._journal.news())
+
+    def _replay(self, lines: Sequence[bytes]) -> None:
+        for number, line in enumerate(lines, start=1):
             try:
                 self._replay_line(json.loads(line))
             except (ValueError, KeyError) as error:
@@ -257,19 +266,3 @@ def _payment_json(sent: Payment) -> dict[str, object]:
 
 def _payment_hash(invoice: str) -> str:
     return invoice.rpartition("m")[2] if invoice.startswith(PREFIX) else ""
-
-
-def _append(path: Path, line: bytes) -> None:
-    """One durable line."""
-    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-    try:
-        os.write(descriptor, line)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Drops what follows the last newline: a crash cut it off, nobody was told of it, and it would spoil the next."""
-    with path.open("r+b") as file:
-        file.truncate(file.read().rfind(b"\n") + 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from shardwork.clock import Clock
@@ -120,6 +121,8 @@ class EnrolmentDesk:
     challenges: Challenges
     newcomers: Newcomers = field(default_factory=Newcomers)
     open_roles: frozenset[Role] = field(default=frozenset({Role.REQUESTER, Role.WORKER}))
+    #: host:port of every coordinator of the cluster, this one first
+    addresses: Callable[[], Sequence[str]] = tuple
 
 
 async def get_authority(
@@ -158,7 +161,11 @@ async def enrol(request: enrolment_pb2.EnrolRequest, desk: EnrolmentDesk) -> enr
     party = await _keep(public_key, role, answer, desk)
     token = desk.tokens.issue(public_key, role)
     return enrolment_pb2.EnrolResponse(
-        token=token.text, expires_unix_ms=token.expires_ms, party_id=party.id, protocol_version=version
+        token=token.text,
+        expires_unix_ms=token.expires_ms,
+        party_id=party.id,
+        protocol_version=version,
+        addresses=desk.addresses(),
     )
 
 

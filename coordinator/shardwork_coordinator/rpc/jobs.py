@@ -347,7 +347,7 @@ def _watching(caller: Caller, desk: JobsDesk) -> Generator[None, None, None]:
 
 async def _look_at(job_id: str, after: int, caller: Caller, desk: JobsDesk) -> jobs_pb2.WatchJobResponse:
     workers, now_ms = desk.engine.links.attached(), desk.engine.clock.now_ms()
-    names = {link.worker_id: link.name for link in desk.engine.links.all()}
+    names = {link.worker_id: link.name for link in desk.engine.links.everywhere()}
 
     def look(tx: Transaction) -> jobs_pb2.WatchJobResponse:
         job = steering.own_job(tx, job_id, caller)

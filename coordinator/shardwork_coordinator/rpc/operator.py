@@ -51,7 +51,7 @@ def worker_states(tx: Transaction, links: Links) -> dict[str, int]:
 
 
 def worker_state(worker_id: str, busy: set[str], links: Links) -> str:
-    link = links.get(worker_id)
+    link = links.find(worker_id)
     if link is None:
         return "offline"
     if worker_id in busy:
@@ -72,7 +72,7 @@ def worker_views(tx: Transaction, links: Links) -> list[operator_pb2.WorkerView]
     for party in tx.find(Party, order="created_ms"):
         if Role.WORKER not in party.roles.split(","):
             continue
-        link = links.get(party.id)
+        link = links.find(party.id)
         counts = tx.count(Lease, "state", worker_id=party.id)
         account = tx.get(Account, worker_account(party.id))
         found.append(

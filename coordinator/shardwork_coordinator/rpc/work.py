@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from shardwork import wire, work
@@ -25,13 +25,14 @@ from shardwork.why import Why
 from ..artifacts import ArtifactStore
 from ..engine import Engine, advance, found, live_replica, parse_lease, slice_of_replica
 from ..events import LeaseLost, Push, ResultCommitted, ResultSubmitted
-from ..links import Link, message
+from ..links import Link, message, to_hello
 from ..machine.states import LIVE
 from ..machine.verdicts import lease_id
 from ..queueing.history import BLAMELESS, JOB_ENDED
-from ..records import Artifact, ArtifactState, Lease, Party, Replica, ReplicaState, Shard
+from ..records import Artifact, ArtifactState, Attachment, Lease, Party, Replica, ReplicaState, Shard
 from ..settings import Settings
 from ..store.base import Transaction
+from ..store.columns import INT_MAX
 from .auth import Caller, Context, Gate, Tokens
 
 #: one row at a time did not fit: the worker gets nothing of that size any more
@@ -51,6 +52,7 @@ SILENT_LEASES = 3
 #: so often may one worker give the same shard back for free
 FREE_RELEASES = 3
 CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
+GONE = Why(code="lease.stale", sentence="This lease was given to another worker, or its job ended.")
 REFUSED = Why(code="result.refused", sentence="The result was refused.")
 
 
@@ -62,6 +64,10 @@ class WorkDesk:
     artifacts: ArtifactStore
     tokens: Tokens
     settings: Settings
+    #: host:port of every coordinator of the cluster, this one first
+    addresses: Callable[[], Sequence[str]] = tuple
+    #: called when a worker came or left
+    moved: Callable[[], None] = lambda: None
     #: the loop itself holds tasks only weakly
     leaving: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
@@ -81,12 +87,15 @@ async def attach(
         raise InvalidInput("attach.no_hello", "The first message of an Attach stream must be a Hello.")
     link = await _greet(first.hello, caller, desk)
     yield work_pb2.AttachResponse(
-        welcome=work_pb2.Welcome(heartbeat_seconds=desk.settings.heartbeat_s, worker_id=caller.party_id)
+        welcome=work_pb2.Welcome(
+            heartbeat_seconds=desk.settings.heartbeat_s, worker_id=caller.party_id, addresses=desk.addresses()
+        )
     )
     for push in await _reconcile(first.hello, caller, desk):
         yield message(push)
     desk.engine.links.attach(link)
     desk.engine.work_ready.set()
+    desk.moved()
     listener = asyncio.create_task(_listen(requests, link, caller, desk))
     renewer = asyncio.create_task(_renew(link, caller, desk))
     try:
@@ -106,7 +115,7 @@ async def attach(
             task.cancel()
         if desk.engine.links.detach(link):
             # not awaited as part of a cancelled call, or the leases would keep their full time to live
-            leaving = asyncio.get_running_loop().create_task(_left(caller, desk))
+            leaving = asyncio.get_running_loop().create_task(_left(link, desk))
             desk.leaving.add(leaving)
             leaving.add_done_callback(desk.leaving.discard)
 
@@ -114,29 +123,60 @@ async def attach(
 async def _greet(hello: work_pb2.Hello, caller: Caller, desk: WorkDesk) -> Link:
     now_ms = desk.engine.clock.now_ms()
     _check_count(hello.running)
+    link = Link(
+        worker_id=caller.party_id,
+        name="",
+        capability=_shortened(hello.capability),
+        minimum_msat=min(hello.minimum_msat, INT_MAX),
+        minimum_msat_per_tera=hello.minimum_msat_per_tera_unit,
+        donates=hello.donates,
+        holds=_holdings(hello.holdings),
+        accepting=hello.accepting,
+        reference=False,
+        instance=plain(hello.instance, 40),
+        since_ms=now_ms,
+        last_seen_ms=now_ms,
+    )
 
     def seen(tx: Transaction) -> Party | None:
         party = tx.get(Party, caller.party_id)
         if party is not None:
             party = replace(party, last_seen_ms=now_ms, software_version=plain(hello.software_version, 64))
             tx.put(party)
+        _note_attached(tx, link, desk)
         return party
 
     party = await desk.engine.store.write(seen)
-    return Link(
-        worker_id=caller.party_id,
-        name=party.name if party else "",
-        capability=_shortened(hello.capability),
-        minimum_msat=hello.minimum_msat,
-        minimum_msat_per_tera=hello.minimum_msat_per_tera_unit,
-        donates=hello.donates,
-        holds=_holdings(hello.holdings),
-        accepting=hello.accepting,
-        reference=bool(party and party.reference),
-        instance=plain(hello.instance, 40),
-        since_ms=now_ms,
-        last_seen_ms=now_ms,
-    )
+    if party is not None:
+        link.name, link.reference = party.name, party.reference
+    return link
+
+
+def _note_attached(tx: Transaction, link: Link, desk: WorkDesk) -> None:
+    """For the other coordinators, if there may be any."""
+    coordinator = desk.engine.links.coordinator
+    if coordinator:
+        tx.put(
+            Attachment(
+                worker_id=link.worker_id,
+                coordinator=coordinator,
+                hello=to_hello(link),
+                minimum_msat=link.minimum_msat,
+                accepting=link.accepting,
+                since_ms=link.since_ms,
+            )
+        )
+
+
+def _note_left(tx: Transaction, link: Link, coordinator: str) -> bool:
+    """False when the worker is attached again meanwhile, here or elsewhere."""
+    row = tx.get(Attachment, link.worker_id)
+    if not coordinator or row is None:
+        return True
+    if (row.coordinator, row.since_ms) != (coordinator, link.since_ms):
+        return False
+    tx.put(replace(row, coordinator=""))
+    return True
 
 
 async def _reconcile(hello: work_pb2.Hello, caller: Caller, desk: WorkDesk) -> list[Push]:
@@ -154,9 +194,8 @@ async def _reconcile(hello: work_pb2.Hello, caller: Caller, desk: WorkDesk) -> l
             for lease, replica in mine.items()
             if lease not in running
         ]
-        gone = Why(code="lease.stale", sentence="This lease was given to another worker, or its job ended.")
         dropped = [
-            Push(worker_id=caller.party_id, lease_id=lease, kind="revoke", why=gone)
+            Push(worker_id=caller.party_id, lease_id=lease, kind="revoke", why=GONE)
             for lease in sorted(running - set(mine))
         ]
         return again + dropped
@@ -181,22 +220,27 @@ async def _listen(requests: AsyncIterator[work_pb2.AttachRequest], link: Link, c
 async def heartbeat(beat: work_pb2.Heartbeat, link: Link, caller: Caller, desk: WorkDesk) -> None:
     """Renews the leases it names. An idle worker's heartbeat touches memory only."""
     link.last_seen_ms = desk.engine.clock.now_ms()
-    if link.accepting != beat.accepting:
-        link.accepting = beat.accepting
+    changed, link.accepting = link.accepting != beat.accepting, beat.accepting
+    if changed:
         desk.engine.work_ready.set()
     if beat.HasField("holdings"):
         link.holds = _holdings(beat.holdings)
-    if not beat.running:
+    if not beat.running and not (changed and desk.engine.links.coordinator):
         return
     _check_count(beat.running)
     expires_ms = link.last_seen_ms + desk.settings.lease_ttl_s * 1000
 
-    def renew(tx: Transaction) -> None:
+    def renew(tx: Transaction) -> list[Push]:
+        gone: list[Push] = []
+        row = tx.get(Attachment, caller.party_id) if changed else None
+        if row is not None and (row.coordinator, row.since_ms) == (desk.engine.links.coordinator, link.since_ms):
+            tx.put(replace(row, accepting=beat.accepting))
         for status in beat.running:
             identity = parse_lease(status.lease_id)
             replica = tx.get(Replica, identity.shard, identity.replica)
             is_held = replica is not None and replica.state in LIVE and replica.epoch == identity.epoch
             if replica is None or not is_held or replica.worker_id != caller.party_id:
+                gone += _taken_back(tx, status.lease_id, caller)
                 continue
             tx.put(
                 replace(
@@ -207,8 +251,21 @@ async def heartbeat(beat: work_pb2.Heartbeat, link: Link, caller: Caller, desk: 
                     step=plain(status.step, 40),
                 )
             )
+        return gone
 
-    await desk.engine.store.write(renew)
+    if gone := await desk.engine.store.write(renew):
+        desk.engine.links.push(gone)
+    if changed:
+        desk.moved()
+
+
+def _taken_back(tx: Transaction, name: str, caller: Caller) -> list[Push]:
+    """Tells a worker again that its lease was taken back: another coordinator said so, and its notice may be lost."""
+    lease = tx.get(Lease, name)
+    if lease is None or lease.worker_id != caller.party_id or lease.state is not ReplicaState.EXPIRED:
+        return []
+    why = Why.from_json(lease.why_json) if lease.why_json else GONE
+    return [Push(worker_id=caller.party_id, lease_id=name, kind="revoke", why=why)]
 
 
 async def _renew(link: Link, caller: Caller, desk: WorkDesk) -> None:
@@ -224,15 +281,18 @@ async def _renew(link: Link, caller: Caller, desk: WorkDesk) -> None:
         link.queue.put_nowait(work_pb2.AttachResponse(renewal=renewal))
 
 
-async def _left(caller: Caller, desk: WorkDesk) -> None:
+async def _left(link: Link, desk: WorkDesk) -> None:
     """A broken stream shortens the worker's leases to the grace in which it may come back."""
     soonest_ms = desk.engine.clock.now_ms() + int(desk.settings.reconnect_grace_s * 1000)
 
     def shorten(tx: Transaction) -> None:
-        for replica in tx.find(Replica, worker_id=caller.party_id, state=[str(state) for state in LIVE]):
+        if not _note_left(tx, link, desk.engine.links.coordinator):
+            return
+        for replica in tx.find(Replica, worker_id=link.worker_id, state=[str(state) for state in LIVE]):
             tx.put(replace(replica, expires_ms=min(replica.expires_ms, soonest_ms)))
 
     await desk.engine.store.write(shorten)
+    desk.moved()
 
 
 # ---- results --------------------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ class Live:
         # taken first: a commit during the look is then another look's reason
         committed, now_ms = engine.committed, engine.clock.now_ms()
         totals = await self._totals.get()
-        links = engine.links.all()
+        links = engine.links.everywhere()
         attached, heartbeat_s = engine.links.attached(), self._heartbeat_s
         seen = await engine.store.read(lambda tx: rows.overview(tx, links, attached, now_ms, heartbeat_s=heartbeat_s))
         parts = {

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from shardwork.identity.role import Role
 
 from .. import views
-from ..links import Link
+from ..links import Presence
 from ..machine.states import FINAL_JOB, FINAL_ROUND, LIVE
 from ..money.movements import worker_account
 from ..records import (
@@ -128,7 +128,7 @@ class Overview:
 
 
 def overview(
-    tx: Transaction, links: Sequence[Link], accepting: Sequence[Worker], now_ms: int, *, heartbeat_s: float = 2.0
+    tx: Transaction, links: Sequence[Presence], accepting: Sequence[Worker], now_ms: int, *, heartbeat_s: float = 2.0
 ) -> Overview:
     held = tx.find(Replica, state=[str(state) for state in LIVE])
     jobs, counts = _jobs(tx), tx.count(Job, "state")
@@ -254,7 +254,7 @@ def _hand(tx: Transaction, replica: Replica) -> Hand:
 
 
 def _workers(
-    tx: Transaction, links: Sequence[Link], held: Sequence[Replica], silent_ms: int
+    tx: Transaction, links: Sequence[Presence], held: Sequence[Replica], silent_ms: int
 ) -> tuple[list[WorkerRow], int]:
     """Attached ones first, then those that left last; and how many more there are among the latest parties."""
     attached = {link.worker_id: link for link in sorted(links, key=lambda link: -link.since_ms)}
@@ -268,7 +268,9 @@ def _workers(
     return found, len(attached) + len(away) - len(shown)
 
 
-def _worker_row(tx: Transaction, party: Party, link: Link | None, hand: Replica | None, silent_ms: int) -> WorkerRow:
+def _worker_row(
+    tx: Transaction, party: Party, link: Presence | None, hand: Replica | None, silent_ms: int
+) -> WorkerRow:
     counts = tx.count(Lease, "state", worker_id=party.id)
     account = tx.get(Account, worker_account(party.id))
     state = "offline" if link is None else "busy" if hand else "ready" if link.accepting else "paused"

@@ -55,6 +55,9 @@ class NamedSession:
     def storage(self) -> storage_pb2_grpc.StorageServiceAsyncStub:
         return storage_pb2_grpc.StorageServiceStub(self.channel)
 
+    async def move(self) -> bool:
+        return False
+
     async def metadata(self) -> tuple[tuple[str, str], ...]:
         return (("party", self.party), ("role", self.role.value))
 
