@@ -349,6 +349,7 @@ def report_page(report: Report) -> RenderableType:
         shard = shard if paid.replica == 0 else f"{shard} (copy {paid.replica})"
         payments.add_row(shard, paid.worker_id, sats(paid.msat))
     parts: list[RenderableType] = [job_page(report.status)]
+    parts += [Text(told) for told in (memorised_line(stage) for stage in report.status.stages) if told]
     if report.workers:
         parts += [Text(""), workers]
     if report.payments:
@@ -356,6 +357,18 @@ def report_page(report: Report) -> RenderableType:
     if report.payments_left_out:
         parts.append(Text(f"and {report.payments_left_out:,} earlier payments, counted above", style="dim"))
     return Group(*parts)
+
+
+def memorised_line(stage: Stage) -> str:
+    """What the stage's model gives back word for word, beside what it could only guess; empty where nobody asked."""
+    known = stage.memorised
+    parts = [
+        f"{known[f'{side}.reproduced']:.0f} of {known[f'{side}.rows']:.0f} {name} (longest run "
+        f"{known[f'{side}.longest_run']:.0f} tokens)"
+        for side, name in (("train", "training rows"), ("held_out", "held-out rows"))
+        if {f"{side}.{each}" for each in ("rows", "reproduced", "longest_run")} <= set(known)
+    ]
+    return f"{clean(stage.name)} knows by heart: {', '.join(parts)}" if parts else ""
 
 
 def event_line(event: Event) -> Text:

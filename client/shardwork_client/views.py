@@ -91,6 +91,7 @@ def stage_json(stage: Stage) -> Json:
         "planned_rounds": stage.planned_rounds,
         "why": why_json(stage.why) if stage.why else None,
         "best_round": stage.best_round or None,
+        "memorised": dict(sorted(stage.memorised.items())) or None,
         "rounds": [round_json(each) for each in stage.rounds],
     }
 

@@ -39,6 +39,8 @@ from .records import (
 from .scheduler import Worker, why_waiting
 from .store.base import Transaction
 
+#: how publishing names what it found learned by heart
+MEMORISED = "memorised."
 #: payments that one report lists: an answer has at most 4 MiB
 MOST_PAYMENTS = 10_000
 #: failed leases that are looked at for a shard that is still to be done
@@ -82,6 +84,9 @@ def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bo
                 rounds=[_round_view(one, start, job) for one in mine],
                 why=wire.why_to_proto(Why.from_json(stage.why_json)) if stage.why_json else None,
                 best_round=int(numbers.get("best_round", 0)),
+                memorised={
+                    key.removeprefix(MEMORISED): value for key, value in numbers.items() if key.startswith(MEMORISED)
+                },
             )
         )
     return view

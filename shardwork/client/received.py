@@ -57,6 +57,7 @@ def stage(view: jobs_pb2.StageView) -> results.Stage:
         planned_rounds=view.planned_rounds,
         why=why(view.why),
         best_round=view.best_round,
+        memorised=dict(view.memorised),
         rounds=tuple(round_of(each) for each in view.rounds),
     )
 

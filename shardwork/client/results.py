@@ -49,6 +49,9 @@ class Stage:
     why: Why | None = None
     #: whose checkpoint is published; 0 while there is none
     best_round: int = 0
+    #: what the published model knows by heart: "train.rows", "train.reproduced", "train.longest_run" and
+    #: "train.mean_run" (tokens), and the same of "held_out"; empty until it is published
+    memorised: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,14 @@ MOST_EVAL_BATCH = 16
 DELTA_FILES = frozenset({"delta.safetensors", "m.safetensors", "v.safetensors", "update.json"})
 #: kinds of file that a published model and its samples may hold: nothing that runs
 PUBLISHED = (".safetensors", ".json", ".jsonl", ".md", ".jinja", ".txt", ".model")
+#: tokens that publishing reads and writes to see what was learned by heart: 32 rows of at most 96
+PROBED_TOKENS = 3072
+#: what it may report of that, of training rows and of held-out ones
+MEMORY_METRICS = frozenset(
+    f"memorised.{side}.{name}"
+    for side in ("train", "held_out")
+    for name in ("rows", "reproduced", "longest_run", "mean_run")
+)
 #: nats a token: a model that knows nothing is near ln(vocabulary), some 12 at most, and one that diverged, or a
 #: candidate that overshot, may be far above
 MOST_LOSS, WORST_LOSS = 100.0, 1e6
@@ -371,8 +379,9 @@ class LearningRecipe:
             ShardPlan(
                 index=0,
                 order_json=order.canonical_json(),
-                inputs={**_pick(given, "base"), "checkpoint": checkpoint},
-                work_units=given.facts.run_params * 64,
+                inputs={**_pick(given, "base", "probe"), "checkpoint": checkpoint},
+                # loading, sampling, and going on from some rows to see what was learned by heart
+                work_units=given.facts.run_params * (64 + PROBED_TOKENS),
                 memory_bytes=given.facts.run_params * 12,
             )
         ]
@@ -397,7 +406,7 @@ class LearningRecipe:
             return _check_learn(LearnOrder.model_validate_json(order_json), reported)
         if phase == "evaluate":
             return _check_evaluate(EvaluateOrder.model_validate_json(order_json), reported)
-        return _check_files(phase, reported)
+        return _check_memory(reported) if phase == "publish" else _check_files(phase, reported)
 
     def compute(self, phase: str, order_json: str, context: Context) -> Computed:
         match phase:
@@ -490,6 +499,21 @@ def _check_evaluate(order: EvaluateOrder, reported: Reported) -> Finding:
         sentence = "A loss is not plausible."
         return _refused("check.loss_range", sentence, metric=odd[0], loss=str(reported.metrics[odd[0]]))
     return Finding()
+
+
+def _check_memory(reported: Reported) -> Finding:
+    told = {name: value for name, value in reported.metrics.items() if name.startswith("memorised.")}
+    odd = [name for name in sorted(told) if name not in MEMORY_METRICS or not 0 <= told[name] <= PROBED_TOKENS]
+    odd += [
+        f"memorised.{side}.reproduced"
+        for side in ("train", "held_out")
+        if told.get(f"memorised.{side}.reproduced", 0) > told.get(f"memorised.{side}.rows", 0)
+    ]
+    if odd:
+        return _refused(
+            "check.metrics", "What was learned by heart is told in numbers that cannot be.", metric=odd[0][:80]
+        )
+    return _check_files("publish", reported)
 
 
 def _check_files(phase: str, reported: Reported) -> Finding:

@@ -352,6 +352,26 @@ Global___RoundView: _TypeAlias = RoundView  # noqa: Y015
 class StageView(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MemorisedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     RECIPE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -360,6 +380,7 @@ class StageView(_message.Message):
     DEADLINE_UNIX_MS_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
     BEST_ROUND_FIELD_NUMBER: _builtins.int
+    MEMORISED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     recipe: _builtins.str
     state: _builtins.str
@@ -375,6 +396,12 @@ class StageView(_message.Message):
     def why(self) -> _types_pb2.Why:
         """of a stage that was skipped or ended before its planned rounds"""
 
+    @_builtins.property
+    def memorised(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """what the published model knows by heart: train.rows, train.reproduced, train.longest_run, train.mean_run, and the
+        same of held_out; empty until it is published
+        """
+
     def __init__(
         self,
         *,
@@ -386,10 +413,11 @@ class StageView(_message.Message):
         deadline_unix_ms: _builtins.int = ...,
         why: _types_pb2.Why | None = ...,
         best_round: _builtins.int = ...,
+        memorised: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["why", b"why"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_round", b"best_round", "deadline_unix_ms", b"deadline_unix_ms", "name", b"name", "planned_rounds", b"planned_rounds", "recipe", b"recipe", "rounds", b"rounds", "state", b"state", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_round", b"best_round", "deadline_unix_ms", b"deadline_unix_ms", "memorised", b"memorised", "name", b"name", "planned_rounds", b"planned_rounds", "recipe", b"recipe", "rounds", b"rounds", "state", b"state", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,6 +14,7 @@ from shardwork.recipes.base import (
     RoundKind,
     StageType,
 )
+from shardwork.recipes.learning import MEMORY_METRICS
 from shardwork.recipes.measure import under_declared
 from shardwork.recipes.orders import EvaluateOrder
 from shardwork.why import Why
@@ -141,7 +142,10 @@ def phase_done(state: Slice, event: PhaseDone, world: World) -> Change:
             candidates = EvaluateOrder.model_validate_json(state.shards[0].order_json).candidates
             return _decide_round(state, candidates, metrics[0], world, change)
         case "publish":
-            return _round_merged(state, world, change)
+            known = {key: value for key, value in metrics[0].items() if key in MEMORY_METRICS}
+            numbers = json.loads(state.stage.numbers_json) | known
+            stage = replace(state.stage, numbers_json=json.dumps(numbers, sort_keys=True))
+            return _round_merged(replace(state, stage=stage), world, change)
         case _:
             return _next_phase(state, world, change)
 

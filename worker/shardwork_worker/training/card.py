@@ -5,6 +5,7 @@ Owns the text only; the facts come from the order. Needs no torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,16 @@ from shardwork.models.hub import PREFIX, hub_name
 from shardwork.recipes.orders import Method, PublishOrder
 
 
-def write_card(path: Path, order: PublishOrder, *, parameters: int) -> None:
-    """Writes the card; equal orders give equal bytes."""
+def write_card(path: Path, order: PublishOrder, *, parameters: int, found: Sequence[tuple[str, str]] = ()) -> None:
+    """Writes the card; equal orders and findings give equal bytes. `found` was measured on the model itself."""
     front = yaml.safe_dump(front_matter(order), sort_keys=False, allow_unicode=True, width=1000)
-    facts = [("job", order.job_id), ("stage", order.stage), ("trained parameters", f"{parameters:,}"), *order.card]
+    facts = [
+        ("job", order.job_id),
+        ("stage", order.stage),
+        ("trained parameters", f"{parameters:,}"),
+        *order.card,
+        *found,
+    ]
     table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in facts)
     path.write_text(
         f"---\n{front}---\n\n# {_cell(order.job_name)}\n\n{_summary(order)}\n\n"

@@ -27,6 +27,7 @@ from shardwork.recipes.orders import Method, PublishOrder
 from .card import write_card
 from .checkpoints import load_weights
 from .model import build
+from .recall import Recall, recall
 
 #: what makes up a tokenizer; copied from the base as it is
 TOKENIZER_FILES = (
@@ -48,7 +49,8 @@ PROBE_TOKENS = 16
 
 
 def publish(order: PublishOrder, context: Context, device: torch.device) -> Computed:
-    """Inputs base, checkpoint -> outputs model and samples; metric reload_difference (largest, over logits).
+    """Inputs base, checkpoint, probe? -> outputs model and samples; metrics reload_difference (largest, over logits)
+    and memorised.* (`recall`).
 
     Raises Internal "publish.reload_differs" and "publish.local_path" rather than hand out a wrong model.
     """
@@ -64,7 +66,9 @@ def publish(order: PublishOrder, context: Context, device: torch.device) -> Comp
     if order.chat_template != "model":
         # the base has none: whoever serves the model needs the one its rows were rendered with
         (folder / "chat_template.jinja").write_text(NAMED[order.chat_template], encoding="utf-8")
-    write_card(folder / "README.md", order, parameters=sum(p.numel() for p in built.trainable.values()))
+    known = _recall(built.model, base, context)
+    facts = known.facts() if known is not None else []
+    write_card(folder / "README.md", order, parameters=sum(p.numel() for p in built.trainable.values()), found=facts)
     check_no_path(folder, [str(path) for path in (base, base.resolve(), folder)])
     context.progress(0.5)
     del built  # two models at a time are enough
@@ -77,7 +81,18 @@ def publish(order: PublishOrder, context: Context, device: torch.device) -> Comp
     samples = context.output("samples")
     taken = sample(reloaded, base, order.sample_prompts, context)
     (samples / "samples.json").write_text(json.dumps({"samples": taken}, indent=2, ensure_ascii=False) + "\n")
-    return Computed(outputs={"model": folder, "samples": samples}, metrics={"reload_difference": difference})
+    metrics = {"reload_difference": difference} | (known.metrics() if known is not None else {})
+    return Computed(outputs={"model": folder, "samples": samples}, metrics=metrics)
+
+
+def _recall(model: Any, base: Path, context: Context) -> Recall | None:
+    """What was learned by heart; None where no rows to ask about came with the shard."""
+    if "probe" not in context.inputs:
+        return None
+    tokenizer: Any = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+    vocabulary = model.config.get_text_config().vocab_size
+    return recall(model, context.inputs["probe"], pad_token=pad if 0 <= pad < vocabulary else 0)
 
 
 def write_model(model: Any, folder: Path, base: Path) -> None:
