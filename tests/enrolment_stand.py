@@ -105,6 +105,8 @@ class Stand:
         self.gate = TokenGate(self.tokens, self.store, self.clock, operator_public_key=self.operator_key.public_key)
         self.gated = GatedServicer(self.gate)
         self.port = 0
+        #: host:port of all coordinators of its cluster, as it tells them
+        self.addresses: list[str] = []
         self._server: grpc.aio.Server | None = None
 
     @property
@@ -122,6 +124,7 @@ class Stand:
             clock=self.clock,
             challenges=Challenges(self.clock),
             open_roles=open_roles,
+            addresses=lambda: self.addresses,
         )
 
     async def start(self, *, gate: Gate | None = None) -> None:
@@ -140,6 +143,12 @@ class Stand:
         if self._server is not None:
             await self._server.stop(None)
             self._server = None
+
+    def twin(self) -> Stand:
+        """Another coordinator of the same cluster, not started: the same keys and rows, a port of its own."""
+        other = object.__new__(Stand)
+        other.__dict__ |= self.__dict__ | {"port": 0, "_server": None, "gated": GatedServicer(self.gate)}
+        return other
 
     async def __aenter__(self) -> Stand:
         await self.start()

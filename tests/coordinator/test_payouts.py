@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from shardwork_coordinator.money import ledger, payouts
 from shardwork_coordinator.money.movements import Move, external_account, worker_account
 from shardwork_coordinator.money.payouts import IN_FLIGHT, LIVE, PayoutRules
 from shardwork_coordinator.payments.base import Invoice, InvoiceState, Payment, PaymentState
+from shardwork_coordinator.payments.journal import StoreJournal
 from shardwork_coordinator.payments.simulated import Behaviour, Script, SimulatedPayments
 from shardwork_coordinator.records import Party, Payout, PayoutState
 from shardwork_coordinator.store import MemoryStore, SqlStore, Store, Transaction
@@ -465,6 +467,32 @@ async def test_two_sweeps_at_once_send_once(world: World) -> None:
     await world.settle_down()
     await world.check()
     assert all(row.state not in LIVE for row in await world.rows())
+
+
+async def test_two_coordinators_pay_each_payout_once_and_one_goes_on_where_the_other_died(
+    tmp_path: Path, store: Store
+) -> None:
+    """Each has its own node, which is one: its journal lies in the database."""
+    world = World(tmp_path, store)
+    nodes = [SimulatedPayments(world.clock, StoreJournal(store, name)) for name in ("a", "b")]
+    for owner in ("a", "b", "late", "unknown", "duplicate"):
+        await world.earn(owner, sats(2000))
+
+    async def sweep(number: int, fuse: Fuse) -> None:
+        with contextlib.suppress(Crash):
+            await payouts.advance(
+                DyingStore(store, fuse), DyingPayments(nodes[number], fuse, world.sends), world.clock, RULES
+            )
+
+    for at in (3, 5, 8, 11, 14, None, None, None, None):
+        await asyncio.gather(sweep(0, Fuse(at)), sweep(1, Fuse()))
+        # what a new process of the one that died sees
+        nodes[0] = SimulatedPayments(world.clock, StoreJournal(store, "a"))
+        world.clock.advance(300)
+    world.node = SimulatedPayments(world.clock, StoreJournal(store, "c"))
+    await world.node.payment_status("")
+    await world.check()
+    assert {row.state for row in await world.rows()} == {PayoutState.SETTLED}
 
 
 @pytest.mark.parametrize("block", range(5))

@@ -241,6 +241,63 @@ async def test_a_session_outlives_a_restart_with_its_token(stand: Stand, monkeyp
     assert stand.enrolment.seen == []
 
 
+@pytest.fixture
+async def deputy(stand: Stand) -> AsyncIterator[Stand]:
+    """Another coordinator of the stand's cluster."""
+    twin = stand.twin()
+    await twin.start()
+    yield twin
+    await twin.stop()
+
+
+async def test_a_session_goes_on_at_another_coordinator_under_the_same_stubs(stand: Stand, deputy: Stand) -> None:
+    join = JoinLine.of((stand.join.address, deputy.join.address), stand.join.ca_sha256)
+    async with await Session.open(join, KEY, Role.WORKER, clock=stand.clock) as mine:
+        check = mine.operator.CheckLedger
+        await mine.call(check, ASK)
+        await stand.stop()
+        assert (await mine.call(check, ASK, retries=0)).balanced
+        assert mine.join.addresses == (deputy.join.address, stand.join.address)
+        # its token is good there too
+        assert deputy.enrolment.seen == [] and deputy.gated.calls == 1
+
+
+async def test_a_session_learns_where_to_go_from_the_coordinator_itself(stand: Stand, deputy: Stand) -> None:
+    stand.addresses = [stand.join.address, deputy.join.address, "not an address"]
+    async with await Session.open(stand.join, KEY, Role.WORKER, clock=stand.clock) as mine:
+        assert mine.join.addresses == (stand.join.address, deputy.join.address)
+        # a coordinator that left the cluster is forgotten, those of the join line are not
+        mine.know([deputy.join.address])
+        mine.know([stand.join.address])
+        assert mine.join.addresses == (stand.join.address,)
+
+
+async def test_a_coordinator_that_answers_is_never_left(stand: Stand, deputy: Stand) -> None:
+    join = JoinLine.of((stand.join.address, deputy.join.address), stand.join.ca_sha256)
+    async with await Session.open(join, KEY, Role.WORKER, clock=stand.clock) as mine:
+        stand.gated.failures = 2
+        await mine.call(mine.operator.CheckLedger, ASK)
+        assert not await mine.move()
+        assert (mine.join.address, deputy.gated.calls) == (stand.join.address, 0)
+
+
+async def test_a_join_line_whose_first_coordinator_is_gone_is_good(stand: Stand, deputy: Stand) -> None:
+    join = JoinLine.of((stand.join.address, deputy.join.address), stand.join.ca_sha256)
+    await stand.stop()
+    async with await Session.open(join, KEY, Role.WORKER, clock=stand.clock) as mine:
+        assert mine.join.address == deputy.join.address
+
+
+async def test_a_stranger_at_an_address_that_was_told_is_not_gone_to(stand: Stand, tmp_path: Path) -> None:
+    async with Stand(tmp_path / "evil", stand.clock) as evil:
+        stand.addresses = [stand.join.address, evil.join.address]
+        async with await Session.open(stand.join, KEY, Role.WORKER, clock=stand.clock) as mine:
+            await stand.stop()
+            with pytest.raises(Unreachable):
+                await mine.call(mine.operator.CheckLedger, ASK, retries=0)
+            assert (evil.enrolment.seen, evil.gated.calls) == ([], 0)
+
+
 async def test_the_channel_needs_no_cache_on_disk(stand: Stand, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     async with await Session.open(stand.join, KEY, Role.WORKER, clock=stand.clock):
