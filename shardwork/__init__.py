@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         ShardPayment,
         Stage,
         Transfer,
+        Withdrawal,
         WorkerShare,
     )
     from .client.wallet import AsyncWallet
@@ -117,6 +118,7 @@ __all__ = [
     "Unreachable",
     "Wallet",
     "Why",
+    "Withdrawal",
     "WorkerShare",
     "show_progress",
 ]
@@ -132,7 +134,7 @@ _HOMES = {
     "client.progress": ("OnProgress", "Progress"),
     "client.results": (
         *("Balance", "Change", "ControlCost", "Deposit", "Download", "Event", "JobStatus", "Login", "Output", "Quote"),
-        *("Report", "Round", "RunningShard", "ShardPayment", "Stage", "Transfer", "WorkerShare"),
+        *("Report", "Round", "RunningShard", "ShardPayment", "Stage", "Transfer", "Withdrawal", "WorkerShare"),
     ),
     "client.wallet": ("AsyncWallet",),
     "dataset": ("DataReport",),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Round,
         Stage,
         Transfer,
+        Withdrawal,
     )
     from shardwork.why import Why
 
@@ -193,6 +194,21 @@ def deposit_json(deposit: Deposit) -> Json:
         "state": deposit.state,
         "expires_unix_ms": deposit.expires_unix_ms,
         "simulated": deposit.is_simulated,
+    }
+
+
+def withdrawal_json(withdrawal: Withdrawal) -> Json:
+    return {
+        "id": withdrawal.id,
+        "msat": withdrawal.msat,
+        "fee_limit_msat": withdrawal.fee_limit_msat,
+        "address": withdrawal.address,
+        "state": withdrawal.state,
+        "why": why_json(withdrawal.why) if withdrawal.why else None,
+        "payment_hash": withdrawal.payment_hash or None,
+        "preimage": withdrawal.preimage or None,
+        "simulated": withdrawal.is_simulated,
+        "created_unix_ms": withdrawal.created_unix_ms,
     }
 
 

@@ -58,7 +58,7 @@ class AsyncClient:
     @property
     def wallet(self) -> AsyncWallet:
         """This requester's sats."""
-        return AsyncWallet(self.session)
+        return AsyncWallet(self.session, lambda: self.access)
 
     async def connect(self) -> str:
         """Connects and enrols now instead of at the first call; the party id the coordinator knows us by.

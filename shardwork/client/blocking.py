@@ -17,7 +17,19 @@ from .background import background
 from .job import AsyncJob, OnLost
 from .plan import JobSource, Measured, Plan
 from .progress import OnProgress
-from .results import Balance, Change, ControlCost, Deposit, Download, Event, JobStatus, Login, Report, Transfer
+from .results import (
+    Balance,
+    Change,
+    ControlCost,
+    Deposit,
+    Download,
+    Event,
+    JobStatus,
+    Login,
+    Report,
+    Transfer,
+    Withdrawal,
+)
 from .wallet import AsyncWallet
 
 if TYPE_CHECKING:
@@ -194,6 +206,20 @@ class Wallet:
     def deposit(self, sats: int, *, wait: bool = True, on_invoice: Callable[[Deposit], None] | None = None) -> Deposit:
         """Makes an invoice over whole sats; with `wait`, returns once it is paid."""
         return self._loop.run(self._inner.deposit(sats, wait=wait, on_invoice=on_invoice))
+
+    def withdraw(
+        self, sats: int, address: str, *, wait: bool = True, on_created: Callable[[Withdrawal], None] | None = None
+    ) -> Withdrawal:
+        """Takes whole sats out to a Lightning address; safe to repeat, and sent at most once."""
+        return self._loop.run(self._inner.withdraw(sats, address, wait=wait, on_created=on_created))
+
+    def withdrawal(self, withdrawal_id: str) -> Withdrawal:
+        """One withdrawal as it is now."""
+        return self._loop.run(self._inner.withdrawal(withdrawal_id))
+
+    def cancel_withdrawal(self, withdrawal_id: str) -> Withdrawal:
+        """Calls off one that was not sent yet."""
+        return self._loop.run(self._inner.cancel_withdrawal(withdrawal_id))
 
     def history(self, *, limit: int = 50) -> list[Transfer]:
         """The newest transfers of this account, newest first."""

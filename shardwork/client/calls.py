@@ -108,6 +108,23 @@ async def deposit(session: Session, deposit_id: str) -> wallet_pb2.Deposit:
     return (await session.call(session.wallet.GetDeposit, wallet_pb2.GetDepositRequest(id=deposit_id))).deposit
 
 
+async def create_withdrawal(
+    session: Session, msat: int, address: str, *, idempotency_key: str
+) -> wallet_pb2.Withdrawal:
+    request = wallet_pb2.CreateWithdrawalRequest(msat=msat, address=address, idempotency_key=idempotency_key)
+    return (await session.call(session.wallet.CreateWithdrawal, request)).withdrawal
+
+
+async def withdrawal(session: Session, withdrawal_id: str) -> wallet_pb2.Withdrawal:
+    request = wallet_pb2.GetWithdrawalRequest(id=withdrawal_id)
+    return (await session.call(session.wallet.GetWithdrawal, request)).withdrawal
+
+
+async def cancel_withdrawal(session: Session, withdrawal_id: str) -> wallet_pb2.Withdrawal:
+    request = wallet_pb2.CancelWithdrawalRequest(id=withdrawal_id)
+    return (await session.call(session.wallet.CancelWithdrawal, request)).withdrawal
+
+
 async def balance(session: Session) -> wallet_pb2.GetBalanceResponse:
     return await session.call(session.wallet.GetBalance, wallet_pb2.GetBalanceRequest())
 

@@ -179,6 +179,21 @@ def deposit(message: wallet_pb2.Deposit) -> results.Deposit:
     )
 
 
+def withdrawal(message: wallet_pb2.Withdrawal) -> results.Withdrawal:
+    return results.Withdrawal(
+        id=message.id,
+        msat=message.msat,
+        fee_limit_msat=message.fee_limit_msat,
+        address=message.address,
+        state=message.state,
+        why=why(message.why),
+        payment_hash=message.payment_hash,
+        preimage=message.preimage,
+        is_simulated=message.simulated,
+        created_unix_ms=message.created_unix_ms,
+    )
+
+
 def transfer(view: wallet_pb2.TransferView) -> results.Transfer:
     return results.Transfer(
         sequence=view.sequence,

@@ -241,6 +241,30 @@ class Deposit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawal:
+    """A balance on its way out. Nothing is ever sent twice."""
+
+    id: str
+    msat: int
+    #: held on top; what the payment does not cost returns
+    fee_limit_msat: int
+    address: str
+    #: created, bound, sent, settled, failed, unknown; an unknown one keeps its sats held and is asked about again
+    state: str
+    #: of a failed or unknown one
+    why: Why | None
+    payment_hash: str
+    #: the receipt, once settled
+    preimage: str
+    is_simulated: bool
+    created_unix_ms: int
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in ("settled", "failed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
     """One line of an account's history."""
 

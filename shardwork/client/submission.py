@@ -1,7 +1,8 @@
 """Submission ids that outlive the command, so that a repeat after a break is the same submission and pays once.
 
 One small file per unanswered submission in the state folder, named by the digest of everything that would be sent. It
-is written before the first attempt and removed once the person has seen the job's id. Used by `submit` alone.
+is written before the first attempt and removed once the person has seen the answer. Used by `submit`, and by `wallet`
+for withdrawals.
 """
 
 from __future__ import annotations
@@ -29,7 +30,15 @@ class PendingSubmission:
 
 def pending(state_dir: Path, request: jobs_pb2.SubmitJobRequest, *, coordinator: str) -> PendingSubmission:
     """The id of an earlier unanswered submission of exactly this request to this coordinator, or a fresh one."""
-    path = state_dir / "submissions" / f"{_digest(request, coordinator)}.shardwork-submission"
+    content = jobs_pb2.SubmitJobRequest()
+    content.CopyFrom(request)
+    content.submission_id = ""
+    return pending_for(state_dir, coordinator.encode() + b"\0" + content.SerializeToString(deterministic=True))
+
+
+def pending_for(state_dir: Path, content: bytes) -> PendingSubmission:
+    """The same for anything that must not happen twice because its answer was lost; `content` says what it is."""
+    path = state_dir / "submissions" / f"{hashlib.sha256(content).hexdigest()}.shardwork-submission"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = uuid.uuid4().hex
     try:
@@ -39,13 +48,6 @@ def pending(state_dir: Path, request: jobs_pb2.SubmitJobRequest, *, coordinator:
     with os.fdopen(handle, "w") as file:
         _write(file.fileno(), fresh)
     return PendingSubmission(fresh, path)
-
-
-def _digest(request: jobs_pb2.SubmitJobRequest, coordinator: str) -> str:
-    content = jobs_pb2.SubmitJobRequest()
-    content.CopyFrom(request)
-    content.submission_id = ""
-    return hashlib.sha256(coordinator.encode() + b"\0" + content.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _read(path: Path) -> str:

@@ -54,6 +54,21 @@ class WalletServiceStub:
                 request_serializer=shardwork_dot_v1_dot_wallet__pb2.ListTransfersRequest.SerializeToString,
                 response_deserializer=shardwork_dot_v1_dot_wallet__pb2.ListTransfersResponse.FromString,
                 _registered_method=True)
+        self.CreateWithdrawal = channel.unary_unary(
+                '/shardwork.v1.WalletService/CreateWithdrawal',
+                request_serializer=shardwork_dot_v1_dot_wallet__pb2.CreateWithdrawalRequest.SerializeToString,
+                response_deserializer=shardwork_dot_v1_dot_wallet__pb2.CreateWithdrawalResponse.FromString,
+                _registered_method=True)
+        self.GetWithdrawal = channel.unary_unary(
+                '/shardwork.v1.WalletService/GetWithdrawal',
+                request_serializer=shardwork_dot_v1_dot_wallet__pb2.GetWithdrawalRequest.SerializeToString,
+                response_deserializer=shardwork_dot_v1_dot_wallet__pb2.GetWithdrawalResponse.FromString,
+                _registered_method=True)
+        self.CancelWithdrawal = channel.unary_unary(
+                '/shardwork.v1.WalletService/CancelWithdrawal',
+                request_serializer=shardwork_dot_v1_dot_wallet__pb2.CancelWithdrawalRequest.SerializeToString,
+                response_deserializer=shardwork_dot_v1_dot_wallet__pb2.CancelWithdrawalResponse.FromString,
+                _registered_method=True)
 
 
 class WalletServiceServicer:
@@ -83,6 +98,27 @@ class WalletServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateWithdrawal(self, request, context):
+        """Takes a requester's balance out. Idempotent by idempotency_key; sent at most once, whatever crashes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWithdrawal(self, request, context):
+        """How far it is; an unknown one is asked about by the coordinator until it knows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelWithdrawal(self, request, context):
+        """Only until it is sent; afterwards it is refused with "withdrawal.on_its_way".
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WalletServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -105,6 +141,21 @@ def add_WalletServiceServicer_to_server(servicer, server):
                     servicer.ListTransfers,
                     request_deserializer=shardwork_dot_v1_dot_wallet__pb2.ListTransfersRequest.FromString,
                     response_serializer=shardwork_dot_v1_dot_wallet__pb2.ListTransfersResponse.SerializeToString,
+            ),
+            'CreateWithdrawal': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateWithdrawal,
+                    request_deserializer=shardwork_dot_v1_dot_wallet__pb2.CreateWithdrawalRequest.FromString,
+                    response_serializer=shardwork_dot_v1_dot_wallet__pb2.CreateWithdrawalResponse.SerializeToString,
+            ),
+            'GetWithdrawal': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWithdrawal,
+                    request_deserializer=shardwork_dot_v1_dot_wallet__pb2.GetWithdrawalRequest.FromString,
+                    response_serializer=shardwork_dot_v1_dot_wallet__pb2.GetWithdrawalResponse.SerializeToString,
+            ),
+            'CancelWithdrawal': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelWithdrawal,
+                    request_deserializer=shardwork_dot_v1_dot_wallet__pb2.CancelWithdrawalRequest.FromString,
+                    response_serializer=shardwork_dot_v1_dot_wallet__pb2.CancelWithdrawalResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -215,6 +266,87 @@ class WalletService:
             '/shardwork.v1.WalletService/ListTransfers',
             shardwork_dot_v1_dot_wallet__pb2.ListTransfersRequest.SerializeToString,
             shardwork_dot_v1_dot_wallet__pb2.ListTransfersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateWithdrawal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shardwork.v1.WalletService/CreateWithdrawal',
+            shardwork_dot_v1_dot_wallet__pb2.CreateWithdrawalRequest.SerializeToString,
+            shardwork_dot_v1_dot_wallet__pb2.CreateWithdrawalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWithdrawal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shardwork.v1.WalletService/GetWithdrawal',
+            shardwork_dot_v1_dot_wallet__pb2.GetWithdrawalRequest.SerializeToString,
+            shardwork_dot_v1_dot_wallet__pb2.GetWithdrawalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelWithdrawal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shardwork.v1.WalletService/CancelWithdrawal',
+            shardwork_dot_v1_dot_wallet__pb2.CancelWithdrawalRequest.SerializeToString,
+            shardwork_dot_v1_dot_wallet__pb2.CancelWithdrawalResponse.FromString,
             options,
             channel_credentials,
             insecure,

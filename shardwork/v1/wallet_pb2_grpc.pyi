@@ -35,6 +35,12 @@ class WalletServiceStub:
     GetDeposit: _grpc.UnaryUnaryMultiCallable[_wallet_pb2.GetDepositRequest, _wallet_pb2.GetDepositResponse]
     GetBalance: _grpc.UnaryUnaryMultiCallable[_wallet_pb2.GetBalanceRequest, _wallet_pb2.GetBalanceResponse]
     ListTransfers: _grpc.UnaryUnaryMultiCallable[_wallet_pb2.ListTransfersRequest, _wallet_pb2.ListTransfersResponse]
+    CreateWithdrawal: _grpc.UnaryUnaryMultiCallable[_wallet_pb2.CreateWithdrawalRequest, _wallet_pb2.CreateWithdrawalResponse]
+    """Takes a requester's balance out. Idempotent by idempotency_key; sent at most once, whatever crashes."""
+    GetWithdrawal: _grpc.UnaryUnaryMultiCallable[_wallet_pb2.GetWithdrawalRequest, _wallet_pb2.GetWithdrawalResponse]
+    """How far it is; an unknown one is asked about by the coordinator until it knows."""
+    CancelWithdrawal: _grpc.UnaryUnaryMultiCallable[_wallet_pb2.CancelWithdrawalRequest, _wallet_pb2.CancelWithdrawalResponse]
+    """Only until it is sent; afterwards it is refused with "withdrawal.on_its_way"."""
 
 @_typing.type_check_only
 class WalletServiceAsyncStub(WalletServiceStub):
@@ -43,6 +49,12 @@ class WalletServiceAsyncStub(WalletServiceStub):
     GetDeposit: _aio.UnaryUnaryMultiCallable[_wallet_pb2.GetDepositRequest, _wallet_pb2.GetDepositResponse]  # type: ignore[assignment]
     GetBalance: _aio.UnaryUnaryMultiCallable[_wallet_pb2.GetBalanceRequest, _wallet_pb2.GetBalanceResponse]  # type: ignore[assignment]
     ListTransfers: _aio.UnaryUnaryMultiCallable[_wallet_pb2.ListTransfersRequest, _wallet_pb2.ListTransfersResponse]  # type: ignore[assignment]
+    CreateWithdrawal: _aio.UnaryUnaryMultiCallable[_wallet_pb2.CreateWithdrawalRequest, _wallet_pb2.CreateWithdrawalResponse]  # type: ignore[assignment]
+    """Takes a requester's balance out. Idempotent by idempotency_key; sent at most once, whatever crashes."""
+    GetWithdrawal: _aio.UnaryUnaryMultiCallable[_wallet_pb2.GetWithdrawalRequest, _wallet_pb2.GetWithdrawalResponse]  # type: ignore[assignment]
+    """How far it is; an unknown one is asked about by the coordinator until it knows."""
+    CancelWithdrawal: _aio.UnaryUnaryMultiCallable[_wallet_pb2.CancelWithdrawalRequest, _wallet_pb2.CancelWithdrawalResponse]  # type: ignore[assignment]
+    """Only until it is sent; afterwards it is refused with "withdrawal.on_its_way"."""
 
 class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -72,5 +84,29 @@ class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _wallet_pb2.ListTransfersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_wallet_pb2.ListTransfersResponse, _abc.Awaitable[_wallet_pb2.ListTransfersResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CreateWithdrawal(
+        self,
+        request: _wallet_pb2.CreateWithdrawalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_wallet_pb2.CreateWithdrawalResponse, _abc.Awaitable[_wallet_pb2.CreateWithdrawalResponse]]:
+        """Takes a requester's balance out. Idempotent by idempotency_key; sent at most once, whatever crashes."""
+
+    @_abc_1.abstractmethod
+    def GetWithdrawal(
+        self,
+        request: _wallet_pb2.GetWithdrawalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_wallet_pb2.GetWithdrawalResponse, _abc.Awaitable[_wallet_pb2.GetWithdrawalResponse]]:
+        """How far it is; an unknown one is asked about by the coordinator until it knows."""
+
+    @_abc_1.abstractmethod
+    def CancelWithdrawal(
+        self,
+        request: _wallet_pb2.CancelWithdrawalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_wallet_pb2.CancelWithdrawalResponse, _abc.Awaitable[_wallet_pb2.CancelWithdrawalResponse]]:
+        """Only until it is sent; afterwards it is refused with "withdrawal.on_its_way"."""
 
 def add_WalletServiceServicer_to_server(servicer: WalletServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,6 +24,8 @@ ON_THE_WAY = (
 #: reached when parties come and go, which each restart makes them do
 AT_ARRIVAL = ("rpc.enrolment:_keep", "rpc.work:_greet", "rpc.work:_reconcile", "sweeper:Sweeper.revive")
 AT_DEPOSIT = ("money.deposits:create", "money.deposits:refresh")
+#: a requester takes its balance out, and calls it off
+AT_WITHDRAWAL = ("money.withdrawals:create", "money.withdrawals:cancel")
 #: a payout is started, gets its invoice and is sent
 PAYOUT_SENT = ("money.payouts:advance", "money.payouts:_bind", "money.payouts:_send")
 #: the node says what became of a payment
@@ -62,6 +64,7 @@ SCENARIOS: Mapping[str, tuple[str, ...]] = {
     "a plain job": ON_THE_WAY,
     "somebody comes": AT_ARRIVAL,
     "a deposit": AT_DEPOSIT,
+    "a withdrawal": AT_WITHDRAWAL,
     "payouts": (*PAYOUT_SENT, *PAYOUT_ANSWERED, *PAYOUT_REFUSED),
     "pause, resume, cancel": AT_CONTROL,
     "a reference mark": AT_REFERENCE,

@@ -89,6 +89,9 @@ class Fake:
     deposit_keys: dict[str, str] = field(default_factory=dict[str, str])
     #: deposits stay open for this many GetDeposit calls
     polls_until_paid: int = 0
+    withdrawals: dict[str, wallet_pb2.Withdrawal] = field(default_factory=dict[str, wallet_pb2.Withdrawal])
+    #: what becomes of a withdrawal when it is asked for
+    withdrawal_end: str = "settled"
     transfers: list[wallet_pb2.TransferView] = field(default_factory=list[wallet_pb2.TransferView])
     manifests: dict[str, Manifest] = field(default_factory=dict[str, Manifest])
     stored: dict[str, bytearray] = field(default_factory=dict[str, bytearray])
@@ -329,6 +332,47 @@ class Wallet(wallet_pb2_grpc.WalletServiceServicer):
         def handle() -> Any:
             self._settle_when_due(self.fake.deposits[request.id])
             return wallet_pb2.GetDepositResponse(deposit=self.fake.deposits[request.id])
+
+        return answered(self.fake, context, handle)
+
+    def CreateWithdrawal(self, request: Any, context: Context) -> Any:
+        def handle() -> Any:
+            fake = self.fake
+            if request.msat > fake.available_msat:
+                raise NotEnoughFunds("withdrawal.too_much", "Too much.", next_step="Ask for less.")
+            name = f"withdrawal:{request.idempotency_key}"
+            if name not in fake.withdrawals:
+                fake.available_msat -= request.msat
+                fake.withdrawals[name] = wallet_pb2.Withdrawal(
+                    id=name,
+                    msat=request.msat,
+                    fee_limit_msat=2000,
+                    address=request.address,
+                    state="created",
+                    simulated=fake.simulated,
+                )
+            return wallet_pb2.CreateWithdrawalResponse(withdrawal=fake.withdrawals[name])
+
+        return answered(self.fake, context, handle)
+
+    def GetWithdrawal(self, request: Any, context: Context) -> Any:
+        def handle() -> Any:
+            made = self.fake.withdrawals[request.id]
+            made.state = self.fake.withdrawal_end
+            if made.state == "failed":
+                made.why.CopyFrom(why("payout.failed", "The payment failed.", reason="no route"))
+            return wallet_pb2.GetWithdrawalResponse(withdrawal=made)
+
+        return answered(self.fake, context, handle)
+
+    def CancelWithdrawal(self, request: Any, context: Context) -> Any:
+        def handle() -> Any:
+            made = self.fake.withdrawals[request.id]
+            if made.state != "created":
+                raise Conflict("withdrawal.on_its_way", "It was sent.")
+            made.state = "failed"
+            self.fake.available_msat += made.msat
+            return wallet_pb2.CancelWithdrawalResponse(withdrawal=made)
 
         return answered(self.fake, context, handle)
 

@@ -21,7 +21,7 @@ from .fake_coordinator import Fake
 HEAVY = ("torch", "numpy", "grpc", "tokenizers", "jinja2", "httpx", "google", "nacl", "cryptography", "yaml")
 COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     (): ("init", "login", "wallet", "data", "config", "job"),
-    ("wallet",): ("deposit", "balance", "history"),
+    ("wallet",): ("deposit", "withdraw", "cancel", "balance", "history"),
     ("data",): ("check",),
     ("config",): ("show",),
     ("job",): (
@@ -29,7 +29,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
         *("why", "pause", "resume", "cancel", "topup", "report", "download"),
     ),
 }
-NOT_BUILT = ("withdraw", "ingest", "make-qa", "blend", "logs", "api-key", "feedback", "rag", "verify")
+NOT_BUILT = ("ingest", "make-qa", "blend", "logs", "api-key", "feedback", "rag", "verify")
 
 
 def imported_by(*arguments: str) -> set[str]:

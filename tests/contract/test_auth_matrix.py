@@ -85,6 +85,9 @@ WHO: dict[str, set[Role] | None] = {
     "WalletService.GetDeposit": OWNERS,
     "WalletService.GetBalance": ANYBODY,
     "WalletService.ListTransfers": ANYBODY,
+    "WalletService.CreateWithdrawal": OWNERS,
+    "WalletService.GetWithdrawal": OWNERS,
+    "WalletService.CancelWithdrawal": OWNERS,
     "OperatorService.GetOverview": OPERATOR,
     "OperatorService.ListWorkers": OPERATOR,
     "OperatorService.SetWorkerReference": OPERATOR,
@@ -235,6 +238,10 @@ async def test_what_belongs_to_another_owner_is_as_unknown_as_what_is_not(place:
     deposit = await owner.session.call(
         owner.session.wallet.CreateDeposit, wallet_pb2.CreateDepositRequest(msat=5_000, idempotency_key="mine")
     )
+    taken = await owner.session.call(
+        owner.session.wallet.CreateWithdrawal,
+        wallet_pb2.CreateWithdrawalRequest(msat=5_000, address="hang@simulated", idempotency_key="mine"),
+    )
     ((_, token),) = await other.session.metadata()
     requests: dict[str, Any] = {
         **{
@@ -244,6 +251,8 @@ async def test_what_belongs_to_another_owner_is_as_unknown_as_what_is_not(place:
         "ArtifactsService.GetManifest": artifacts_pb2.GetManifestRequest(artifact_id=artifact),
         "ArtifactsService.DownloadLeaves": artifacts_pb2.DownloadLeavesRequest(artifact_id=artifact, leaf_count=1),
         "WalletService.GetDeposit": wallet_pb2.GetDepositRequest(id=deposit.deposit.id),
+        "WalletService.GetWithdrawal": wallet_pb2.GetWithdrawalRequest(id=taken.withdrawal.id),
+        "WalletService.CancelWithdrawal": wallet_pb2.CancelWithdrawalRequest(id=taken.withdrawal.id),
     }
     before = [row for row in await place.state() if getattr(row, "job_id", getattr(row, "id", "")) == job]
     for name, request in requests.items():

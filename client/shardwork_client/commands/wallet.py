@@ -1,4 +1,4 @@
-"""`shardwork wallet …`: put sats in, see what is there and what moved."""
+"""`shardwork wallet …`: put sats in, take them out, see what is there and what moved."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..outcome import emit, guard, say
-from .options import ALL_SATS, JsonOption
+from ..outcome import emit, fail, guard, interrupt, is_terminal, say, usage
+from .options import ALL_SATS, JsonOption, YesOption
 
 if TYPE_CHECKING:
     from shardwork.client.asynchronous import AsyncClient
-    from shardwork.client.results import Balance, Deposit
+    from shardwork.client.results import Balance, Deposit, Withdrawal
 
 app = typer.Typer(help="Your sats: put in, held, spent.", no_args_is_help=True)
 
-SIMULATED = "SIMULATED SATS: play money of this coordinator. No bitcoin moved and none can be withdrawn."
+SIMULATED = "SIMULATED SATS: play money of this coordinator. No bitcoin moved, and none can be had for them."
 
 
 @app.command()
@@ -53,6 +53,93 @@ def deposit(
 def _show_invoice(made: Deposit) -> None:
     say("Pay this Lightning invoice:\n")
     say(f"{made.invoice}\n")
+
+
+@app.command()
+def withdraw(
+    context: typer.Context,
+    sats: Annotated[int, typer.Argument(metavar="SATS", min=1, max=ALL_SATS, help="Whole sats to take out.")],
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="A Lightning address, name@example.org.")],
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until they arrived or failed.")] = True,
+    yes: YesOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Take sats out to a Lightning address. They are sent at most once, whatever breaks.
+
+    Exit 6 when the wallet cannot cover them with the fee limit, 1 when the payment failed: then they are back.
+
+    Example:  shardwork wallet withdraw 500 me@example.org
+    """
+    with guard(json_output, interrupted="A withdrawal that was made goes on:  shardwork wallet history"):
+        from shardwork.money import sats as to_msat
+        from shardwork.money import show
+
+        from .. import access, views
+
+        if not yes:
+            _agree(f"Take {show(to_msat(sats))} out to {address}?", f"shardwork wallet withdraw {sats} {address} --yes")
+        made = access.run(
+            context, lambda client: client.wallet.withdraw(sats, address, wait=wait, on_created=_show_withdrawal)
+        )
+        if made.is_simulated:
+            say(f"! {SIMULATED}")
+        if json_output:
+            emit(views.withdrawal_json(made))
+        _judge(made, json_output)
+
+
+def _show_withdrawal(made: Withdrawal) -> None:
+    from shardwork.money import show
+
+    say(f"{show(made.msat)} and at most {show(made.fee_limit_msat)} of fees are held for {made.id}")
+
+
+def _agree(question: str, beforehand: str) -> None:
+    """Returns when the person agrees. Leaves with 2 where nobody can be asked, 1 when not, 130 on Ctrl-C."""
+    if not is_terminal():
+        usage("Sats would leave and there is no terminal to ask on.", f"Agree beforehand:  {beforehand}", False)
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort:
+        interrupt("Nothing was taken out.")
+    if not agreed:
+        say("Nothing was taken out.")
+        raise typer.Exit(1)
+
+
+def _judge(made: Withdrawal, json_output: bool) -> None:
+    from shardwork.money import show
+
+    if made.state == "failed":
+        from shardwork.why import Why
+
+        why = made.why or Why(code="payout.failed", sentence="The payment failed.")
+        fail(why, 1, json_output)
+    if json_output:
+        return
+    if made.state == "settled":
+        say(f"✓ {show(made.msat)} arrived at {made.address}. Receipt: {made.preimage}")
+    else:
+        if made.why is not None:
+            say(made.why.sentence)
+        say(f"The withdrawal is {made.state}.\n→ shardwork wallet history")
+
+
+@app.command("cancel")
+def cancel_withdrawal(
+    context: typer.Context,
+    withdrawal_id: Annotated[str, typer.Argument(metavar="ID", help="The withdrawal's id, as it was shown.")],
+    json_output: JsonOption = False,
+) -> None:
+    """Call off a withdrawal that was not sent yet; its sats return."""
+    with guard(json_output, interrupted="See whether it took effect with:  shardwork wallet history"):
+        from .. import access, views
+
+        made = access.run(context, lambda client: client.wallet.cancel_withdrawal(withdrawal_id))
+        if json_output:
+            emit(views.withdrawal_json(made))
+        else:
+            say(f"✓ {made.id} is {made.state}; its sats are back in the wallet.")
 
 
 @app.command()

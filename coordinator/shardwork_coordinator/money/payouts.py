@@ -5,7 +5,8 @@ forgets.
                                                                                           `--> unknown --^
 The hold on the worker's account (amount + fee limit) exists from `created` until the end; `settled` posts it, `failed`
 voids it, `unknown` keeps it and only asks again: nothing is ever sent twice, and a bound payout never gets a second
-invoice. Owns payout rows; the ledger owns the money. `advance` is called by the sweeper, `request` on demand.
+invoice. Owns payout rows; the ledger owns the money. `advance` is called by the sweeper, `request` on demand;
+`withdrawals` makes rows of its own, which go the same way.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from . import ledger
 from .movements import Hold, PostHold, VoidHold, external_account, worker_account
 
 LIVE = (PayoutState.CREATED, PayoutState.BOUND, PayoutState.SENT, PayoutState.UNKNOWN)
+#: of the ids of payouts that nobody asked for one by one
+PREFIX = "payout:"
 IN_FLIGHT = (PayoutState.SENT, PayoutState.UNKNOWN)
 
 log = logging.getLogger(__name__)
@@ -72,7 +75,7 @@ def request(tx: Transaction, owner: str, asset: str, rules: PayoutRules, now_ms:
 
     Raises InvalidInput "payout.no_address" and NotEnoughFunds "payout.too_little".
     """
-    live = tx.find(Payout, owner=owner, state=LIVE, limit=1)
+    live = [row for row in tx.find(Payout, owner=owner, state=LIVE) if _is_earned(row)]
     if live:
         return live[0]
     party = tx.get(Party, owner)
@@ -122,10 +125,15 @@ def _due(tx: Transaction, owner: str, rules: PayoutRules, now_ms: int) -> bool:
     party = tx.get(Party, owner)
     if party is None or not party.payout_address or party.revoked:
         return False
-    latest = tx.find(Payout, owner=owner, order="created_ms", descending=True, limit=1)
+    latest = [row for row in tx.find(Payout, owner=owner, order="created_ms", descending=True) if _is_earned(row)]
     if not latest or latest[0].state is PayoutState.SETTLED:
         return True
     return latest[0].state is PayoutState.FAILED and now_ms >= latest[0].updated_ms + rules.rest_ms
+
+
+def _is_earned(row: Payout) -> bool:
+    """A payout of a worker's earnings, and not a withdrawal of the same key's balance (`withdrawals`)."""
+    return row.id.startswith(PREFIX)
 
 
 def _create_due(tx: Transaction, owners: Collection[str], asset: str, rules: PayoutRules, now_ms: int) -> None:
@@ -139,7 +147,7 @@ def _create_due(tx: Transaction, owners: Collection[str], asset: str, rules: Pay
 def _create(tx: Transaction, party: Party, asset: str, msat: Msat, now_ms: int) -> Payout:
     number = sum(tx.count(Payout, "owner", owner=party.id).values()) + 1
     payout = Payout(
-        id=f"payout:{party.id}/{number}",
+        id=f"{PREFIX}{party.id}/{number}",
         owner=party.id,
         address=party.payout_address,
         msat=msat,
@@ -202,7 +210,7 @@ def _bind_row(tx: Transaction, payout_id: str, invoice: Invoice, now_ms: int) ->
             evidence={"payment_hash": invoice.payment_hash},
             next_step="Check the payout address.",
         )
-        return _fail(tx, payout_id, (PayoutState.CREATED,), why, now_ms)
+        return fail(tx, payout_id, (PayoutState.CREATED,), why, now_ms)
     return _change(tx, payout_id, (PayoutState.CREATED,), bound, now_ms)
 
 
@@ -300,11 +308,11 @@ async def _count_attempt(store: Store, clock: Clock, rules: PayoutRules, payout:
 
 
 async def _end(store: Store, clock: Clock, payout: Payout, expected: Collection[PayoutState], why: Why) -> Payout:
-    return await store.write(lambda tx: _fail(tx, payout.id, expected, why, clock.now_ms()))
+    return await store.write(lambda tx: fail(tx, payout.id, expected, why, clock.now_ms()))
 
 
-def _fail(tx: Transaction, payout_id: str, expected: Collection[PayoutState], why: Why, now_ms: int) -> Payout:
-    """Ends a payout that certainly didn't pay; its hold returns to the worker."""
+def fail(tx: Transaction, payout_id: str, expected: Collection[PayoutState], why: Why, now_ms: int) -> Payout:
+    """Ends a payout that certainly didn't pay; its hold returns to the account it is on."""
     if _existing(tx, payout_id).state in expected:
         ledger.apply(tx, VoidHold(hold_id=payout_id), now_ms)
     return _change(

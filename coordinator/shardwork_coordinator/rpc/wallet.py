@@ -1,4 +1,4 @@
-"""WalletService: a party's deposits, balance and transfers.
+"""WalletService: a party's deposits, withdrawals, balance and transfers.
 
 Handlers are functions of (request, caller, what they need); the servicer at the end only knows gRPC. A key may be
 requester and worker at once: the role of the call's token decides which balance is shown.
@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from shardwork.clock import Clock
 from shardwork.identity.role import Role
 from shardwork.v1 import wallet_pb2, wallet_pb2_grpc
+from shardwork.why import Why
+from shardwork.wire import why_to_proto
 
-from ..money import deposits, ledger
+from ..money import deposits, ledger, withdrawals
 from ..money.movements import escrow_account, round_account, user_account, worker_account
 from ..payments.base import Payments
-from ..records import Account, DepositRow, Job, JobState, Round, Transfer, TransferKind
+from ..records import Account, DepositRow, Job, JobState, Payout, Round, Transfer, TransferKind
 from ..store.base import Store, Transaction
 from .auth import Caller, Context, Gate
 
@@ -74,6 +76,48 @@ async def list_transfers(
     before = min(request.before_sequence, SEQUENCE_MAX)
     views = await wallet.store.read(lambda tx: _views(tx, accounts, limit, before))
     return wallet_pb2.ListTransfersResponse(transfers=views)
+
+
+async def create_withdrawal(
+    request: wallet_pb2.CreateWithdrawalRequest, caller: Caller, wallet: Wallet
+) -> wallet_pb2.CreateWithdrawalResponse:
+    wish = withdrawals.Wish(
+        owner=caller.party_id,
+        msat=request.msat,
+        address=request.address,
+        idempotency_key=request.idempotency_key,
+    )
+    row = await withdrawals.create(wallet.store, wallet.payments, wallet.clock, wish)
+    return wallet_pb2.CreateWithdrawalResponse(withdrawal=_withdrawal(row, wallet.payments))
+
+
+async def get_withdrawal(
+    request: wallet_pb2.GetWithdrawalRequest, caller: Caller, wallet: Wallet
+) -> wallet_pb2.GetWithdrawalResponse:
+    row = await withdrawals.get(wallet.store, caller.party_id, request.id)
+    return wallet_pb2.GetWithdrawalResponse(withdrawal=_withdrawal(row, wallet.payments))
+
+
+async def cancel_withdrawal(
+    request: wallet_pb2.CancelWithdrawalRequest, caller: Caller, wallet: Wallet
+) -> wallet_pb2.CancelWithdrawalResponse:
+    row = await withdrawals.cancel(wallet.store, wallet.clock, caller.party_id, request.id)
+    return wallet_pb2.CancelWithdrawalResponse(withdrawal=_withdrawal(row, wallet.payments))
+
+
+def _withdrawal(row: Payout, payments: Payments) -> wallet_pb2.Withdrawal:
+    return wallet_pb2.Withdrawal(
+        id=row.id,
+        msat=row.msat,
+        fee_limit_msat=row.fee_limit_msat,
+        address=row.address,
+        state=row.state,
+        why=why_to_proto(Why.from_json(row.why_json)) if row.why_json else None,
+        payment_hash=row.payment_hash or "",
+        preimage=row.preimage,
+        simulated=payments.asset == "simulated",
+        created_unix_ms=row.created_ms,
+    )
 
 
 def _deposit(row: DepositRow, payments: Payments) -> wallet_pb2.Deposit:
@@ -180,3 +224,21 @@ class WalletServicer(wallet_pb2_grpc.WalletServiceServicer):
     ) -> wallet_pb2.ListTransfersResponse:
         async with self._gate.admit(context) as caller:
             return await list_transfers(request, caller, self._wallet)
+
+    async def CreateWithdrawal(
+        self, request: wallet_pb2.CreateWithdrawalRequest, context: Context
+    ) -> wallet_pb2.CreateWithdrawalResponse:
+        async with self._gate.admit(context, Role.REQUESTER, Role.OPERATOR) as caller:
+            return await create_withdrawal(request, caller, self._wallet)
+
+    async def GetWithdrawal(
+        self, request: wallet_pb2.GetWithdrawalRequest, context: Context
+    ) -> wallet_pb2.GetWithdrawalResponse:
+        async with self._gate.admit(context, Role.REQUESTER, Role.OPERATOR) as caller:
+            return await get_withdrawal(request, caller, self._wallet)
+
+    async def CancelWithdrawal(
+        self, request: wallet_pb2.CancelWithdrawalRequest, context: Context
+    ) -> wallet_pb2.CancelWithdrawalResponse:
+        async with self._gate.admit(context, Role.REQUESTER, Role.OPERATOR) as caller:
+            return await cancel_withdrawal(request, caller, self._wallet)
