@@ -3,8 +3,8 @@
     python docs/generate.py                    write every page
     python docs/generate.py --check [FOLDER]   exit 1 and name the pages that differ from what the code says now
 
-`models` reads pydantic models, `protos` the contract, `reasons` the source's raise sites. `make docs` runs this; a
-house test runs the check. Needs the coordinator's extra, not torch.
+`models` reads pydantic models, `protos` the contract, `python` the public API, `reasons` the source's raise sites.
+`make docs` runs this; a house test runs the check. Needs the coordinator's extra, not torch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import models
 import protos
+import python
 import reasons
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -27,6 +28,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "job-file.md": models.job_file,
     "recipes.md": models.recipes,
     "metrics.md": models.metrics,
+    "python.md": python.api,
     "rpc.md": protos.services,
     "codes.md": reasons.codes,
 }

@@ -322,6 +322,15 @@ class FakeCoordinator(
     async def ListTransfers(self, request: wallet_pb2.ListTransfersRequest, context: Context) -> NoReturn:
         raise AssertionError("a worker lists no transfers")
 
+    async def CreateWithdrawal(self, request: wallet_pb2.CreateWithdrawalRequest, context: Context) -> NoReturn:
+        raise AssertionError("a worker withdraws nothing: its earnings are paid out")
+
+    async def GetWithdrawal(self, request: wallet_pb2.GetWithdrawalRequest, context: Context) -> NoReturn:
+        raise AssertionError("a worker withdraws nothing: its earnings are paid out")
+
+    async def CancelWithdrawal(self, request: wallet_pb2.CancelWithdrawalRequest, context: Context) -> NoReturn:
+        raise AssertionError("a worker withdraws nothing: its earnings are paid out")
+
     # -- the worker's stream
 
     async def attach(
