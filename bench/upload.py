@@ -3,7 +3,8 @@
     python bench/upload.py [--mebibytes 512] [--repeats 3]
 
 Two processes each time, on loopback without TLS: a server and a client. The raw server counts bytes; the durable one
-is the coordinator's servicer over a folder and SQLite; its client hashes the folder first, and that is timed too.
+is the coordinator's servicer over a folder and SQLite; its client hashes the folder first, and that is timed too. The
+sealed one is the same with encryption at rest.
 Writes bench/results/upload.json: MB/s (10^6 bytes) as medians, their ratio, CPU seconds (the steadier number on a busy
 machine) and the peak resident memory of both sides.
 """
@@ -68,17 +69,19 @@ class Session:
         return await method(request, timeout=timeout_s)
 
 
-def durable_servicer(root: Path) -> Any:
+def durable_servicer(root: Path, *, sealed: bool) -> Any:
     from shardwork.clock import SystemClock
     from shardwork.identity.role import Role
     from shardwork_coordinator.artifacts import ArtifactStore
+    from shardwork_coordinator.artifacts.opening import sealer_of
     from shardwork_coordinator.rpc.artifacts import ArtifactDesk, ArtifactsServicer
     from shardwork_coordinator.rpc.auth import Caller, FixedGate
     from shardwork_coordinator.store.sql import SqlStore
 
     rows = SqlStore(f"sqlite:///{root / 'rows.sqlite'}")
     rows.start()
-    desk = ArtifactDesk(rows, ArtifactStore.open(root / "artifacts"), SystemClock())
+    sealer = sealer_of(root / "keys" / "storage.key", seals=sealed)
+    desk = ArtifactDesk(rows, ArtifactStore.open(root / "artifacts", sealer=sealer), SystemClock())
     return ArtifactsServicer(FixedGate(Caller("0a", b"\0" * 32, Role.REQUESTER)), desk)
 
 
@@ -86,7 +89,7 @@ async def serve(kind: str, root: Path) -> None:
     """Prints the port, serves until its input ends, then prints its peak memory."""
     server = grpc.aio.server(options=OPTIONS)
     add: Any = artifacts_pb2_grpc.add_ArtifactsServiceServicer_to_server
-    add(durable_servicer(root) if kind == "durable" else RawServicer(), server)
+    add(RawServicer() if kind == "raw" else durable_servicer(root, sealed=kind == "sealed"), server)
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     await server.start()
     await asyncio.to_thread(sys.stdin.read)
@@ -98,7 +101,7 @@ async def send(kind: str, port: int, folder: Path) -> None:
     """Uploads the folder once; prints seconds and peak memory."""
     session = Session(port)
     start = time.perf_counter()
-    if kind == "durable":
+    if kind != "raw":
         from shardwork.transfer import upload_folder
 
         await upload_folder(session, folder, purpose="input")
@@ -143,7 +146,7 @@ def one(kind: str, folder: Path, root: Path) -> dict[str, float]:
 
 
 def measure(mebibytes: int, repeats: int) -> dict[str, Any]:
-    runs: dict[str, list[dict[str, float]]] = {"raw": [], "durable": []}
+    runs: dict[str, list[dict[str, float]]] = {"raw": [], "durable": [], "sealed": []}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "in"
         folder.mkdir()
@@ -169,6 +172,7 @@ def summary(mebibytes: int, runs: dict[str, list[dict[str, float]]]) -> dict[str
             "server_cpu_s": round(statistics.median(run["server_cpu_s"] for run in measured), 2),
         }
     result["durable_share_of_raw"] = round(result["durable"]["mb_per_s"] / result["raw"]["mb_per_s"], 3)
+    result["sealed_share_of_durable"] = round(result["sealed"]["mb_per_s"] / result["durable"]["mb_per_s"], 3)
     return result
 
 

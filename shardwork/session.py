@@ -132,6 +132,11 @@ class Session:
             await self.channel.close()
             raise
 
+    @property
+    def host(self) -> str:
+        """Where the coordinator is dialled: a name or an address."""
+        return self.join.host
+
     @cached_property
     def enrolment(self) -> EnrolmentServiceAsyncStub:
         return enrolment_pb2_grpc.EnrolmentServiceStub(self.channel)

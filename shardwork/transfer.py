@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import grpc.aio
 
+from . import direct
 from .artifact import LEAF_BYTES, Manifest, describe_folder, open_leaf_file, read_leaf, verify_folder
 from .errors import Corrupt, NotAuthenticated, ShardworkError, Unreachable
 from .ids import sha256_hex
@@ -92,11 +93,15 @@ async def upload_folder(
     if manifest is None:
         manifest = await asyncio.to_thread(describe_folder, folder)
     request = pb.BeginUploadRequest(manifest=manifest.to_bytes(), purpose=purpose)
-    patience = _Patience(give_up_s)
+    patience, untried = _Patience(give_up_s), True
     while True:
         try:
             begun = await session.call(_stub(session).BeginUpload, request, timeout_s=CALL_TIMEOUT_S, retries=0)
             patience.reached(begun.durable_leaves)
+            if not begun.complete and untried and not begun.durable_leaves:
+                untried = False
+                if await direct.upload(session, folder, manifest, _counting(progress, manifest.total_bytes)):
+                    break
             if not begun.complete:
                 await _send(session, folder, manifest, begun.durable_leaves, progress=progress)
             break
@@ -126,6 +131,11 @@ async def download(
     try:
         await _in_thread(partial.open)
         patience.reached(partial.done)
+        if partial.done < manifest.leaf_count:
+            shortcut = direct.DirectDownload(
+                session, manifest, lambda: partial.done, lambda: _Filling(partial, progress).add
+            )
+            await shortcut.run()
         while partial.done < manifest.leaf_count:
             try:
                 await _receive(session, partial, progress)
@@ -303,6 +313,17 @@ async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
 def _stub(session: ArtifactSession) -> ArtifactsServiceAsyncStub:
     stub: ArtifactsServiceAsyncStub = session.artifacts
     return stub
+
+
+def _counting(progress: Progress | None, total_bytes: int) -> Callable[[int], None]:
+    done = 0
+
+    def told(count: int) -> None:
+        nonlocal done
+        done = min(done + count, total_bytes)
+        _tell(progress, done, total_bytes)
+
+    return told
 
 
 def _tell(progress: Progress | None, done_bytes: int, total_bytes: int) -> None:

@@ -55,12 +55,12 @@ from shardwork.v1 import (
 
 from .artifacts import ArtifactStore
 from .artifacts.expiry import Expiry
-from .artifacts.opening import artifact_limits, location, open_contents
+from .artifacts.opening import artifact_limits, key_file, location, open_contents
 from .cluster.fellowship import Fellowship, join_cluster
 from .cluster.identity import check_identity, storage_id
 from .cluster.membership import new_id
 from .engine import Engine
-from .executor import Executor
+from .executor import Executor, StorageKey
 from .failpoints import Failing
 from .granting import Granting
 from .hub import HubMirror, HubRules, HubSource
@@ -139,8 +139,10 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
             storage,
             folder / "scratch",
             processes=settings.executor_processes,
-            cache_bytes=int(settings.executor_cache_gib * (1 << 30)),
+            # what is encrypted in the store must not lie beside it in plain for longer than a task needs it
+            cache_bytes=0 if settings.encrypt_at_rest else int(settings.executor_cache_gib * (1 << 30)),
             reserve_bytes=settings.disk_reserve_mib << 20,
+            storage_key=StorageKey(key_file(settings), settings.encrypt_at_rest),
         )
         stack.callback(executor.close)
         payments = _open_payments(settings, clock, StoreJournal(store, links.coordinator) if shared else None)

@@ -51,6 +51,9 @@ def serve(
     database: Annotated[str | None, typer.Option(help="Database URL; SQLite in the data folder by default.")] = None,
     storage: Annotated[str | None, typer.Option(help="Artifact folder or object-store URL.")] = None,
     keys_dir: Annotated[Path | None, typer.Option(help="Folder of keys shared with other coordinators.")] = None,
+    encrypt_at_rest: Annotated[
+        bool | None, typer.Option(help="Encrypt new artifacts, with a key of this store.")
+    ] = None,
     payments: Annotated[str | None, typer.Option(help="Payment back-end: simulated.")] = None,
 ) -> None:
     """Serve until Ctrl-C. Once ready, prints one JSON line with the join line, the web address and the process id."""
@@ -61,6 +64,7 @@ def serve(
         "database": database,
         "storage": storage,
         "keys_dir": keys_dir,
+        "encrypt_at_rest": encrypt_at_rest,
         "payments": payments,
     }
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

@@ -32,6 +32,8 @@ from shardwork.recipes.orders import ApplyOrder, MergeOrder, PrepareOrder
 from shardwork.why import Why
 
 from .artifacts import ArtifactStore
+from .artifacts.opening import sealer_of
+from .artifacts.sealing import PLAIN
 from .inputcache import InputCache
 
 #: materialised inputs kept between tasks: a round reads the checkpoint twice
@@ -43,6 +45,14 @@ MEMORY_SHARE = 0.8
 OPEN_FILES = 4096
 #: a phase that reads what a requester sent may take so long, and so long for each byte: tokenisers read 1 MB a second
 PREPARE_SECONDS, PREPARE_BYTES_A_SECOND = 600.0, 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class StorageKey:
+    """Where a child finds the keys of the artifact store, and whether it encrypts what it stores."""
+
+    file: Path
+    seals: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +109,14 @@ class Executor:
         *,
         cache_bytes: int = CACHE_BYTES,
         reserve_bytes: int = RESERVE_BYTES,
+        storage_key: StorageKey | None = None,
     ) -> None:
         self._location = artifact_location
         self._tasks = scratch / "tasks"
         self._cache = scratch / "cache"
         self._cache_bytes = cache_bytes
         self._reserve_bytes = reserve_bytes
+        self._storage_key = storage_key
         self._slots = asyncio.Semaphore(processes)
         self._idle: list[ProcessPoolExecutor] = []
         self._busy: set[ProcessPoolExecutor] = set()
@@ -117,7 +129,9 @@ class Executor:
         A cancelled call ends its process: tasks are pure, and nobody waits for this one.
         """
         folder = self._tasks / f"{secrets.token_hex(8)}"
-        work = Work(task, self._location, folder, self._cache, self._cache_bytes, self._reserve_bytes)
+        work = Work(
+            task, self._location, folder, self._cache, self._cache_bytes, self._reserve_bytes, self._storage_key
+        )
         try:
             outcome = await self._run(work)
         except BrokenProcessPool:
@@ -206,6 +220,7 @@ class Work:
     cache: Path
     cache_bytes: int
     reserve_bytes: int = RESERVE_BYTES
+    storage_key: StorageKey | None = None
 
 
 def _start_child() -> None:
@@ -261,7 +276,9 @@ def _told(error: Exception, work: Work) -> str:
 
 
 def _run(work: Work) -> ExecutorResult:
-    store = ArtifactStore.open(work.artifact_location)
+    key = work.storage_key
+    sealer = PLAIN if key is None else sealer_of(key.file, seals=key.seals)
+    store = ArtifactStore.open(work.artifact_location, sealer=sealer)
     cache = InputCache(work.cache, store, limit_bytes=work.cache_bytes)
     wanted = {store.manifest(one) for one in work.task.inputs.values() if not cache.has(one)}
     missing_bytes = sum(one.total_bytes for one in wanted)

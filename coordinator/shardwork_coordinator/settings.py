@@ -24,6 +24,16 @@ class Settings(BaseModel):
         Path | None,
         Field(description="folder of keys that coordinators on one database share; empty: `keys` in data_dir"),
     ] = None
+    direct_transfers: Annotated[
+        bool, Field(description="let parties reach an object store by short-lived signed addresses; not when encrypted")
+    ] = True
+    encrypt_at_rest: Annotated[
+        bool,
+        Field(description="encrypt new artifacts, with the key in storage_key_file; it is made where there is none"),
+    ] = False
+    storage_key_file: Annotated[
+        Path | None, Field(description="file of mode 0600 with the storage keys; empty: storage.key among the keys")
+    ] = None
     payments: Annotated[
         Literal["auto", "simulated"],
         Field(description="payment back-end; auto: simulated, on loopback only"),

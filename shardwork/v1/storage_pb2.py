@@ -25,23 +25,37 @@ _sym_db = _symbol_database.Default()
 from shardwork.v1 import types_pb2 as shardwork_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ashardwork/v1/storage.proto\x12\x0cshardwork.v1\x1a\x18shardwork/v1/types.proto\"*\n\x14ListArtifactsRequest\x12\x12\n\npage_token\x18\x01 \x01(\t\"\x95\x01\n\x0c\x41rtifactView\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x17\n\x0f\x63reated_unix_ms\x18\x04 \x01(\x03\x12\x1a\n\x12kept_until_unix_ms\x18\x05 \x01(\x03\x12\x1e\n\x03why\x18\x06 \x01(\x0b\x32\x11.shardwork.v1.Why\"\x8a\x01\n\x15ListArtifactsResponse\x12-\n\tartifacts\x18\x01 \x03(\x0b\x32\x1a.shardwork.v1.ArtifactView\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x04\x12\x13\n\x0blimit_bytes\x18\x04 \x01(\x04\",\n\x15\x44\x65leteArtifactRequest\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\"<\n\x16\x44\x65leteArtifactResponse\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x32\xc7\x01\n\x0eStorageService\x12X\n\rListArtifacts\x12\".shardwork.v1.ListArtifactsRequest\x1a#.shardwork.v1.ListArtifactsResponse\x12[\n\x0e\x44\x65leteArtifact\x12#.shardwork.v1.DeleteArtifactRequest\x1a$.shardwork.v1.DeleteArtifactResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ashardwork/v1/storage.proto\x12\x0cshardwork.v1\x1a\x18shardwork/v1/types.proto\"P\n\nSignedPack\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x12\n\nfirst_leaf\x18\x02 \x01(\x04\x12\x12\n\nleaf_count\x18\x03 \x01(\x04\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\">\n\x13SignDownloadRequest\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\x12\n\nfirst_leaf\x18\x02 \x01(\x04\"X\n\x14SignDownloadResponse\x12\'\n\x05packs\x18\x01 \x03(\x0b\x32\x18.shardwork.v1.SignedPack\x12\x17\n\x0f\x65xpires_unix_ms\x18\x02 \x01(\x03\"(\n\x11SignUploadRequest\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\"f\n\x12SignUploadResponse\x12\x0e\n\x06\x64irect\x18\x01 \x01(\x08\x12\'\n\x05packs\x18\x02 \x03(\x0b\x32\x18.shardwork.v1.SignedPack\x12\x17\n\x0f\x65xpires_unix_ms\x18\x03 \x01(\x03\"2\n\x1b\x43ompleteDirectUploadRequest\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\"0\n\x1c\x43ompleteDirectUploadResponse\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\"*\n\x14ListArtifactsRequest\x12\x12\n\npage_token\x18\x01 \x01(\t\"\x95\x01\n\x0c\x41rtifactView\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x17\n\x0f\x63reated_unix_ms\x18\x04 \x01(\x03\x12\x1a\n\x12kept_until_unix_ms\x18\x05 \x01(\x03\x12\x1e\n\x03why\x18\x06 \x01(\x0b\x32\x11.shardwork.v1.Why\"\x8a\x01\n\x15ListArtifactsResponse\x12-\n\tartifacts\x18\x01 \x03(\x0b\x32\x1a.shardwork.v1.ArtifactView\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x04\x12\x13\n\x0blimit_bytes\x18\x04 \x01(\x04\",\n\x15\x44\x65leteArtifactRequest\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\"<\n\x16\x44\x65leteArtifactResponse\x12\x13\n\x0b\x61rtifact_id\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x32\xde\x03\n\x0eStorageService\x12X\n\rListArtifacts\x12\".shardwork.v1.ListArtifactsRequest\x1a#.shardwork.v1.ListArtifactsResponse\x12[\n\x0e\x44\x65leteArtifact\x12#.shardwork.v1.DeleteArtifactRequest\x1a$.shardwork.v1.DeleteArtifactResponse\x12U\n\x0cSignDownload\x12!.shardwork.v1.SignDownloadRequest\x1a\".shardwork.v1.SignDownloadResponse\x12O\n\nSignUpload\x12\x1f.shardwork.v1.SignUploadRequest\x1a .shardwork.v1.SignUploadResponse\x12m\n\x14\x43ompleteDirectUpload\x12).shardwork.v1.CompleteDirectUploadRequest\x1a*.shardwork.v1.CompleteDirectUploadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shardwork.v1.storage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTARTIFACTSREQUEST']._serialized_start=70
-  _globals['_LISTARTIFACTSREQUEST']._serialized_end=112
-  _globals['_ARTIFACTVIEW']._serialized_start=115
-  _globals['_ARTIFACTVIEW']._serialized_end=264
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=267
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=405
-  _globals['_DELETEARTIFACTREQUEST']._serialized_start=407
-  _globals['_DELETEARTIFACTREQUEST']._serialized_end=451
-  _globals['_DELETEARTIFACTRESPONSE']._serialized_start=453
-  _globals['_DELETEARTIFACTRESPONSE']._serialized_end=513
-  _globals['_STORAGESERVICE']._serialized_start=516
-  _globals['_STORAGESERVICE']._serialized_end=715
+  _globals['_SIGNEDPACK']._serialized_start=70
+  _globals['_SIGNEDPACK']._serialized_end=150
+  _globals['_SIGNDOWNLOADREQUEST']._serialized_start=152
+  _globals['_SIGNDOWNLOADREQUEST']._serialized_end=214
+  _globals['_SIGNDOWNLOADRESPONSE']._serialized_start=216
+  _globals['_SIGNDOWNLOADRESPONSE']._serialized_end=304
+  _globals['_SIGNUPLOADREQUEST']._serialized_start=306
+  _globals['_SIGNUPLOADREQUEST']._serialized_end=346
+  _globals['_SIGNUPLOADRESPONSE']._serialized_start=348
+  _globals['_SIGNUPLOADRESPONSE']._serialized_end=450
+  _globals['_COMPLETEDIRECTUPLOADREQUEST']._serialized_start=452
+  _globals['_COMPLETEDIRECTUPLOADREQUEST']._serialized_end=502
+  _globals['_COMPLETEDIRECTUPLOADRESPONSE']._serialized_start=504
+  _globals['_COMPLETEDIRECTUPLOADRESPONSE']._serialized_end=552
+  _globals['_LISTARTIFACTSREQUEST']._serialized_start=554
+  _globals['_LISTARTIFACTSREQUEST']._serialized_end=596
+  _globals['_ARTIFACTVIEW']._serialized_start=599
+  _globals['_ARTIFACTVIEW']._serialized_end=748
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=751
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=889
+  _globals['_DELETEARTIFACTREQUEST']._serialized_start=891
+  _globals['_DELETEARTIFACTREQUEST']._serialized_end=935
+  _globals['_DELETEARTIFACTRESPONSE']._serialized_start=937
+  _globals['_DELETEARTIFACTRESPONSE']._serialized_end=997
+  _globals['_STORAGESERVICE']._serialized_start=1000
+  _globals['_STORAGESERVICE']._serialized_end=1478
 # @@protoc_insertion_point(module_scope)

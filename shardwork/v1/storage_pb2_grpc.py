@@ -44,6 +44,21 @@ class StorageServiceStub:
                 request_serializer=shardwork_dot_v1_dot_storage__pb2.DeleteArtifactRequest.SerializeToString,
                 response_deserializer=shardwork_dot_v1_dot_storage__pb2.DeleteArtifactResponse.FromString,
                 _registered_method=True)
+        self.SignDownload = channel.unary_unary(
+                '/shardwork.v1.StorageService/SignDownload',
+                request_serializer=shardwork_dot_v1_dot_storage__pb2.SignDownloadRequest.SerializeToString,
+                response_deserializer=shardwork_dot_v1_dot_storage__pb2.SignDownloadResponse.FromString,
+                _registered_method=True)
+        self.SignUpload = channel.unary_unary(
+                '/shardwork.v1.StorageService/SignUpload',
+                request_serializer=shardwork_dot_v1_dot_storage__pb2.SignUploadRequest.SerializeToString,
+                response_deserializer=shardwork_dot_v1_dot_storage__pb2.SignUploadResponse.FromString,
+                _registered_method=True)
+        self.CompleteDirectUpload = channel.unary_unary(
+                '/shardwork.v1.StorageService/CompleteDirectUpload',
+                request_serializer=shardwork_dot_v1_dot_storage__pb2.CompleteDirectUploadRequest.SerializeToString,
+                response_deserializer=shardwork_dot_v1_dot_storage__pb2.CompleteDirectUploadResponse.FromString,
+                _registered_method=True)
 
 
 class StorageServiceServicer:
@@ -63,6 +78,27 @@ class StorageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignDownload(self, request, context):
+        """Short-lived addresses at the store itself of packs that the caller may read. None: use DownloadLeaves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignUpload(self, request, context):
+        """Addresses to put the packs of a begun upload to that are not there yet. None at all: use UploadLeaves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteDirectUpload(self, request, context):
+        """Every pack was put: they are checked leaf by leaf, then the artifact is the caller's as after UploadLeaves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StorageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +111,21 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.DeleteArtifact,
                     request_deserializer=shardwork_dot_v1_dot_storage__pb2.DeleteArtifactRequest.FromString,
                     response_serializer=shardwork_dot_v1_dot_storage__pb2.DeleteArtifactResponse.SerializeToString,
+            ),
+            'SignDownload': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignDownload,
+                    request_deserializer=shardwork_dot_v1_dot_storage__pb2.SignDownloadRequest.FromString,
+                    response_serializer=shardwork_dot_v1_dot_storage__pb2.SignDownloadResponse.SerializeToString,
+            ),
+            'SignUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignUpload,
+                    request_deserializer=shardwork_dot_v1_dot_storage__pb2.SignUploadRequest.FromString,
+                    response_serializer=shardwork_dot_v1_dot_storage__pb2.SignUploadResponse.SerializeToString,
+            ),
+            'CompleteDirectUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteDirectUpload,
+                    request_deserializer=shardwork_dot_v1_dot_storage__pb2.CompleteDirectUploadRequest.FromString,
+                    response_serializer=shardwork_dot_v1_dot_storage__pb2.CompleteDirectUploadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +182,87 @@ class StorageService:
             '/shardwork.v1.StorageService/DeleteArtifact',
             shardwork_dot_v1_dot_storage__pb2.DeleteArtifactRequest.SerializeToString,
             shardwork_dot_v1_dot_storage__pb2.DeleteArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignDownload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shardwork.v1.StorageService/SignDownload',
+            shardwork_dot_v1_dot_storage__pb2.SignDownloadRequest.SerializeToString,
+            shardwork_dot_v1_dot_storage__pb2.SignDownloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shardwork.v1.StorageService/SignUpload',
+            shardwork_dot_v1_dot_storage__pb2.SignUploadRequest.SerializeToString,
+            shardwork_dot_v1_dot_storage__pb2.SignUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteDirectUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shardwork.v1.StorageService/CompleteDirectUpload',
+            shardwork_dot_v1_dot_storage__pb2.CompleteDirectUploadRequest.SerializeToString,
+            shardwork_dot_v1_dot_storage__pb2.CompleteDirectUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,12 @@ class StorageServiceStub:
     """What the caller stores here, why it is kept and until when."""
     DeleteArtifact: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DeleteArtifactRequest, _storage_pb2.DeleteArtifactResponse]
     """Gives up the caller's own right to it; bytes go when nobody else needs them."""
+    SignDownload: _grpc.UnaryUnaryMultiCallable[_storage_pb2.SignDownloadRequest, _storage_pb2.SignDownloadResponse]
+    """Short-lived addresses at the store itself of packs that the caller may read. None: use DownloadLeaves."""
+    SignUpload: _grpc.UnaryUnaryMultiCallable[_storage_pb2.SignUploadRequest, _storage_pb2.SignUploadResponse]
+    """Addresses to put the packs of a begun upload to that are not there yet. None at all: use UploadLeaves."""
+    CompleteDirectUpload: _grpc.UnaryUnaryMultiCallable[_storage_pb2.CompleteDirectUploadRequest, _storage_pb2.CompleteDirectUploadResponse]
+    """Every pack was put: they are checked leaf by leaf, then the artifact is the caller's as after UploadLeaves."""
 
 @_typing.type_check_only
 class StorageServiceAsyncStub(StorageServiceStub):
@@ -43,6 +49,12 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """What the caller stores here, why it is kept and until when."""
     DeleteArtifact: _aio.UnaryUnaryMultiCallable[_storage_pb2.DeleteArtifactRequest, _storage_pb2.DeleteArtifactResponse]  # type: ignore[assignment]
     """Gives up the caller's own right to it; bytes go when nobody else needs them."""
+    SignDownload: _aio.UnaryUnaryMultiCallable[_storage_pb2.SignDownloadRequest, _storage_pb2.SignDownloadResponse]  # type: ignore[assignment]
+    """Short-lived addresses at the store itself of packs that the caller may read. None: use DownloadLeaves."""
+    SignUpload: _aio.UnaryUnaryMultiCallable[_storage_pb2.SignUploadRequest, _storage_pb2.SignUploadResponse]  # type: ignore[assignment]
+    """Addresses to put the packs of a begun upload to that are not there yet. None at all: use UploadLeaves."""
+    CompleteDirectUpload: _aio.UnaryUnaryMultiCallable[_storage_pb2.CompleteDirectUploadRequest, _storage_pb2.CompleteDirectUploadResponse]  # type: ignore[assignment]
+    """Every pack was put: they are checked leaf by leaf, then the artifact is the caller's as after UploadLeaves."""
 
 class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -60,5 +72,29 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.DeleteArtifactResponse, _abc.Awaitable[_storage_pb2.DeleteArtifactResponse]]:
         """Gives up the caller's own right to it; bytes go when nobody else needs them."""
+
+    @_abc_1.abstractmethod
+    def SignDownload(
+        self,
+        request: _storage_pb2.SignDownloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.SignDownloadResponse, _abc.Awaitable[_storage_pb2.SignDownloadResponse]]:
+        """Short-lived addresses at the store itself of packs that the caller may read. None: use DownloadLeaves."""
+
+    @_abc_1.abstractmethod
+    def SignUpload(
+        self,
+        request: _storage_pb2.SignUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.SignUploadResponse, _abc.Awaitable[_storage_pb2.SignUploadResponse]]:
+        """Addresses to put the packs of a begun upload to that are not there yet. None at all: use UploadLeaves."""
+
+    @_abc_1.abstractmethod
+    def CompleteDirectUpload(
+        self,
+        request: _storage_pb2.CompleteDirectUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.CompleteDirectUploadResponse, _abc.Awaitable[_storage_pb2.CompleteDirectUploadResponse]]:
+        """Every pack was put: they are checked leaf by leaf, then the artifact is the caller's as after UploadLeaves."""
 
 def add_StorageServiceServicer_to_server(servicer: StorageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -18,7 +18,7 @@ ON_THE_WAY = (
     "granting:Granting.grant",
     "effect:push",
     "rpc.work:commit_result",
-    "rpc.artifacts:_store_row",
+    "rpc.artifacts:store_row",
     "rpc.work:submit_result",
 )
 #: reached when parties come and go, which each restart makes them do

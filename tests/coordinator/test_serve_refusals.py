@@ -91,3 +91,20 @@ async def test_a_coordinator_whose_store_refuses_changes_ends_with_the_reason(
     with pytest.raises(Internal) as ended:
         await cli._serve(Settings(data_dir=tmp_path))  # pyright: ignore[reportPrivateUsage]
     assert ended.value.code.startswith("store.")
+
+
+async def test_a_store_that_was_encrypted_with_a_key_that_is_gone_is_refused(tmp_path: Path) -> None:
+    async with serving(Settings(data_dir=tmp_path, encrypt_at_rest=True)):
+        pass
+    key = tmp_path / "keys" / "storage.key"
+    kept = key.read_bytes()
+    key.unlink()
+    assert await refusal(tmp_path) == "storage.wrong_key"
+    key.write_bytes(b"5a" * 32)
+    key.chmod(0o600)
+    assert await refusal(tmp_path) == "storage.wrong_key"
+    key.write_bytes(b"no key")
+    assert await refusal(tmp_path) == "storage.bad_key_file"
+    key.write_bytes(kept)
+    async with serving(Settings(data_dir=tmp_path)):
+        pass

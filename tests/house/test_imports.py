@@ -46,6 +46,7 @@ SPEAKS_PROTO: frozenset[str] = frozenset(
         "shardwork/client/received.py",
         "shardwork/client/submission.py",
         "shardwork/client/submit.py",
+        "shardwork/direct.py",
         "shardwork/identity/authority.py",
         "shardwork/identity/envelope.py",
         "shardwork/identity/role.py",

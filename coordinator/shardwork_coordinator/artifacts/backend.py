@@ -16,7 +16,7 @@ from typing import Protocol
 from shardwork.ids import ArtifactId
 
 from ..failpoints import AFTER, hit
-from .disk import make_folder, sync_folder
+from .disk import make_folder, sync_folder, write_file
 from .staging import MANIFEST_NAME, delete_folder
 
 #: a deletion takes seconds; one that was begun so long ago died
@@ -50,6 +50,12 @@ class Backend(Protocol):
         """A range of a pack; shorter or empty when the pack is damaged or lost, the caller checks digests."""
         ...
 
+    def note(self, name: str) -> bytes | None:
+        """A small file of the store itself, beside the artifacts; None when it was never put."""
+        ...
+
+    def put_note(self, name: str, data: bytes) -> None: ...
+
     def publish(self, artifact_id: ArtifactId, staged: Path) -> None:
         """Takes over a staged folder whose files are all synced. The folder is gone afterwards. Idempotent."""
         ...
@@ -59,6 +65,7 @@ class FolderBackend:
     """A local folder. Publishing is one rename of a synced folder and a sync of its new parent."""
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self._packs = root / "packs"
         make_folder(self._packs)
 
@@ -67,6 +74,15 @@ class FolderBackend:
             return (self._packs / artifact_id / MANIFEST_NAME).read_bytes()
         except FileNotFoundError:
             return None
+
+    def note(self, name: str) -> bytes | None:
+        try:
+            return (self._root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def put_note(self, name: str, data: bytes) -> None:
+        write_file(self._root / name, data)
 
     def has(self, artifact_id: ArtifactId) -> bool:
         return (self._packs / artifact_id / MANIFEST_NAME).exists()

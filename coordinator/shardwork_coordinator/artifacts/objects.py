@@ -40,6 +40,15 @@ class ObjectBackend:
         except FileNotFoundError:
             return None
 
+    def note(self, name: str) -> bytes | None:
+        try:
+            return bytes(obstore.get(self.store, name).bytes())
+        except FileNotFoundError:
+            return None
+
+    def put_note(self, name: str, data: bytes) -> None:
+        obstore.put(self.store, name, data)
+
     def has(self, artifact_id: ArtifactId) -> bool:
         return self._age_s(artifact_id, MANIFEST_NAME) is not None
 

@@ -10,6 +10,7 @@ from shardwork.ids import sha256_hex
 from ..settings import Settings
 from .quota import ArtifactLimits
 from .retention import Ages
+from .sealing import PLAIN, Sealer
 from .store import ArtifactStore
 
 
@@ -19,7 +20,25 @@ def location(settings: Settings) -> str:
 
 
 def open_contents(settings: Settings) -> ArtifactStore:
-    return ArtifactStore.open(location(settings), spool=_own_spool(settings) if settings.is_shared else None)
+    """Raises Conflict "storage.wrong_key" and InvalidInput "storage.bad_key_file"."""
+    sealer = sealer_of(key_file(settings), seals=settings.encrypt_at_rest)
+    spool = _own_spool(settings) if settings.is_shared else None
+    contents = ArtifactStore.open(location(settings), spool=spool, sealer=sealer)
+    contents.signs = settings.direct_transfers
+    return contents
+
+
+def key_file(settings: Settings) -> Path:
+    """Shared, like the other keys, by all coordinators of one store."""
+    return settings.storage_key_file or (settings.keys_dir or settings.data_dir / "keys") / "storage.key"
+
+
+def sealer_of(path: Path, *, seals: bool) -> Sealer:
+    """A key is made where there is none and new content is to be encrypted; a store that was encrypted with another
+    one refuses it. Without `seals` what is there is only read."""
+    if seals:
+        return Sealer.load_or_create(path)
+    return Sealer.load(path, seals=False) if path.exists() else PLAIN
 
 
 def _own_spool(settings: Settings) -> Path:

@@ -23,9 +23,9 @@ class Place:
 
 
 class Packs:
-    """The places of one manifest's leaves."""
+    """The places of one manifest's leaves. `overhead_bytes`: how much longer each is stored than it is."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, overhead_bytes: int = 0) -> None:
         #: offset of each leaf in the artifact's stream of leaves, and its end
         self._offsets = array("Q", [0])
         #: global number of each pack's first leaf
@@ -33,8 +33,8 @@ class Packs:
         base = 0
         end = 0
         for number, size in enumerate(manifest.leaf_sizes()):
-            start, end = end, end + size
-            if not self._firsts or end - base > PACK_BYTES:
+            start, end = end, end + size + overhead_bytes
+            if not self._firsts or end - base > PACK_BYTES + overhead_bytes * (number - self._firsts[-1] + 1):
                 self._firsts.append(number)
                 base = start
             self._offsets.append(end)

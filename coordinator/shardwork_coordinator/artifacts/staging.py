@@ -19,6 +19,7 @@ from shardwork.ids import ArtifactId, sha256_hex
 
 from .disk import make_folder, refusing_full_disk, sync_folder, write_file
 from .packs import Packs
+from .sealing import OVERHEAD_BYTES, PLAIN, Seal, Sealer
 
 MANIFEST_NAME = "manifest"
 
@@ -26,34 +27,41 @@ MANIFEST_NAME = "manifest"
 class Staging:
     """An open partial upload. `written` leaves lie in files, `durable` of them survive a power cut."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, seal: Seal | None = None) -> None:
         self.folder = folder
         self.manifest = manifest
         self.written = 0
         self.durable = 0
         #: the folder was handed over; nothing may be written any more
         self.published = False
-        self._packs = Packs(manifest)
+        self._seal = seal
+        self._packs = Packs(manifest, OVERHEAD_BYTES if seal else 0)
         self._file: FileIO | None = None
 
     @classmethod
-    def create(cls, folder: Path, manifest: Manifest) -> Staging:
+    def create(cls, folder: Path, manifest: Manifest, sealer: Sealer = PLAIN) -> Staging:
         """A new, empty upload; the manifest is durable before any leaf."""
         delete_folder(folder)
         make_folder(folder)
-        write_file(folder / MANIFEST_NAME, manifest.to_bytes())
-        return cls(folder, manifest)
+        written = sealer.seal_manifest(manifest.id, manifest.to_bytes())
+        write_file(folder / MANIFEST_NAME, written)
+        return cls(folder, manifest, sealer.open_manifest(manifest.id, written)[1])
 
     @classmethod
-    def reopen(cls, folder: Path, artifact_id: ArtifactId) -> Staging | None:
+    def reopen(cls, folder: Path, artifact_id: ArtifactId, sealer: Sealer = PLAIN) -> Staging | None:
         """The upload as a crash or a restart left it, cut behind its last good leaf; None when there is none."""
         try:
-            data = (folder / MANIFEST_NAME).read_bytes()
+            written = (folder / MANIFEST_NAME).read_bytes()
         except FileNotFoundError:
+            return None
+        try:
+            # it goes on as it began, whether or not new content is encrypted now
+            data, seal = sealer.open_manifest(artifact_id, written)
+        except Corrupt:
             return None
         if sha256_hex(data) != artifact_id:
             return None
-        staging = cls(folder, Manifest.parse(data))
+        staging = cls(folder, Manifest.parse(data), seal)
         staging._recover()
         return staging
 
@@ -95,6 +103,8 @@ class Staging:
 
     def _write(self, piece: memoryview) -> None:
         place = self._packs.place(self.written)
+        if self._seal is not None:
+            piece = memoryview(self._seal.seal(self.written, piece))
         if place.offset_bytes == 0:
             self._close_pack()
         path = self.folder / str(place.pack)
@@ -150,7 +160,8 @@ class Staging:
         with open_leaf_file(path) as file, suppress(Corrupt):
             for number in leaves:
                 leaf = self.manifest.leaf(number)
-                leaf.check(file.read(leaf.size_bytes))
+                data = file.read(self._packs.place(number).size_bytes)
+                leaf.check(data if self._seal is None else self._seal.open(number, data))
                 good += 1
         return good
 

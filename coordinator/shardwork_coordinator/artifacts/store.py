@@ -26,9 +26,11 @@ from shardwork.errors import Conflict, InvalidInput, NotFound
 from shardwork.ids import ArtifactId
 
 from .backend import Backend, FolderBackend
+from .direct import Direct, can_sign
 from .disk import make_folder
 from .objects import ObjectBackend
 from .packs import Packs
+from .sealing import NOTE, OVERHEAD_BYTES, PLAIN, Seal, Sealer
 from .staging import MANIFEST_NAME, Staging, delete_folder
 
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -46,25 +48,46 @@ class _Upload:
 
 
 class ArtifactStore:
-    def __init__(self, backend: Backend, spool: Path) -> None:
+    def __init__(self, backend: Backend, spool: Path, sealer: Sealer = PLAIN) -> None:
+        """Raises Conflict "storage.wrong_key" when the store needs keys that `sealer` lacks."""
         self._backend = backend
+        self._sealer = sealer
+        #: whether addresses are signed where that can be
+        self.signs = True
+        known = backend.note(NOTE)
+        sealer.check(known)
+        if (wanted := sealer.note(known)) != known and sealer.current:
+            backend.put_note(NOTE, wanted)
         self._spool = spool
         self._uploads: dict[Path, _Upload] = {}
         self._lock = threading.Lock()
         make_folder(spool)
 
     @classmethod
-    def open(cls, location: str | Path, *, spool: Path | None = None) -> ArtifactStore:
+    def open(cls, location: str | Path, *, spool: Path | None = None, sealer: Sealer = PLAIN) -> ArtifactStore:
         """A folder, or "s3://…", "gs://…", "az://…", "memory://". `spool` is the local folder for uploads that are not
         whole yet: inside a local store by default, else a temporary folder, which a reboot may empty."""
         text = str(location)
         if "://" not in text:
             root = Path(text)
-            return cls(FolderBackend(root), spool or root / "uploads")
+            return cls(FolderBackend(root), spool or root / "uploads", sealer)
         url = text + "/" if text.endswith("://") else text
         return cls(
-            ObjectBackend(from_url(url)), spool or Path(tempfile.gettempdir()) / f"shardwork-spool-{os.getuid()}"
+            ObjectBackend(from_url(url)),
+            spool or Path(tempfile.gettempdir()) / f"shardwork-spool-{os.getuid()}",
+            sealer,
         )
+
+    @property
+    def direct(self) -> Direct | None:
+        """Signed addresses, where the store makes any. None for what is encrypted: no key leaves the coordinator."""
+        if not self.signs or self._sealer.current or not isinstance(self._backend, ObjectBackend):
+            return None
+        return Direct(self._backend) if can_sign(self._backend) else None
+
+    def is_sealed(self, artifact_id: str) -> bool:
+        """Whether stored content is encrypted, in whichever way new content is stored."""
+        return self._stored(artifact_id)[1] is not None
 
     def has(self, artifact_id: str) -> bool:
         """Whether the whole artifact is stored."""
@@ -85,10 +108,16 @@ class ArtifactStore:
 
     def manifest(self, artifact_id: str) -> Manifest:
         """Raises NotFound "artifact.not_found"."""
-        data = self._backend.manifest(_checked_id(artifact_id))
+        return self._stored(artifact_id)[0]
+
+    def _stored(self, artifact_id: str) -> tuple[Manifest, Seal | None]:
+        """The manifest, and how its leaves are sealed."""
+        known = _checked_id(artifact_id)
+        data = self._backend.manifest(known)
         if data is None:
             raise not_found(artifact_id)
-        return Manifest.parse(data)
+        opened, seal = self._sealer.open_manifest(known, data)
+        return Manifest.parse(opened), seal
 
     def free_bytes(self) -> int:
         """Room for uploads, in bytes."""
@@ -106,7 +135,7 @@ class ArtifactStore:
         folder = self._folder(manifest.id, owner)
         with self._alone(folder) as upload:
             if upload.staging is None or upload.staging.published:
-                upload.staging = Staging.reopen(folder, manifest.id) or Staging.create(folder, manifest)
+                upload.staging = self._reopened(folder, manifest.id) or Staging.create(folder, manifest, self._sealer)
             return upload.staging.sync()
 
     def append(self, artifact_id: str, leaves: bytes | bytearray | memoryview, *, owner: str = "") -> int:
@@ -178,6 +207,8 @@ class ArtifactStore:
     def discard_stale(self, older_than_s: float) -> int:
         """Deletes uploads that nobody continued for so long; answers how many. For `expiry`."""
         self._backend.clean()
+        if can_sign(self._backend) and isinstance(self._backend, ObjectBackend):
+            Direct(self._backend).clean()
         limit = time.time() - older_than_s
         return sum(1 for folder in list(self._spool.iterdir()) if self._discard_if_stale(folder, limit))
 
@@ -197,13 +228,13 @@ class ArtifactStore:
     def read_leaves(self, artifact_id: str, first: int = 0, count: int | None = None) -> Iterator[bytes]:
         """The leaves [first, first + count), each checked against its digest, one piece per leaf.
         Raises NotFound "artifact.not_found", InvalidInput "artifact.no_such_leaf", Corrupt "artifact.bad_leaf"."""
-        manifest = self.manifest(artifact_id)
+        manifest, seal = self._stored(artifact_id)
         last = manifest.leaf_count if count is None else first + count
         if not 0 <= first <= last <= manifest.leaf_count:
             raise InvalidInput(
                 "artifact.no_such_leaf", "The artifact has no such leaf.", leaf=last, leaves=manifest.leaf_count
             )
-        return self._read(manifest, range(first, last))
+        return self._read(manifest, seal, range(first, last))
 
     def put_folder(self, folder: Path) -> Manifest:
         """Stores a local folder durably; for executors, which hold the content already."""
@@ -229,12 +260,12 @@ class ArtifactStore:
         not at all. Not fsynced: the store keeps the durable copy. Raises Conflict "artifact.folder_exists"."""
         if into.exists():
             raise Conflict("artifact.folder_exists", "The folder exists already.", folder=into)
-        manifest = self.manifest(artifact_id)
+        manifest, seal = self._stored(artifact_id)
         into.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}.") as temporary:
             files = Path(temporary) / "files"
             files.mkdir()
-            pieces = self._read(manifest, range(manifest.leaf_count))
+            pieces = self._read(manifest, seal, range(manifest.leaf_count))
             for entry in manifest.files:
                 path = files / entry.path
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,11 +275,16 @@ class ArtifactStore:
             files.rename(into)
         return manifest
 
-    def _read(self, manifest: Manifest, leaves: range) -> Iterator[bytes]:
-        packs = Packs(manifest)
+    def _reopened(self, folder: Path, artifact_id: ArtifactId) -> Staging | None:
+        return Staging.reopen(folder, artifact_id, self._sealer)
+
+    def _read(self, manifest: Manifest, seal: Seal | None, leaves: range) -> Iterator[bytes]:
+        packs = Packs(manifest, OVERHEAD_BYTES if seal else 0)
         for number in leaves:
             place = packs.place(number)
             piece = self._backend.read(manifest.id, place.pack, place.offset_bytes, place.size_bytes)
+            if seal is not None:
+                piece = seal.open(number, piece)
             manifest.leaf(number).check(piece)
             yield piece
 
@@ -258,7 +294,7 @@ class ArtifactStore:
         folder = self._folder(artifact_id, owner)
         with self._alone(folder) as upload:
             if upload.staging is None or upload.staging.published:
-                upload.staging = Staging.reopen(folder, ArtifactId(artifact_id))
+                upload.staging = self._reopened(folder, ArtifactId(artifact_id))
             if upload.staging is None:
                 self._forget(folder)
                 raise NotFound(

@@ -78,10 +78,10 @@ async def begin_upload(request: pb.BeginUploadRequest, caller: Caller, desk: Art
         manifest = await asyncio.to_thread(Manifest.parse, request.manifest)
     _check_size(manifest, desk.limits)
     purpose = _checked_purpose(request.purpose)
-    artifact = _row(manifest, caller, desk, await desk.rows.read(lambda tx: _believed(tx, purpose, caller)))
+    artifact = row_of(manifest, caller, desk, await desk.rows.read(lambda tx: _believed(tx, purpose, caller)))
     async with desk.calls.turn(caller.party_id), desk.streams.alone(manifest.id, caller.party_id):
         if await _readable(manifest.id, caller, desk):
-            await _store_row(desk, artifact)
+            await store_row(desk, artifact)
             return _begun(manifest, manifest.leaf_count, complete=True)
         return await _begin(manifest, replace(artifact, state=ArtifactState.STAGING), caller, desk)
 
@@ -126,7 +126,7 @@ async def upload_leaves(
 
 async def get_manifest(request: pb.GetManifestRequest, caller: Caller, desk: ArtifactDesk) -> pb.GetManifestResponse:
     """The canonical manifest bytes of what the caller may read."""
-    manifest = await _granted(request.artifact_id, caller, desk)
+    manifest = await granted(request.artifact_id, caller, desk)
     return pb.GetManifestResponse(manifest=manifest.to_bytes())
 
 
@@ -134,7 +134,7 @@ async def download_leaves(
     request: pb.DownloadLeavesRequest, caller: Caller, desk: ArtifactDesk
 ) -> AsyncGenerator[pb.DownloadLeavesResponse, None]:
     """The leaves asked for in frames, each checked against its digest before it leaves; one is read ahead."""
-    manifest = await _granted(request.artifact_id, caller, desk)
+    manifest = await granted(request.artifact_id, caller, desk)
     pieces = desk.contents.read_leaves(manifest.id, request.first_leaf, request.leaf_count)
     ahead = asyncio.create_task(asyncio.to_thread(next, pieces, b""))
     try:
@@ -261,10 +261,10 @@ async def _agreed_leaf(first: pb.UploadLeavesRequest, owner: str, desk: Artifact
 async def _complete(manifest: Manifest, caller: Caller, desk: ArtifactDesk) -> None:
     """Publishes the bytes, then commits the row that makes them the caller's."""
     await asyncio.to_thread(desk.contents.complete, manifest.id, owner=caller.party_id)
-    await _store_row(desk, _row(manifest, caller, desk, "input"))
+    await store_row(desk, row_of(manifest, caller, desk, "input"))
 
 
-async def _granted(artifact_id: str, caller: Caller, desk: ArtifactDesk) -> Manifest:
+async def granted(artifact_id: str, caller: Caller, desk: ArtifactDesk) -> Manifest:
     """Raises NotFound "artifact.not_found" for what is unknown or forbidden alike."""
     if not await desk.rows.read(_grant(caller, artifact_id)):
         raise not_found(artifact_id)
@@ -285,7 +285,7 @@ async def _owned(artifact_id: str, caller: Caller, desk: ArtifactDesk) -> bool:
     return is_stored and await asyncio.to_thread(desk.contents.keep, artifact_id)
 
 
-async def _store_row(desk: ArtifactDesk, artifact: Artifact) -> None:
+async def store_row(desk: ArtifactDesk, artifact: Artifact) -> None:
     """Inserts the row or moves it on, used from now on; the purpose of the first attempt stays."""
 
     def work(tx: Transaction) -> None:
@@ -341,7 +341,7 @@ def _grant(caller: Caller, artifact_id: str) -> Callable[[Transaction], bool]:
     return lambda tx: may_read(tx, caller, artifact_id)
 
 
-def _row(manifest: Manifest, caller: Caller, desk: ArtifactDesk, purpose: str) -> Artifact:
+def row_of(manifest: Manifest, caller: Caller, desk: ArtifactDesk, purpose: str) -> Artifact:
     return Artifact(
         id=manifest.id,
         owner=caller.party_id,

@@ -5,6 +5,7 @@ Reads rows and `artifacts.retention`; the bytes go with the next sweep. Thin ser
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -15,13 +16,14 @@ from shardwork.v1 import storage_pb2 as pb
 from shardwork.v1 import storage_pb2_grpc
 from shardwork.why import Why
 
+from ..artifacts.direct import LIFETIME_S, Signed
 from ..artifacts.figures import kind_of
-from ..artifacts.quota import ArtifactLimits, is_charged
+from ..artifacts.quota import INPUT, ArtifactLimits, is_charged
 from ..artifacts.retention import ENDED, FOR_EVER, Ages, Need, is_over, needs, outputs_only
 from ..artifacts.store import not_found
 from ..records import Artifact, ArtifactState, Job
 from ..store.base import Transaction
-from .artifacts import ArtifactDesk
+from .artifacts import ArtifactDesk, granted, row_of, store_row
 from .auth import Caller, Context, Gate
 
 OWNERS = (Role.REQUESTER, Role.OPERATOR)
@@ -64,6 +66,58 @@ def delete_artifact(
             )
     tx.put(replace(row, state=ArtifactState.STAGING))
     return pb.DeleteArtifactResponse(artifact_id=row.id, bytes=row.bytes)
+
+
+async def sign_download(request: pb.SignDownloadRequest, caller: Caller, desk: ArtifactDesk) -> pb.SignDownloadResponse:
+    """Addresses of packs that the caller may read now. They stay good for some minutes after the right has ended."""
+    manifest = await granted(request.artifact_id, caller, desk)
+    direct = desk.contents.direct
+    if direct is None or manifest.total_bytes < direct.least_bytes or request.first_leaf >= manifest.leaf_count:
+        return pb.SignDownloadResponse()
+    if await asyncio.to_thread(desk.contents.is_sealed, manifest.id):
+        return pb.SignDownloadResponse()
+    signed = await asyncio.to_thread(direct.download, manifest, request.first_leaf)
+    return pb.SignDownloadResponse(packs=_packs(signed), expires_unix_ms=_expiry_ms(desk))
+
+
+async def sign_upload(request: pb.SignUploadRequest, caller: Caller, desk: ArtifactDesk) -> pb.SignUploadResponse:
+    """Addresses for the packs of an upload that the caller began, which is within its quota."""
+    manifest = await asyncio.to_thread(desk.contents.upload_manifest, request.artifact_id, owner=caller.party_id)
+    await asyncio.to_thread(desk.contents.release, manifest.id, owner=caller.party_id)
+    direct = desk.contents.direct
+    if direct is None or manifest.total_bytes < direct.least_bytes:
+        return pb.SignUploadResponse()
+    signed = await asyncio.to_thread(direct.upload, manifest, caller.party_id)
+    return pb.SignUploadResponse(direct=True, packs=_packs(signed), expires_unix_ms=_expiry_ms(desk))
+
+
+async def complete_direct_upload(
+    request: pb.CompleteDirectUploadRequest, caller: Caller, desk: ArtifactDesk
+) -> pb.CompleteDirectUploadResponse:
+    """Checks every leaf of what was put, then it is the caller's. Raises Corrupt, Conflict "artifact.incomplete"."""
+    owner = caller.party_id
+    async with desk.streams.alone(request.artifact_id, owner):
+        manifest = await asyncio.to_thread(desk.contents.upload_manifest, request.artifact_id, owner=owner)
+        direct = desk.contents.direct
+        if direct is None:
+            raise Conflict(
+                "artifact.incomplete", "Nothing can be put directly here.", next_step="Send it over UploadLeaves."
+            )
+        await asyncio.to_thread(direct.complete, manifest, owner)
+        await store_row(desk, row_of(manifest, caller, desk, INPUT))
+        await asyncio.to_thread(desk.contents.discard, manifest.id, owner=owner)
+    return pb.CompleteDirectUploadResponse(complete=True)
+
+
+def _packs(signed: Sequence[Signed]) -> list[pb.SignedPack]:
+    return [
+        pb.SignedPack(url=each.url, first_leaf=each.leaves.start, leaf_count=len(each.leaves), bytes=each.size_bytes)
+        for each in signed
+    ]
+
+
+def _expiry_ms(desk: ArtifactDesk) -> int:
+    return desk.clock.now_ms() + LIFETIME_S * 1000
 
 
 def _needs(tx: Transaction, job: Job, limits: ArtifactLimits, now_ms: int) -> Iterable[Need]:
@@ -135,3 +189,20 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
                 return delete_artifact(tx, request, caller, self._desk.limits.ages)
 
             return await self._desk.rows.write(work)
+
+    async def SignDownload(self, request: pb.SignDownloadRequest, context: Context) -> pb.SignDownloadResponse:
+        async with self._gate.admit(context) as caller:
+            with self._desk.calls.one(caller.party_id):
+                return await sign_download(request, caller, self._desk)
+
+    async def SignUpload(self, request: pb.SignUploadRequest, context: Context) -> pb.SignUploadResponse:
+        async with self._gate.admit(context) as caller:
+            with self._desk.calls.one(caller.party_id):
+                return await sign_upload(request, caller, self._desk)
+
+    async def CompleteDirectUpload(
+        self, request: pb.CompleteDirectUploadRequest, context: Context
+    ) -> pb.CompleteDirectUploadResponse:
+        async with self._gate.admit(context) as caller:
+            with self._desk.calls.one(caller.party_id):
+                return await complete_direct_upload(request, caller, self._desk)

@@ -46,6 +46,7 @@ class NamedSession:
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS)
         self.party = party
         self.role = role
+        self.host = "127.0.0.1"
 
     @property
     def artifacts(self) -> artifacts_pb2_grpc.ArtifactsServiceAsyncStub:
