@@ -231,9 +231,11 @@ class Session:
         return False
 
     def know(self, addresses: Sequence[str]) -> None:
-        """What the coordinator says of the cluster: host:port of all that live, itself first or not."""
+        """What the coordinator says of the cluster: host:port of all that live, itself first or not. Those of before
+        stay behind them: one that is away may be back when this one ends."""
         if addresses:
-            self.join = JoinLine.of((self.join.address, *self._given), self.join.ca_sha256).knowing(addresses)
+            first = JoinLine.of((self.join.address, *self._given), self.join.ca_sha256)
+            self.join = first.knowing((*addresses, *self.join.others))
 
     async def metadata(self) -> tuple[tuple[str, str], ...]:
         """The authorization of a call or stream, with a token that is renewed first when it is near its end."""

@@ -266,10 +266,11 @@ async def test_a_session_learns_where_to_go_from_the_coordinator_itself(stand: S
     stand.addresses = [stand.join.address, deputy.join.address, "not an address"]
     async with await Session.open(stand.join, KEY, Role.WORKER, clock=stand.clock) as mine:
         assert list(mine.join.addresses) == [stand.join.address, deputy.join.address]
-        # a coordinator that left the cluster is forgotten, those of the join line are not
-        mine.know([deputy.join.address])
-        mine.know([stand.join.address])
-        assert list(mine.join.addresses) == [stand.join.address]
+        # one that is away for a moment may be back when it is needed, so it stays, behind the others
+        mine.know([stand.join.address, "c:1"])
+        assert list(mine.join.addresses) == [stand.join.address, "c:1", deputy.join.address]
+        mine.know([f"many:{number}" for number in range(1, 40)])
+        assert len(mine.join.addresses) == 16 and mine.join.address == stand.join.address
 
 
 async def test_a_coordinator_that_answers_is_never_left(stand: Stand, deputy: Stand) -> None:

@@ -38,6 +38,8 @@ async def join_cluster(
     await membership.begin()
     stack.push_async_callback(membership.end)
     engine.tell_others = bulletin.tell
+    # the others' workers are told at once where they may go
+    bulletin.tell(moved=True)
     return Fellowship(membership=membership, bulletin=bulletin)
 
 
