@@ -39,6 +39,8 @@ class Size(StrEnum):
     RAG = "RAG-sized"
 
 
+#: recipes for which no amount of data is too little
+_LEARN_NOTHING = frozenset({"count"})
 #: from good to bad
 _ORDER = (Size.TRAINING, Size.THIN, Size.RAG)
 
@@ -74,11 +76,11 @@ class Sufficiency:
 
 
 def judge(given: Figures) -> Sufficiency | None:
-    """The verdict; None where there is nothing to judge."""
-    if not given.rows or not given.tokens:
+    """The verdict; None where there is nothing to judge, as for a job that learns nothing."""
+    if not given.rows or not given.tokens or given.recipe in _LEARN_NOTHING:
         return None
     found = sorted(_found(given), key=lambda pair: -_ORDER.index(pair[0]))
-    return Sufficiency(found[0][0], tuple(reason for _, reason in found))
+    return Sufficiency(found[0][0], tuple(reason for _, reason in found)) if found else None
 
 
 def _found(given: Figures) -> Iterator[tuple[Size, Problem]]:

@@ -174,3 +174,8 @@ def test_nothing_is_judged_where_there_is_nothing(tmp_path: Path) -> None:
     shown = report.sufficiency.to_json()
     assert shown["verdict"] == "RAG-sized" and "RAG-sized, not training-sized" in str(shown["reasons"])
     assert report.to_json()["sufficiency"] == shown
+
+
+def test_a_job_that_learns_nothing_has_no_verdict() -> None:
+    given = Figures(recipe="count", format=Format.TEXT, rows=20, tokens=200, loss_tokens=0)
+    assert judge(given) is None
