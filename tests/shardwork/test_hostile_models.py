@@ -97,7 +97,7 @@ def test_a_sentencepiece_normaliser_is_run() -> None:
 def changed(name: str, **changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / name
-        values = json.loads(path.read_text()) if path.exists() else {}
+        values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps({**values, **changes}))
 
     return change

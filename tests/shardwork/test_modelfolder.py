@@ -26,7 +26,7 @@ CONFIG = {
     "max_position_embeddings": 64,
     "tie_word_embeddings": False,
 }
-TENSORS = {
+TENSORS: dict[str, tuple[int, ...]] = {
     "model.embed_tokens.weight": (10, 4),
     **{f"model.layers.{n}.self_attn.q_proj.weight": (4, 4) for n in range(2)},
     **{f"model.layers.{n}.mlp.up_proj.weight": (6, 4) for n in range(2)},

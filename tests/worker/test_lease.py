@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shardwork import work
 from shardwork.artifact import describe_folder
-from shardwork.errors import StaleLease
+from shardwork.errors import StaleLease, Unreachable
 from shardwork.identity.keys import SigningKey
 from shardwork.v1 import work_pb2
 from shardwork_worker.control import Command
@@ -155,3 +155,19 @@ async def test_a_rejected_shard_counts_as_failed_and_a_push_repeats_nothing(
     await coordinator.wait("SubmitResult", 2)
     status = await worker.until_idle()
     assert (status["shards_failed"], status["state"]) == (1, "ready")
+
+
+async def test_outputs_are_handed_in_from_where_the_child_reaches_nothing(
+    coordinator: FakeCoordinator, workers: Workers
+) -> None:
+    """The child lives on: it could exchange a folder for a link to the key while the agent hashes and uploads."""
+    worker = await workers.here()
+    coordinator.refuse["CommitResult"] = Unreachable("test.away", "The test refuses every commit.")
+    coordinator.offer(coordinator.lease({"do": "copy"}))
+    await coordinator.wait("CommitResult")
+    assert not list(worker.folders.work.iterdir())
+    assert list(worker.folders.handed.glob("*/delta/made"))
+    del coordinator.refuse["CommitResult"]
+    await coordinator.wait("SubmitResult")
+    await worker.until_idle()
+    assert not list(worker.folders.handed.iterdir())

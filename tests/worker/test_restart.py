@@ -91,7 +91,7 @@ async def test_outputs_that_changed_on_disk_after_the_kill_are_computed_again(
     await coordinator.wait("CommitResult")
     first.kill()
     await first.wait()
-    (made,) = (workers.home / "cache" / "worker" / "work").glob("*/delta/made")
+    (made,) = (workers.home / "cache" / "worker" / "handed").glob("*/delta/made")
     made.write_bytes(b"tampered")
     del coordinator.refuse["CommitResult"]
     await workers.process()

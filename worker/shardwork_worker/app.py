@@ -66,6 +66,8 @@ class Folders:
     state: Path
     artifacts: Path
     work: Path
+    #: outputs that are handed in, out of the child's reach
+    handed: Path
     #: the child's temporary files, where its sandbox has none of its own
     scratch: Path
 
@@ -73,11 +75,15 @@ class Folders:
     def of(cls, home: Home) -> Folders:
         cache = home.cache_dir / "worker"
         return cls(
-            state=state_folder(home), artifacts=cache / "artifacts", work=cache / "work", scratch=cache / "scratch"
+            state=state_folder(home),
+            artifacts=cache / "artifacts",
+            work=cache / "work",
+            handed=cache / "handed",
+            scratch=cache / "scratch",
         )
 
     def make(self) -> None:
-        for folder in (self.state, self.artifacts, self.work, self.scratch):
+        for folder in (self.state, self.artifacts, self.work, self.handed, self.scratch):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
@@ -176,6 +182,7 @@ class Worker:
                 clock=SystemClock(),
                 device=device.device,
                 work_folder=folders.work,
+                handed_folder=folders.handed,
                 output_bytes=start.settings.output_bytes,
                 sandbox=sandbox,
             )
@@ -194,7 +201,7 @@ class Worker:
         if record is not None:
             agent.go_on_with(record)
         in_hand = agent.folder_in_hand
-        for folder in self.folders.work.iterdir():
+        for folder in (*self.folders.work.iterdir(), *self.folders.handed.iterdir()):
             if folder != in_hand:
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -87,6 +87,8 @@ class Workplace:
     device: str
     #: one folder per lease in it, for outputs
     work_folder: Path
+    #: finished outputs, which the child does not see
+    handed_folder: Path
     #: all that one shard may write there
     output_bytes: int = OUTPUT_BYTES
     #: what shuts the child in
@@ -120,7 +122,10 @@ class Lease:
         self.loss: float | None = None
         self._place = place
         self._record = record or LeaseRecord(offer=offer.envelope)
-        self._folder = place.work_folder / sha256_hex(offer.lease_id.encode())[:16]
+        name = sha256_hex(offer.lease_id.encode())[:16]
+        self._folder = place.work_folder / name
+        #: where its outputs are hashed and uploaded from: the child, which lives on, reaches nothing there
+        self._handed = place.handed_folder / name
         self._give_up_at = place.clock.monotonic() + max(
             LEAST_PATIENCE_S, (offer.lease.deadline_unix_ms - place.clock.now_ms()) / 1000
         )
@@ -128,7 +133,7 @@ class Lease:
     @property
     def folder(self) -> Path:
         """Where its outputs lie until it ends."""
-        return self._folder
+        return self._handed
 
     def status(self) -> work_pb2.LeaseStatus:
         return work_pb2.LeaseStatus(
@@ -169,7 +174,8 @@ class Lease:
             self._place.journal.forget()
         except OSError as error:
             say(f"the journal could not be removed, a restart will find a lease that is over: {error}")
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in (self._folder, self._handed):
+            shutil.rmtree(folder, ignore_errors=True)
 
     async def _run(self) -> Ended:
         manifests = await self._journalled_outputs()
@@ -195,13 +201,15 @@ class Lease:
         self._keep(LeaseRecord(offer=self.offer.envelope))
         inputs = await self._fetch()
         self.step, self.progress = Step.COMPUTING, 0.0
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in (self._folder, self._handed):
+            shutil.rmtree(folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700, parents=True)
         place = self._place
         running = place.trainer.run(self._run_order(inputs), self._on_progress)
         done = await within(running, self._folder, limit_bytes=place.output_bytes, kill=place.trainer.stop)
+        outputs = self._take_away(done.outputs)
         computed = Computed(
-            outputs={name: str(self._inside(folder)) for name, folder in done.outputs.items()},
+            outputs={name: str(folder) for name, folder in outputs.items()},
             artifact_ids={},
             metrics=done.metrics,
             compute_ms=done.compute_ms,
@@ -294,12 +302,21 @@ class Lease:
             device=self._place.device,
         )
 
-    def _inside(self, folder: Path) -> Path:
-        """A child that names a folder elsewhere would make us upload other files of this machine."""
-        if not folder.resolve().is_relative_to(self._folder.resolve()):
-            sentence = "The training child named an output outside the shard's folder."
-            raise Corrupt("trainer.output_outside", sentence, folder=folder)
-        return folder
+    def _take_away(self, outputs: Mapping[str, Path]) -> dict[str, Path]:
+        """Moves the shard's folder out of the child's reach, then looks at what it is: hostile code in there could
+        exchange a folder for a link to the owner's key between our look and our reading."""
+        inside = {name: folder.relative_to(self._folder) for name, folder in outputs.items() if self._is_below(folder)}
+        if len(inside) != len(outputs):
+            raise _outside()
+        self._handed.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.rename(self._handed)
+        taken = {name: self._handed / path for name, path in inside.items()}
+        if any(not folder.resolve().is_relative_to(self._handed.resolve()) for folder in taken.values()):
+            raise _outside()
+        return taken
+
+    def _is_below(self, folder: Path) -> bool:
+        return folder.is_relative_to(self._folder) and ".." not in folder.parts
 
     @property
     def _computed(self) -> Computed:
@@ -316,6 +333,12 @@ class Lease:
 
     def _on_fetch(self, fraction: float) -> None:
         self.progress = fraction
+
+
+def _outside() -> Corrupt:
+    """A child that names a folder elsewhere would make us upload other files of this machine."""
+    sentence = "The training child named an output outside the shard's folder."
+    return Corrupt("trainer.output_outside", sentence)
 
 
 def verdict(request: work_pb2.SubmitResultRequest, response: work_pb2.SubmitResultResponse) -> Ended:
