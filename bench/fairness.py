@@ -103,13 +103,16 @@ async def run(plan: list[Planned], speeds: list[float], horizon_s: float) -> See
         await look()
 
     async def look() -> None:
-        def counts(tx: Transaction) -> tuple[dict[str, int], dict[str, int]]:
-            held = tx.count(Replica, "job_id", state=["leased", "committed"])
-            return tx.count(Replica, "job_id", state=ReplicaState.READY), held
+        def counts(tx: Transaction) -> tuple[dict[str, int], int, dict[str, int]]:
+            # what only the reference worker may take waits for nobody else
+            waiting = tx.find(Replica, state=ReplicaState.READY)
+            kept = {shard.id for shard in tx.find(Shard, state="ready", reference_only=True)}
+            anybodys = sum(one.shard_id not in kept for one in waiting)
+            ready = tx.count(Replica, "job_id", state=ReplicaState.READY)
+            return ready, anybodys, tx.count(Replica, "job_id", state=["leased", "committed"])
 
-        ready, held = await simulation.store.read(counts)
-        if ready and sum(held.values()) < len(speeds) - 1:
-            # one worker is the reference and takes what others may not
+        ready, anybodys, held = await simulation.store.read(counts)
+        if anybodys and sum(held.values()) < len(speeds):
             seen.idle_while_waiting += 1
         for name in owners:
             if ready.get(name) and not held.get(name):
@@ -150,15 +153,18 @@ def shares(seen: Seen, owners: tuple[str, str], contested: tuple[float, float]) 
     return {owner: round(inside[owner] / total, 4) for owner in owners}
 
 
-def contested(seen: Seen, owners: tuple[str, str], horizon_s: float) -> tuple[float, float]:
-    """From when the later of the two first ran something until the first of them has nothing more to run."""
-    first = max(min(begun for owner, _, begun, _ in seen.ran if owner == each) for each in owners)
-    last = min(max(ended for owner, _, _, ended in seen.ran if owner == each) for each in owners)
-    return first, min(last, horizon_s)
+def contested(seen: Seen, plan: list[Planned], horizon_s: float) -> tuple[float, float]:
+    """From when both have jobs until the first of them has none left."""
+    owners = {planned.owner for planned in plan}
+    first = max(min(one.at_s for one in plan if one.owner == owner) for owner in owners)
+    ends: dict[str, float] = defaultdict(float)
+    for number, planned in enumerate(sorted(plan, key=lambda one: one.at_s)):
+        ends[planned.owner] = max(ends[planned.owner], seen.ended_s.get(f"job{number:09d}", horizon_s))
+    return first, min(ends.values())
 
 
-def figures(seen: Seen, owners: tuple[str, str], horizon_s: float) -> dict[str, object]:
-    window = contested(seen, owners, horizon_s)
+def figures(seen: Seen, plan: list[Planned], owners: tuple[str, str], horizon_s: float) -> dict[str, object]:
+    window = contested(seen, plan, horizon_s)
     longest = max(ended - begun for _, _, begun, ended in seen.ran)
     waits = [seen.longest_wait_s.get(name, 0.0) for _, name, _, _ in seen.ran]
     return {
@@ -194,7 +200,7 @@ def scenarios() -> dict[str, tuple[list[Planned], list[float]]]:
     lengths = [10, 20, 50, 100, 200, 400, 1_000, 1_000, 200, 50]
     even = [1.0] * WORKERS
     ten = [Planned(owner, 0.0, steps) for owner in ("anna", "boris") for steps in lengths]
-    late = [Planned(one.owner, 0.0 if one.owner == "anna" else 300.0, one.inner_steps) for one in ten]
+    late = [Planned(one.owner, 0.0 if one.owner == "anna" else 60.0, one.inner_steps) for one in ten]
     greedy = [Planned("anna", 0.0, 100) for _ in range(100)] + [Planned("boris", 60.0, 400) for _ in range(3)]
     short = [Planned("anna", 0.0, 1_000) for _ in range(10)] + [Planned("boris", 5.0, 10) for _ in range(10)]
     return {
@@ -210,9 +216,9 @@ async def main() -> None:
     owners, horizon_s = ("anna", "boris"), 4_000.0
     found: dict[str, object] = {}
     for name, (plan, speeds) in scenarios().items():
-        fair = figures(await run(plan, speeds, horizon_s), owners, horizon_s)
+        fair = figures(await run(plan, speeds, horizon_s), plan, owners, horizon_s)
         undo = oldest_first()
-        before = figures(await run(plan, speeds, horizon_s), owners, horizon_s)
+        before = figures(await run(plan, speeds, horizon_s), plan, owners, horizon_s)
         undo()
         found[name] = {"fair": fair, "oldest_first": before}
         print(name, json.dumps(found[name], indent=2))

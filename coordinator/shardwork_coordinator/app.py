@@ -219,7 +219,12 @@ def _add_services(
         engine=engine, artifacts=contents, tokens=tokens, settings=settings, addresses=addresses, moved=moved
     )
     work_pb2_grpc.add_WorkServiceServicer_to_server(WorkServicer(gate, work), server)
-    jobs = JobsDesk(engine=engine, rates=_rates(settings), max_open_jobs=settings.max_open_jobs)
+    jobs = JobsDesk(
+        engine=engine,
+        rates=_rates(settings),
+        max_open_jobs=settings.max_open_jobs,
+        max_running_shards=settings.max_running_shards,
+    )
     jobs_pb2_grpc.add_JobsServiceServicer_to_server(JobsServicer(gate, jobs), server)
     artifacts = ArtifactDesk(store, contents, clock, artifact_limits(settings))
     artifacts_pb2_grpc.add_ArtifactsServiceServicer_to_server(ArtifactsServicer(gate, artifacts), server)

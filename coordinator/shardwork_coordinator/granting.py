@@ -44,7 +44,7 @@ UNITS_PER_SECOND_AT_LEAST = 10**9 // 4
 RECIPES_WITHOUT_TORCH = frozenset({"count"})
 RETRY_S = 0.5
 #: jobs that may be looked at in vain in one round of matching, and how long such a job is passed over
-MOST_MISSES, MISS_MS = 32, 2_000
+MOST_MISSES, MISS_MS = 8, 5_000
 #: replicas of a job whose pay its reserve does not cover, in one round
 MOST_UNCOVERED = 8
 REST_CHECK_S = 5.0

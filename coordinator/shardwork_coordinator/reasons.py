@@ -28,8 +28,9 @@ NO_WORK = Why(
 )
 
 
-def reasons_of(tx: Transaction, job: Job) -> list[Why]:
-    """The job's place beside others, what was tried again, its price and its time-out."""
+def reasons_of(tx: Transaction, job: Job, *, most_running: int = 0) -> list[Why]:
+    """The job's place beside others, what was tried again, its price and its time-out. `most_running`: shards that
+    one requester may run at the same time; 0: any number."""
     found = [price_of(job)]
     if job.self_evaluated:
         found.append(
@@ -50,7 +51,7 @@ def reasons_of(tx: Transaction, job: Job) -> list[Why]:
             )
         )
     if job.state is JobState.RUNNING:
-        found.append(_place_in_line(tx, job))
+        found += _place_in_line(tx, job, most_running)
     found += _tried_again(tx, job)
     return found
 
@@ -74,12 +75,19 @@ def price_of(job: Job) -> Why:
     )
 
 
-def _place_in_line(tx: Transaction, job: Job) -> Why:
+def _place_in_line(tx: Transaction, job: Job, most_running: int) -> Iterator[Why]:
     running = tx.count(Replica, "job_id", state=[str(state) for state in LIVE])
     mine = tx.count(Job, "id", owner=job.owner, state=JobState.RUNNING)
     requesters = tx.count(Job, "owner", state=JobState.RUNNING)
     theirs, everybody = sum(running.get(one, 0) for one in mine), sum(running.values())
-    return Why(
+    if most_running and theirs >= most_running:
+        yield Why(
+            code="line.quota",
+            sentence=f"Its requester runs {theirs} shards, and this coordinator lets one requester run {most_running}.",
+            evidence={"running": str(theirs), "max_running_shards": str(most_running)},
+            next_step="Nothing to do: the next shard is given out when one of them ends.",
+        )
+    yield Why(
         code="line.fair_share",
         sentence=f"Workers are shared equally between {len(requesters)} requesters with running jobs, whatever their "
         f"number of jobs; this requester's run {theirs} of the {everybody} shards that run now.",

@@ -318,11 +318,16 @@ def _keys(tx: Transaction, shard: Shard, everyone: Sequence[Worker]) -> set[str]
 
 def _why_lost(replica: Replica, world: World) -> Why:
     if replica.deadline_ms <= world.now_ms:
-        return Why(code="lease.past_deadline", sentence="it did not finish before its deadline.")
+        return Why(
+            code="lease.past_deadline",
+            sentence="it did not finish before its deadline.",
+            next_step="It is offered again, to another worker first; nothing was paid for it.",
+        )
     return Why(
         code="lease.silent",
         sentence="it fell silent.",
         evidence={"seconds_held": f"{(world.now_ms - replica.granted_ms) / 1000:.1f}"},
+        next_step="It is offered again, to another worker first; nothing was paid for it.",
     )
 
 

@@ -17,7 +17,7 @@ from shardwork.why import Why
 from .granting import ready_replicas
 from .machine.states import LIVE
 from .money import ledger
-from .money.movements import FEES, escrow_account
+from .money.movements import FEES, escrow_account, round_account
 from .records import (
     Account,
     Artifact,
@@ -36,13 +36,14 @@ from .records import (
     Transfer,
     TransferKind,
 )
-from .scheduler import Worker, why_waiting
+from .scheduler import ReadyReplica, Worker, why_waiting
 from .store.base import Transaction
 
 #: how publishing names what it found learned by heart
 MEMORISED = "memorised."
 #: payments that one report lists: an answer has at most 4 MiB
 MOST_PAYMENTS = 10_000
+NOTHING_TO_DO = "Nothing to do: it goes on by itself."
 #: failed leases that are looked at for a shard that is still to be done
 LAST_FAILURES = 8
 
@@ -111,13 +112,21 @@ def job_why(tx: Transaction, job: Job, stages: Sequence[Stage], workers: Sequenc
     if job.why_json:
         return Why.from_json(job.why_json)
     if job.state is JobState.SUCCEEDED:
-        return Why(code="job.succeeded", sentence="Every stage is done and its outputs are published.")
+        return Why(
+            code="job.succeeded",
+            sentence="Every stage is done and its outputs are published.",
+            next_step="Fetch them: `shardwork job download ID DIR`.",
+        )
     stage = next((one for one in stages if one.state == "running"), None)
     if stage is None:
-        return Why(code=f"job.{job.state}", sentence=f"The job is {job.state}.")
+        return Why(
+            code=f"job.{job.state}",
+            sentence=f"The job is {job.state}.",
+            next_step="`shardwork job events ID` tells what happened to it.",
+        )
     current = tx.find(Round, job_id=job.id, stage=stage.name, order="number", descending=True, limit=1)
     if not current:
-        return Why(code="job.starting", sentence="The job is about to start.")
+        return Why(code="job.starting", sentence="The job is about to start.", next_step=NOTHING_TO_DO)
     return _phase_why(tx, job, current[0], workers)
 
 
@@ -129,6 +138,7 @@ def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worke
             code="job.running",
             sentence=f"{len(held)} {'worker is' if len(held) == 1 else 'workers are'} on the {round_.phase} phase.",
             evidence=where | _last_failure(tx, round_),
+            next_step="Nothing to do: `shardwork job watch ID` follows it.",
         )
     waiting = ready_replicas(tx, job, limit=1)
     handed_in = tx.find(Replica, job_id=job.id, state=ReplicaState.SUBMITTED, limit=1)
@@ -140,9 +150,31 @@ def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worke
             next_step="If none comes, the job goes on by itself and is marked self-evaluated.",
         )
     if waiting:
-        why = why_waiting(waiting[0], workers)
+        why = _why_not_covered(tx, job, round_, waiting[0]) or why_waiting(waiting[0], workers)
         return replace(why, evidence={**why.evidence, **_last_failure(tx, round_)})
-    return Why(code="job.executor", sentence=f"The coordinator runs the {round_.phase} phase.", evidence=where)
+    return Why(
+        code="job.executor",
+        sentence=f"The coordinator runs the {round_.phase} phase.",
+        evidence=where,
+        next_step=NOTHING_TO_DO,
+    )
+
+
+def _why_not_covered(tx: Transaction, job: Job, round_: Round, waiting: ReadyReplica) -> Why | None:
+    """A spare copy or another try that neither the round's reserve nor a top-up pays for."""
+    shard = tx.get(Shard, waiting.shard_id)
+    if shard is None:
+        return None
+    needed = shard.price_msat + shard.fee_msat
+    left = ledger.available(tx, round_account(job.id, round_.stage, round_.number)) + job.extra_msat
+    if left >= needed:
+        return None
+    return Why(
+        code="shard.not_covered",
+        sentence=f"What is left of the round's reserve ({left:,} msat) does not pay for it ({needed:,} msat).",
+        evidence={"shard": shard.id, "left_msat": str(left), "needed_msat": str(needed)},
+        next_step="`shardwork job topup ID SATS` pays for it; what is not used comes back.",
+    )
 
 
 def _last_failure(tx: Transaction, round_: Round) -> dict[str, str]:

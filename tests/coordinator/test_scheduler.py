@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shardwork_coordinator.scheduler import ReadyReplica, Worker, match, refusal, why_waiting
 
@@ -132,3 +134,73 @@ def test_a_paused_worker_takes_nothing_and_that_is_said() -> None:
     assert why_waiting(REPLICA, [paused]).code == "shard.workers_paused"
     mixed = why_waiting(REPLICA, [paused, replace(OTHER, can_train=False)])
     assert mixed.code == "shard.no_fitting_worker" and mixed.evidence["w1"] == "is paused"
+
+
+PRICED = replace(REPLICA, price_msat=10_000, work_units=10**15)
+
+
+@pytest.mark.parametrize(
+    ("replica", "worker", "word"),
+    [
+        (PRICED, replace(WORKER, minimum_msat_per_tera=11), "10^12 work units (the price is 10)"),
+        (PRICED, replace(WORKER, minimum_msat_per_tera=10), None),
+        (PRICED, replace(WORKER, minimum_msat=10**9, minimum_msat_per_tera=10**9, donates=True), None),
+        (replace(REPLICA, device="gpu"), replace(WORKER, device="cpu"), "asks for gpu"),
+        (replace(REPLICA, device="gpu"), WORKER, "an unknown device"),
+        (replace(REPLICA, device="gpu"), replace(WORKER, device="cuda:0"), None),
+        (replace(REPLICA, device="cpu"), replace(WORKER, device="mps"), "asks for cpu"),
+        (replace(REPLICA, device="cpu"), replace(WORKER, device="cpu"), None),
+        (REPLICA, replace(WORKER, rests="rests for 60 s more"), "rests"),
+    ],
+)
+def test_price_for_work_device_and_rest_decide(replica: ReadyReplica, worker: Worker, word: str | None) -> None:
+    found = refusal(replica, worker)
+    assert (found is None) if word is None else (found is not None and word in found)
+
+
+def test_between_equals_the_one_that_holds_the_weights_goes_first_then_who_waited_longest() -> None:
+    reading = replace(REPLICA, inputs=frozenset({"base", "checkpoint"}))
+    holder = replace(OTHER, holds=frozenset({"base"}), idle_since_ms=9)
+    assert pairs([reading], [WORKER, holder]) == [(REPLICA.shard_id, "w2")]
+    both = replace(WORKER, holds=frozenset({"base", "checkpoint", "other"}))
+    assert pairs([reading], [holder, both]) == [(REPLICA.shard_id, "w1")]
+    patient = replace(WORKER, idle_since_ms=1)
+    assert pairs([REPLICA], [replace(OTHER, idle_since_ms=2), patient]) == [(REPLICA.shard_id, "w1")]
+
+
+def test_saying_that_it_holds_everything_gains_no_work_that_a_worker_could_not_take() -> None:
+    everything = frozenset(f"artifact{number}" for number in range(64))
+    reading = replace(REPLICA, inputs=everything)
+    liar = replace(WORKER, holds=everything, memory_bytes=1)
+    assert pairs([reading], [liar, OTHER]) == [(REPLICA.shard_id, "w2")]
+    failed = replace(reading, shunned=frozenset({"w1"}))
+    assert pairs([failed], [replace(WORKER, holds=everything), OTHER]) == [(REPLICA.shard_id, "w2")]
+
+
+def test_shards_of_a_round_go_to_as_many_workers_as_are_idle() -> None:
+    round_ = [replace(REPLICA, shard_id=f"s{number}", rank=(0, number, 0)) for number in range(4)]
+    workers = [replace(WORKER, id=f"w{number}", holds=frozenset({"base"} if number else ())) for number in range(4)]
+    assert len({worker for _, worker in pairs(round_, workers)}) == 4
+
+
+def test_a_price_that_nobody_takes_is_said_as_such() -> None:
+    why = why_waiting(PRICED, [replace(WORKER, minimum_msat_per_tera=11), replace(OTHER, can_train=False)])
+    assert why.code == "shard.price_too_low" and "10^12" in why.evidence["w1"]
+    for told in (why, why_waiting(REPLICA, []), why_waiting(REPLICA, [WORKER])):
+        assert told.next_step
+
+
+@given(
+    st.lists(st.builds(replace, st.just(REPLICA), shard_id=st.text("ab", min_size=1), memory_bytes=st.integers(0, 9))),
+    st.lists(st.builds(replace, st.just(WORKER), id=st.text("wxyz", min_size=1), memory_bytes=st.integers(1, 9))),
+)
+def test_no_match_is_one_that_would_be_refused_and_no_fitting_pair_is_left(
+    ready: list[ReadyReplica], workers: list[Worker]
+) -> None:
+    idle = list({worker.id: worker for worker in workers}.values())
+    found = match(ready, idle, idle)
+    assert all(refusal(one.replica, one.worker) is None for one in found)
+    assert len({one.worker.id for one in found}) == len(found)
+    left = [one for one in ready if all(one is not pair.replica for pair in found)]
+    free = [one for one in idle if all(one.id != pair.worker.id for pair in found)]
+    assert len(found) == min(len(ready), len(idle)) or all(refusal(r, w) for r in left for w in free)

@@ -20,9 +20,9 @@ def timed(spec: JobSpec, *, job: float | None = None, stage: float | None = None
     return spec.model_copy(update={"stages": stages, "schedule": ScheduleSection(timeout_hours=job)})
 
 
-async def best_of(simulation: Simulation) -> dict[str, object]:
+async def best_of(simulation: Simulation) -> dict[str, dict[str, str]]:
     (stage,) = await simulation.store.read(lambda tx: tx.find(Stage))
-    outputs: dict[str, object] = json.loads(stage.outputs_json)
+    outputs: dict[str, dict[str, str]] = json.loads(stage.outputs_json)
     return outputs
 
 
@@ -45,9 +45,8 @@ async def test_a_job_that_takes_longer_than_its_time_ends_and_its_checkpoint_is_
     assert why.code == "job.timed_out" and why.evidence["timeout_hours"] == "2" and why.next_step
     outputs = await best_of(simulation)
     assert list(outputs) == ["tune.checkpoint"]
-    kept = outputs["tune.checkpoint"]
-    assert isinstance(kept, dict)
-    mine = await simulation.store.read(lambda tx: tx.get(Artifact, str(kept["artifact_id"]), OWNER))
+    kept = outputs["tune.checkpoint"]["artifact_id"]
+    mine = await simulation.store.read(lambda tx: tx.get(Artifact, kept, OWNER))
     assert mine is not None
     await simulation.check_ending()
     await simulation.check_books()

@@ -66,7 +66,11 @@ def resumed(state: Slice, event: JobResumed, world: World) -> Change:
 
 def cancelled(state: Slice, event: JobCancelled, world: World) -> Change:
     """The slice holds every live replica of the job here, whatever its phase."""
-    why = Why(code="job.cancelled", sentence="The requester cancelled the job.")
+    why = Why(
+        code="job.cancelled",
+        sentence="The requester cancelled the job.",
+        next_step="What was valid is paid and the rest refunded; `shardwork job report ID` has the sums.",
+    )
     return _end(state, JobState.CANCELLED, why, world, Change())
 
 
@@ -118,7 +122,12 @@ def _end(state: Slice, final: JobState, why: Why, world: World, change: Change) 
     if state.stage.state is StageState.RUNNING:
         ended = StageState.CANCELLED if final is JobState.CANCELLED else StageState.FAILED
         change.rows.append(move(_written_stage(state, change), ended, outputs_json=_kept(state, change)))
-    ended_ = Why(code=f"job.{final}", sentence=f"The job ended: {why.sentence}", evidence=why.evidence)
+    ended_ = Why(
+        code=f"job.{final}",
+        sentence=f"The job ended: {why.sentence}",
+        evidence=why.evidence,
+        next_step="Drop the work; it is nobody's fault and counts against nobody.",
+    )
     for replica in state.replicas:
         if replica.state in LIVE or replica.state in (ReplicaState.READY, ReplicaState.SUBMITTED):
             _take_back(state, replica, ended_, world, change)
@@ -175,7 +184,11 @@ def _is_in_dispute(state: Slice, shard: Shard) -> bool:
 
 def _ask_afresh(state: Slice, shard: Shard, world: World, change: Change) -> None:
     """Results that did not agree are refused, and a new quorum is asked: nobody can tell which of them was right."""
-    why = Why(code="result.no_agreement", sentence="No two workers agreed, so the phase was asked afresh.")
+    why = Why(
+        code="result.no_agreement",
+        sentence="No two workers agreed, so the phase was asked afresh.",
+        next_step="Nothing to do: a new quorum of keys is asked.",
+    )
     disputed = [one for one in state.replicas_of(shard.id) if one.state is ReplicaState.SUBMITTED]
     refused = [decide(shard, one, ReplicaState.REJECTED, world, change, why=why) for one in disputed]
     change.rows += [_open_again(one) for one in refused[: shard.quorum]]

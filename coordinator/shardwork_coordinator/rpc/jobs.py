@@ -59,6 +59,8 @@ class JobsDesk:
     rates: RateCard
     #: jobs of one requester that may run or be paused at the same time
     max_open_jobs: int = 1_000
+    #: shards of one requester that may run at the same time; 0: any number
+    max_running_shards: int = 0
     #: streams of `WatchJob` by party
     watching: Counter[str] = field(default_factory=Counter[str])
     #: one plan is priced at a time: it is computing, and requesters can send many
@@ -274,7 +276,7 @@ async def get_job(request: jobs_pb2.GetJobRequest, caller: Caller, desk: JobsDes
 
     def look(tx: Transaction) -> jobs_pb2.GetJobResponse:
         job = steering.own_job(tx, request.job_id, caller)
-        reasons = [wire.why_to_proto(why) for why in reasons_of(tx, job)]
+        reasons = [wire.why_to_proto(why) for why in reasons_of(tx, job, most_running=desk.max_running_shards)]
         return jobs_pb2.GetJobResponse(job=views.job_view(tx, job, workers), reasons=reasons)
 
     return await desk.engine.store.read(look)
