@@ -19,6 +19,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from shardwork.jobs.spec import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
@@ -51,7 +52,6 @@ class Seen:
 
     #: owner -> (from, to, seconds) of each shard that ran
     ran: list[tuple[str, str, float, float]] = field(default_factory=list[tuple[str, str, float, float]])
-    waits_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     longest_wait_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     idle_while_waiting: int = 0
     ended_s: dict[str, float] = field(default_factory=dict[str, float])
@@ -70,78 +70,102 @@ def job(planned: Planned, rounds: int = 2, shards: int = 4) -> JobSpec:
     return JobSpec(name="bench", stages=[stage], trust=trust, budget=BudgetSection(max_sats=10**7))
 
 
-async def run(plan: list[Planned], speeds: list[float], horizon_s: float) -> Seen:
+class Run:
     """Drives the core event by event: a job comes, a worker ends a shard."""
-    simulation = Simulation(workers=0)
-    scripted.FACTS = FACTS  # type: ignore[misc]
-    for number, _ in enumerate(speeds):
-        simulation.attach(f"worker{number:010d}", reference=number == 0)
-    speed = {f"worker{number:010d}": each for number, each in enumerate(speeds)}
-    seen, start = Seen(), simulation.clock.now_ms()
-    owners: dict[str, str] = {}
-    coming = sorted(enumerate(plan), key=lambda item: item[1].at_s)
-    ending: list[tuple[float, str, int]] = []
-    since: dict[str, float] = {}
 
-    def now_s() -> float:
-        return (simulation.clock.now_ms() - start) / 1000
+    def __init__(self, plan: list[Planned], speeds: list[float]) -> None:
+        scripted.FACTS = FACTS
+        self.simulation, self.seen = Simulation(workers=0), Seen()
+        self.start = self.simulation.clock.now_ms()
+        self.speed: dict[str, float] = {}
+        for number, each in enumerate(speeds):
+            name = f"worker{number:010d}"
+            self.simulation.attach(name, reference=number == 0)
+            self.speed[name] = each
+        self.coming = list(enumerate(sorted(plan, key=lambda one: one.at_s)))
+        self.owners: dict[str, str] = {}
+        #: (when, shard, replica) of what runs
+        self.ending: list[tuple[float, str, int]] = []
+        #: since when a job waits with nothing running
+        self.since: dict[str, float] = {}
 
-    async def settle() -> None:
-        while True:
-            did = await simulation.run_effects()
-            did += await simulation.granting.grant()
-            if not did:
-                break
-        known = {(shard, number) for _, shard, number in ending}
-        for replica in await simulation.held():
-            if (replica.shard_id, replica.number) not in known:
-                shard = await simulation.store.read(lambda tx, one=replica: tx.get(Shard, one.shard_id))
-                assert shard is not None
-                seconds = OVERHEAD_S + shard.work_units / (SPEED * speed[replica.worker_id])
-                heapq.heappush(ending, (now_s() + seconds, replica.shard_id, replica.number))
-                seen.ran.append((owners[replica.job_id], replica.job_id, now_s(), now_s() + seconds))
-        await look()
+    def now_s(self) -> float:
+        return (self.simulation.clock.now_ms() - self.start) / 1000
 
-    async def look() -> None:
-        def counts(tx: Transaction) -> tuple[dict[str, int], int, dict[str, int]]:
-            # what only the reference worker may take waits for nobody else
-            waiting = tx.find(Replica, state=ReplicaState.READY)
-            kept = {shard.id for shard in tx.find(Shard, state="ready", reference_only=True)}
-            anybodys = sum(one.shard_id not in kept for one in waiting)
-            ready = tx.count(Replica, "job_id", state=ReplicaState.READY)
-            return ready, anybodys, tx.count(Replica, "job_id", state=["leased", "committed"])
+    async def until(self, horizon_s: float) -> Seen:
+        while (self.coming or self.ending) and self.now_s() < horizon_s:
+            arrival = self.coming[0][1].at_s if self.coming else float("inf")
+            next_s = min(arrival, self.ending[0][0] if self.ending else float("inf"))
+            self.simulation.clock.advance(max(next_s - self.now_s(), 0.0))
+            await self._arrive()
+            await self._end()
+            await self._settle()
+        for name, started in self.since.items():
+            self.seen.longest_wait_s[name] = max(self.seen.longest_wait_s[name], self.now_s() - started)
+        return self.seen
 
-        ready, anybodys, held = await simulation.store.read(counts)
-        if anybodys and sum(held.values()) < len(speeds):
-            seen.idle_while_waiting += 1
-        for name in owners:
-            if ready.get(name) and not held.get(name):
-                since.setdefault(name, now_s())
-            elif name in since:
-                waited = now_s() - since.pop(name)
-                seen.waits_s[name] += waited
-                seen.longest_wait_s[name] = max(seen.longest_wait_s[name], waited)
-
-    while (coming or ending) and now_s() < horizon_s:
-        next_s = min(coming[0][1].at_s if coming else float("inf"), ending[0][0] if ending else float("inf"))
-        simulation.clock.advance(max(next_s - now_s(), 0.0))
-        while coming and coming[0][1].at_s <= now_s() + 1e-6:
-            number, planned = coming.pop(0)
+    async def _arrive(self) -> None:
+        while self.coming and self.coming[0][1].at_s <= self.now_s() + 1e-6:
+            number, planned = self.coming.pop(0)
             name = f"job{number:09d}"
-            owners[name] = planned.owner
-            await simulation.submit(job(planned), job_id=name, owner=planned.owner, funds_msat=10**13)
-        while ending and ending[0][0] <= now_s() + 1e-3:
-            _, shard_id, replica_number = heapq.heappop(ending)
-            replica = await simulation.store.read(lambda tx, s=shard_id, n=replica_number: tx.get(Replica, s, n))
+            self.owners[name] = planned.owner
+            await self.simulation.submit(job(planned), job_id=name, owner=planned.owner, funds_msat=10**13)
+
+    async def _end(self) -> None:
+        while self.ending and self.ending[0][0] <= self.now_s() + 1e-3:
+            _, shard, number = heapq.heappop(self.ending)
+            replica = await self.simulation.store.read(partial(_replica, shard=shard, number=number))
             assert replica is not None
-            await simulation.finish(replica)
-            done = await simulation.job(replica.job_id)
+            await self.simulation.finish(replica)
+            done = await self.simulation.job(replica.job_id)
             if done.state is JobState.SUCCEEDED:
-                seen.ended_s.setdefault(done.id, now_s())
-        await settle()
-    for name, started in since.items():
-        seen.longest_wait_s[name] = max(seen.longest_wait_s[name], now_s() - started)
-    return seen
+                self.seen.ended_s.setdefault(done.id, self.now_s())
+
+    async def _settle(self) -> None:
+        while await self.simulation.run_effects() + await self.simulation.granting.grant():
+            pass
+        known = {(shard, number) for _, shard, number in self.ending}
+        for replica in await self.simulation.held():
+            if (replica.shard_id, replica.number) in known:
+                continue
+            shard = await self.simulation.store.read(partial(_shard, shard=replica.shard_id))
+            assert shard is not None
+            ends_s = self.now_s() + OVERHEAD_S + shard.work_units / (SPEED * self.speed[replica.worker_id])
+            heapq.heappush(self.ending, (ends_s, replica.shard_id, replica.number))
+            self.seen.ran.append((self.owners[replica.job_id], replica.job_id, self.now_s(), ends_s))
+        await self._look()
+
+    async def _look(self) -> None:
+        ready, anybodys, held = await self.simulation.store.read(_counts)
+        if anybodys and sum(held.values()) < len(self.speed):
+            self.seen.idle_while_waiting += 1
+        for name in self.owners:
+            if ready.get(name) and not held.get(name):
+                self.since.setdefault(name, self.now_s())
+            elif name in self.since:
+                waited = self.now_s() - self.since.pop(name)
+                self.seen.longest_wait_s[name] = max(self.seen.longest_wait_s[name], waited)
+
+
+def _replica(tx: Transaction, *, shard: str, number: int) -> Replica | None:
+    return tx.get(Replica, shard, number)
+
+
+def _shard(tx: Transaction, *, shard: str) -> Shard | None:
+    return tx.get(Shard, shard)
+
+
+def _counts(tx: Transaction) -> tuple[dict[str, int], int, dict[str, int]]:
+    """What waits by job, how much of it anybody may take, what runs by job."""
+    # what only the reference worker may take waits for nobody else
+    kept = {shard.id for shard in tx.find(Shard, state="ready", reference_only=True)}
+    anybodys = sum(one.shard_id not in kept for one in tx.find(Replica, state=ReplicaState.READY))
+    ready = tx.count(Replica, "job_id", state=ReplicaState.READY)
+    return ready, anybodys, tx.count(Replica, "job_id", state=["leased", "committed"])
+
+
+async def run(plan: list[Planned], speeds: list[float], horizon_s: float) -> Seen:
+    return await Run(plan, speeds).until(horizon_s)
 
 
 def shares(seen: Seen, owners: tuple[str, str], contested: tuple[float, float]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardwork_coordinator.scheduler import ReadyReplica, Worker, match, refusal, why_waiting
@@ -190,6 +190,7 @@ def test_a_price_that_nobody_takes_is_said_as_such() -> None:
         assert told.next_step
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.builds(replace, st.just(REPLICA), shard_id=st.text("ab", min_size=1), memory_bytes=st.integers(0, 9))),
     st.lists(st.builds(replace, st.just(WORKER), id=st.text("wxyz", min_size=1), memory_bytes=st.integers(1, 9))),

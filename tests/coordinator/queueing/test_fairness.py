@@ -34,6 +34,7 @@ def requesters(count: int) -> list[Place]:
     return [Place(name=f"r{number}") for number in range(count)]
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(COSTS, min_size=1, max_size=60), st.integers(2, 8))
 def test_shares_differ_by_at_most_one_shard_each(costs: list[int], count: int) -> None:
     line = Level(requesters(count))
@@ -43,6 +44,7 @@ def test_shares_differ_by_at_most_one_shard_each(costs: list[int], count: int) -
     assert max(shares) - min(shares) <= 2 * max(costs)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(COSTS, min_size=1, max_size=60), st.integers(2, 8))
 def test_who_waits_is_served_after_at_most_as_many_others_as_wait_or_their_work(costs: list[int], count: int) -> None:
     line = Level(requesters(count))
@@ -54,6 +56,7 @@ def test_who_waits_is_served_after_at_most_as_many_others_as_wait_or_their_work(
         assert max(waited.values()) <= 2 * count * max(costs)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(1, 10**6), st.lists(COSTS, min_size=1, max_size=60), st.integers(2, 6))
 def test_a_newcomer_is_served_next_and_saves_up_nothing(away: int, costs: list[int], count: int) -> None:
     line = Level(requesters(count))
@@ -67,8 +70,8 @@ def test_a_newcomer_is_served_next_and_saves_up_nothing(away: int, costs: list[i
     assert max(newcomers) <= sum(costs) + away
 
 
-@settings(max_examples=20)
-@given(st.lists(COSTS, min_size=20, max_size=40), st.sampled_from(["low", "normal", "high"]))
+@settings(deadline=None, max_examples=40)
+@given(st.lists(COSTS, min_size=20, max_size=30), st.sampled_from(["low", "normal", "high"]))
 def test_no_priority_keeps_a_job_from_being_served(costs: list[int], priority: str) -> None:
     jobs = [Place(name=name, weight=WEIGHTS[name]) for name in WEIGHTS]
     line = Level(jobs)
@@ -100,6 +103,7 @@ def test_equals_go_by_age_then_by_name() -> None:
     assert first([], 0) is None
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, MOST), st.integers(0, MOST), st.integers(1, 10**14), st.sampled_from(sorted(WEIGHTS.values())))
 def test_numbers_stay_inside_the_columns_and_never_go_back(virtual: int, clock: int, taken: int, weight: int) -> None:
     place = Place(name="a", virtual=virtual, weight=weight)
