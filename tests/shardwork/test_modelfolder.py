@@ -17,7 +17,7 @@ from shardwork.models.architectures import CAUSAL_LM
 from shardwork.models.folder import full_params, inspect_model, lora_params, partial_params, upload_files
 from shardwork.tensors.header import read_header
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
     "hidden_size": 4,
