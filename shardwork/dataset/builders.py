@@ -139,21 +139,16 @@ def _answers(part: Part) -> bool:
 def _parts(line: Line, keys: tuple[str, str], value: dict[str, Any]) -> tuple[Part, Part] | Problem:
     """Two values of one kind: both strings, or both lists of messages."""
     first, second = (value[key] for key in keys)
-    if isinstance(first, str) and isinstance(second, str) and not _hold_lists(line, first, second):
+    if isinstance(first, str) and isinstance(second, str):
         return (first, second) if second else empty(line, keys[1])
     kinds = (kind(first), kind(second))
-    if kinds[0] != kinds[1] or kinds[0] not in ("string", "list"):
+    if kinds != ("list", "list"):
         wrong, odd = (keys[0], first) if kinds[0] not in ("string", "list") else (keys[1], second)
         return wrong_type(line, wrong, "a string or a list of messages, like the other one", odd)
     before, after = conversation(line, keys[0], first), conversation(line, keys[1], second)
     if isinstance(before, Problem):
         return before
     return after if isinstance(after, Problem) else (before, after)
-
-
-def _hold_lists(line: Line, *cells: str) -> bool:
-    """Whether the cells of a table hold conversations, written as JSON."""
-    return line.value is not None and all(cell.lstrip().startswith("[{") for cell in cells)
 
 
 def _alpaca(line: Line, value: dict[str, Any]) -> Row | Problem:

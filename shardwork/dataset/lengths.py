@@ -7,6 +7,7 @@ Owns what `params.overlong` and `params.packing` mean for one row and for many, 
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import pairwise
 
 from ..problem import Problem
 from .row import Format, Row
@@ -41,13 +42,10 @@ def fitted(item: Encoded, max_length: int, how: Overlong) -> list[Encoded]:
         case Overlong.DROP:
             return []
         case Overlong.SPLIT:
-            starts = range(0, len(item.tokens), max_length)
-            return [
-                Encoded(item.tokens[at : at + max_length], item.mask[at : at + max_length])
-                for at in starts
-                # the first token of a row is never predicted: one alone teaches nothing
-                if len(item.tokens) - at > 1
-            ]
+            cuts = [*range(0, len(item.tokens), max_length), len(item.tokens)]
+            if cuts[-1] - cuts[-2] == 1 and max_length > 2:
+                cuts[-2] -= 1  # a row's first token is never predicted, so one alone would teach nothing
+            return [Encoded(item.tokens[begin:end], item.mask[begin:end]) for begin, end in pairwise(cuts)]
         case _:
             return [item.cut(max_length)]
 

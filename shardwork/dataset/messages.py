@@ -43,11 +43,6 @@ def sharegpt(line: Line, key: str, value: object) -> list[Message] | Problem:
 
 
 def _each(line: Line, key: str, value: object, *, sharegpt: bool) -> list[Message] | Problem:
-    if isinstance(value, str) and line.value is not None:  # a table's cell holds the list as JSON
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            pass
     if not isinstance(value, list):
         return wrong_type(line, key, "a list of messages", value)
     if not value:

@@ -27,6 +27,8 @@ MAX_DEPTH = 64
 #: an escape that may be half of a character; the whole row is looked at only then
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TOKEN_KEY = "input_ids"
+#: keys whose values may be conversations, with those that must then be too
+_CONVERSATIONS = (("messages",), ("conversations",), ("prompt", "completion", "chosen", "rejected"))
 
 
 def read_rows(lines: Iterable[Line | Problem]) -> Iterator[Row | Problem]:
@@ -137,8 +139,22 @@ def _value_of(line: Line) -> dict[str, Any] | Problem | None:
         return None
     value = line.value if line.value is not None else _parse_json(line)
     if isinstance(value, dict) and line.origin.mapping:
-        return renamed(line, value)
-    return value
+        value = renamed(line, value)
+    return _unpacked(value) if line.value is not None and isinstance(value, dict) else value
+
+
+def _unpacked(value: dict[str, Any]) -> dict[str, Any]:
+    """A table's row, whose cells may hold conversations as JSON; parts that belong together only where all do."""
+    found = value
+    for keys in _CONVERSATIONS:
+        cells = [value.get(key) for key in keys]
+        cells = [cell for cell in cells if cell is not None]
+        if cells and all(isinstance(cell, str) and cell.lstrip().startswith("[{") for cell in cells):
+            try:
+                found = {**found, **{key: json.loads(value[key]) for key in keys if value.get(key) is not None}}
+            except (ValueError, RecursionError):
+                continue  # refused as the text that it is
+    return found
 
 
 def _row(line: Line, formats: tuple[Format, ...], value: dict[str, Any] | None) -> Row | Problem:

@@ -294,7 +294,7 @@ def _packed(order: PrepareOrder, found: TokenRows, others: TokenRows | None) -> 
             return packed, None
         blocks = _pack(held_out, order.max_length)
         return packed, blocks.select(range(min(blocks.rows, order.eval_rows_max)))
-    if set(found.times) > {1}:
+    if set(found.times) != {1}:
         raise InvalidInput(
             "data.weights_need_documents",
             f"Weights need at least {MIN_DOCUMENTS} documents to hold some out of, but there are fewer.",

@@ -11,7 +11,7 @@ SFT = """\
 name: {name}
 recipe: sft
 base_model: {base_model}
-data: chat.jsonl
+data: {data}
 eval_fraction: 0.2
 params: {{method: {method}, max_length: 64, batch_size: 4, learning_rate: 0.003}}
 plan: {{rounds: {rounds}, shards_per_round: {shards}, inner_steps: {steps}}}
@@ -21,6 +21,7 @@ budget: {{max_sats: 500}}
 DEFAULTS: dict[str, object] = {
     "name": "rivers",
     "base_model": "models/gpt2",
+    "data": "chat.jsonl",
     "method": "lora",
     "rounds": 1,
     "shards": 2,

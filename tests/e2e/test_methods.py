@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from shardwork.tensors.file import read_tensors
+from tests.shardwork.dataset.folders import write_parquet
 
 from .jobfile import write_sft
 from .world import World
@@ -31,17 +33,32 @@ class Tuned:
 
 @pytest.fixture(scope="module")
 def tuned(town: World) -> dict[str, Tuned]:
-    """All three jobs. The adapter's job names its base by an absolute path, which must not come out again."""
+    """All three jobs. The adapter's job names its base by an absolute path, which must not come out again, and reads
+    its rows from a Parquet table in ShareGPT's form, twice each, and from a table of another name for messages."""
+    sources = _other_forms(town.folder)
     reports: dict[str, Any] = {}
     for method in METHODS:
         base = town.folder / "models" / "gpt2" if method == "lora" else "models/gpt2"
         file = write_sft(town.folder, f"{method}.yaml", name=f"rivers-{method}", method=method, base_model=base)
+        if method == "lora":
+            write_sft(town.folder, file, name="rivers-lora", method=method, base_model=base, data=sources)
         job = town.submit(file)
         reports[method] = town.finish(job)
         assert town.run("job", "download", job, f"made/{method}").exit_code == 0
     folders = {method: town.folder / "made" / method / "sft.model" for method in METHODS}
     loaded = _load(town, [str(folder) for folder in folders.values()])
     return {method: Tuned(reports[method], folders[method], loaded[str(folders[method])]) for method in METHODS}
+
+
+def _other_forms(folder: Path) -> str:
+    """The first rows of the chat as Parquet of conversations and as CSV; the job's `data` that reads them."""
+    talks = [json.loads(line)["messages"] for line in (folder / "chat.jsonl").read_text().splitlines()[:60]]
+    speakers = {"user": "human", "assistant": "gpt", "system": "system"}
+    turns = [[{"from": speakers[each["role"]], "value": each["content"]} for each in talk] for talk in talks]
+    write_parquet(folder / "talks.parquet", {"conversations": turns[:40]})
+    with (folder / "talks.csv").open("w", encoding="utf-8", newline="") as sink:
+        csv.writer(sink).writerows([["id", "talk"], *([n, json.dumps(talk)] for n, talk in enumerate(talks[40:]))])
+    return "[{path: talks.parquet, weight: 2}, {path: talks.csv, mapping: {messages: talk}}]"
 
 
 def _load(town: World, folders: list[str]) -> Any:
@@ -74,6 +91,30 @@ def test_the_output_holds_no_pickle_and_no_path_of_this_machine(
     assert {path.suffix for path in files} <= ALLOWED
     here = (str(town.folder).encode(), str(Path.home()).encode() + b"/", b"/tmp/")
     assert [path.name for path in files if any(word in path.read_bytes() for word in here)] == []
+
+
+def test_rows_come_from_other_forms_with_their_weights_and_the_plan_says_so(
+    town: World, tuned: dict[str, Tuned]
+) -> None:
+    plan = json.loads(town.run("job", "plan", "lora.yaml", "--json").stdout)
+    (stage,) = plan["stages"]
+    assert [(source["format"], source["rows"], source["reads"]) for source in stage["sources"]] == [
+        ("sharegpt", 40, 80),
+        ("messages", 20, 20),
+    ]
+    assert tuned["lora"].report["state"] == "succeeded"
+    # 12 of 60 are held out; of the other 48, those of the first table are read twice
+    card = (tuned["lora"].folder / "README.md").read_text()
+    rows = int(card.split("| training rows | ", 1)[1].split(" ", 1)[0])
+    assert 76 <= rows <= 88
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_report_says_what_was_learned_by_heart(tuned: dict[str, Tuned], method: str) -> None:
+    known = tuned[method].report["stages"][0]["memorised"]
+    assert known["train.rows"] >= 8 and known["held_out.rows"] >= 4
+    assert 0 <= known["train.reproduced"] <= known["train.rows"]
+    assert "known by heart" in (tuned[method].folder / "README.md").read_text()
 
 
 def test_the_adapter_names_its_base_without_a_path(tuned: dict[str, Tuned]) -> None:

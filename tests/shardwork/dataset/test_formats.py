@@ -113,6 +113,10 @@ def test_nested_rows_are_read_from_parquet_and_tables_too(rows: list[dict[str, A
     plain = write_jsonl(tmp_path / "c.jsonl", rows)
     wanted = [row.digest() for row in rows_of(plain)]
     assert [row.digest() for row in rows_of(nested)] == wanted == [row.digest() for row in rows_of(table)]
+    for path in (nested, table):
+        (file,) = source_files([path])
+        convert(file, path.with_suffix(".jsonl"))
+        assert [row.digest() for row in rows_of(path.with_suffix(".jsonl"))] == wanted
 
 
 def test_sharegpt_is_the_same_conversation_as_messages_and_may_stand_beside_it(tmp_path: Path, model: Path) -> None:

@@ -245,3 +245,67 @@ def test_a_vocabulary_that_is_too_small_is_refused(tmp_path: Path) -> None:
 def test_neither_base_nor_preset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="neither a base model nor a preset"):
         run({"data": documents(tmp_path / "d")}, tmp_path / "o", recipe="pretrain")
+
+
+def test_a_source_is_read_as_often_as_its_weight_says_and_never_from_the_held_out_rows(
+    tmp_path: Path, model: Path
+) -> None:
+    pairs(tmp_path / "data" / "source-000", 30)
+    others = [{"prompt": f"Other {n}?", "completion": f" Yes, {n}."} for n in range(20)]
+    write_jsonl(tmp_path / "data" / "source-001" / "00001-b.jsonl", others)
+    inputs = {"data": tmp_path / "data", "base": model}
+    once = run(inputs, tmp_path / "1", eval_fraction=0.2)
+    thrice = run(inputs, tmp_path / "2", eval_fraction=0.2, weights=(1.0, 3.0))
+    assert rows_of(once.outputs["eval"]) == rows_of(thrice.outputs["eval"])
+    train, held = rows_of(thrice.outputs["train"]), set(rows_of(thrice.outputs["eval"]))
+    counts = {row: train.count(row) for row in train}
+    assert set(counts.values()) == {1, 3} and not held & set(counts)
+    assert set(counts) == set(rows_of(once.outputs["train"]))
+
+
+def test_weighted_documents_are_repeated_before_they_are_packed(tmp_path: Path, model: Path) -> None:
+    documents(tmp_path / "data" / "source-000", 40)
+    inputs = {"data": tmp_path / "data", "base": model}
+    once = run(inputs, tmp_path / "1", recipe="pretrain", eval_fraction=0.1)
+    twice = run(inputs, tmp_path / "2", recipe="pretrain", eval_fraction=0.1, weights=(2.0,))
+    assert 1.9 < twice.metrics["tokens"] / once.metrics["tokens"] < 2.1
+    few = documents(tmp_path / "few" / "source-000", 5).parent
+    with pytest.raises(InvalidInput) as caught:
+        run({"data": few, "base": model}, tmp_path / "3", recipe="pretrain", eval_fraction=0.1, weights=(2.0,))
+    assert caught.value.code == "data.weights_need_documents"
+
+
+def test_documents_may_stay_apart_and_long_text_is_split_or_refused(tmp_path: Path, model: Path) -> None:
+    data = documents(tmp_path / "data", 20)
+    inputs = {"data": data, "base": model}
+    apart = run(inputs, tmp_path / "1", recipe="pretrain", packing=False)
+    rows = rows_of(apart.outputs["train"])
+    assert apart.metrics["split_rows"] == 20 and apart.metrics["rows"] == len(rows) > 40
+    assert sum(tokens[-1] == 0 for tokens, _ in rows) == 20 and len({len(tokens) for tokens, _ in rows}) > 1
+    cut = run(inputs, tmp_path / "2", recipe="pretrain", packing=False, overlong="truncate")
+    assert (cut.metrics["rows"], cut.metrics["truncated_rows"]) == (20, 20)
+    with pytest.raises(InvalidInput) as caught:
+        run(inputs, tmp_path / "3", recipe="pretrain", packing=False, overlong="refuse")
+    assert caught.value.code == "data.overlong" and caught.value.why.evidence["line"] == "1"
+
+
+def test_pieces_of_a_held_out_document_are_all_held_out(tmp_path: Path, model: Path) -> None:
+    inputs = {"data": documents(tmp_path / "data", 20), "base": model}
+    done = run(inputs, tmp_path / "1", recipe="pretrain", packing=False, eval_fraction=0.2)
+    held, train = rows_of(done.outputs["eval"]), rows_of(done.outputs["train"])
+    assert sum(tokens[-1] == 0 for tokens, _ in held) == 4 and sum(tokens[-1] == 0 for tokens, _ in train) == 16
+    assert done.metrics["dropped_rows"] == 0
+
+
+def test_the_probe_holds_rows_of_both_sides_each_once(tmp_path: Path, model: Path) -> None:
+    data = pairs(tmp_path / "data")
+    with (data / "a.jsonl").open("a") as file:
+        file.write((data / "a.jsonl").read_text())
+    done = run({"data": data, "base": model}, tmp_path / "out", eval_fraction=0.2)
+    probe = read_tensors(done.outputs["probe"] / "probe.safetensors")
+    sides = probe["sides"].tolist()
+    assert sides == [1] * 16 + [0] * 16
+    offsets, tokens = probe["offsets"].tolist(), probe["tokens"].tolist()
+    rows = [tuple(tokens[begin:end]) for begin, end in itertools.pairwise(offsets)]
+    train, held = ({row for row, _ in rows_of(done.outputs[side])} for side in ("train", "eval"))
+    assert set(rows[:16]) <= train and set(rows[16:]) <= held and len(set(rows)) == 32
