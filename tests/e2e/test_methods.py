@@ -109,12 +109,8 @@ def test_rows_come_from_other_forms_with_their_weights_and_the_plan_says_so(
     assert 76 <= rows <= 88
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_report_says_what_was_learned_by_heart(tuned: dict[str, Tuned], method: str) -> None:
-    known = tuned[method].report["stages"][0]["memorised"]
-    assert known["train.rows"] >= 8 and known["held_out.rows"] >= 4
-    assert 0 <= known["train.reproduced"] <= known["train.rows"]
-    assert "known by heart" in (tuned[method].folder / "README.md").read_text()
+def test_answers_of_a_few_tokens_are_not_asked_for_by_heart(tuned: dict[str, Tuned]) -> None:
+    assert tuned["lora"].report["stages"][0]["memorised"] is None
 
 
 def test_the_adapter_names_its_base_without_a_path(tuned: dict[str, Tuned]) -> None:
