@@ -337,8 +337,13 @@ def ready_replica(shard: Shard, *, rank: tuple[int, int, int], device: str = "an
         agreed=shard.quorum > 1,
         work_units=shard.work_units,
         inputs=_inputs(shard),
-        device=device,
+        device="gpu" if _needs_gpu(shard) else device,
     )
+
+
+def _needs_gpu(shard: Shard) -> bool:
+    """A base in few bits is read on CUDA only; `init` reads it as it is."""
+    return shard.phase != "init" and '"base_bits":' in shard.order_json
 
 
 def _inputs(shard: Shard) -> frozenset[str]:

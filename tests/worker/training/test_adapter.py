@@ -153,3 +153,43 @@ def test_dropout_zeroes_the_share_that_was_asked_for_and_only_while_learning(dor
     assert first.float().mean().item() == pytest.approx(0.25, abs=0.03)
     assert not torch.equal(first, second) and not torch.equal(first[0], first[1])
     assert not any(values.any() for values in off)  # DoRA does not even ask while nothing learns
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_base_in_few_bits_is_refused_where_the_device_cannot(bits: int, base_of: BaseOf) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        built(base_of("llama"), base_bits=bits)
+    assert caught.value.code == "model.base_bits"
+    assert caught.value.why.evidence == {"device": "cpu"}
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_where_the_device_can_the_base_is_loaded_in_few_bits(
+    bits: int, base_of: BaseOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shardwork_worker.training import model as models
+    from shardwork_worker.training import quantised
+
+    monkeypatch.setattr(quantised, "find_spec", lambda _name: object())
+    asked = quantised.loading(bits, torch.device("cuda:0"))
+    config: Any = asked["quantization_config"]
+    assert (config.load_in_4bit, config.load_in_8bit) == (bits == 4, bits == 8)
+    # a loader that takes the settings and gives the base as it is stands for a GPU, which is not at hand
+    seen: list[Any] = []
+    plain = AutoModelForCausalLM.from_pretrained
+
+    def loader(base: Path, **given: Any) -> Any:
+        seen.append((given.pop("quantization_config"), given.pop("device_map")))
+        return plain(base, **given)
+
+    monkeypatch.setattr(models, "loading", lambda bits, _device: quantised.loading(bits, torch.device("cuda:0")))
+    monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", loader)
+    made = built(base_of("llama"), base_bits=bits)
+    assert len(seen) == 1 and seen[0][1] == {"": torch.device("cuda:0")}
+    assert all(".lora_" in name for name in made.trainable)
+
+
+def test_the_first_checkpoint_of_such_a_job_needs_no_gpu(base_of: BaseOf, tmp_path: Path) -> None:
+    trainer, base = TorchTrainer("cpu"), base_of("llama")
+    few = tiny.first_checkpoint(trainer, base, tmp_path / "few", "lora", base_bits=4)
+    assert tiny.same_files(few, tiny.first_checkpoint(trainer, base, tmp_path / "plain", "lora"))

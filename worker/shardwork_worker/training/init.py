@@ -20,7 +20,9 @@ def init(order: InitOrder, context: Context) -> Computed:
     """Inputs base -> output checkpoint (round 0, no moments). Runs on the CPU whatever the worker's device is."""
     cpu = torch.device("cpu")
     base = context.inputs["base"]
-    built = build(base, order.tuning, from_scratch=order.from_scratch, seed=context.seed, device=cpu)
+    # an adapter begins from the shapes of the base and, for DoRA, its norms: as it is, any worker can read it
+    tuning = order.tuning.model_copy(update={"base_bits": None})
+    built = build(base, tuning, from_scratch=order.from_scratch, seed=context.seed, device=cpu)
     context.progress(0.8)
     folder = context.output("checkpoint")
     write_first(folder, built)

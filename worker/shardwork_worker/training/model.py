@@ -10,6 +10,7 @@ seed, and which parameters learn for full, partial and LoRA tuning. The order's 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from .adapter import wrap_lora
 from .blocks import blocks_of
 from .device import seed_all
 from .dropout import Dropping
+from .quantised import loading
 
 
 @dataclass(slots=True)
@@ -63,10 +65,11 @@ def build(base: Path, tuning: Tuning, *, from_scratch: bool, seed: bytes, device
         raise InvalidInput("model.scratch_needs_full", sentence, method=tuning.method.value)
     check_config(base)
     seed_all(seed)
-    model = _from_config(base) if from_scratch else _from_weights(base)
+    model = _from_config(base) if from_scratch else _from_weights(base, loading(tuning.base_bits, device))
     model.eval()
     model = _mark(model, tuning, seed)
-    model.to(device)
+    if tuning.base_bits is None:
+        model.to(device)  # in few bits it was loaded there, and cannot be moved
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     dropping = Dropping.of(model, tuning.dropout) if tuning.dropout else None
     return Built(model=model, trainable=trainable, device=device, tuning=tuning, dropping=dropping)
@@ -126,7 +129,7 @@ def _from_config(base: Path) -> Any:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
-def _from_weights(base: Path) -> Any:
+def _from_weights(base: Path, how: Mapping[str, Any]) -> Any:
     inspect_model(base)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         base,
@@ -135,6 +138,7 @@ def _from_weights(base: Path) -> Any:
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
+        **how,
     )
     model, report = loaded
     lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report.get("mismatched_keys", ()))

@@ -28,6 +28,7 @@ from .card import write_card
 from .checkpoints import load_weights
 from .model import build
 from .recall import Recall, recall
+from .quantised import loading
 
 #: what makes up a tokenizer; copied from the base as it is
 TOKENIZER_FILES = (
@@ -72,7 +73,7 @@ def publish(order: PublishOrder, context: Context, device: torch.device) -> Comp
     check_no_path(folder, [str(path) for path in (base, base.resolve(), folder)])
     context.progress(0.5)
     del built  # two models at a time are enough
-    reloaded = reload(folder, base, order).to(device)
+    reloaded = reload(folder, base, order, device)
     difference = float((probe(reloaded) - in_memory).abs().max())
     if not difference <= MAX_LOGIT_DIFFERENCE:
         sentence = "The published model does not give the trained model's logits."
@@ -122,16 +123,21 @@ def write_adapter(model: Any, folder: Path, base_id: str) -> None:
     _rewrite(path, {**dict.fromkeys(DROPPED_KEYS), **names})
 
 
-def reload(folder: Path, base: Path, order: PublishOrder) -> Any:
-    """The published model as a user loads it."""
+def reload(folder: Path, base: Path, order: PublishOrder, device: torch.device) -> Any:
+    """The published model as a user loads it, on the device; an adapter on the base that it learned with."""
     source = base if order.tuning.method is Method.LORA else folder
     model: Any = AutoModelForCausalLM.from_pretrained(
-        source, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        source,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        **loading(order.tuning.base_bits, device),
     )
     if order.tuning.method is Method.LORA:
         model = PeftModel.from_pretrained(model, folder)
     model.eval()
-    return model
+    return model if order.tuning.base_bits else model.to(device)
 
 
 def probe(model: Any) -> torch.Tensor:

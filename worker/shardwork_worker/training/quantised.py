@@ -1,0 +1,41 @@
+# pyright: standard
+# mypy: disable-error-code="no-untyped-call"
+"""A frozen base in 4 or 8 bits a weight, under an adapter, through transformers and bitsandbytes.
+
+Owns whether this device can, and the settings (NF4, Dettmers et al., arXiv 2305.14314; LLM.int8, Dettmers et al.,
+arXiv 2208.07339). Needs CUDA and the package bitsandbytes; on other machines the shard is refused with its reason. No
+such machine was at hand: tests replace the loader, so that real arithmetic in few bits is unproven.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from shardwork.errors import InvalidInput
+
+
+def loading(bits: int | None, device: torch.device) -> dict[str, Any]:
+    """Arguments for `from_pretrained`; none for a base as it is. Raises InvalidInput "model.base_bits"."""
+    if bits is None:
+        return {}
+    if device.type != "cuda" or find_spec("bitsandbytes") is None:
+        raise InvalidInput(
+            "model.base_bits",
+            f"This worker can't read a base in {bits} bits: that takes CUDA and the package bitsandbytes.",
+            next_step="Leave base_bits out, or wait for a worker that can.",
+            device=str(device),
+        )
+    if bits == 8:
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+        )
+    return {"quantization_config": config, "device_map": {"": device}}
