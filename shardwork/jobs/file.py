@@ -413,7 +413,7 @@ class _Reading:
                 continue  # it could not even be read, which is told already
             fix = fix_of(items, key, tuple(model.model_fields), model)
             owner = self._owner_of(key) if items[0]["type"] == "extra_forbidden" else ""
-            if owner and "Did you mean" not in fix:
+            if owner:
                 fix = f"It belongs to recipe {owner!r}: remove it, or change `recipe`."
             self._add(path, code_of(items[0]["type"]), sentence_of(items, key), fix)
 

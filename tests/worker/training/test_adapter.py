@@ -183,7 +183,7 @@ def test_where_the_device_can_the_base_is_loaded_in_few_bits(
         return plain(base, **given)
 
     monkeypatch.setattr(models, "loading", lambda bits, _device: quantised.loading(bits, torch.device("cuda:0")))
-    monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", loader)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", loader)
     made = built(base_of("llama"), base_bits=bits)
     assert len(seen) == 1 and seen[0][1] == {"": torch.device("cuda:0")}
     assert all(".lora_" in name for name in made.trainable)
