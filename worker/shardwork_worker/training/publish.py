@@ -27,8 +27,8 @@ from shardwork.recipes.orders import Method, PublishOrder
 from .card import write_card
 from .checkpoints import load_weights
 from .model import build
-from .recall import Recall, recall
 from .quantised import loading
+from .recall import Recall, recall
 
 #: what makes up a tokenizer; copied from the base as it is
 TOKENIZER_FILES = (
