@@ -26,7 +26,7 @@ from coordinators import DEPUTY, FIRST, Coordinators  # noqa: E402
 from processes import Processes  # noqa: E402
 
 WORKERS = ("alice", "bob")
-REPEATS = 10
+REPEATS = 6
 RESULTS = HERE / "results" / "takeover.json"
 
 
