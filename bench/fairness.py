@@ -6,7 +6,8 @@ The real machine, engine, granting and ledger on the in-memory store; scripted w
 as a shard's work at their speed says, and compute nothing. Scenarios: two requesters with ten jobs each whose shards
 differ in length by 1 to 100; one whose jobs come late; one greedy requester with a hundred jobs beside one with three;
 the same with workers eight times slower than others. The peer in the same run is the order used before (oldest job
-first). A share is a requester's part of the worker-seconds while both have work; a wait is the time in which a job has
+first). A share is a requester's part of the
+worker-seconds, weighted by speed, while both have work; a wait is the time in which a job has
 something ready and nothing running; starved is whoever waited longer than every worker needs to come free ten times.
 """
 
@@ -50,8 +51,8 @@ class Planned:
 class Seen:
     """What one run showed."""
 
-    #: owner -> (from, to, seconds) of each shard that ran
-    ran: list[tuple[str, str, float, float]] = field(default_factory=list[tuple[str, str, float, float]])
+    #: (owner, job, from, to, its worker's speed) of each shard that ran
+    ran: list[tuple[str, str, float, float, float]] = field(default_factory=list[tuple[str, str, float, float, float]])
     longest_wait_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     idle_while_waiting: int = 0
     ended_s: dict[str, float] = field(default_factory=dict[str, float])
@@ -132,7 +133,8 @@ class Run:
             assert shard is not None
             ends_s = self.now_s() + OVERHEAD_S + shard.work_units / (SPEED * self.speed[replica.worker_id])
             heapq.heappush(self.ending, (ends_s, replica.shard_id, replica.number))
-            self.seen.ran.append((self.owners[replica.job_id], replica.job_id, self.now_s(), ends_s))
+            speed = self.speed[replica.worker_id]
+            self.seen.ran.append((self.owners[replica.job_id], replica.job_id, self.now_s(), ends_s, speed))
         await self._look()
 
     async def _look(self) -> None:
@@ -169,10 +171,10 @@ async def run(plan: list[Planned], speeds: list[float], horizon_s: float) -> See
 
 
 def shares(seen: Seen, owners: tuple[str, str], contested: tuple[float, float]) -> dict[str, float]:
-    """Each owner's part of the worker-seconds within the time in which both had work."""
+    """Each owner's part of the worker-seconds, weighted by speed, within the time in which both had work."""
     inside: dict[str, float] = defaultdict(float)
-    for owner, _, begun, ended in seen.ran:
-        inside[owner] += max(min(ended, contested[1]) - max(begun, contested[0]), 0.0)
+    for owner, _, begun, ended, speed in seen.ran:
+        inside[owner] += speed * max(min(ended, contested[1]) - max(begun, contested[0]), 0.0)
     total = sum(inside[owner] for owner in owners) or 1.0
     return {owner: round(inside[owner] / total, 4) for owner in owners}
 
@@ -189,8 +191,8 @@ def contested(seen: Seen, plan: list[Planned], horizon_s: float) -> tuple[float,
 
 def figures(seen: Seen, plan: list[Planned], owners: tuple[str, str], horizon_s: float) -> dict[str, object]:
     window = contested(seen, plan, horizon_s)
-    longest = max(ended - begun for _, _, begun, ended in seen.ran)
-    waits = [seen.longest_wait_s.get(name, 0.0) for _, name, _, _ in seen.ran]
+    longest = max(ended - begun for _, _, begun, ended, _ in seen.ran)
+    waits = [seen.longest_wait_s.get(name, 0.0) for _, name, _, _, _ in seen.ran]
     return {
         "shares": shares(seen, owners, window),
         "contested_s": round(window[1] - window[0], 1),
