@@ -138,7 +138,9 @@ class Drill:
         assert self.world.rows(entered) == [(SATS * 1000,)]
         mine, jobs = self.world.balance(), self.world.ask("job", "list")["jobs"]
         spent = sum(int(job["spent_msat"]) for job in jobs)
-        assert mine["available_msat"] + spent == SATS * 1000 and mine["held_msat"] == 0
+        taken = "select coalesce(sum(msat), 0) from transfer where reference like 'withdrawal:%' and kind = 'post'"
+        out = int(self.world.rows(taken)[0][0])
+        assert mine["available_msat"] + spent + out == SATS * 1000 and mine["held_msat"] == 0
 
 
 @contextlib.contextmanager

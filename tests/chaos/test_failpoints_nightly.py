@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -34,6 +35,7 @@ from .aims import (
     AT_REFERENCE,
     AT_RELEASE,
     AT_STRAGGLER,
+    AT_WITHDRAWAL,
 )
 from .drill import Drill, drill
 
@@ -214,6 +216,29 @@ def steer(stage: Drill, command: str, job: str, state: str) -> None:
     assert done.returncode == 0, done.stdout
     stage.wait_killed()
     assert stage.world.job_state(job) == state
+
+
+def test_a_kill_at_a_withdrawal_takes_sats_out_once_and_one_called_off_gives_them_back(tmp_path: Path) -> None:
+    made, called_off = AT_WITHDRAWAL
+    with drill(tmp_path) as stage:
+        stage.arm((made,))
+        assert stage.coordinator.persist("wallet", "withdraw", "100", "me@simulated", "--yes").returncode == 0
+        stage.wait_killed()
+        stage.world.until(lambda: withdrawals(stage) == ["settled"], "the withdrawal to be paid")
+        left = stage.world.balance()["available_msat"]
+        # one sat was the fee
+        assert left == (1_000 - 100 - 1) * 1000
+        told = stage.coordinator.persist("wallet", "withdraw", "100", "deaf@simulated", "--yes", "--no-wait", "--json")
+        stage.arm((called_off,))
+        assert stage.coordinator.persist("wallet", "cancel", json.loads(told.stdout)["id"]).returncode == 0
+        stage.wait_killed()
+        assert withdrawals(stage) == ["settled", "failed"]
+        assert stage.world.balance()["available_msat"] == left
+
+
+def withdrawals(stage: Drill) -> list[str]:
+    rows = stage.world.rows("select state from payout where id like 'withdrawal:%' order by created_ms")
+    return [str(state) for (state,) in rows]
 
 
 def test_a_kill_at_a_reference_mark_keeps_the_mark(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def cancel_withdrawal(
         if json_output:
             emit(views.withdrawal_json(made))
         else:
-            say(f"✓ {made.id} is {made.state}; its sats are back in the wallet.")
+            say(f"✓ {made.id} does not go out; its sats are in the wallet.")
 
 
 @app.command()
