@@ -13,14 +13,15 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from .artifact import LEAF_BYTES, Manifest, open_leaf_file, read_leaf
 from .errors import Corrupt, NotAllowed, ShardworkError, Unreachable
 from .guarded import Address, Guarded, MayReach, is_public
 from .v1 import storage_pb2 as pb
+
+if TYPE_CHECKING:
+    import httpx
 
 #: attempts in a row that bring no leaf further, before gRPC takes over
 ATTEMPTS = 3
@@ -47,8 +48,7 @@ class DirectDownload:
         stub = getattr(self._session, "storage", None)
         if stub is None:
             return
-        failures = 0
-        http = Guarded(await neighbourhood(self._session))
+        failures, http = 0, None
         try:
             while failures < ATTEMPTS and (first := self._next_leaf()) < self._manifest.leaf_count:
                 try:
@@ -56,6 +56,7 @@ class DirectDownload:
                     answer = await self._session.call(stub.SignDownload, request, timeout_s=CALL_TIMEOUT_S, retries=0)
                     if not answer.packs:
                         return
+                    http = http or Guarded(await neighbourhood(self._session))
                     for pack in answer.packs:
                         await self._pack(http, pack)
                     failures = 0
@@ -68,7 +69,8 @@ class DirectDownload:
                         return
                     raise
         finally:
-            await http.close()
+            if http is not None:
+                await http.close()
 
     async def _pack(self, http: Guarded, pack: pb.SignedPack) -> None:
         """The rest of one pack. Raises Unreachable when it was cut or its address is over."""
@@ -97,7 +99,7 @@ async def upload(session: Any, folder: Path, manifest: Manifest, told: Callable[
     stub = getattr(session, "storage", None)
     if stub is None:
         return False
-    http = Guarded(await neighbourhood(session))
+    http = None
     try:
         for _ in range(ATTEMPTS):
             try:
@@ -109,6 +111,7 @@ async def upload(session: Any, folder: Path, manifest: Manifest, told: Callable[
                     done = pb.CompleteDirectUploadRequest(artifact_id=manifest.id)
                     await session.call(stub.CompleteDirectUpload, done, timeout_s=COMPLETE_TIMEOUT_S, retries=0)
                     return True
+                http = http or Guarded(await neighbourhood(session))
                 for pack in answer.packs:
                     await _put(http, pack, folder, manifest, told)
             except Unreachable:
@@ -117,7 +120,8 @@ async def upload(session: Any, folder: Path, manifest: Manifest, told: Callable[
     except ShardworkError:
         return False
     finally:
-        await http.close()
+        if http is not None:
+            await http.close()
 
 
 async def _accepted(session: Any, stub: Any, manifest: Manifest) -> bool:

@@ -12,16 +12,20 @@ import ipaddress
 import socket
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from contextlib import asynccontextmanager
-
-import httpx
+from typing import TYPE_CHECKING
 
 from .errors import InvalidInput, NotAllowed, Unreachable
+
+if TYPE_CHECKING:
+    # takes a tenth of a second, and most processes need none: imported where it is used
+    import httpx
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 #: host name, its address -> whether a connection may go there
 MayReach = Callable[[str, Address], bool]
 
-TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+TIMEOUT_S = 60.0
+CONNECT_TIMEOUT_S = 10.0
 
 
 def is_public(_: str, address: Address) -> bool:
@@ -33,9 +37,13 @@ class Guarded:
     """One client. Close it, or use it as a context."""
 
     def __init__(self, may_reach: MayReach = is_public, *, needs_tls: bool = True) -> None:
+        import httpx
+
         self._may_reach = may_reach
         self._needs_tls = needs_tls
-        self._client = httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False, trust_env=False)
+        self._client = httpx.AsyncClient(
+            timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S), follow_redirects=False, trust_env=False
+        )
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -51,6 +59,8 @@ class Guarded:
     ) -> AsyncGenerator[httpx.Response, None]:
         """A response whose body was not read yet. Raises NotAllowed "http.forbidden_address", InvalidInput
         "http.bad_url", Unreachable "http.unreachable", also while the body is read."""
+        import httpx
+
         try:
             parsed = httpx.URL(url)
         except httpx.InvalidURL as error:
@@ -83,6 +93,8 @@ class Guarded:
         headers: Mapping[str, str],
         content: AsyncIterable[bytes] | None,
     ) -> httpx.Response:
+        import httpx
+
         host = url.host if url.port is None else f"{url.host}:{url.port}"
         for number, address in enumerate(addresses, 1):
             request = self._client.build_request(

@@ -5,6 +5,7 @@
     shardwork wallet …           commands/wallet.py
     shardwork data …             commands/data.py
     shardwork job …              commands/jobs.py
+    shardwork artifact …         commands/artifacts.py
     shardwork config …           commands/configuration.py
 
 What a command needs beyond typer is imported inside it, so that `--help` stays quick. Failures: `outcome`.
@@ -20,7 +21,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from .commands import before, collecting, configuration, data, following, jobs, login, setup, steering, wallet
+from .commands import (
+    artifacts,
+    before,
+    collecting,
+    configuration,
+    data,
+    following,
+    jobs,
+    login,
+    setup,
+    steering,
+    wallet,
+)
 
 EPILOG = (
     "First steps:  shardwork init  ·  shardwork job init sft  ·  shardwork job plan job.yaml\n\n"
@@ -39,6 +52,7 @@ app.command("init")(setup.init)
 app.command("login")(login.login)
 app.add_typer(wallet.app, name="wallet")
 app.add_typer(data.app, name="data")
+app.add_typer(artifacts.app, name="artifact")
 app.add_typer(configuration.app, name="config")
 app.add_typer(jobs.app, name="job")
 #: each adds its verbs to `job` when it is loaded, in the order of --help

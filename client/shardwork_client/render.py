@@ -23,7 +23,7 @@ from shardwork.money import show as sats
 from shardwork.why import Why
 
 if TYPE_CHECKING:
-    from shardwork.client.results import Balance, Event, JobStatus, Report, Round, Stage, Transfer
+    from shardwork.client.results import Balance, Event, JobStatus, Report, Round, Stage, StoredArtifact, Transfer
     from shardwork.problem import Problem
 
 #: columns assumed when output is piped, so that ids and sentences are not cut
@@ -404,6 +404,14 @@ def history_table(transfers: Sequence[Transfer]) -> Table:
         sign = "+" if each.msat > 0 else ""
         amount = Text(f"{sign}{sats(each.msat)}", style="green" if each.msat > 0 else "")
         grid.add_row(figures.day_time(each.at_unix_ms), amount, each.kind, state_text(each.state), each.reference)
+    return grid
+
+
+def artifact_table(artifacts: Sequence[StoredArtifact]) -> Table:
+    grid = table("id", "kind", "size", "kept until", "because", right=("size",), fold=("because",))
+    for each in artifacts:
+        until = figures.day_time(each.kept_until_unix_ms) if each.kept_until_unix_ms else "-"
+        grid.add_row(each.id[:12], each.kind, figures.size(each.bytes), until, each.why.sentence)
     return grid
 
 

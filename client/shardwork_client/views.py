@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Report,
         Round,
         Stage,
+        StoredArtifact,
         Transfer,
         Withdrawal,
     )
@@ -221,4 +222,15 @@ def transfer_json(transfer: Transfer) -> Json:
         "kind": transfer.kind,
         "state": transfer.state,
         "reference": transfer.reference,
+    }
+
+
+def artifact_json(artifact: StoredArtifact) -> Json:
+    return {
+        "id": artifact.id,
+        "kind": artifact.kind,
+        "bytes": artifact.bytes,
+        "created_unix_ms": artifact.created_unix_ms,
+        "kept_until_unix_ms": artifact.kept_until_unix_ms,
+        "why": why_json(artifact.why),
     }

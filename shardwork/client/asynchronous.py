@@ -22,7 +22,7 @@ from .facts import CheckRequest
 from .job import AsyncJob
 from .plan import JobSource, Measured, Plan, measure, price, read
 from .progress import OnProgress
-from .results import JobStatus, Login
+from .results import JobStatus, Login, StoredArtifact
 from .settings import Access
 from .thread import beside_loop
 from .wallet import AsyncWallet
@@ -162,6 +162,17 @@ class AsyncClient:
         """One job by its id or the beginning of it. Raises NotFound "job.not_found", InvalidInput "job.ambiguous"."""
         view = await calls.job(await self.session(), job_id)
         return self._job_of(received.job_status(view))
+
+    async def artifacts(self) -> list[StoredArtifact]:
+        """What the coordinator keeps for this requester, why and until when."""
+        return [received.stored_artifact(each) for each in await calls.stored(await self.session())]
+
+    async def delete_artifact(self, artifact_id: str) -> str:
+        """Gives stored content up, by its id or the beginning of it; its full id.
+
+        Raises NotFound "artifact.not_found", Conflict "artifact.in_use" while a job that has not ended needs it.
+        """
+        return (await calls.delete_artifact(await self.session(), artifact_id)).artifact_id
 
     async def close(self) -> None:
         """Ends the connection; jobs go on. Harmless when there is none."""

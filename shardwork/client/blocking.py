@@ -27,6 +27,7 @@ from .results import (
     JobStatus,
     Login,
     Report,
+    StoredArtifact,
     Transfer,
     Withdrawal,
 )
@@ -106,6 +107,14 @@ class Client:
     def job(self, job_id: str) -> Job:
         """One job by its id or the beginning of it."""
         return Job(self._loop.run(self._inner.job(job_id)))
+
+    def artifacts(self) -> list[StoredArtifact]:
+        """What the coordinator keeps for this requester, why and until when."""
+        return self._loop.run(self._inner.artifacts())
+
+    def delete_artifact(self, artifact_id: str) -> str:
+        """Gives stored content up, by its id or the beginning of it; its full id."""
+        return self._loop.run(self._inner.delete_artifact(artifact_id))
 
     def close(self) -> None:
         """Ends the connection; jobs go on."""

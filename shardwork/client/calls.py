@@ -15,7 +15,7 @@ import grpc.aio
 
 from ..errors import NotAuthenticated, ShardworkError, Unreachable
 from ..session import Session
-from ..v1 import jobs_pb2, wallet_pb2
+from ..v1 import jobs_pb2, storage_pb2, wallet_pb2
 from ..wire import error_from_rpc
 
 EVENTS_PER_PAGE = 500
@@ -199,3 +199,21 @@ async def _watch_once(
             yield answer
     finally:
         call.cancel()
+
+
+async def stored(session: Session) -> list[storage_pb2.ArtifactView]:
+    """Everything that the coordinator keeps for the caller, by id."""
+    found: list[storage_pb2.ArtifactView] = []
+    token = ""
+    while True:
+        request = storage_pb2.ListArtifactsRequest(page_token=token)
+        answer = await session.call(session.storage.ListArtifacts, request)
+        found += answer.artifacts
+        token = answer.next_page_token
+        if not token:
+            return found
+
+
+async def delete_artifact(session: Session, artifact_id: str) -> storage_pb2.DeleteArtifactResponse:
+    request = storage_pb2.DeleteArtifactRequest(artifact_id=artifact_id)
+    return await session.call(session.storage.DeleteArtifact, request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..v1 import jobs_pb2, types_pb2, wallet_pb2
+from ..v1 import jobs_pb2, storage_pb2, types_pb2, wallet_pb2
 from ..why import Why
 from ..wire import why_from_proto
 from . import results
@@ -203,4 +203,15 @@ def transfer(view: wallet_pb2.TransferView) -> results.Transfer:
         kind=view.kind,
         state=view.state,
         reference=view.reference,
+    )
+
+
+def stored_artifact(message: storage_pb2.ArtifactView) -> results.StoredArtifact:
+    return results.StoredArtifact(
+        id=message.artifact_id,
+        kind=message.kind,
+        bytes=message.bytes,
+        created_unix_ms=message.created_unix_ms,
+        kept_until_unix_ms=message.kept_until_unix_ms,
+        why=why_from_proto(message.why),
     )

@@ -295,3 +295,17 @@ class Download:
 
     output: Output
     folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredArtifact:
+    """Content that the coordinator keeps for this requester."""
+
+    id: str
+    #: input, output, result, executor, hub
+    kind: str
+    bytes: int
+    created_unix_ms: int
+    #: 0: no date; `why` says what keeps it
+    kept_until_unix_ms: int
+    why: Why

@@ -20,9 +20,10 @@ from .fake_coordinator import Fake
 #: what a `--help` may not load: each of them is slow, and none is needed to print text
 HEAVY = ("torch", "numpy", "grpc", "tokenizers", "jinja2", "httpx", "google", "nacl", "cryptography", "yaml")
 COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
-    (): ("init", "login", "wallet", "data", "config", "job"),
+    (): ("init", "login", "wallet", "data", "artifact", "config", "job"),
     ("wallet",): ("deposit", "withdraw", "cancel", "balance", "history"),
     ("data",): ("check",),
+    ("artifact",): ("list", "delete"),
     ("config",): ("show",),
     ("job",): (
         *("init", "validate", "plan", "submit", "list", "show", "watch", "events"),
