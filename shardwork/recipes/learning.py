@@ -35,6 +35,12 @@ from .orders import (
 #: outer steps offered to evaluation each round; measured to beat every fixed choice (docs: training)
 AUTO_CANDIDATES = ("mean", "nesterov", "mean1.5", "mean2")
 SCREEN_FROM_SHARDS = 4
+#: more shards than were measured take no higher rate than these
+MOST_AVERAGED = 8
+#: inner steps a round up to which the rate of averaged shards was found to be the root of their number
+MEASURED_STEPS = 10
+#: share of the peak rate that is left at the end: alone, and where averaging takes out the noise that decay is for
+FINAL_RATE_ALONE, FINAL_RATE_AVERAGED = 0.1, 0.4
 MOST_EVAL_BATCH = 16
 DELTA_FILES = frozenset({"delta.safetensors", "m.safetensors", "v.safetensors", "update.json"})
 #: kinds of file that a published model and its samples may hold: nothing that runs
@@ -55,6 +61,7 @@ Auto = Literal["auto"]
 #: bounds of what may also be "auto": outside of them a shard would fail on every worker, or cost less than nothing
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Steps = Annotated[int, Field(ge=0, le=10**8)]
 Batch = Annotated[int, Field(ge=1, le=4096)]
 Length = Annotated[int, Field(ge=2, le=2**20)]
@@ -72,6 +79,10 @@ class LearningParams(BaseModel):
         Literal["cosine", "linear", "constant", "wsd"],
         Field(description="shape of the learning rate after warm-up; wsd: stable, then down over the last fifth"),
     ] = "cosine"
+    final_rate: Annotated[
+        Ratio | Auto,
+        Field(description="share of the rate left at the end; 'auto': 0.1, and 0.4 where shards are averaged"),
+    ] = "auto"
     warmup_steps: Annotated[Steps | Auto, Field(description="'auto': 5 % of all steps")] = "auto"
     batch_size: Annotated[
         Batch | Auto, Field(description="rows a step; 'auto' derives it from the size and the rows")
@@ -152,7 +163,8 @@ class LearningRecipe:
         shards, steps = stage.plan.shards_per_round, stage.plan.rounds * stage.plan.inner_steps
         many = f"{shards} shard{'s' if shards != 1 else ''} of rows of {params['max_length']}"
         reasons = {
-            "learning_rate": f"for {params.get('method', 'full')} learning of {size}",
+            "learning_rate": f"for {params.get('method', 'full')} learning of {size}{_averaged(stage)}",
+            "final_rate": "averaging takes out noise" if shards > 1 else "the noise of one shard has to settle",
             "warmup_steps": f"5 % of {steps} steps",
             "batch_size": f"for {size} and {many}",
             "max_length": "the default, or the model's limit where that is less",
@@ -186,7 +198,10 @@ class LearningRecipe:
                 key="params.patience",
             )
         if params["learning_rate"] == "auto":
-            params["learning_rate"] = float(f"{self.auto_rate(params, facts):.3g}")
+            rate = self.auto_rate(params, facts) * averaging_gain(stage.plan.shards_per_round, stage.plan.inner_steps)
+            params["learning_rate"] = float(f"{rate:.3g}")
+        if params["final_rate"] == "auto":
+            params["final_rate"] = FINAL_RATE_ALONE if stage.plan.shards_per_round == 1 else FINAL_RATE_AVERAGED
         if params["warmup_steps"] == "auto":
             params["warmup_steps"] = math.ceil(steps * 0.05)
         if params["max_length"] == "auto":
@@ -286,6 +301,8 @@ class LearningRecipe:
                     learning_rate=params["learning_rate"],
                     warmup_steps=params["warmup_steps"],
                     total_steps=plan.rounds * plan.inner_steps,
+                    # a job frozen by an earlier version has none
+                    min_ratio=params.get("final_rate", FINAL_RATE_ALONE),
                 ),
                 optimizer=Optimizer(
                     beta1=params["beta1"],
@@ -420,6 +437,24 @@ class LearningRecipe:
                 return context.trainer.publish(PublishOrder.model_validate_json(order_json), context)
             case _:
                 raise InvalidInput("recipe.unknown_phase", f"Recipe {self.kind!r} has no phase {phase!r}.")
+
+
+def averaging_gain(shards: int, inner_steps: int) -> float:
+    """How much higher the rate of a round's shards is than one machine's; 1 for one shard.
+
+    Averaging K shards takes out the noise of a K times larger batch, and Adam bears a rate that grows with the root of
+    the batch (Malladi et al., arXiv 2205.10287). How far shards walk in their noise before they are averaged grows with
+    the rate and with H, so long rounds bear less. Both measured in bench/recovery; docs/training has the figures.
+    """
+    if shards == 1:
+        return 1.0
+    length = max(inner_steps, MEASURED_STEPS) / MEASURED_STEPS
+    return max(1.0, math.sqrt(min(shards, MOST_AVERAGED) / math.sqrt(length)))
+
+
+def _averaged(stage: StageSpec) -> str:
+    gain = averaging_gain(stage.plan.shards_per_round, stage.plan.inner_steps)
+    return "" if gain == 1 else f", times {gain:.3g} as {stage.plan.shards_per_round} shards are averaged"
 
 
 def base_id(given: PlanInput) -> str:

@@ -6,7 +6,8 @@ import pytest
 
 from shardwork.jobs.spec import PlanSection, StageSpec
 from shardwork.recipes.base import PlanInput, StageFacts
-from shardwork.recipes.orders import EvaluateOrder, MergeOrder
+from shardwork.recipes.learning import averaging_gain
+from shardwork.recipes.orders import EvaluateOrder, LearnOrder, MergeOrder
 from shardwork.recipes.pretrain import Pretrain
 from shardwork.recipes.sft import Sft
 
@@ -81,3 +82,40 @@ def test_tuning_a_large_model_takes_a_usual_rate(method: str, usual: float) -> N
 def test_a_small_model_is_not_held_back() -> None:
     """At 1M parameters 2e-3 left 0.3 nats of 5 on the table after 150 steps."""
     assert RECIPE.auto_rate({}, StageFacts(run_params=10**6)) == 4e-3
+
+
+def with_shards(shards: int, **params: object) -> StageSpec:
+    plan = PlanSection(rounds=3, shards_per_round=shards, inner_steps=5)
+    made = StageSpec(name="one", recipe="pretrain", data=["a"], plan=plan, params={"preset": "tiny-1m", **params})
+    return RECIPE.freeze(made, FACTS)
+
+
+@pytest.mark.parametrize(("shards", "times"), [(1, 1.0), (4, 2.0), (8, 2.83), (64, 2.83)])
+def test_the_automatic_rate_grows_with_the_root_of_the_shards_that_are_averaged(shards: int, times: float) -> None:
+    found = with_shards(shards).params["learning_rate"] / with_shards(1).params["learning_rate"]
+    assert found == pytest.approx(times, rel=0.01)
+
+
+@pytest.mark.parametrize(("shards", "steps", "gain"), [(8, 25, 2.25), (8, 10**6, 1.0), (4, 1, 2.0), (1, 500, 1.0)])
+def test_longer_rounds_bear_less_of_that_and_never_less_than_one_machine(shards: int, steps: int, gain: float) -> None:
+    """At H = 25, 8 shards recovered 80 % at 2.5 times the rate and 79 % at 2.83 times."""
+    assert averaging_gain(shards, steps) == pytest.approx(gain, rel=0.01)
+
+
+def test_a_rate_that_was_asked_for_is_taken_as_it_is() -> None:
+    assert with_shards(8, learning_rate=1e-3).params["learning_rate"] == 1e-3
+
+
+@pytest.mark.parametrize(("shards", "params", "left"), [(1, {}, 0.1), (4, {}, 0.4), (4, {"final_rate": 0.0}, 0.0)])
+def test_the_rate_falls_less_where_averaging_takes_out_the_noise(
+    shards: int, params: dict[str, object], left: float
+) -> None:
+    order = LearnOrder.model_validate_json(planned(with_shards(shards, **params), "learn", "checkpoint", "train"))
+    assert order.schedule.min_ratio == left
+
+
+def test_a_job_that_an_earlier_version_froze_goes_on_with_the_schedule_it_had() -> None:
+    frozen = with_shards(4)
+    before = {name: value for name, value in frozen.params.items() if name != "final_rate"}
+    text = planned(frozen.model_copy(update={"params": before}), "learn", "checkpoint", "train")
+    assert LearnOrder.model_validate_json(text).schedule.min_ratio == 0.1

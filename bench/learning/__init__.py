@@ -1,0 +1,1 @@
+"""What `bench/recovery.py` measures and how: text, cells, jobs run through the product's phases, figures, pictures."""
