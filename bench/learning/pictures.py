@@ -106,7 +106,7 @@ def _rule_across(y: float, words: str) -> str:
 
 
 def _legend(number: int, name: str, ink: str, dash: str) -> str:
-    x, y = WIDTH - RIGHT - 190, TOP + 16 + number * 20
+    x, y = WIDTH - RIGHT - 218, TOP + 16 + number * 20
     return (
         f'<line x1="{x}" y1="{y - 4}" x2="{x + 26}" y2="{y - 4}" '
         f'style="stroke:{ink};stroke-width:2.2;stroke-dasharray:{dash or "none"}"/>'
