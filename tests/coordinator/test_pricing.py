@@ -49,7 +49,7 @@ def test_a_quote_grows_with_rounds_and_its_parts_add_up() -> None:
 
 def test_larger_models_cost_more_and_whatever_was_declared_decides() -> None:
     small = quote(sft_job(), {"tune": FACTS}, RATES)
-    large = quote(sft_job(), {"tune": StageFacts(run_params=10**12, trained_params=10**10)}, RATES)
+    large = quote(sft_job(), {"tune": StageFacts(run_params=10**12, trained_params=10**9)}, RATES)
     assert large.compute_msat > 100 * small.compute_msat
 
 
@@ -60,7 +60,8 @@ def test_a_map_stage_needs_no_second_key() -> None:
 def test_a_plan_beyond_all_columns_is_refused() -> None:
     job = sft_job()
     plan = PlanSection(rounds=10_000, shards_per_round=2, inner_steps=10_000)
-    huge = job.model_copy(update={"stages": [job.stages[0].model_copy(update={"plan": plan})]})
+    stage = job.stages[0].model_copy(update={"plan": plan, "params": {"allow_large": True}})
+    huge = job.model_copy(update={"stages": [stage]})
     with pytest.raises(InvalidInput) as refused:
         quote(huge, {"tune": StageFacts(run_params=10**13, trained_params=10**13)}, RATES)
     assert refused.value.code == "plan.too_large"

@@ -31,6 +31,8 @@ BLAMELESS = (
 )
 #: and of leases that were taken back because the job ended
 JOB_ENDED = "job."
+#: falling silent is the worker's own doing; anything else may be the job's
+SILENT = "lease.silent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +73,19 @@ def history(leases: Sequence[Lease]) -> History:
             break
         if not _is_blameless(lease):
             failures.append(lease)
+    # a job that fails everywhere counts once: whoever submits one must not send all workers to rest
+    causes = {lease.id if _has(lease, SILENT) else lease.job_id for lease in failures}
     return History(
         accepted=len(accepted),
-        failures_in_a_row=len(failures),
+        failures_in_a_row=len(causes),
         last_failure_ms=failures[0].ended_ms if failures else 0,
         units_per_s=int(statistics.median(speeds)) if speeds else 0,
     )
 
 
 def _is_blameless(lease: Lease) -> bool:
-    return any(f'"code": "{code}' in lease.why_json for code in (*BLAMELESS, JOB_ENDED))
+    return any(_has(lease, code) for code in (*BLAMELESS, JOB_ENDED))
+
+
+def _has(lease: Lease, code: str) -> bool:
+    return f'"code": "{code}' in lease.why_json

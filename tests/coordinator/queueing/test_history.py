@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from shardwork.why import Why
 from shardwork_coordinator.queueing.history import (
     FIRST_REST_S,
@@ -55,6 +57,13 @@ def test_what_is_nobodys_fault_is_no_failure() -> None:
     blameless = [lost(code=code) for code in ("worker.paused", "worker.disk_full", "job.cancelled", "job.failed")]
     assert history(blameless).failures_in_a_row == 0
     assert history([lost(code="worker.unexpected")]).failures_in_a_row == 1
+
+
+def test_a_job_that_fails_on_everybody_counts_once_and_falling_silent_each_time() -> None:
+    refused = [lost(number, code="trainer.failed") for number in (50, 40, 30)]
+    assert history(refused).failures_in_a_row == 1
+    assert history([replace(one, job_id=f"j{one.ended_ms}") for one in refused]).failures_in_a_row == 3
+    assert history([*refused, lost(20), lost(10)]).failures_in_a_row == 3
 
 
 def test_a_worker_rests_twice_as_long_after_each_failure_beyond_the_free_ones() -> None:

@@ -26,7 +26,7 @@ from .loop import Moments, make_optimizer, moments_of, run_steps
 from .micro import MicroBatch
 from .model import Built, check_length
 from .recompute import recomputing
-from .team import ALONE, Team
+from .team.team import ALONE, Team
 
 
 def learn(order: LearnOrder, context: Context, built: Built, micro: MicroBatch, team: Team = ALONE) -> Computed:

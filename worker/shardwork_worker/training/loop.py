@@ -25,7 +25,7 @@ from .batches import IGNORE, Batch, Row, collate
 from .device import autocast
 from .micro import MicroBatch
 from .model import Built
-from .team import ALONE, Team
+from .team.team import ALONE, Team
 
 #: the rule of transformers' Trainer: these names, and everything inside a LayerNorm, do not decay
 NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")

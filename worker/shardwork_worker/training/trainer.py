@@ -23,7 +23,7 @@ from .learn import Given, follow, learn
 from .micro import MicroBatch, Sizes
 from .model import Built, build
 from .publish import publish
-from .team import ALONE, Crew, Team, devices_of, shard_message
+from .team.team import ALONE, Crew, Team, devices_of, shard_message
 
 
 @dataclass(frozen=True, slots=True)

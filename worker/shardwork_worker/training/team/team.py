@@ -2,8 +2,8 @@
 """Several devices on one shard: each takes a part of every batch, and gradients are summed before each step.
 
 Owns what ranks must agree on (gradients, losses, whether memory ran out) through accelerate's process group, and the
-processes of the other ranks: rank 0 is the child itself, the others run `shardwork_worker.training.rank`, warm like it.
-Every rank takes the same optimiser step on the same numbers, so only rank 0 writes. Called by `learn` and the trainer.
+processes of the other ranks: rank 0 is the child itself, the others run `rank`, warm like it. Every
+rank takes the same optimiser step on the same numbers, so only rank 0 writes. Called by `learn` and the trainer.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from ..frames import write_frame
+from ...frames import write_frame
 
-RANK_COMMAND = (sys.executable, "-I", "-m", "shardwork_worker.training.rank")
+RANK_COMMAND = (sys.executable, "-I", "-m", "shardwork_worker.training.team.rank")
 #: of a rank that died: the child ends too, and the agent starts everything anew
 EXIT_LOST_RANK = 70
 

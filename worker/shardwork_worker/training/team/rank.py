@@ -1,8 +1,8 @@
 # pyright: standard
 """A further rank of a worker with several devices: takes its part of each batch, and writes nothing.
 
-A program of its own, `python -I -m shardwork_worker.training.rank RANK SIZE PORT DEVICE`, started by `team.Crew` inside
-the child's sandbox. It reads frames from its standard input and ends when that closes.
+A program of its own, `python -I -m shardwork_worker.training.team.rank RANK SIZE PORT DEVICE`, started by `team.Crew`
+inside the child's sandbox. It reads frames from its standard input and ends when that closes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from shardwork.recipes.orders import LearnOrder
 
-from ..child import ENVIRONMENT
-from ..frames import read_frame
+from ...child import ENVIRONMENT
+from ...frames import read_frame
 
 
 def main() -> int:
@@ -25,8 +25,8 @@ def main() -> int:
 
     import torch
 
+    from ..trainer import TorchTrainer
     from .team import AcceleratedTeam
-    from .trainer import TorchTrainer
 
     trainer = TorchTrainer(device)
     team = AcceleratedTeam(rank, size, port, torch.device(device))
