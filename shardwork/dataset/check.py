@@ -156,8 +156,8 @@ def _passes(plan: CheckPlan, train: Count) -> float:
 def _chosen(plan: CheckPlan, train: Count, held_out: Count | None) -> list[int]:
     """The kept rows that `eval_fraction` will hold out, chosen here as `prepare` will choose them."""
     fraction = plan.options.eval_fraction
-    if held_out is not None or fraction is None or train.num_errors:
-        return []
+    if held_out is not None or fraction is None or train.num_errors or not train.kept:
+        return []  # nothing kept: `_judge` says why
     if plan.packs and len(train.digests) < MIN_DOCUMENTS:
         if any(source.weight != 1 for source in train.sources):
             sentence = f"Weights need at least {MIN_DOCUMENTS} documents to hold some out of, but there are fewer."

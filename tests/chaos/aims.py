@@ -34,7 +34,9 @@ PAYOUT_ANSWERED = ("money.payouts:_take_answer",)
 PAYOUT_REFUSED = ("money.payouts:_count_attempt", "money.payouts:_end")
 #: a hub's model is copied (tests/coordinator/hub drives these in process)
 AT_COPY = ("hub.mirror:HubMirror._keep_row", "hub.mirror:HubMirror._grant", "hub.mirror:HubMirror._make_room")
-AT_CONTROL = ("rpc.jobs:control",)
+AT_CONTROL = ("rpc.steering:control", "rpc.steering:top_up_job")
+#: a job has taken longer than its owner allowed
+AT_TIME_OUT = ("sweeper:Sweeper._time_out",)
 AT_REFERENCE = ("rpc.operator:set_worker_reference",)
 AT_HEARTBEAT = ("rpc.work:heartbeat",)
 #: a worker's stream breaks, and its lease runs out
@@ -66,7 +68,8 @@ SCENARIOS: Mapping[str, tuple[str, ...]] = {
     "a deposit": AT_DEPOSIT,
     "a withdrawal": AT_WITHDRAWAL,
     "payouts": (*PAYOUT_SENT, *PAYOUT_ANSWERED, *PAYOUT_REFUSED),
-    "pause, resume, cancel": AT_CONTROL,
+    "pause, resume, cancel, top up": AT_CONTROL,
+    "a job out of time": AT_TIME_OUT,
     "a reference mark": AT_REFERENCE,
     "a heartbeat": AT_HEARTBEAT,
     "a lost worker": AT_LOSS,

@@ -113,9 +113,9 @@ CASES = {
         key("trust: {class: public}\n", ""), "jobfile.trust_class_missing", ("trust.class", "trust: {class: public}")
     ),
     "aggregate that is not built": Case(
-        key("class: public", "class: public, aggregate: trimmed_mean"),
+        key("class: public", "class: public, aggregate: trimmed"),
         "jobfile.wrong_value",
-        ("job.yaml:8", "trust.aggregate", "screened_mean"),
+        ("job.yaml:8", "trust.aggregate", "trimmed_mean"),
     ),
     "a key twice": Case(
         key("name: rivers", "name: rivers\nname: again"), "jobfile.duplicate_key", ("job.yaml:2", "Keep one")
