@@ -178,8 +178,10 @@ def _why_nobody(replica: ReadyReplica, everyone: Sequence[Worker], reasons: dict
     )
 
 
-def _preference(replica: ReadyReplica, worker: Worker) -> tuple[int, int, int]:
-    return _standing(replica, worker), -len(replica.inputs & worker.holds), worker.idle_since_ms
+def _preference(replica: ReadyReplica, worker: Worker) -> tuple[int, bool, int, int]:
+    """A reference worker comes last where any other would do: what only it may compute would wait for it."""
+    is_kept = worker.reference and not replica.reference_only
+    return _standing(replica, worker), is_kept, -len(replica.inputs & worker.holds), worker.idle_since_ms
 
 
 def _standing(replica: ReadyReplica, worker: Worker) -> int:

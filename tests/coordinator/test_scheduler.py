@@ -168,6 +168,15 @@ def test_between_equals_the_one_that_holds_the_weights_goes_first_then_who_waite
     assert pairs([REPLICA], [replace(OTHER, idle_since_ms=2), patient]) == [(REPLICA.shard_id, "w1")]
 
 
+def test_a_reference_worker_is_kept_for_what_only_it_may_compute() -> None:
+    reference = replace(WORKER, reference=True, proven=True, holds=frozenset({"base"}))
+    reading = replace(REPLICA, inputs=frozenset({"base"}))
+    assert pairs([reading], [reference, OTHER]) == [(REPLICA.shard_id, "w2")]
+    assert pairs([reading], [reference]) == [(REPLICA.shard_id, "w1")], "it never stands idle beside work"
+    kept = replace(REPLICA, shard_id="evaluate", rank=(0, 1, 0), reference_only=True)
+    assert sorted(pairs([reading, kept], [reference, OTHER])) == [("evaluate", "w1"), (REPLICA.shard_id, "w2")]
+
+
 def test_saying_that_it_holds_everything_gains_no_work_that_a_worker_could_not_take() -> None:
     everything = frozenset(f"artifact{number}" for number in range(64))
     reading = replace(REPLICA, inputs=everything)
