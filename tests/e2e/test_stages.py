@@ -40,8 +40,9 @@ WHY = {"code", "sentence", "evidence", "next_step"}
 JOB_KEYS = {
     *("id", "name", "state", "why", "stages", "shards", "outputs", "self_evaluated"),
     *("budget_msat", "reserved_msat", "spent_msat", "refunded_msat", "created_unix_ms", "ended_unix_ms"),
+    *("topped_up_msat", "donated_msat", "priority", "deadline_unix_ms"),
 }
-STAGE = {"name", "recipe", "state", "planned_rounds", "rounds"}
+STAGE = {"name", "recipe", "state", "planned_rounds", "why", "best_round", "memorised", "rounds"}
 ROUND = {
     *("number", "kind", "state", "phase", "train_loss", "eval_loss", "outer"),
     *("accepted", "rejected", "seconds", "bytes_up", "bytes_down"),
@@ -138,7 +139,7 @@ def test_events_have_their_keys_and_an_order(town: World, chain: str) -> None:
 
 def test_why_and_plan_have_their_keys(town: World, chain: str) -> None:
     why = town.ask("job", "why", chain)
-    assert set(why) == WHY | {"id", "state"}
+    assert set(why) == WHY | {"id", "state", "reasons"}
     assert (why["id"], why["state"], why["code"]) == (chain, "succeeded", "job.succeeded")
     plan = town.ask("job", "plan", "chain.yaml")
     assert set(plan) == PLAN
