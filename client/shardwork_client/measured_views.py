@@ -8,7 +8,7 @@ from __future__ import annotations
 from shardwork.client.facts import StageMeasure
 from shardwork.client.plan import MethodOption, Plan
 from shardwork.jobs.file import LoadedJob
-from shardwork.jobs.spec import JobSpec
+from shardwork.jobs.spec import JobSpec, StageSpec
 from shardwork.recipes import recipe
 from shardwork.recipes.method import MethodChoice
 
@@ -30,11 +30,16 @@ def validation_json(loaded: LoadedJob) -> Json:
     return {
         "valid": True,
         "name": spec.name,
-        "stages": [{"name": stage.name, "recipe": stage.recipe} for stage in spec.stages],
+        "stages": [_valid_stage(stage) for stage in spec.stages],
         "budget_msat": spec.budget.max_sats * 1000,
         "errors": [],
         "warnings": [problem.to_json() for problem in loaded.warnings],
     }
+
+
+def _valid_stage(stage: StageSpec) -> Json:
+    continues = {"continue_from": stage.continue_from} if stage.continue_from else {}
+    return {"name": stage.name, "recipe": stage.recipe, **continues}
 
 
 def plan_json(plan: Plan) -> Json:
@@ -69,6 +74,7 @@ def _stage_json(measured: StageMeasure, options: list[MethodOption]) -> Json:
         "sources": [source.to_json() for source in report.sources] if report else [],
         "sufficiency": enough.to_json() if enough else None,
         "run_if": gate.model_dump() if gate else None,
+        "continue_from": measured.stage.continue_from,
         "auto": [{"key": key, "value": value, "why": why} for key, value, why in measured.chosen],
         "method": _method_json(measured.choice, options) if measured.choice else None,
     }

@@ -54,6 +54,8 @@ def _stage(stage: StageMeasure, *, named: bool) -> RenderableType:
     model = _model(stage)
     if model:
         rows.append(("model", model))
+    if stage.stage.continue_from is not None:
+        rows.append(("continues", continues(stage)))
     rows += [(key, f"{value}: {why}") for key, value, why in stage.chosen]
     if stage.stage.run_if is not None:
         gate = stage.stage.run_if
@@ -84,6 +86,15 @@ def _model(stage: StageMeasure) -> str:
     size = figures.parameters(stage.facts.run_params)
     source = stage.stage.base_model or f"from scratch, preset {stage.stage.params.get('preset')}"
     return f"{source}: {stage.model.model_type}, {size} parameters, of which {learned} learn ({method})"
+
+
+def continues(stage: StageMeasure) -> str:
+    """From which checkpoint, and what of it goes on as far as that is known before it begins."""
+    parent = stage.parent
+    if parent is None:
+        return f"{stage.stage.continue_from}: weights, and Adam's moments where the method is the same"
+    kept = f"weights and Adam's moments after {parent.adam_step:,} steps" if stage.keeps_moments else "weights only"
+    return f"{stage.stage.continue_from}: {kept}"
 
 
 def _price(plan: Plan) -> Table:

@@ -226,8 +226,9 @@ def stage_head(stage: Stage) -> Text:
     rounds = f"{rounds_done(stage)} of {stage.planned_rounds} round{'s' if stage.planned_rounds != 1 else ''}"
     best = f", round {stage.best_round} is the best so far" if stage.best_round and stage.state == "running" else ""
     best = f", round {stage.best_round} published" if stage.best_round and stage.state == "done" else best
+    begun = f", continues from {clean(stage.continues_from)}" if stage.continues_from else ""
     return Text.assemble(
-        (stage.name, "bold"), (f"  {stage.recipe}  ", "dim"), state_text(stage.state), f"  {rounds}{best}"
+        (stage.name, "bold"), (f"  {stage.recipe}  ", "dim"), state_text(stage.state), f"  {rounds}{best}{begun}"
     )
 
 

@@ -94,6 +94,7 @@ def stage_json(stage: Stage) -> Json:
         "why": why_json(stage.why) if stage.why else None,
         "best_round": stage.best_round or None,
         "memorised": dict(sorted(stage.memorised.items())) or None,
+        **({"continues_from": stage.continues_from} if stage.continues_from else {}),
         "rounds": [round_json(each) for each in stage.rounds],
     }
 

@@ -272,6 +272,7 @@ def _stage_inputs(job: Job, stage: Stage, stages: list[Stage]) -> dict[str, str]
     resolved: dict[str, str] = {}
     for key, field, value in (
         ("base", "base_model", [spec.base_model] if spec.base_model else []),
+        ("parent", "continue_from", [spec.continue_from] if spec.continue_from else []),
         ("data", "data", spec.data_paths),
         ("eval_data", "eval_data", spec.eval_paths),
     ):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from shardwork import wire
+from shardwork.jobs.spec import StageSpec
+from shardwork.recipes.continuing import told
 from shardwork.v1 import jobs_pb2
 from shardwork.why import Why
 
@@ -85,12 +87,20 @@ def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bo
                 rounds=[_round_view(one, start, job) for one in mine],
                 why=wire.why_to_proto(Why.from_json(stage.why_json)) if stage.why_json else None,
                 best_round=int(numbers.get("best_round", 0)),
+                continues_from=_continues(stage, numbers),
                 memorised={
                     key.removeprefix(MEMORISED): value for key, value in numbers.items() if key.startswith(MEMORISED)
                 },
             )
         )
     return view
+
+
+def _continues(stage: Stage, numbers: Mapping[str, float]) -> str:
+    """What the stage continues from; a spec without it is not parsed, as a list of jobs has many."""
+    if '"continue_from"' not in stage.spec_json:
+        return ""
+    return told(StageSpec.model_validate_json(stage.spec_json), numbers)
 
 
 def job_money(tx: Transaction, job: Job, rounds: Sequence[Round]) -> dict[str, int]:

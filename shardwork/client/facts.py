@@ -24,6 +24,7 @@ from ..errors import InvalidInput, ShardworkError
 from ..jobs.file import LoadedJob
 from ..jobs.paths import SourceFiles, StageFiles
 from ..jobs.spec import STAGE_OUTPUT, StageSpec
+from ..models.checkpoint import CheckpointFacts, inspect_checkpoint
 from ..models.folder import ModelFacts, inspect_model
 from ..models.hub import PREFIX
 from ..models.presets import check_preset, preset_params
@@ -73,6 +74,20 @@ class StageMeasure:
     model: ModelFacts | None
     #: why `method: auto` became what it is; None where the job named its method
     choice: MethodChoice | None = None
+    #: the checkpoint on this machine that it continues from
+    parent: CheckpointFacts | None = None
+
+    @property
+    def keeps_moments(self) -> bool:
+        """Whether Adam's moments of its local checkpoint go on with the weights."""
+        return self.parent is not None and self.parent.has_moments and self.parent.method == self._method
+
+    @property
+    def _method(self) -> str:
+        kind = find_recipe(self.stage.recipe)
+        if not isinstance(kind, LearningRecipe):
+            return ""
+        return kind.tuning(kind.freeze(self.stage, self.facts).params).method.value
 
     @property
     def chosen(self) -> tuple[tuple[str, str, str], ...]:
@@ -92,12 +107,13 @@ class StageMeasure:
     @property
     def warnings(self) -> list[Why]:
         """What the files may want, and why the data may be too little."""
+        fresh = [] if self.parent is None or self.keeps_moments else [_fresh_moments(self.stage.name, self.parent)]
         if self.report is None:
-            return []
+            return fresh
         enough = self.report.sufficiency
         doubts = enough.reasons if enough is not None and enough.size is not Size.TRAINING else ()
         told = [problem_why(doubt) for doubt in doubts if doubt.fix]
-        return [problem_why(problem) for problem in self.report.warnings] + told
+        return [problem_why(problem) for problem in self.report.warnings] + told + fresh
 
     def wire_facts(self) -> jobs_pb2.StageFacts:
         facts = self.facts
@@ -119,7 +135,7 @@ def measure_stages(loaded: LoadedJob, *, on_progress: OnProgress | None = None) 
             done[stage.name] = _measure(stage, loaded.files.get(stage.name, StageFiles()), done, on_progress)
         except InvalidInput as error:
             key = error.why.evidence.get("key", "")
-            if key.startswith("params.") and not error.why.evidence.get("file"):
+            if key.startswith(("params.", "continue_from")) and not error.why.evidence.get("file"):
                 raise _placed(error, loaded.place(stage.name, key)) from None
             raise
     return list(done.values())
@@ -258,7 +274,37 @@ def _measure(
     # the method that was chosen is part of what is agreed to, so it travels
     stage = with_method(stage, facts) if choice else stage
     facts = replace(facts, trained_params=_trained(model, kind.freeze(stage, facts)))
-    return StageMeasure(stage=stage, files=files, facts=facts, report=report, model=model, choice=choice)
+    parent = _parent_of(stage, files, facts)
+    if parent is not None:
+        sent = sum((parent.folder / name).stat().st_size for name in parent.files)
+        facts = replace(facts, input_bytes=facts.input_bytes + sent)
+    return StageMeasure(stage=stage, files=files, facts=facts, report=report, model=model, choice=choice, parent=parent)
+
+
+def _parent_of(stage: StageSpec, files: StageFiles, facts: StageFacts) -> CheckpointFacts | None:
+    """The local checkpoint. Raises InvalidInput "continue.*": a worker would find out when sats are spent."""
+    if files.continue_from is None:
+        return None
+    parent = inspect_checkpoint(files.continue_from)
+    if parent.params == facts.trained_params:
+        return parent
+    raise InvalidInput(
+        "continue.unlike",
+        f"Stage {stage.name!r} can't continue from {stage.continue_from!r}: it holds {parent.params:,} parameters, and "
+        f"{facts.trained_params:,} learn here.",
+        next_step="Use the earlier stage's base_model, method and adapter settings (rank, alpha, modules, layers).",
+        stage=stage.name,
+        key="continue_from",
+    )
+
+
+def _fresh_moments(stage: str, parent: CheckpointFacts) -> Why:
+    why = f"its stage learned by method {parent.method}" if parent.has_moments else "it holds none"
+    return Why(
+        code="continue.weights_only",
+        sentence=f"Stage {stage!r} takes only the weights of its checkpoint, and Adam's moments begin anew: {why}.",
+        next_step="Nothing to do: the first steps of Adam are larger, so some warm-up helps.",
+    )
 
 
 def with_other_method(measured: StageMeasure, method: str) -> StageMeasure:

@@ -58,6 +58,7 @@ def stage(view: jobs_pb2.StageView) -> results.Stage:
         why=why(view.why),
         best_round=view.best_round,
         memorised=dict(view.memorised),
+        continues_from=view.continues_from,
         rounds=tuple(round_of(each) for each in view.rounds),
     )
 

@@ -52,6 +52,8 @@ class Stage:
     #: what the published model knows by heart: "train.rows", "train.reproduced", "train.longest_run" and
     #: "train.mean_run" (tokens), and the same of "held_out"; empty until it is published
     memorised: Mapping[str, float] = field(default_factory=dict[str, float])
+    #: the checkpoint that it began with, and what of it goes on; empty when it began anew
+    continues_from: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

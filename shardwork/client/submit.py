@@ -48,7 +48,7 @@ async def submit(
 async def upload_inputs(
     session: Session, measured: Measured, cache_dir: Path, *, on_progress: OnProgress | None = None
 ) -> list[types_pb2.NamedArtifact]:
-    """Every local input of every stage, as "<stage>.base_model", "<stage>.data" and "<stage>.eval_data"."""
+    """Every local input of every stage, as "<stage>.base_model", "<stage>.data" and so on."""
     found: list[types_pb2.NamedArtifact] = []
     for stage in measured.stages:
         named = stage.stage.base_model or ""
@@ -71,6 +71,9 @@ def stage_inputs(stage: StageMeasure, area: Path) -> list[tuple[str, Path]]:
     if stage.model is not None and files.base_model is not None and not is_mirrored:
         folder = staging.stage_model(files.base_model, stage.model.files, area / "base_model")
         found.append((f"{name}.base_model", folder))
+    if files.continue_from is not None and stage.parent is not None:
+        folder = staging.stage_model(files.continue_from, stage.parent.files, area / "continue_from")
+        found.append((f"{name}.continue_from", folder))
     for kind, given in (("data", files.sources), ("eval_data", files.eval_sources)):
         if any(source.files for source in given):
             found.append((f"{name}.{kind}", staging.stage_data(sources_of(given), area / kind)))

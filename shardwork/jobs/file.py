@@ -340,7 +340,7 @@ class _Reading:
         if index and stage.get("name") in seen:
             sentence = f"Two stages are named {stage['name']!r}."
             self._add(self.stage_path(index, "name"), "jobfile.duplicate_stage", sentence, "Name them apart.")
-        for key in ("base_model", "data", "eval_data"):
+        for key in ("base_model", "continue_from", "data", "eval_data"):
             value = stage.get(key, [])
             for item in cast("list[object]", value) if isinstance(value, list) else [value]:
                 name = cast("dict[str, object]", item).get("path") if isinstance(item, dict) else item

@@ -14,7 +14,7 @@ from typing import Any, cast
 from ..errors import InvalidInput
 from ..models.hub import PREFIX, HubModel
 from ..problem import nearest
-from .spec import STAGE_OUTPUT
+from .spec import STAGE_OUTPUT, checkpoint_meant, is_local
 
 #: what the row reader understands (a test compares; importing it would load a tokenizer)
 DATA_SUFFIXES = (".jsonl", ".txt", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -51,6 +51,8 @@ class StageFiles:
     eval_sources: tuple[SourceFiles, ...] = ()
     #: None when the stage has none or takes it from an earlier stage
     base_model: Path | None = None
+    #: a checkpoint on this machine; None when it begins anew, or where another job or stage left off
+    continue_from: Path | None = None
     findings: tuple[PathFinding, ...] = ()
 
     @property
@@ -69,6 +71,7 @@ def find_files(stage: Mapping[str, object], folder: Path) -> StageFiles:
         sources=_expand_all(_items(stage.get("data")), "data", folder, findings),
         eval_sources=_expand_all(_items(stage.get("eval_data")), "eval_data", folder, findings),
         base_model=_base_model(stage.get("base_model"), folder, findings),
+        continue_from=_checkpoint(stage.get("continue_from"), folder, findings),
         findings=tuple(findings),
     )
 
@@ -189,6 +192,16 @@ def _base_model(named: object, folder: Path, findings: list[PathFinding]) -> Pat
             why = error.why
             findings.append(PathFinding(key="base_model", code=why.code, sentence=why.sentence, fix=why.next_step))
         return None
+    return _folder(named, "base_model", "model folder", folder, findings)
+
+
+def _checkpoint(named: object, folder: Path, findings: list[PathFinding]) -> Path | None:
+    if not isinstance(named, str) or not named or not is_local(named) or checkpoint_meant(named):
+        return None  # another job's or stage's, or the schema's to refuse
+    return _folder(named, "continue_from", "checkpoint folder", folder, findings)
+
+
+def _folder(named: str, key: str, what: str, folder: Path, findings: list[PathFinding]) -> Path | None:
     path = folder / Path(named).expanduser()
     if path.is_dir():
         return path
@@ -196,9 +209,9 @@ def _base_model(named: object, folder: Path, findings: list[PathFinding]) -> Pat
     near = nearest(path.name, (entry.name for entry in siblings if entry.is_dir()))
     findings.append(
         PathFinding(
-            key="base_model",
+            key=key,
             code="jobfile.missing_file",
-            sentence=f"There is no model folder at {named!r}.",
+            sentence=f"There is no {what} at {named!r}.",
             fix=f"Did you mean {near!r}?" if near else "Paths are relative to the job file's folder.",
         )
     )

@@ -144,7 +144,13 @@ class StageSpec(Section):
     timeout_hours: Annotated[
         float | None, Field(gt=0, le=8_784, description="end the job when this stage takes longer")
     ] = None
-    # left out of the JSON where there is none: a coordinator of the version before does not know the key
+    # these two are left out of the JSON where there is none: a coordinator of the version before does not know the keys
+    continue_from: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="begin at a checkpoint: `JOB.stage.checkpoint` of your own earlier job, `stage.checkpoint`, or a "
+        "folder that `job download` wrote",
+    )
     run_if: RunIf | None = Field(
         default=None,
         exclude_if=lambda value: value is None,
@@ -161,6 +167,14 @@ class StageSpec(Section):
     def _plain_name(cls, value: str) -> str:
         if not NAME.match(value):
             raise ValueError("a stage name is 1-40 of a-z, 0-9, '-' and '_', starting with a letter or digit")
+        return value
+
+    @field_validator("continue_from")
+    @classmethod
+    def _a_checkpoint(cls, value: str | None) -> str | None:
+        meant = checkpoint_meant(value or "")
+        if meant is not None:
+            raise ValueError(f"a stage continues from a checkpoint; did you mean {meant!r}?")
         return value
 
     @property
@@ -239,9 +253,25 @@ class JobSpec(Section):
 STAGE_OUTPUT = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}\.(model|checkpoint|report|rows)$")
 
 
+#: `JOB.stage.checkpoint`, of a job that ran before
+JOB_CHECKPOINT = re.compile(r"^(?P<job>[0-9a-z]{1,40})\.(?P<stage>[a-z0-9][a-z0-9_-]{0,39})\.checkpoint$")
+_OTHER_OUTPUT = re.compile(r"^((?:[0-9a-z]{1,40}\.)?[a-z0-9][a-z0-9_-]{0,39})\.(model|report|rows)$")
+
+
+def checkpoint_meant(value: str) -> str | None:
+    """The checkpoint beside an output that is none, as with "tune.model"; None for everything else."""
+    other = _OTHER_OUTPUT.match(value)
+    return f"{other[1]}.checkpoint" if other else None
+
+
+def is_local(value: str) -> bool:
+    """Whether `continue_from` names a folder, and neither a job's nor a stage's checkpoint."""
+    return not (STAGE_OUTPUT.match(value) or JOB_CHECKPOINT.match(value))
+
+
 def references(stage: StageSpec) -> list[str]:
     """The `stage.output` references among what a stage reads, e.g. ["pretrain.model"]."""
-    candidates = [stage.base_model or "", *stage.data_paths, *stage.eval_paths]
+    candidates = [stage.base_model or "", stage.continue_from or "", *stage.data_paths, *stage.eval_paths]
     return [value for value in candidates if STAGE_OUTPUT.match(value)]
 
 

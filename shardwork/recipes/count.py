@@ -55,10 +55,16 @@ class Count:
     Params: ClassVar[type[BaseModel]] = CountParams
 
     def freeze(self, stage: StageSpec, facts: StageFacts) -> StageSpec:
-        if stage.base_model is not None or stage.eval_data or stage.eval_fraction is not None:
+        if (
+            stage.base_model is not None
+            or stage.continue_from is not None
+            or stage.eval_data
+            or stage.eval_fraction is not None
+        ):
             raise InvalidInput(
                 "count.not_learning",
-                f"Stage {stage.name!r} counts words: base_model, eval_data and eval_fraction mean nothing to it.",
+                f"Stage {stage.name!r} counts words: base_model, continue_from, eval_data and eval_fraction mean "
+                "nothing to it.",
                 next_step="Remove them.",
                 stage=stage.name,
             )

@@ -17,6 +17,7 @@ from ..ids import derive_seed
 from ..jobs.spec import StageSpec, holds_out
 from ..why import Why
 from .base import Computed, Context, Finding, PlanInput, Reported, RoundKind, ShardPlan, StageFacts, StageType
+from .continuing import check_continues, odd_metric
 from .method import check_full
 from .orders import (
     ApplyOrder,
@@ -181,6 +182,7 @@ class LearningRecipe:
         params = validate_params(self.Params, stage).model_dump(mode="json")
         steps = stage.plan.rounds * stage.plan.inner_steps
         check_full(stage, params, facts)
+        check_continues(stage, params)
         if params["merge"] != "mean" and params.get("method", "full") != "lora":
             raise InvalidInput(
                 "merge.needs_lora",
@@ -274,12 +276,16 @@ class LearningRecipe:
         return [ShardPlan(index=0, order_json=order.canonical_json(), inputs=inputs, work_units=0)]
 
     def _plan_init(self, given: PlanInput) -> Sequence[ShardPlan]:
-        order = InitOrder(tuning=self._tuning(given), from_scratch=self.from_scratch(given.stage))
+        order = InitOrder(
+            tuning=self._tuning(given),
+            from_scratch=self.from_scratch(given.stage),
+            continues=given.stage.continue_from is not None,
+        )
         return [
             ShardPlan(
                 index=0,
                 order_json=order.canonical_json(),
-                inputs=_pick(given, "base"),
+                inputs=_pick(given, "base", "parent"),
                 work_units=given.facts.run_params + given.facts.trained_params,
                 memory_bytes=given.facts.run_params * 8,
             )
@@ -558,6 +564,9 @@ def _check_files(phase: str, reported: Reported) -> Finding:
             sentence = "An output holds a kind of file that is not allowed."
             return _refused("check.files", sentence, output=name, file=bad[0][:80])
     name = "checkpoint" if phase == "init" else "model"
+    odd = odd_metric(reported) if phase == "init" else ""
+    if odd:
+        return _refused("check.metrics", "What is told of the checkpoint that it began with cannot be.", metric=odd)
     if not any(path.endswith(".safetensors") for path in reported.output_files[name]):
         return _refused("check.files", "An output holds no weights.", output=name)
     return Finding()

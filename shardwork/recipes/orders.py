@@ -107,13 +107,16 @@ class Precision(StrEnum):
 
 
 class InitOrder(Order):
-    """phase "init": inputs base -> outputs checkpoint.
+    """phase "init": inputs base, parent? -> outputs checkpoint; metrics trained_params, and with a parent
+    continued_moments (0 or 1) and continued_step, Adam's step count that goes on.
 
     `from_scratch`: the base holds config and tokenizer, no weights.
     """
 
     tuning: Tuning
     from_scratch: bool
+    #: the first checkpoint is the one that comes as input `parent`
+    continues: bool = added(False)
 
 
 class LearnOrder(Order):

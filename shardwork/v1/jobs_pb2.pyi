@@ -381,6 +381,7 @@ class StageView(_message.Message):
     WHY_FIELD_NUMBER: _builtins.int
     BEST_ROUND_FIELD_NUMBER: _builtins.int
     MEMORISED_FIELD_NUMBER: _builtins.int
+    CONTINUES_FROM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     recipe: _builtins.str
     state: _builtins.str
@@ -390,6 +391,8 @@ class StageView(_message.Message):
     """its time-out; 0: none"""
     best_round: _builtins.int
     """whose checkpoint is published; 0: none so far"""
+    continues_from: _builtins.str
+    """the checkpoint that it began with, and what of it goes on; empty: none"""
     @_builtins.property
     def rounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoundView]: ...
     @_builtins.property
@@ -414,10 +417,11 @@ class StageView(_message.Message):
         why: _types_pb2.Why | None = ...,
         best_round: _builtins.int = ...,
         memorised: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        continues_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["why", b"why"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_round", b"best_round", "deadline_unix_ms", b"deadline_unix_ms", "memorised", b"memorised", "name", b"name", "planned_rounds", b"planned_rounds", "recipe", b"recipe", "rounds", b"rounds", "state", b"state", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_round", b"best_round", "continues_from", b"continues_from", "deadline_unix_ms", b"deadline_unix_ms", "memorised", b"memorised", "name", b"name", "planned_rounds", b"planned_rounds", "recipe", b"recipe", "rounds", b"rounds", "state", b"state", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

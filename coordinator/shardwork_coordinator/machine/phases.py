@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from shardwork.jobs.spec import STAGE_OUTPUT
+from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec
 from shardwork.recipes import recipe
 from shardwork.recipes.base import (
     RoundKind,
     StageType,
 )
+from shardwork.recipes.continuing import CONTINUED_MOMENTS, CONTINUED_STEP, told
 from shardwork.recipes.learning import MEMORY_METRICS
 from shardwork.recipes.measure import under_declared
 from shardwork.recipes.orders import EvaluateOrder
@@ -136,6 +137,7 @@ def phase_done(state: Slice, event: PhaseDone, world: World) -> Change:
     match round_.phase:
         case "init":
             stage = _keep(state.stage, {"checkpoint": results["checkpoint"]})
+            stage = _continued(stage, metrics[0], change)
             change.rows.append(stage)
             return _next_phase(replace(state, stage=stage), world, change)
         case "evaluate":
@@ -316,6 +318,20 @@ def _with_checkpoint(state: Slice) -> Stage:
         if loss is not None:
             numbers["best_loss"] = loss
     return replace(_keep(state.stage, kept), numbers_json=json.dumps(numbers, sort_keys=True))
+
+
+def _continued(stage: Stage, metrics: dict[str, float], change: Change) -> Stage:
+    """The stage with what init told of the checkpoint that it continues from, and a note that says so."""
+    spec = StageSpec.model_validate_json(stage.spec_json)
+    if spec.continue_from is None:
+        return stage
+    found = {key: metrics.get(key, 0.0) for key in (CONTINUED_MOMENTS, CONTINUED_STEP)}
+    numbers = json.loads(stage.numbers_json) | found
+    sentence = f"Stage {stage.name} continues from {told(spec, numbers)}."
+    if not found[CONTINUED_MOMENTS]:
+        sentence += " Adam's moments begin anew: the checkpoint has none, or its stage learned by another method."
+    change.notes.append(Note(kind="stage.continues", subject=name(stage), sentence=sentence))
+    return replace(stage, numbers_json=json.dumps(numbers, sort_keys=True))
 
 
 def _result_name(phase: str, output: str, position: int) -> str:

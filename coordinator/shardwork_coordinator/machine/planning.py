@@ -20,6 +20,7 @@ from shardwork.recipes.base import (
     ShardPlan,
     StageFacts,
 )
+from shardwork.recipes.continuing import told
 
 from ..events import (
     Change,
@@ -127,7 +128,9 @@ def _plan_input(state: Slice, phase: str, world: World) -> PlanInput:
 def _card(state: Slice, world: World) -> tuple[tuple[str, str], ...]:
     """Facts for the model card, in the order they are shown."""
     spec, numbers = spec_of(state), json.loads(state.stage.numbers_json)
+    continued = told(spec, numbers)
     facts = [
+        *([("continues from", continued)] if continued else []),
         ("recipe", spec.recipe),
         ("method", str(spec.params.get("method", "full"))),
         ("rounds", str(spec.plan.rounds)),

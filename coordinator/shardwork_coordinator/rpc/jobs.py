@@ -34,6 +34,7 @@ from ..records import Event, Job, JobState, Lease, Shard, Stage, StageState
 from ..store.base import Transaction
 from . import steering
 from .auth import Caller, Context, Gate
+from .continuing import parents
 from .proposal import check_cap, check_facts, own_inputs, parse_facts, parse_spec
 
 #: a watcher hears at least this often, so that progress moves and a dead connection shows
@@ -72,6 +73,8 @@ class JobsDesk:
 
 async def quote_job(request: jobs_pb2.QuoteJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.QuoteJobResponse:
     spec, facts = parse_spec(request.spec_json), parse_facts(list(request.facts))
+    # refused before a sat moves, and before anything is uploaded
+    await desk.engine.store.read(lambda tx: parents(tx, spec, facts, caller))
     return jobs_pb2.QuoteJobResponse(quote=await _quoted(spec, facts, await _price(spec, facts, desk), desk))
 
 
@@ -93,7 +96,7 @@ async def submit_job(request: jobs_pb2.SubmitJobRequest, caller: Caller, desk: J
                 raise Conflict("job.submission_reused", "This submission id belongs to another job.", job=known[0].id)
             return known[0].id, []
         _check_quota(tx, caller, desk)
-        inputs = own_inputs(tx, spec, sent, caller)
+        inputs = own_inputs(tx, spec, sent, caller, facts)
         draft = _draft(request, spec, caller, job_id, priced, desk, world.now_ms, facts)
         draft = replace(draft, inputs_json=json.dumps(inputs, sort_keys=True))
         tx.insert(draft)

@@ -22,10 +22,17 @@ from ..money.pricing import JobQuote
 from ..records import Artifact, ArtifactState
 from ..store.base import Transaction
 from .auth import Caller
+from .continuing import parents
 
 #: no fact about a file is larger: 10 trillion parameters, or bytes, or tokens
 MOST_MEASURED = 10**13
 MOST_STAGE_FACTS = 32
+#: kind of a stage's output that a key reads, where it is no report
+READS = {"base_model": "model", "continue_from": "checkpoint"}
+_USABLE = {
+    "base_model": "A base_model must be a whole model: a pretrain stage's, or sft with method full.",
+    "continue_from": "Only stages that learn have a checkpoint.",
+}
 
 
 def parse_spec(text: str) -> JobSpec:
@@ -83,6 +90,7 @@ def _check_references(spec: JobSpec) -> None:
         recipe(stage.recipe)
         for key, values in (
             ("base_model", [stage.base_model or ""]),
+            ("continue_from", [stage.continue_from or ""]),
             ("data", stage.data_paths),
             ("eval_data", stage.eval_paths),
         ):
@@ -90,14 +98,15 @@ def _check_references(spec: JobSpec) -> None:
                 if not STAGE_OUTPUT.match(value):
                     continue
                 source, _, output = value.partition(".")
-                makes = "model" if recipe(made[source].recipe).stage_type is StageType.ROUNDS else "report"
-                reads = "model" if key == "base_model" else "report"
+                learns = recipe(made[source].recipe).stage_type is StageType.ROUNDS
+                makes = ("model", "checkpoint") if learns else ("report",)
+                reads = READS.get(key, "report")
                 adapter = made[source].recipe == "sft" and made[source].params.get("method", "lora") in ("lora", "auto")
-                if output != makes or output != reads or (key == "base_model" and adapter):
+                if output not in makes or output != reads or (key == "base_model" and adapter):
                     raise InvalidInput(
                         "job.unusable_reference",
                         f"Stage {stage.name!r} can't use {value!r} as its {key}.",
-                        next_step="A base_model must be a whole model: a pretrain stage's, or sft with method full.",
+                        next_step=_USABLE.get(key, "Rows come from a stage that counts."),
                         stage=stage.name,
                         key=key,
                     )
@@ -130,18 +139,25 @@ def check_cap(spec: JobSpec, priced: JobQuote, max_msat: int) -> None:
         )
 
 
-def own_inputs(tx: Transaction, spec: JobSpec, sent: Mapping[str, str], caller: Caller) -> dict[str, str]:
-    """The inputs that the stages read, each uploaded by this requester. What no stage reads is refused: the executor
-    and the workers may read whatever a job names, so a name that nobody checked would open others' artifacts."""
-    inputs: dict[str, str] = {}
+def own_inputs(
+    tx: Transaction, spec: JobSpec, sent: Mapping[str, str], caller: Caller, facts: Mapping[str, StageFacts]
+) -> dict[str, str]:
+    """The inputs that the stages read, each uploaded by this requester or kept from an earlier job of theirs. What no
+    stage reads is refused: the executor and the workers may read whatever a job names, so a name that nobody checked
+    would open others' artifacts."""
+    inputs = parents(tx, spec, facts, caller)
+    kept = frozenset(inputs)
     for stage in spec.stages:
         wanted = {
             "base_model": [stage.base_model] if stage.base_model else [],
+            "continue_from": [stage.continue_from] if stage.continue_from else [],
             "data": stage.data_paths,
             "eval_data": stage.eval_paths,
         }
         for key, values in wanted.items():
             if not values or (len(values) == 1 and STAGE_OUTPUT.match(values[0])):
+                continue
+            if f"{stage.name}.{key}" in kept:
                 continue
             artifact = sent.get(f"{stage.name}.{key}")
             row = tx.get(Artifact, artifact, caller.party_id) if artifact else None
@@ -156,7 +172,7 @@ def own_inputs(tx: Transaction, spec: JobSpec, sent: Mapping[str, str], caller: 
                     key=key,
                 )
             inputs[f"{stage.name}.{key}"] = row.id
-    unread = sorted(set(sent) - set(inputs))
+    unread = sorted(set(sent) - (set(inputs) - kept))
     if unread:
         raise InvalidInput("job.unread_input", "An input is named that no stage reads.", input=unread[0][:100])
     return inputs

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from shardwork.errors import Corrupt
+from shardwork.errors import Corrupt, InvalidInput
 from shardwork.recipes.orders import LearnOrder
 from shardwork.tensors.checkpoint import open_checkpoint, stepped_weights, write_checkpoint, write_delta
 from shardwork.tensors.file import TensorFile
@@ -57,6 +57,32 @@ def write_first(folder: Path, built: Built) -> None:
     )
 
 
+def write_continued(folder: Path, built: Built, parent: Path) -> int | None:
+    """The checkpoint of round 0 of a stage that continues from `parent`: its weights, and its moments where it learned
+    by the same method. Returns Adam's step count that goes on; None when only the weights do.
+
+    Raises InvalidInput "continue.other_tensors" that names the first tensor which differs, "continue.bad_moments".
+    """
+    with open_checkpoint(parent) as opened:
+        _check_parent(built, opened.shapes)
+        opened.weights.check_finite()
+        names, method = list(built.trainable), built.tuning.method.value
+        weights = {name: opened.weights[name] for name in names}
+        m, v = opened.m, opened.v
+        if m is None or v is None or opened.method != method:
+            write_checkpoint(folder, weights, m=None, v=None, method=method, adam_step=0, round=0)
+            return None
+        m.check_finite()
+        v.check_finite()
+        negative = next((name for name in names if (v[name] < 0).any()), None)
+        if negative is not None:
+            sentence = "A second moment of the checkpoint is negative."
+            raise InvalidInput("continue.bad_moments", sentence, tensor=negative)
+        moments = ({name: file[name] for name in names} for file in (m, v))
+        write_checkpoint(folder, weights, *moments, method=method, adam_step=opened.adam_step, round=0)
+        return opened.adam_step
+
+
 def write_shard_delta(folder: Path, checkpoint: Path, built: Built, moments: Moments, *, order: LearnOrder) -> None:
     """A learn shard's output `delta` in the order's encoding: what became of `checkpoint`."""
     with open_checkpoint(checkpoint) as before:
@@ -81,6 +107,20 @@ def _check_same(built: Built, shapes: Mapping[str, tuple[int, ...]]) -> None:
             "The checkpoint was made for other parameters than the order's tuning of this base has.",
             first=unlike[0][0],
             unlike=len(unlike),
+        )
+
+
+def _check_parent(built: Built, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    expected = {name: tuple(parameter.shape) for name, parameter in built.trainable.items()}
+    first = next((name for name in sorted({*expected, *shapes}) if expected.get(name) != shapes.get(name)), None)
+    if first is not None:
+        raise InvalidInput(
+            "continue.other_tensors",
+            f"The stage can't continue from this checkpoint: tensor {first} differs.",
+            next_step="Use the base_model, method and adapter settings of the stage that made the checkpoint.",
+            tensor=first,
+            checkpoint_has=str(list(shapes[first])) if first in shapes else "no such tensor",
+            stage_wants=str(list(expected[first])) if first in expected else "no such tensor",
         )
 
 
