@@ -18,6 +18,7 @@ from .spec import STAGE_OUTPUT, checkpoint_meant, is_local
 
 #: what the row reader understands (a test compares; importing it would load a tokenizer)
 DATA_SUFFIXES = (".jsonl", ".txt", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+_RELATIVE = "Paths are relative to the job file's folder."
 #: what libraries write beside data
 _NOT_ROWS = frozenset({"dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json", "package.json"})
 
@@ -192,16 +193,23 @@ def _base_model(named: object, folder: Path, findings: list[PathFinding]) -> Pat
             why = error.why
             findings.append(PathFinding(key="base_model", code=why.code, sentence=why.sentence, fix=why.next_step))
         return None
-    return _folder(named, "base_model", "model folder", folder, findings)
+    return _folder(named, ("base_model", "model folder", _RELATIVE), folder, findings)
 
 
 def _checkpoint(named: object, folder: Path, findings: list[PathFinding]) -> Path | None:
     if not isinstance(named, str) or not named or not is_local(named) or checkpoint_meant(named):
         return None  # another job's or stage's, or the schema's to refuse
-    return _folder(named, "continue_from", "checkpoint folder", folder, findings)
+    begin, dot, end = named.rpartition(".")
+    slip = dot and "/" not in named and nearest(end, ("checkpoint",))
+    fix = (
+        f"Did you mean {f'{begin}.checkpoint'!r}?" if slip else "Or name `stage.checkpoint` or `JOB.stage.checkpoint`."
+    )
+    return _folder(named, ("continue_from", "checkpoint folder", fix), folder, findings)
 
 
-def _folder(named: str, key: str, what: str, folder: Path, findings: list[PathFinding]) -> Path | None:
+def _folder(named: str, told: tuple[str, str, str], folder: Path, findings: list[PathFinding]) -> Path | None:
+    """`told`: the key, what it names, and what to do where nothing of a like name is there."""
+    key, what, fix = told
     path = folder / Path(named).expanduser()
     if path.is_dir():
         return path
@@ -212,7 +220,7 @@ def _folder(named: str, key: str, what: str, folder: Path, findings: list[PathFi
             key=key,
             code="jobfile.missing_file",
             sentence=f"There is no {what} at {named!r}.",
-            fix=f"Did you mean {near!r}?" if near else "Paths are relative to the job file's folder.",
+            fix=f"Did you mean {near!r}?" if near else fix,
         )
     )
     return None

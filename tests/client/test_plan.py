@@ -348,3 +348,37 @@ def test_the_page_shows_factors_and_a_line_for_each_method(logged_in: Run, price
     assert result.exit_code == 0, result.stderr
     for text in ("chosen by four factors", "accessibility", "> lora", "full: dora is an adapter's.", "learning_rate"):
         assert text in result.stdout
+
+
+CHECKPOINT = "continue_from: made/sft.checkpoint\n"
+
+
+def test_the_page_says_from_where_a_stage_continues_and_what_goes_on(
+    logged_in: Run, priced: Fake, tmp_path: Path
+) -> None:
+    tiny_model.write_checkpoint(tmp_path / "made" / "sft.checkpoint")
+    file = tiny_model.write_job(tmp_path, extra=CHECKPOINT)
+    result = logged_in("job", "plan", file)
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stdout.split())
+    assert "continues made/sft.checkpoint: weights and Adam's moments after 30 steps" in said
+    plan = json_of(logged_in("job", "plan", file, "--json"))
+    assert plan["stages"][0]["continue_from"] == "made/sft.checkpoint"
+    assert "continue.weights_only" not in {warning["code"] for warning in plan["warnings"]}
+    valid = json_of(logged_in("job", "validate", file, "--json"))
+    assert valid["stages"] == [{"name": "sft", "recipe": "sft", "continue_from": "made/sft.checkpoint"}]
+
+
+def test_a_checkpoint_without_moments_is_a_warning(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
+    tiny_model.write_checkpoint(tmp_path / "made" / "sft.checkpoint", moments=False)
+    plan = json_of(logged_in("job", "plan", tiny_model.write_job(tmp_path, extra=CHECKPOINT), "--json"))
+    assert "continue.weights_only" in {warning["code"] for warning in plan["warnings"]}
+
+
+def test_a_checkpoint_of_another_size_is_refused_at_its_line(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
+    tiny_model.write_checkpoint(tmp_path / "made" / "sft.checkpoint", params=7)
+    result = logged_in("job", "plan", tiny_model.write_job(tmp_path, extra=CHECKPOINT), "--json")
+    assert result.exit_code == 3 and not priced.quoted
+    error = error_of(result)
+    assert error["code"] == "continue.unlike" and "7 parameters" in error["sentence"]
+    assert (error["evidence"]["line"], error["evidence"]["key"]) == ("10", "continue_from")

@@ -63,6 +63,25 @@ def test_inputs_are_uploaded_whole_named_by_stage_and_nothing_else_travels(
     assert request.facts[0].rows == 40
 
 
+def test_a_local_checkpoint_travels_with_its_files_only(logged_in: Run, fake: Fake, job: Path) -> None:
+    tiny_model.write_checkpoint(job.parent / "made" / "sft.checkpoint")
+    (job.parent / "made" / "sft.checkpoint" / "notes.txt").write_text("mine")
+    job.write_text(f"{job.read_text()}continue_from: made/sft.checkpoint\n")
+    assert logged_in("job", "submit", job, "--yes").exit_code == 0
+    inputs = {each.name: fake.manifests[each.artifact_id] for each in fake.submitted[0].inputs}
+    names = ["moments_m.safetensors", "moments_v.safetensors", "state.json", "weights.safetensors"]
+    assert [file.path for file in inputs["sft.continue_from"].files] == names
+    assert fake.submitted[0].facts[0].input_bytes == sum(one.total_bytes for one in inputs.values())
+
+
+def test_an_earlier_job_s_checkpoint_is_named_and_not_sent(logged_in: Run, fake: Fake, job: Path) -> None:
+    job.write_text(f"{job.read_text()}continue_from: 3f2a6c0de111.sft.checkpoint\n")
+    assert logged_in("job", "submit", job, "--yes").exit_code == 0
+    (request,) = fake.submitted
+    assert "sft.continue_from" not in {each.name for each in request.inputs}
+    assert "3f2a6c0de111.sft.checkpoint" in request.spec_json
+
+
 def test_data_files_keep_the_job_file_s_order(logged_in: Run, fake: Fake, job: Path) -> None:
     (job.parent / "data" / "also.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     job.write_text(job.read_text().replace("data: ./data/train.jsonl", "data: [data/train.jsonl, data/also.jsonl]"))

@@ -86,6 +86,17 @@ def _write_weights(path: Path) -> None:
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(end))
 
 
+def write_checkpoint(folder: Path, *, params: int = 2 * LORA_PARAMS_PER_RANK, moments: bool = True) -> Path:
+    """A checkpoint folder of so many parameters, all zero, as `job download` writes it."""
+    folder.mkdir(parents=True)
+    header = json.dumps({"w": {"dtype": "F32", "shape": [params], "data_offsets": [0, 4 * params]}}).encode()
+    for name in ("weights", "moments_m", "moments_v") if moments else ("weights",):
+        (folder / f"{name}.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4 * params))
+    state = {"format": "shardwork.checkpoint.v1", "method": "lora", "adam_step": 30, "round": 2}
+    (folder / "state.json").write_text(json.dumps(state))
+    return folder
+
+
 def write_job(folder: Path, *, budget_sats: int = 2000, rows: int = 40, extra: str = "") -> Path:
     """A flat sft job file with its model and data beside it."""
     if not (folder / "models").exists():

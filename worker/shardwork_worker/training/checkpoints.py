@@ -78,8 +78,8 @@ def write_continued(folder: Path, built: Built, parent: Path) -> int | None:
         if negative is not None:
             sentence = "A second moment of the checkpoint is negative."
             raise InvalidInput("continue.bad_moments", sentence, tensor=negative)
-        moments = ({name: file[name] for name in names} for file in (m, v))
-        write_checkpoint(folder, weights, *moments, method=method, adam_step=opened.adam_step, round=0)
+        first, second = ({name: file[name] for name in names} for file in (m, v))
+        write_checkpoint(folder, weights, m=first, v=second, method=method, adam_step=opened.adam_step, round=0)
         return opened.adam_step
 
 
