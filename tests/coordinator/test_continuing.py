@@ -56,8 +56,10 @@ async def after_one_job(*, uploader: str = OWNER) -> tuple[Simulation, JobsDesk]
     return simulation, JobsDesk(engine=simulation.engine, rates=simulation.rates)
 
 
-def request(spec: JobSpec, *, trained: int = FACTS.trained_params, **inputs: str) -> jobs_pb2.SubmitJobRequest:
-    sent = {"tune.base_model": fake_id("base"), "tune.data": fake_id("data"), **inputs}
+def request(spec: JobSpec, *, trained: int = FACTS.trained_params, parent: str = "") -> jobs_pb2.SubmitJobRequest:
+    """`parent`: the artifact that is named as the stage's own checkpoint."""
+    sent = {"tune.base_model": fake_id("base"), "tune.data": fake_id("data")}
+    sent |= {"tune.continue_from": parent} if parent else {}
     return jobs_pb2.SubmitJobRequest(
         spec_json=spec.canonical_json(),
         facts=facts(trained),
@@ -130,7 +132,7 @@ async def test_somebody_elses_job_is_as_unknown_as_none(caller: Caller) -> None:
             await submit_job(request(spec), caller, desk)
         assert at_quote.value.why.code == at_submit.value.why.code == "job.not_found"
     # and its content can't be named as if it were a folder of one's own
-    stolen = request(continuing("./folder"), **{"tune.continue_from": await best_checkpoint(simulation)})
+    stolen = request(continuing("./folder"), parent=await best_checkpoint(simulation))
     with pytest.raises(InvalidInput) as caught:
         await submit_job(stolen, caller, desk)
     assert caught.value.why.code == "job.input_missing"
@@ -179,7 +181,7 @@ async def test_a_live_job_keeps_the_checkpoint_that_it_continues_from() -> None:
 
 async def test_a_folder_of_ones_own_travels_as_an_input() -> None:
     simulation, desk = await after_one_job()
-    sent = request(continuing("./folder"), **{"tune.continue_from": fake_id("folder")})
+    sent = request(continuing("./folder"), parent=fake_id("folder"))
     second = (await submit_job(sent, ME, desk)).job_id
     assert (await simulation.run_to_end(second)).state is JobState.SUCCEEDED
     shown = await get_job(jobs_pb2.GetJobRequest(job_id=second), ME, desk)
@@ -189,7 +191,7 @@ async def test_a_folder_of_ones_own_travels_as_an_input() -> None:
 async def test_an_input_beside_an_earlier_job_is_refused() -> None:
     _, desk = await after_one_job()
     with pytest.raises(InvalidInput) as caught:
-        await submit_job(request(continuing(), **{"tune.continue_from": fake_id("folder")}), ME, desk)
+        await submit_job(request(continuing(), parent=fake_id("folder")), ME, desk)
     assert caught.value.why.code == "job.unread_input"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,22 +52,21 @@ def _state(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (lambda folder: _lose("state.json", folder), "no readable state.json"),
-        (lambda folder: _lose("weights.safetensors", folder), "no weights.safetensors"),
-        (lambda folder: _lose("moments_v.safetensors", folder), "only moments_m"),
-        (lambda folder: _state(folder, format="other"), "names the format 'other'"),
-        (lambda folder: _state(folder, adam_step=-1), "lacks its method or its counts"),
-        (lambda folder: _state(folder, method=3), "lacks its method or its counts"),
-        (lambda folder: (folder / "state.json").write_text("["), "no readable state.json"),
-        (lambda folder: (folder / "weights.safetensors").write_bytes(b"x" * 7), "ends inside its header"),
-    ],
-)
-def test_what_is_no_checkpoint_is_refused(spoil: object, words: str, folder: Path) -> None:
-    assert callable(spoil)
-    spoil(folder)
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "no readable state.json": lambda folder: _lose("state.json", folder),
+    "no weights.safetensors": lambda folder: _lose("weights.safetensors", folder),
+    "only moments_m": lambda folder: _lose("moments_v.safetensors", folder),
+    "names the format 'other'": lambda folder: _state(folder, format="other"),
+    "lacks its method or its counts": lambda folder: _state(folder, adam_step=-1),
+    "lacks its method": lambda folder: _state(folder, method=3),
+    "readable state.json": lambda folder: (folder / "state.json").write_text("["),
+    "ends inside its header": lambda folder: (folder / "weights.safetensors").write_bytes(b"x" * 7),
+}
+
+
+@pytest.mark.parametrize("words", SPOILT)
+def test_what_is_no_checkpoint_is_refused(words: str, folder: Path) -> None:
+    SPOILT[words](folder)
     with pytest.raises(InvalidInput, match=words):
         inspect_checkpoint(folder)
 

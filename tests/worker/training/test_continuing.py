@@ -12,7 +12,7 @@ import pytest
 
 from shardwork.errors import InvalidInput
 from shardwork.recipes.base import Computed
-from shardwork.recipes.orders import ApplyOrder, InitOrder, MergeOrder
+from shardwork.recipes.orders import ApplyOrder, InitOrder, LearnOrder, MergeOrder
 from shardwork.tensors.checkpoint import open_checkpoint, write_checkpoint
 from shardwork_coordinator.aggregate import apply, merge
 from shardwork_worker.training.trainer import TorchTrainer
@@ -29,15 +29,17 @@ def continued(base: Path, parent: Path, into: Path, method: str, **changes: Any)
     return TorchTrainer("cpu").init(order, tiny.context(into, base=base, parent=parent))
 
 
-def one_round(
-    base: Path, train: Path, checkpoint: Path, work: Path, *, method: str, number: int = 0, rows: int = 0
-) -> Path:
-    """The checkpoint after one shard of constant rate; `number`: rounds of this job before it, `rows`: of the data."""
-    settings = {"steps": STEPS, "start_step": number * STEPS, "first_row": rows * STEPS * BATCH}
+def learning(method: str, *, start_step: int = 0, first_row: int = 0) -> LearnOrder:
+    """One shard at a constant rate, without warm-up."""
+    return tiny.learn_order(method, steps=STEPS, start_step=start_step, first_row=first_row)
+
+
+def one_round(base: Path, train: Path, checkpoint: Path, work: Path, order: LearnOrder) -> Path:
+    """The checkpoint after one shard."""
     learned = tiny.context(work / "learn", base=base, checkpoint=checkpoint, train=train)
-    delta = TorchTrainer("cpu").learn(tiny.learn_order(method, **settings), learned).outputs["delta"]
-    order = MergeOrder(rule="mean", steps=STEPS, weights=(1,), candidates=("mean",), encoding="fp32")
-    merged = merge.compute(order, tiny.context(work / "merge", checkpoint=checkpoint, delta_0=delta)).outputs
+    delta = TorchTrainer("cpu").learn(order, learned).outputs["delta"]
+    mean = MergeOrder(rule="mean", steps=STEPS, weights=(1,), candidates=("mean",), encoding="fp32")
+    merged = merge.compute(mean, tiny.context(work / "merge", checkpoint=checkpoint, delta_0=delta)).outputs
     given = {"step": merged["step-mean"], "moments": merged["moments"]}
     applied = tiny.context(work / "apply", checkpoint=checkpoint, **given)
     return apply.compute(ApplyOrder(steps=STEPS, encoding="fp32"), applied).outputs["checkpoint"]
@@ -49,13 +51,15 @@ def test_two_rounds_of_one_job_are_bitwise_one_round_of_each_of_two(
 ) -> None:
     base = base_of("llama")
     first = tiny.first_checkpoint(TorchTrainer("cpu"), base, tmp_path / "init", method)
-    halfway = one_round(base, train, first, tmp_path / "one", method=method)
-    whole = one_round(base, train, halfway, tmp_path / "two", method=method, number=1, rows=1)
+    halfway = one_round(base, train, first, tmp_path / "one", learning(method))
+    second = learning(method, start_step=STEPS, first_row=STEPS * BATCH)
+    whole = one_round(base, train, halfway, tmp_path / "two", second)
 
     begun = continued(base, halfway, tmp_path / "again", method)
     assert begun.metrics["continued_moments"] == 1 and begun.metrics["continued_step"] == STEPS
     checkpoint = begun.outputs["checkpoint"]
-    later = one_round(base, train, checkpoint, tmp_path / "later", method=method, rows=1)
+    # its schedule begins anew; the same rows are read to compare
+    later = one_round(base, train, checkpoint, tmp_path / "later", learning(method, first_row=STEPS * BATCH))
     for name in FILES:
         assert (later / name).read_bytes() == (whole / name).read_bytes(), name
     with open_checkpoint(later) as opened:
@@ -66,7 +70,7 @@ def test_two_rounds_of_one_job_are_bitwise_one_round_of_each_of_two(
 def test_every_worker_begins_with_the_same_bytes(base_of: BaseOf, train: Path, tmp_path: Path) -> None:
     base = base_of("llama")
     first = tiny.first_checkpoint(TorchTrainer("cpu"), base, tmp_path / "init", "lora")
-    parent = one_round(base, train, first, tmp_path / "one", method="lora")
+    parent = one_round(base, train, first, tmp_path / "one", learning("lora"))
     one, other = (continued(base, parent, tmp_path / name, "lora").outputs["checkpoint"] for name in ("a", "b"))
     assert tiny.same_files(one, other)
 
@@ -76,7 +80,7 @@ def test_without_moments_or_by_another_method_only_the_weights_go_on(
 ) -> None:
     base = base_of("llama")
     first = tiny.first_checkpoint(TorchTrainer("cpu"), base, tmp_path / "init", "full")
-    learned = one_round(base, train, first, tmp_path / "one", method="full")
+    learned = one_round(base, train, first, tmp_path / "one", learning("full"))
     with open_checkpoint(learned) as opened:
         assert opened.m is not None and opened.v is not None
         other = tmp_path / "other"
