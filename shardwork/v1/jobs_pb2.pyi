@@ -245,7 +245,7 @@ class SubmitJobRequest(_message.Message):
     def facts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageFacts]: ...
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.NamedArtifact]:
-        """"<stage>.base_model", "<stage>.data", "<stage>.eval_data" """
+        """"<stage>.base_model", "<stage>.continue_from", "<stage>.data", "<stage>.eval_data" """
 
     def __init__(
         self,
