@@ -18,6 +18,7 @@ from shardwork_coordinator.records import Artifact, ArtifactState, Event, Job, J
 from shardwork_coordinator.rpc.auth import Caller
 from shardwork_coordinator.rpc.jobs import JobsDesk, get_job, quote_job, submit_job
 from shardwork_coordinator.rpc.steering import cancel_job
+from shardwork_coordinator.store.base import Transaction
 
 from .simulation import FACTS, OWNER, Simulation, fake_id, sft_job
 
@@ -42,8 +43,8 @@ async def after_one_job(*, uploader: str = OWNER) -> tuple[Simulation, JobsDesk]
     simulation = Simulation(workers=2)
     await simulation.submit(sft_job(rounds=2))
     assert (await simulation.run_to_end()).state is JobState.SUCCEEDED
-    for name in ("base", "data", "folder"):
-        row = Artifact(
+    rows = [
+        Artifact(
             id=fake_id(name),
             owner=uploader,
             purpose="input",
@@ -52,7 +53,14 @@ async def after_one_job(*, uploader: str = OWNER) -> tuple[Simulation, JobsDesk]
             leaves=1,
             created_ms=0,
         )
-        await simulation.store.write(lambda tx, row=row: tx.put(row))
+        for name in ("base", "data", "folder")
+    ]
+
+    def upload(tx: Transaction) -> None:
+        for row in rows:
+            tx.put(row)
+
+    await simulation.store.write(upload)
     return simulation, JobsDesk(engine=simulation.engine, rates=simulation.rates)
 
 
