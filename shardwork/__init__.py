@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from .jobs.file import JobFileInvalid
     from .jobs.spec import BudgetSection, DataSource, JobSpec, PlanSection, ScheduleSection, StageSpec, TrustSection
     from .problem import Problem
+    from .serving.check import serve_check
+    from .serving.results import EngineFit, Finding, Fit, Loaded, Merged, ServeCheck
     from .why import Why
 
 __all__ = [
@@ -82,7 +84,10 @@ __all__ = [
     "DataSource",
     "Deposit",
     "Download",
+    "EngineFit",
     "Event",
+    "Finding",
+    "Fit",
     "Internal",
     "InvalidInput",
     "Job",
@@ -92,8 +97,10 @@ __all__ = [
     "JobSpec",
     "JobStatus",
     "LimitExceeded",
+    "Loaded",
     "Login",
     "Measured",
+    "Merged",
     "NotAllowed",
     "NotAuthenticated",
     "NotEnoughFunds",
@@ -109,6 +116,7 @@ __all__ = [
     "Round",
     "RunningShard",
     "ScheduleSection",
+    "ServeCheck",
     "ShardPayment",
     "ShardworkError",
     "Stage",
@@ -120,6 +128,7 @@ __all__ = [
     "Why",
     "Withdrawal",
     "WorkerShare",
+    "serve_check",
     "show_progress",
 ]
 
@@ -153,6 +162,8 @@ _HOMES = {
         "TrustSection",
     ),
     "problem": ("Problem",),
+    "serving.check": ("serve_check",),
+    "serving.results": ("EngineFit", "Finding", "Fit", "Loaded", "Merged", "ServeCheck"),
     "why": ("Why",),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}

@@ -30,6 +30,7 @@ from .commands import (
     following,
     jobs,
     login,
+    serving,
     setup,
     steering,
     wallet,
@@ -56,7 +57,7 @@ app.add_typer(artifacts.app, name="artifact")
 app.add_typer(configuration.app, name="config")
 app.add_typer(jobs.app, name="job")
 #: each adds its verbs to `job` when it is loaded, in the order of --help
-JOB_VERBS = (before, following, steering, collecting)
+JOB_VERBS = (before, following, steering, collecting, serving)
 
 
 def _show_version(asked: bool) -> None:

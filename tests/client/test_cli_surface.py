@@ -27,7 +27,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("config",): ("show",),
     ("job",): (
         *("init", "validate", "plan", "submit", "list", "show", "watch", "events"),
-        *("why", "pause", "resume", "cancel", "topup", "report", "download"),
+        *("why", "pause", "resume", "cancel", "topup", "report", "download", "serve-check"),
     ),
 }
 NOT_BUILT = ("ingest", "make-qa", "blend", "logs", "api-key", "feedback", "rag", "verify")

@@ -1,4 +1,4 @@
-"""The noun `shardwork job`; its verbs stand in `before`, `following`, `steering` and `collecting`."""
+"""The noun `shardwork job`; its verbs stand in `before`, `following`, `steering`, `collecting` and `serving`."""
 
 from __future__ import annotations
 
