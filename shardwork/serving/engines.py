@@ -186,13 +186,14 @@ def _ollama(subject: Subject) -> EngineFit:
     if known is not None and known.ollama:
         first = _likely("architecture", f"Ollama's importer (read {READ_ON}) names {name}.")
         findings = [first, _named(subject), _weights(subject), _tokenizer(subject), template]
-        return _fit("ollama", subject, findings, _modelfile(str(subject.folder)))
+        return _fit("ollama", subject, findings, _modelfile(str(subject.folder.resolve())))
     findings = [_likely("import", f"Ollama does not import {name} itself; it runs what llama.cpp converted.")]
     how = [f"python convert_hf_to_gguf.py {quote(str(subject.folder))} --outfile model.gguf"]
     return _fit("ollama", subject, [*findings, *_gguf(subject), template], [*how, *_modelfile("./model.gguf")])
 
 
 def _modelfile(source: str) -> list[str]:
+    """`source` must look like a path: a bare name would be looked up in Ollama's library."""
     return [f"echo {quote(f'FROM {source}')} > Modelfile", "ollama create tuned -f Modelfile"]
 
 

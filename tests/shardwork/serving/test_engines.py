@@ -45,6 +45,14 @@ def test_a_llama_with_a_known_tokenizer_is_likely_everywhere(copy: Copy) -> None
     assert found["ollama"].how[0] == f"echo 'FROM {folder}' > Modelfile"
 
 
+def test_ollama_is_given_a_path_and_never_a_name_of_its_library(
+    copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy("llama")
+    monkeypatch.chdir(tmp_path)
+    assert outlook(Path("llama"))["ollama"].how[0] == f"echo 'FROM {tmp_path / 'llama'}' > Modelfile"
+
+
 def test_what_ollama_does_not_import_goes_through_llama_cpp(copy: Copy) -> None:
     found = outlook(copy("gpt2"))["ollama"]
     assert found.how[0].startswith("python convert_hf_to_gguf.py") and "./model.gguf" in found.how[1]
