@@ -29,7 +29,8 @@ def serve_check(
 ) -> None:
     """Load an output in plain transformers, ask it, and judge it for vLLM, llama.cpp and Ollama.
 
-    Needs no coordinator, but torch and what else the extra 'worker' installs. Runs on the CPU, offline; code of a model is never run.
+    Needs no coordinator, but torch and what else the extra 'worker' installs. Runs on the CPU, offline; code of a
+    model is never run.
     The servers are judged by names, config and files: likely, unknown or no, each with its reason.
 
     Example:  shardwork job serve-check out/model --base models/tiny --merge out/whole
