@@ -168,7 +168,8 @@ async def test_facts_that_are_missing_or_absurd_are_refused_at_once(place: Marke
     await assert_refused(requester, submission(spec, inputs), "facts.missing")
     await assert_refused(requester, submission(spec, inputs, facts(0, 0)), "facts.missing")
     await assert_refused(requester, submission(spec, inputs, facts(2**64 - 1)), "facts.too_large")
-    await assert_refused(requester, submission(spec, inputs, facts(10**13, 10**13)), "budget.below_plan")
+    await assert_refused(requester, submission(spec, inputs, facts(10**13, 10**13)), "full.too_large")
+    await assert_refused(requester, submission(spec, inputs, facts(10**13, 10**9)), "budget.below_plan")
     crowd = [facts(stage=f"s{number}") for number in range(33)]
     await assert_refused(requester, submission(spec, inputs, *crowd), "job.too_many_facts")
 
@@ -302,7 +303,7 @@ async def test_the_largest_plan_is_quoted_or_refused_while_others_are_answered(p
     requester, other = await place.party(Role.REQUESTER), await place.party(Role.REQUESTER)
     stage = json.loads(learning_spec().canonical_json())["stages"][0]
     plan = {"rounds": 10_000, "shards_per_round": 1_024, "inner_steps": 10_000}
-    params = {"max_length": 2**20, "batch_size": 4096}
+    params = {"max_length": 2**20, "batch_size": 4096, "allow_large": True}
     stages = [{**stage, "name": f"s{number}", "plan": plan, "params": params} for number in range(32)]
     quote = jobs_pb2.QuoteJobRequest(
         spec_json=raw(stages=stages), facts=[facts(10**13, 10**13, stage=f"s{n}") for n in range(32)]

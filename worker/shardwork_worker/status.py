@@ -132,7 +132,8 @@ def readable(status: Mapping[str, Any]) -> str:
         rows.append(("earned", money))
         rows.append(("worker", f"{status['worker_id']} on {status['device']} at {status['coordinator']}"))
         rows.append(("shards", f"{status['shards_done']} done, {status['shards_failed']} failed"))
-        if (sandbox := status.get("sandbox") or {}).get("kind"):
+        sandbox: Mapping[str, Any] | None = status.get("sandbox")
+        if sandbox and sandbox.get("kind"):
             rows.append(("sandbox", _of_sandbox(sandbox)))
     return "\n".join(hanging(f"{name:<8}", text) for name, text in rows)
 
