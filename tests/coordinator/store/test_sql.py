@@ -94,7 +94,7 @@ def test_postgresql_gets_the_same_shape_and_refuses_edits_itself(request: pytest
     engine = create_engine(engine_url(str(request.getfixturevalue("postgresql"))))
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
-        connection.exec_driver_sql("INSERT INTO event VALUES (9, 'j', 0, 'k', 's', 't', '{}')")
+        connection.exec_driver_sql("INSERT INTO event VALUES (1000000000, 'j', 0, 'k', 's', 't', '{}')")
         with pytest.raises(DBAPIError, match="event is append-only"):
             connection.exec_driver_sql("UPDATE event SET kind = 'x'")
         connection.rollback()
