@@ -29,7 +29,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from recovery import Bench, Corpus, Setting, machine, read_corpus, warm_base
+from learning.cells import ROUNDS as AVERAGED
+from learning.cells import SMALLER, Cell
+from learning.figures import machine
+from learning.job import Job, warm_base
+from learning.text import Corpus, read_corpus, skeleton
 
 from shardwork.errors import Conflict
 from shardwork.recipes.base import Computed
@@ -45,6 +49,7 @@ from shardwork_worker.training.trainer import TorchTrainer
 
 RESULT = Path(__file__).resolve().parent / "results" / "rules.json"
 ROUNDS, INNER_STEPS, SHARDS, LIARS = 4, 10, 8, 2
+ENCODING = "int8"
 #: shards a round, each with a fifth that flip
 COUNTS = (1, 2, 4, 8, 16)
 
@@ -120,19 +125,31 @@ def cases() -> list[Case]:
     return list(dict.fromkeys(found))
 
 
+def cell(case: Case, seed: int) -> Cell:
+    return Cell(
+        regime="full",
+        kind=AVERAGED,
+        shards=case.shards,
+        rate=1.0,
+        seed=seed,
+        inner_steps=INNER_STEPS,
+        rows=case.rows,
+    )
+
+
 # ---- rounds ---------------------------------------------------------------------------------------------------------
 
 
 class Attacked:
     """Rounds of one seed; the first round's honest deltas are learned once for all cases of the same rows."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Job) -> None:
         self._bench = bench
         self._first: dict[tuple[str, int], tuple[Path, Path, list[Path]]] = {}
 
     def run(self, case: Case) -> dict[str, Any]:
         bench = self._bench
-        setting = Setting(shards=case.shards, rows=case.rows, inner_steps=INNER_STEPS, outer="mean")
+        setting = cell(case, bench.seed)
         checkpoint, train, deltas = self._start(setting)
         outer: dict[str, Path] = {}
         rounds = bench.steps // INNER_STEPS
@@ -145,24 +162,24 @@ class Attacked:
             except Conflict:  # fewer than half may be used: the job would roll the round back
                 return {"loss": None, "refused": refused, "lies": lies}
             refused += sum(merged.metrics[f"kept.{index}"] == 0 for index in range(case.liars))
-            order = ApplyOrder(steps=INNER_STEPS, encoding=setting.encoding)
+            order = ApplyOrder(steps=INNER_STEPS, encoding=ENCODING)
             checkpoint = bench.applied(checkpoint, merged.outputs, "mean", order)
             outer = {"outer": merged.outputs["outer"]}
-        loss = bench.loss(checkpoint, bench.stage(setting))
+        loss = bench.loss(bench.stage(setting), bench.report, checkpoint)
         return {"loss": round(loss, 4), "refused": refused if lies else 0, "lies": lies}
 
-    def _start(self, setting: Setting) -> tuple[Path, Path, list[Path]]:
+    def _start(self, setting: Cell) -> tuple[Path, Path, list[Path]]:
         key = setting.rows, setting.shards
         if key not in self._first:
-            checkpoint, train = self._bench.first(), self._bench.rows_for(setting)
+            checkpoint, train = self._bench.first(self._bench.stage(setting)), self._bench.rows_for(setting)
             self._first[key] = checkpoint, train, self._learn(setting, 1, checkpoint, train)
         return self._first[key]
 
-    def _learn(self, setting: Setting, number: int, checkpoint: Path, train: Path) -> list[Path]:
+    def _learn(self, setting: Cell, number: int, checkpoint: Path, train: Path) -> list[Path]:
         bench = self._bench
         plans = bench.plan(bench.stage(setting), number, "learn", {})
         orders = [LearnOrder.model_validate_json(plan) for plan in plans]
-        contexts = [bench.context(checkpoint=checkpoint, train=train) for _ in orders]
+        contexts = [bench.context({"checkpoint": checkpoint, "train": train}) for _ in orders]
         return [
             bench.trainer.learn(order, context).outputs["delta"]
             for order, context in zip(orders, contexts, strict=True)
@@ -193,24 +210,24 @@ class Attacked:
     def _merge(
         self,
         case: Case,
-        setting: Setting,
+        setting: Cell,
         number: int,
         checkpoint: Path,
         deltas: Sequence[Path],
         outer: Mapping[str, Path],
     ) -> Computed:
         bench = self._bench
-        named = {f"delta_{index}": folder for index, folder in enumerate(deltas)}
-        known = dict.fromkeys(("checkpoint", *(name.replace("_", "-") for name in named)), "")
+        named = {f"delta-{index}": folder for index, folder in enumerate(deltas)}
+        known = dict.fromkeys(("checkpoint", *named), "")
         plan = bench.plan(bench.stage(setting), number, "merge", known)[0]
         order = MergeOrder.model_validate_json(plan).model_copy(update={"rule": case.rule})
-        return merge.compute(order, bench.context(checkpoint=checkpoint, **outer, **named))
+        return merge.compute(order, bench.context({"checkpoint": checkpoint, **outer, **named}))
 
 
 def read_delta(checkpoint: Path, folder: Path) -> tuple[Tensors, Tensors, Tensors, Tensors]:
     """(delta, m, v, weights before), each by name and flat."""
     with open_checkpoint(checkpoint) as before:
-        opened = gates.open_delta(folder, before, "int8")
+        opened = gates.open_delta(folder, before, ENCODING)
         room = scratch()
         found: tuple[dict[str, F32], ...] = ({}, {}, {}, {})
         for name, shape in before.shapes.items():
@@ -231,7 +248,7 @@ def write_lie(checkpoint: Path, folder: Path, into: Path, attack: Attack, known:
     own, m, v, before = read_delta(checkpoint, folder)
     after = {name: before[name] - value for name, value in attack(own, known).items()}
     update = json.loads((folder / "update.json").read_text())
-    write_delta(into, "int8", before, after, m, v, update["steps"], update["adam_step"])
+    write_delta(into, ENCODING, before, after, m, v, update["steps"], update["adam_step"])
 
 
 def poison(file: Path) -> None:
@@ -285,16 +302,17 @@ def record(run: Mapping[str, Any]) -> None:
 
 
 def measured(seed: int, root: Path, base: Path, corpus: Corpus, wanted: Sequence[Case]) -> Iterator[dict[str, Any]]:
-    bench = Bench(
+    bench = Job(
         root=root / f"seed-{seed}",
-        regime="full",
+        name="full",
         base=base,
         topics=corpus.topics,
         seed=seed,
-        steps=ROUNDS * INNER_STEPS,
         trainer=TorchTrainer("cpu"),
+        steps=ROUNDS * INNER_STEPS,
     )
-    attacked, start = Attacked(bench), bench.loss(bench.first(), bench.stage(Setting()))
+    stage = bench.stage(cell(Case(rule="mean"), seed))
+    attacked, start = Attacked(bench), bench.loss(stage, bench.report, bench.first(stage))
     for case in wanted:
         yield {
             "rule": case.rule,
@@ -324,7 +342,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         corpus = read_corpus(root)
-        base = warm_base(corpus, root, TorchTrainer("cpu"))
+        base = warm_base(corpus, root, skeleton(corpus, SMALLER, root / "skeleton"), TorchTrainer("cpu"))
         for seed in given.seeds if given.full else [0]:
             done = {(run["rule"], run["attack"], run["rows"], run["shards"], run["seed"]) for run in known_runs()}
             wanted = [
