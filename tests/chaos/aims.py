@@ -32,10 +32,10 @@ PAYOUT_SENT = ("money.payouts:advance", "money.payouts:_bind", "money.payouts:_s
 PAYOUT_ANSWERED = ("money.payouts:_take_answer",)
 #: an address that doesn't answer is asked again, and at last given up
 PAYOUT_REFUSED = ("money.payouts:_count_attempt", "money.payouts:_end")
-#: a hub's model is copied (tests/coordinator/hub drives these in process)
+#: a hub's model is copied; listed only, no kill is made here yet
 AT_COPY = ("hub.mirror:HubMirror._keep_row", "hub.mirror:HubMirror._grant", "hub.mirror:HubMirror._make_room")
 AT_CONTROL = ("rpc.steering:control", "rpc.steering:top_up_job")
-#: a job has taken longer than its owner allowed
+#: a job has taken longer than its owner allowed; listed only, no kill is made here yet
 AT_TIME_OUT = ("sweeper:Sweeper._time_out",)
 AT_REFERENCE = ("rpc.operator:set_worker_reference",)
 AT_HEARTBEAT = ("rpc.work:heartbeat",)
