@@ -202,7 +202,7 @@ class AsyncClient:
         await self.close()
 
     def _job_of(self, status: JobStatus) -> AsyncJob:
-        return AsyncJob(self.session, status, self._on_progress)
+        return AsyncJob(self.session, lambda: self.access, status, self._on_progress)
 
 
 def home_of(folder: str | os.PathLike[str] | None) -> Home:

@@ -185,7 +185,8 @@ class Job:
         return self._loop.run(self._inner.cancel())
 
     def top_up(self, sats: int, *, idempotency_key: str = "") -> JobStatus:
-        """Adds whole sats from the balance to the budget; they pay for spare copies and further tries."""
+        """Adds whole sats from the balance to the budget; they pay for spare copies and further tries. Safe to repeat
+        after an error."""
         return self._loop.run(self._inner.top_up(sats, idempotency_key=idempotency_key))
 
     def cost_of(self, action: str, *, sats: int = 0) -> ControlCost:

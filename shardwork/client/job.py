@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -19,6 +18,8 @@ from . import calls, received
 from .download import download_outputs
 from .progress import OnProgress
 from .results import Change, ControlCost, Download, Event, JobStatus, Report
+from .settings import Access
+from .submission import pending_for
 from .waiting import judge, progress_of
 
 OnLost = Callable[[ShardworkError, int], None]
@@ -28,9 +29,14 @@ class AsyncJob:
     """Made by `AsyncClient.submit`, `job` and `jobs`. It does not follow by itself: ask `status`, `watch` or `wait`."""
 
     def __init__(
-        self, session: Callable[[], Awaitable[Session]], status: JobStatus, on_progress: OnProgress | None = None
+        self,
+        session: Callable[[], Awaitable[Session]],
+        access: Callable[[], Access],
+        status: JobStatus,
+        on_progress: OnProgress | None = None,
     ) -> None:
         self._session = session
+        self._access = access
         self._on_progress = on_progress
         self.last = status
 
@@ -104,10 +110,18 @@ class AsyncJob:
     async def top_up(self, sats: int, *, idempotency_key: str = "") -> JobStatus:
         """Adds whole sats from the balance to the budget; they pay for spare copies and further tries.
 
-        `idempotency_key`: the same key again adds nothing. Raises NotEnoughFunds "ledger.insufficient".
+        Safe to repeat after an error or a break: until this returned, the same sats for the same job are the same
+        top-up. `idempotency_key`: yours instead; the same key again adds nothing. Raises NotEnoughFunds
+        "ledger.insufficient".
         """
-        key = idempotency_key or uuid.uuid4().hex
-        return self._took(await calls.top_up(await self._session(), self.id, msat_of(sats), idempotency_key=key))
+        session, access = await self._session(), self._access()
+        if idempotency_key:
+            return self._took(await calls.top_up(session, self.id, msat_of(sats), idempotency_key=idempotency_key))
+        wish = f"top up\0{access.join.ca_sha256}\0{session.party_id}\0{self.id}\0{sats}".encode()
+        kept = pending_for(access.home.state_dir, wish)
+        view = await calls.top_up(session, self.id, msat_of(sats), idempotency_key=kept.submission_id)
+        kept.answered()
+        return self._took(view)
 
     async def cost_of(self, action: str, *, sats: int = 0) -> ControlCost:
         """What "pause", "resume", "cancel" or "topup" would cost at this moment. Changes nothing."""

@@ -1,8 +1,8 @@
 """Submission ids that outlive the command, so that a repeat after a break is the same submission and pays once.
 
 One small file per unanswered submission in the state folder, named by the digest of everything that would be sent. It
-is written before the first attempt and removed once the person has seen the answer. Used by `submit`, and by `wallet`
-for withdrawals.
+is written before the first attempt and removed once the person has seen the answer. Used by `submit`, by `wallet`
+for withdrawals and by `job` for top-ups.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class Fake:
     quote: jobs_pb2.Quote = field(default_factory=jobs_pb2.Quote)
     quoted: list[jobs_pb2.QuoteJobRequest] = field(default_factory=list[jobs_pb2.QuoteJobRequest])
     submitted: list[jobs_pb2.SubmitJobRequest] = field(default_factory=list[jobs_pb2.SubmitJobRequest])
-    #: how many answers of SubmitJob get lost after the job was made
+    #: how many answers of SubmitJob and TopUpJob get lost after it was done
     lose_answers: int = 0
     available_msat: int = 0
     held_msat: int = 0
@@ -276,6 +276,9 @@ class Jobs(jobs_pb2_grpc.JobsServiceServicer):
                 self.fake.top_ups[request.idempotency_key] = request.msat
                 job.budget_msat += request.msat
                 job.topped_up_msat += request.msat
+            if self.fake.lose_answers:
+                self.fake.lose_answers -= 1
+                context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
             return jobs_pb2.TopUpJobResponse(job=job)
 
         return answered(self.fake, context, handle)

@@ -182,6 +182,18 @@ def test_a_top_up_says_what_it_costs_and_adds_it_once_agreed(logged_in: Run, fak
     assert logged_in("job", "topup", JOB_ID, "0").exit_code == 2
 
 
+def test_a_top_up_whose_answer_was_lost_is_added_once_however_often_it_is_repeated(
+    logged_in: Run, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardwork.session.BACKOFF_S", 0.001)
+    fake.jobs[JOB_ID] = running_job()
+    # the first try and its five retries
+    fake.lose_answers = 6
+    assert logged_in("job", "topup", JOB_ID, "5", "--yes").exit_code == 7
+    for added in (5_000, 10_000):
+        assert json_of(logged_in("job", "topup", JOB_ID, "5", "--json"))["topped_up_msat"] == added
+
+
 def test_a_top_up_that_nobody_agreed_to_adds_nothing(logged_in: Run, fake: Fake) -> None:
     fake.jobs[JOB_ID] = running_job()
     before = fake.jobs[JOB_ID].budget_msat
