@@ -117,7 +117,8 @@ class Expiry:
         """Takes the rows back from their owners; answers those that nothing came to need meanwhile."""
 
         def work(tx: Transaction) -> list[Artifact]:
-            begun = tx.find(Job, order="created_ms", after=mark.at_ms - SLACK_MS)
+            recent = tx.find(Job, order="created_ms", after=mark.at_ms - SLACK_MS)
+            begun = [job for job in recent if not is_over(job, self._limits.ages, mark.at_ms)]
             held = {one for job in begun for one in json.loads(job.inputs_json).values()}
             uploading = {owner: _uploading(tx, owner) for owner in {row.owner for row in loose}}
             # who used a row meanwhile renewed its time
