@@ -32,10 +32,11 @@ PAYOUT_SENT = ("money.payouts:advance", "money.payouts:_bind", "money.payouts:_s
 PAYOUT_ANSWERED = ("money.payouts:_take_answer",)
 #: an address that doesn't answer is asked again, and at last given up
 PAYOUT_REFUSED = ("money.payouts:_count_attempt", "money.payouts:_end")
-#: a hub's model is copied; listed only, no kill is made here yet
-AT_COPY = ("hub.mirror:HubMirror._keep_row", "hub.mirror:HubMirror._grant", "hub.mirror:HubMirror._make_room")
-AT_CONTROL = ("rpc.steering:control", "rpc.steering:top_up_job")
-#: a job has taken longer than its owner allowed; listed only, no kill is made here yet
+#: a hub's model is described, and then copied
+AT_COPY = ("hub.mirror:HubMirror._make_room", "hub.mirror:HubMirror._keep_row", "hub.mirror:HubMirror._grant")
+AT_CONTROL = ("rpc.steering:control",)
+AT_TOP_UP = ("rpc.steering:top_up_job",)
+#: a job has taken longer than its owner allowed
 AT_TIME_OUT = ("sweeper:Sweeper._time_out",)
 AT_REFERENCE = ("rpc.operator:set_worker_reference",)
 AT_HEARTBEAT = ("rpc.work:heartbeat",)
@@ -68,7 +69,8 @@ SCENARIOS: Mapping[str, tuple[str, ...]] = {
     "a deposit": AT_DEPOSIT,
     "a withdrawal": AT_WITHDRAWAL,
     "payouts": (*PAYOUT_SENT, *PAYOUT_ANSWERED, *PAYOUT_REFUSED),
-    "pause, resume, cancel, top up": AT_CONTROL,
+    "pause, resume, cancel": AT_CONTROL,
+    "a top-up": AT_TOP_UP,
     "a job out of time": AT_TIME_OUT,
     "a reference mark": AT_REFERENCE,
     "a heartbeat": AT_HEARTBEAT,

@@ -13,13 +13,15 @@ data: text.txt
 plan: {{shards_per_round: {parts}}}
 trust: {{class: public}}
 budget: {{max_sats: 100}}
+schedule: {{{schedule}}}
 """
 
 
-def write(folder: Path, *, parts: int = 2) -> None:
+def write(folder: Path, *, parts: int = 2, timeout_hours: float | None = None) -> None:
     """text.txt and words.yaml."""
+    schedule = f"timeout_hours: {timeout_hours}" if timeout_hours else ""
     (folder / "text.txt").write_text("one two two three three three\n" * 50, encoding="utf-8")
-    (folder / "words.yaml").write_text(JOB.format(parts=parts), encoding="utf-8")
+    (folder / "words.yaml").write_text(JOB.format(parts=parts, schedule=schedule), encoding="utf-8")
 
 
 def submit(processes: Processes) -> str:

@@ -1,5 +1,5 @@
 """kill -9 of the coordinator at the failpoints that need a fault of their own: lost, slow, paused and lone workers,
-steering, a dead executor. Payouts have a file of their own."""
+steering, a time-out, a dead executor. Payouts and stored content have files of their own."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from shardwork.v1 import operator_pb2
 
 from ..e2e import models
 from ..e2e.jobfile import write_sft
+from . import count_jobs
 from .aims import (
     AT_CONTROL,
     AT_DEAD_EXECUTOR,
-    AT_EXPIRY,
     AT_HEARTBEAT,
     AT_LOSS,
     AT_LOST_REFERENCE,
@@ -35,12 +35,12 @@ from .aims import (
     AT_REFERENCE,
     AT_RELEASE,
     AT_STRAGGLER,
+    AT_TIME_OUT,
+    AT_TOP_UP,
     AT_WITHDRAWAL,
 )
 from .drill import Drill, drill
 
-#: everything becomes old within a second
-AGED = {"SHARDWORK_UPLOAD_KEEP_HOURS": "0.0001", "SHARDWORK_KEEP_DAYS": "0.000001"}
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 
 
@@ -137,25 +137,6 @@ def test_a_kill_as_a_reference_worker_stays_away_asks_two_others(tmp_path: Path)
         assert stage.check_done(job, copies=3)["self_evaluated"] is False
 
 
-def test_a_kill_as_an_old_upload_is_given_up_loses_nothing_that_a_job_needs(tmp_path: Path) -> None:
-    """A cancelled job's inputs are given up with the next start; a job that is submitted then finds or sends them."""
-    with drill(tmp_path, "alice", settings=AGED) as stage:
-        stage.freeze("alice")
-        cancelled = stage.submit()
-        assert stage.coordinator.persist("job", "cancel", cancelled).returncode == 0
-        inputs = "select count(*) from artifact where purpose = 'input' and state = 'stored'"
-        assert stage.world.rows(inputs) == [(1,)]
-        old = f"{inputs} and created_ms < unixepoch() * 1000 - 2000"
-        stage.world.until(lambda: stage.world.rows(old) == [(1,)], "the upload to be old")
-        stage.arm(AT_EXPIRY)
-        stage.wait_killed()
-        assert stage.world.rows(inputs) == [(0,)]
-        stage.thaw("alice")
-        job = stage.submit()
-        assert stage.world.rows(inputs) == [(1,)]
-        stage.check_done(job)
-
-
 def test_a_kill_as_an_executor_death_is_counted_runs_the_phase_again(tmp_path: Path) -> None:
     with drill(tmp_path, "alice") as stage:
         stage.arm(AT_DEAD_EXECUTOR)
@@ -207,6 +188,36 @@ def test_a_kill_at_pause_resume_and_cancel_loses_no_command_and_no_msat(tmp_path
         assert (shown["spent_msat"], shown["reserved_msat"], shown["refunded_msat"]) == (0, 0, shown["budget_msat"])
         assert stage.world.balance() == before
         stage.thaw("alice")
+
+
+def test_a_kill_at_a_top_up_adds_its_sats_once(tmp_path: Path) -> None:
+    with drill(tmp_path, "alice") as stage:
+        stage.freeze("alice")
+        job = stage.submit()
+        budget = stage.world.ask("job", "show", job)["budget_msat"]
+        stage.arm(AT_TOP_UP)
+        assert stage.coordinator.persist("job", "topup", job, "5", "--yes").returncode == 0
+        stage.wait_killed()
+        shown = stage.world.ask("job", "show", job)
+        assert (shown["budget_msat"], shown["topped_up_msat"]) == (budget + 5_000, 5_000)
+        stage.thaw("alice")
+        stage.check_done(job)
+
+
+def test_a_kill_as_a_job_runs_out_of_time_ends_it_once_with_its_refund(tmp_path: Path) -> None:
+    with drill(tmp_path, "alice") as stage:
+        count_jobs.write(tmp_path, parts=3, timeout_hours=0.002)
+        stage.arm(AT_TIME_OUT)
+        stage.freeze("alice")
+        doomed = stage.submit()
+        stage.wait_killed()
+        shown = stage.world.ask("job", "show", doomed)
+        assert (shown["state"], shown["why"]["code"]) == ("failed", "job.timed_out")
+        assert (shown["spent_msat"], shown["reserved_msat"], shown["refunded_msat"]) == (0, 0, shown["budget_msat"])
+        assert [one["kind"] for one in stage.world.events(doomed)].count("job.failed") == 1
+        stage.thaw("alice")
+        count_jobs.write(tmp_path, parts=3)
+        stage.check_done(stage.submit())
 
 
 def steer(stage: Drill, command: str, job: str, state: str) -> None:
