@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Deposit,
         Event,
         JobStatus,
+        LogLine,
         Output,
         Quote,
         Report,
@@ -158,6 +159,25 @@ def event_json(event: Event) -> Json:
         "subject": event.subject,
         "sentence": event.sentence,
         "evidence": dict(sorted(event.evidence.items())),
+    }
+
+
+def log_json(line: LogLine) -> Json:
+    """One line of `job logs --json`."""
+    return {
+        "sequence": line.sequence,
+        "at_unix_ms": line.at_unix_ms,
+        "kind": line.kind,
+        "sentence": line.sentence,
+        "stage": line.stage or None,
+        "round": line.round,
+        "phase": line.phase or None,
+        "shard": line.shard or None,
+        "copy": line.copy,
+        "attempt": line.attempt,
+        "worker": line.worker_id or None,
+        "code": line.code or None,
+        "evidence": dict(sorted(line.evidence.items())),
     }
 
 

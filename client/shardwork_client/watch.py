@@ -10,6 +10,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from datetime import datetime
 
 import typer
 from rich.live import Live
@@ -23,9 +24,10 @@ from shardwork.errors import ShardworkError
 
 from .access import run
 from .live import Frame, WatchState
+from .log_page import LogPage
 from .outcome import INTERRUPTED, emit, say
 from .render import console, event_line, job_page
-from .views import event_json, job_json
+from .views import event_json, job_json, log_json
 
 REDRAW_S = 0.125
 
@@ -65,6 +67,17 @@ async def follow_lines(job: AsyncJob, *, after_sequence: int = 0, json_output: b
                     out.print(event_line(event), soft_wrap=True)
             out.file.flush()
     return job.last
+
+
+async def follow_log(job: AsyncJob, *, last: int, follow: bool, json_output: bool) -> None:
+    """Prints the last lines of the job's log, and with `follow` what comes until the job is final."""
+    page = LogPage(datetime.fromtimestamp(SystemClock().now_ms() / 1000).date())
+    async with aclosing(job.logs(last=last, follow=follow, on_lost=_note_loss)) as found:
+        async for line in found:
+            if json_output:
+                emit(log_json(line))
+            else:
+                page.add(line)
 
 
 async def _follow_json(job: AsyncJob) -> JobStatus:

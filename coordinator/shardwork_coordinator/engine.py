@@ -18,7 +18,19 @@ from shardwork.ids import LeaseId
 from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec
 from shardwork.money import show
 
-from .events import Change, Follow, MachineEvent, PhaseDone, PublishDue, Push, Slice, StageSkipped, StageStarted, World
+from .events import (
+    Change,
+    Follow,
+    MachineEvent,
+    Note,
+    PhaseDone,
+    PublishDue,
+    Push,
+    Slice,
+    StageSkipped,
+    StageStarted,
+    World,
+)
 from .failpoints import AFTER, BEFORE, hit
 from .links import Links
 from .machine import step
@@ -108,6 +120,20 @@ def write_change(tx: Transaction, job_id: str, change: Change, world: World) -> 
         job = found(tx.get(Job, job_id), "job", job_id)
         _grant_outputs(tx, job, tx.find(Stage, job_id=job_id, order="position"), world.now_ms)
     return pushes
+
+
+def write_note(tx: Transaction, job_id: str, note: Note, now_ms: int) -> None:
+    tx.insert(
+        Event(
+            job_id=job_id,
+            at_ms=now_ms,
+            kind=note.kind,
+            subject=note.subject,
+            sentence=note.sentence,
+            evidence_json=json.dumps(dict(note.evidence), sort_keys=True),
+            detail=note.detail,
+        )
+    )
 
 
 def start_next_stage(tx: Transaction, job_id: str, world: World) -> list[Push]:
@@ -242,16 +268,7 @@ def _store(tx: Transaction, job_id: str, change: Change, now_ms: int) -> None:
             )
         )
     for note in change.notes:
-        tx.insert(
-            Event(
-                job_id=job_id,
-                at_ms=now_ms,
-                kind=note.kind,
-                subject=note.subject,
-                sentence=note.sentence,
-                evidence_json=json.dumps(dict(note.evidence), sort_keys=True),
-            )
-        )
+        write_note(tx, job_id, note, now_ms)
 
 
 def _last_of_each(rows: list[Record]) -> list[Record]:

@@ -251,12 +251,18 @@ class Push:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """A line for those who watch the job."""
+    """A line for those who watch the job, or, as a detail, only for those who read its log."""
 
     kind: str
     subject: str
     sentence: str
     evidence: Mapping[str, str] = field(default_factory=dict[str, str])
+    detail: bool = False
+
+    @classmethod
+    def because(cls, kind: str, subject: str, why: Why) -> Note:
+        """A reason as a line, its code among the evidence."""
+        return cls(kind=kind, subject=subject, sentence=why.sentence, evidence={**why.evidence, "code": why.code})
 
 
 class Follow(StrEnum):

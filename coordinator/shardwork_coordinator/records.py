@@ -276,6 +276,8 @@ class Replica(Record):
     created_ms: int = 0
     #: its worker gives the work: nothing is held and nothing paid
     donated: bool = False
+    #: parts of its lease whose progress the log told of
+    parts_told: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,6 +347,8 @@ class Event(Record):
     subject: str
     sentence: str
     evidence_json: str = "{}"
+    #: of one attempt at a shard: told by the job's log, left out of its events
+    detail: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

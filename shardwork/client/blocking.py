@@ -26,6 +26,7 @@ from .results import (
     Event,
     JobStatus,
     Login,
+    LogLine,
     Report,
     StoredArtifact,
     Transfer,
@@ -163,6 +164,10 @@ class Job:
     def events(self, *, after_sequence: int = 0) -> Iterator[Event]:
         """Everything that happened so far, oldest first."""
         return self._loop.iterate(self._inner.events(after_sequence=after_sequence))
+
+    def logs(self, *, last: int = 50, follow: bool = False, on_lost: OnLost | None = None) -> Iterator[LogLine]:
+        """The last lines of the job's log, oldest first: what happened to each attempt at a shard, in words."""
+        return self._loop.iterate(self._inner.logs(last=last, follow=follow, on_lost=on_lost))
 
     def watch(self, *, after_sequence: int = 0, on_lost: OnLost | None = None) -> Iterator[Change]:
         """Every change until the job is final, across restarts of the coordinator."""

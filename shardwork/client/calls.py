@@ -13,12 +13,16 @@ from contextlib import aclosing
 import grpc
 import grpc.aio
 
-from ..errors import NotAuthenticated, ShardworkError, Unreachable
+from ..errors import InvalidInput, NotAuthenticated, ShardworkError, Unreachable
 from ..session import Session
 from ..v1 import jobs_pb2, storage_pb2, wallet_pb2
 from ..wire import error_from_rpc
 
 EVENTS_PER_PAGE = 500
+#: lines of a log that one may ask back for
+MOST_LINES = 10_000
+#: behind every event there will ever be
+_END = 2**63 - 1
 #: how long a watch keeps trying to reach a coordinator that went away
 WATCH_GIVE_UP_S = 600.0
 WATCH_FIRST_PAUSE_S = 0.25
@@ -57,6 +61,36 @@ async def job(session: Session, job_id: str) -> jobs_pb2.JobView:
 
 async def report(session: Session, job_id: str) -> jobs_pb2.GetJobReportResponse:
     return await session.call(session.jobs.GetJobReport, jobs_pb2.GetJobReportRequest(job_id=job_id))
+
+
+async def log(session: Session, job_id: str, last: int) -> list[jobs_pb2.JobEvent]:
+    """The last `last` lines of a job's log, oldest first, paged from its end. Raises InvalidInput "logs.bad_count"."""
+    if not 0 <= last <= MOST_LINES:
+        raise InvalidInput(
+            "logs.bad_count",
+            f"A log can be asked for its last 0 to {MOST_LINES:,} lines, not {last:,}.",
+            next_step="Ask for fewer, or read everything with: shardwork job events ID",
+            last=last,
+        )
+    found: list[jobs_pb2.JobEvent] = []
+    before = _END
+    while len(found) < last:
+        limit = min(last - len(found), EVENTS_PER_PAGE)
+        request = jobs_pb2.ListJobEventsRequest(job_id=job_id, before_sequence=before, limit=limit, details=True)
+        answer = await session.call(session.jobs.ListJobEvents, request)
+        # a coordinator of an earlier version pages onwards only, and would give the first page again and again
+        page = [event for event in answer.events if event.sequence < before]
+        if not page:
+            break
+        before = page[0].sequence
+        found = [event for event in page if not is_said_already(event)] + found
+    return found
+
+
+def is_said_already(event: jobs_pb2.JobEvent) -> bool:
+    """Whether the log has another line that says so: a shard of one key is done when its result is accepted. Older
+    coordinators have no such line, and name no lease here."""
+    return event.kind == "shard.done" and event.evidence.get("copies") == "1" and "lease" in event.evidence
 
 
 async def events(session: Session, job_id: str, *, after_sequence: int = 0) -> AsyncIterator[jobs_pb2.JobEvent]:
@@ -148,18 +182,20 @@ async def watch(
     job_id: str,
     *,
     after_sequence: int = 0,
+    details: bool = False,
     on_lost: Callable[[ShardworkError, int], None],
 ) -> AsyncGenerator[jobs_pb2.WatchJobResponse, None]:
     """Every change until the job is final, across coordinator restarts; no event comes twice.
 
-    `on_lost` hears of each failed attempt and its number since the last answer. Raises Unreachable after
-    WATCH_GIVE_UP_S without an answer.
+    `details`: what the job's log tells, too. `on_lost` hears of each failed attempt and its number since the last
+    answer. Raises Unreachable after WATCH_GIVE_UP_S without an answer.
     """
     loop = asyncio.get_running_loop()
     last_answer_s, attempt, refused = loop.time(), 0, False
     while True:
         try:
-            async with aclosing(_watch_once(session, job_id, after_sequence)) as answers:
+            request = jobs_pb2.WatchJobRequest(job_id=job_id, after_sequence=after_sequence, details=details)
+            async with aclosing(_watch_once(session, request)) as answers:
                 async for answer in answers:
                     fresh = [event for event in answer.events if event.sequence > after_sequence]
                     after_sequence = max([after_sequence, *(event.sequence for event in fresh)])
@@ -190,9 +226,8 @@ async def watch(
 
 
 async def _watch_once(
-    session: Session, job_id: str, after_sequence: int
+    session: Session, request: jobs_pb2.WatchJobRequest
 ) -> AsyncGenerator[jobs_pb2.WatchJobResponse, None]:
-    request = jobs_pb2.WatchJobRequest(job_id=job_id, after_sequence=after_sequence)
     call = session.jobs.WatchJob(request, metadata=await session.metadata())
     try:
         async for answer in call:

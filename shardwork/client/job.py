@@ -17,7 +17,7 @@ from ..wire import why_from_proto
 from . import calls, received
 from .download import download_outputs
 from .progress import OnProgress
-from .results import Change, ControlCost, Download, Event, JobStatus, Report
+from .results import Change, ControlCost, Download, Event, JobStatus, LogLine, Report
 from .settings import Access
 from .submission import pending_for
 from .waiting import judge, progress_of
@@ -64,19 +64,48 @@ class AsyncJob:
         async for event in calls.events(await self._session(), self.id, after_sequence=after_sequence):
             yield received.event(event)
 
+    async def logs(
+        self, *, last: int = 50, follow: bool = False, on_lost: OnLost | None = None
+    ) -> AsyncGenerator[LogLine, None]:
+        """The last lines of the job's log, oldest first: what happened to it and to each attempt at a shard, in words.
+
+        `last`: 0 to 10,000. `follow` goes on with new lines until the job is final, as `watch` does. Raises
+        InvalidInput "logs.bad_count".
+        """
+        seen = 0
+        for event in await calls.log(await self._session(), self.id, last if last or not follow else 1):
+            seen = event.sequence
+            if last:
+                yield received.log_line(event)
+        if not follow:
+            return
+        async with aclosing(self._answers(seen, details=True, on_lost=on_lost)) as answers:
+            async for answer in answers:
+                self.last = received.change(answer).status or self.last
+                for event in answer.events:
+                    if not calls.is_said_already(event):
+                        yield received.log_line(event)
+
     async def watch(self, *, after_sequence: int = 0, on_lost: OnLost | None = None) -> AsyncGenerator[Change, None]:
         """Every change until the job is final, across restarts of the coordinator; no event comes twice.
 
         `on_lost` hears of each failed attempt to reach the coordinator and its number. Raises Unreachable after ten
         minutes without an answer. Leaving the loop leaves the job running.
         """
-        session = await self._session()
-        answers = calls.watch(session, self.id, after_sequence=after_sequence, on_lost=on_lost or _ignore)
-        async with aclosing(answers):
+        async with aclosing(self._answers(after_sequence, details=False, on_lost=on_lost)) as answers:
             async for answer in answers:
                 change = received.change(answer)
                 self.last = change.status or self.last
                 yield change
+
+    async def _answers(
+        self, after_sequence: int, *, details: bool, on_lost: OnLost | None
+    ) -> AsyncGenerator[jobs_pb2.WatchJobResponse, None]:
+        session, heard = await self._session(), on_lost or _ignore
+        answers = calls.watch(session, self.id, after_sequence=after_sequence, details=details, on_lost=heard)
+        async with aclosing(answers):
+            async for answer in answers:
+                yield answer
 
     async def wait(
         self, *, timeout_s: float | None = None, on_change: Callable[[Change], None] | None = None

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from ..ids import LeaseId
 from ..v1 import jobs_pb2, storage_pb2, types_pb2, wallet_pb2
 from ..why import Why
 from ..wire import why_from_proto
 from . import results
+
+#: letters of a worker's id that tell it from the others of a job
+SHORT_ID = 8
 
 
 def why(message: types_pb2.Why) -> Why | None:
@@ -93,6 +97,39 @@ def event(view: jobs_pb2.JobEvent) -> results.Event:
         sentence=view.sentence,
         evidence=dict(sorted(view.evidence.items())),
     )
+
+
+def log_line(view: jobs_pb2.JobEvent) -> results.LogLine:
+    """An event with its details as a line: where its subject and lease say it happened, its worker by a short name."""
+    evidence = dict(sorted(view.evidence.items()))
+    worker, code, lease = (evidence.pop(key, "") for key in ("worker", "code", "lease"))
+    # job / stage / round / phase / shard, as far as it concerns one
+    place = [*view.subject.split("/"), "", "", "", ""]
+    copy, attempt = _attempt(lease)
+    return results.LogLine(
+        sequence=view.sequence,
+        at_unix_ms=view.at_unix_ms,
+        kind=view.kind,
+        sentence=view.sentence.replace(worker, worker[:SHORT_ID]) if worker else view.sentence,
+        stage=place[1],
+        round=int(place[2][1:]) if place[2][1:].isdecimal() else None,
+        phase=place[3],
+        shard=view.subject if place[4] else "",
+        copy=copy,
+        attempt=attempt,
+        worker_id=worker,
+        code=code,
+        evidence=evidence,
+    )
+
+
+def _attempt(lease: str) -> tuple[int | None, int | None]:
+    """(copy, attempt) that a lease's id names."""
+    try:
+        identity = LeaseId.parse(lease)
+    except ValueError:
+        return None, None
+    return identity.replica, identity.epoch
 
 
 def change(answer: jobs_pb2.WatchJobResponse) -> results.Change:

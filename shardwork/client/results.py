@@ -139,6 +139,30 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One line of a job's log: something that happened to it, to a stage, to a round, or to one attempt at a shard."""
+
+    sequence: int
+    at_unix_ms: int
+    #: "shard.leased", "shard.progress", "shard.uploaded", "shard.accepted", "shard.rejected", "round.merged"
+    kind: str
+    #: in words, with the worker's short id
+    sentence: str
+    #: where it happened; empty or None where it concerns more than that
+    stage: str = ""
+    round: int | None = None
+    phase: str = ""
+    shard: str = ""
+    #: the shard's copy, from 0, and which lease of that copy this was, from 1
+    copy: int | None = None
+    attempt: int | None = None
+    worker_id: str = ""
+    #: of the reason, where there is one: "check.loss_range", "lease.silent"
+    code: str = ""
+    evidence: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunningShard:
     shard: str
     phase: str

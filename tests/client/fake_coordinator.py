@@ -72,8 +72,13 @@ class Fake:
     watch_script: list[jobs_pb2.WatchJobResponse | Cut | Hold] = field(
         default_factory=list[jobs_pb2.WatchJobResponse | Cut | Hold]
     )
-    #: after_sequence of every WatchJob call
+    #: every ListJobEvents request
+    listed: list[jobs_pb2.ListJobEventsRequest] = field(default_factory=list[jobs_pb2.ListJobEventsRequest])
+    #: coordinators of earlier versions do not
+    pages_backwards: bool = True
+    #: after_sequence of every WatchJob call, and whether it asked for details
     watched_from: list[int] = field(default_factory=list[int])
+    details_asked: list[bool] = field(default_factory=list[bool])
     #: idempotency key -> msat
     top_ups: dict[str, int] = field(default_factory=dict[str, int])
     watching: threading.Event = field(default_factory=threading.Event)
@@ -228,14 +233,20 @@ class Jobs(jobs_pb2_grpc.JobsServiceServicer):
     def ListJobEvents(self, request: Any, context: Context) -> Any:
         def handle() -> Any:
             self.fake.find(request.job_id)
+            self.fake.listed.append(request)
+            size = min(request.limit or 100, 2)
+            if request.before_sequence and self.fake.pages_backwards:
+                older = [event for event in self.fake.events if event.sequence < request.before_sequence]
+                return jobs_pb2.ListJobEventsResponse(events=older[-size:])
             found = [event for event in self.fake.events if event.sequence > request.after_sequence]
-            return jobs_pb2.ListJobEventsResponse(events=found[: min(request.limit or 100, 2)])
+            return jobs_pb2.ListJobEventsResponse(events=found[:size])
 
         return answered(self.fake, context, handle)
 
     def WatchJob(self, request: Any, context: Context) -> Iterator[Any]:
         answered(self.fake, context, lambda: self.fake.find(request.job_id))
         self.fake.watched_from.append(request.after_sequence)
+        self.fake.details_asked.append(request.details)
         while self.fake.watch_script:
             step = self.fake.watch_script.pop(0)
             if isinstance(step, Cut) and step.status is grpc.StatusCode.OK:

@@ -26,11 +26,11 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("artifact",): ("list", "delete"),
     ("config",): ("show",),
     ("job",): (
-        *("init", "validate", "plan", "submit", "list", "show", "watch", "events"),
+        *("init", "validate", "plan", "submit", "list", "show", "watch", "events", "logs"),
         *("why", "pause", "resume", "cancel", "topup", "report", "download", "serve-check"),
     ),
 }
-NOT_BUILT = ("ingest", "make-qa", "blend", "logs", "api-key", "feedback", "rag", "verify")
+NOT_BUILT = ("ingest", "make-qa", "blend", "api-key", "feedback", "rag", "verify")
 
 
 def imported_by(*arguments: str) -> set[str]:

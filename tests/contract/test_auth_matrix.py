@@ -258,7 +258,11 @@ async def test_what_belongs_to_another_owner_is_as_unknown_as_what_is_not(place:
         "WalletService.CancelWithdrawal": wallet_pb2.CancelWithdrawalRequest(id=taken.withdrawal.id),
     }
     before = [row for row in await place.state() if getattr(row, "job_id", getattr(row, "id", "")) == job]
-    for name, request in requests.items():
+    logs: list[tuple[str, Any]] = [
+        ("JobsService.ListJobEvents", jobs_pb2.ListJobEventsRequest(job_id=job, details=True, before_sequence=2**63)),
+        ("JobsService.WatchJob", jobs_pb2.WatchJobRequest(job_id=job, details=True)),
+    ]
+    for name, request in [*requests.items(), *logs]:
         outcome = await call(other.session.channel, methods()[name], token, request)
         assert outcome.status is grpc.StatusCode.NOT_FOUND, (name, outcome)
     listed = await other.session.call(other.session.jobs.ListJobs, jobs_pb2.ListJobsRequest())

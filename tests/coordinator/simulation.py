@@ -31,9 +31,9 @@ from shardwork_coordinator.engine import (
 from shardwork_coordinator.events import ExecutorFinished, LeaseLost, Push, ResultCommitted, ResultSubmitted
 from shardwork_coordinator.granting import Granting
 from shardwork_coordinator.links import Link, Links
+from shardwork_coordinator.machine.attempts import lease_id
 from shardwork_coordinator.machine.opening import open_job
 from shardwork_coordinator.machine.states import LIVE
-from shardwork_coordinator.machine.verdicts import lease_id
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.money.movements import Move, external_account, user_account
 from shardwork_coordinator.money.pricing import RateCard, quote

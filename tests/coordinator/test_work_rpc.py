@@ -11,7 +11,7 @@ from shardwork.v1 import types_pb2, work_pb2
 from shardwork_coordinator.engine import live_replica, parse_lease
 from shardwork_coordinator.events import Push
 from shardwork_coordinator.links import QUEUE_LIMIT, Link, Links
-from shardwork_coordinator.machine.verdicts import lease_id
+from shardwork_coordinator.machine.attempts import lease_id
 from shardwork_coordinator.rpc.work import plain, reason
 
 from .simulation import count_job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from typing import Any
 
@@ -62,6 +63,21 @@ def test_a_paused_worker_gives_its_shard_back_at_once_and_at_no_cost(town: World
     report = town.finish(job)
     assert report["state"] == "succeeded", report["why"]
     check_taken_over(town, shard, worker_id)
+    check_log(town, job, shard, worker_id)
+
+
+def check_log(town: World, job: str, shard: str, worker_id: str) -> None:
+    """`job logs` tells of both attempts, each with its worker."""
+    said = town.run("job", "logs", job, "-n", 1000, "--json")
+    assert said.exit_code == 0, said.stderr
+    lines = [line for line in map(json.loads, said.stdout.splitlines()) if line["shard"] == shard]
+    kinds = [line["kind"].removeprefix("shard.") for line in lines if line["kind"] != "shard.progress"]
+    assert kinds == ["leased", "expired", "retried", "leased", "uploaded", "accepted"]
+    by_kind = {line["kind"]: line for line in lines}
+    assert (by_kind["shard.expired"]["worker"], by_kind["shard.expired"]["code"]) == (worker_id, "worker.paused")
+    assert (by_kind["shard.accepted"]["attempt"], by_kind["shard.accepted"]["worker"] != worker_id) == (2, True)
+    told = [line for line in lines if line["kind"] == "shard.progress"]
+    assert told and all(float(line["evidence"]["loss"]) > 0 for line in told)
 
 
 def test_a_stopped_worker_gives_its_shard_back_at_once_and_another_takes_it(town: World) -> None:

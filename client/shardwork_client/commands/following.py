@@ -1,4 +1,4 @@
-"""`shardwork job list | show | watch | events | why`: what a job does, now and as it goes on."""
+"""`shardwork job list | show | watch | events | logs | why`: what a job does, now and as it goes on."""
 
 from __future__ import annotations
 
@@ -89,6 +89,27 @@ def events(
         out = render.console()
         for each in found:
             out.print(render.event_line(each), soft_wrap=True)
+
+
+@app.command(rich_help_panel=FOLLOW)
+def logs(
+    context: typer.Context,
+    job_id: JobIdArgument,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, max=10_000, help="How many of the newest lines to begin with.")
+    ] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until the job ends.")] = False,
+    json_output: JsonLinesOption = False,
+) -> None:
+    """What happened to each shard, oldest first: who had it, how far it came, what was thought of it, and why."""
+    with guard(json_output, interrupted="The job goes on."):
+        from .. import access
+        from ..watch import follow_log
+
+        async def read(client: AsyncClient) -> None:
+            await follow_log(await client.job(job_id), last=lines, follow=follow, json_output=json_output)
+
+        access.run(context, read)
 
 
 @app.command(rich_help_panel=FOLLOW)

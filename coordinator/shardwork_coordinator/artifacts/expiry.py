@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from shardwork.clock import Clock
 
 from ..failpoints import AFTER, BEFORE, hit
-from ..machine.verdicts import lease_id
+from ..machine.attempts import lease_id
 from ..records import Artifact, ArtifactState, Job, Replica
 from ..store.base import Store, Transaction
 from .figures import StorageFigures

@@ -44,9 +44,7 @@ def pause(state: Slice, why: Why, change: Change) -> Change:
     if state.job.state is not JobState.RUNNING:
         return change
     change.rows.append(move(_written_job(state, change), JobState.PAUSED, why_json=why.to_json()))
-    change.notes.append(
-        Note(kind="job.paused", subject=state.job.id, sentence=why.sentence, evidence=dict(why.evidence))
-    )
+    change.notes.append(Note.because("job.paused", state.job.id, why))
     return change
 
 
@@ -143,7 +141,7 @@ def _end(state: Slice, final: JobState, why: Why, world: World, change: Change) 
             )
         )
     change.movements.append(refund_job(job.id, job.owner, "end"))
-    change.notes.append(Note(kind=f"job.{final}", subject=job.id, sentence=why.sentence, evidence=dict(why.evidence)))
+    change.notes.append(Note.because(f"job.{final}", job.id, why))
     return change
 
 

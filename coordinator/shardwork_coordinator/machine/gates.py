@@ -34,9 +34,7 @@ def stage_skipped(state: Slice, event: StageSkipped, world: World) -> Change:
     """Nothing of it is leased or paid; what was escrowed for it goes back when the job ends."""
     stage = move(state.stage, StageState.SKIPPED, why_json=event.why.to_json())
     change = Change(rows=[stage], follow=Follow.NEXT_STAGE)
-    change.notes.append(
-        Note(kind="stage.skipped", subject=name(stage), sentence=event.why.sentence, evidence=dict(event.why.evidence))
-    )
+    change.notes.append(Note.because("stage.skipped", name(stage), event.why))
     return change
 
 

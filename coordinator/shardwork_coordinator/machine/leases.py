@@ -31,10 +31,12 @@ from ..events import (
 )
 from ..money.movements import FEES, Hold, Move, escrow_account, round_account, worker_account
 from ..records import Purpose, Replica, ReplicaState, Shard, ShardState
+from . import attempts
+from .attempts import lease_id
 from .endings import pause
 from .moves import move
 from .states import ENDED, FINAL_JOB, FINAL_ROUND, LIVE
-from .verdicts import decide, history, hold_ids, lease_id, refund_job, release_round, verdict_push, void
+from .verdicts import decide, history, hold_ids, refund_job, release_round, verdict_push, void
 
 #: two evaluations of the same weights on different machines may differ by this much, relative (training.md: fp32 1e-3)
 METRIC_TOLERANCE = 1e-3
@@ -64,6 +66,7 @@ def granted(state: Slice, event: LeaseGranted, world: World) -> Change:
         metrics_json="{}",
         why_json="",
         donated=event.donated,
+        parts_told=0,
     )
     lease = lease_id(leased)
     reserve = round_account(state.job.id, state.stage.name, state.round.number)
@@ -86,21 +89,8 @@ def granted(state: Slice, event: LeaseGranted, world: World) -> Change:
                 Hold(id=hold, debit=reserve, credit=credit, msat=msat, reason=reason, reference=lease)
             )
     change.pushes.append(Push(worker_id=event.worker_id, lease_id=lease, kind="offer", offer=event.offer))
-    change.notes.append(
-        Note(
-            kind="shard.leased",
-            subject=shard.id,
-            sentence=f"{shard.phase} shard {shard.position} went to worker {event.worker_id}.",
-            evidence={"lease": lease, "purpose": str(replica.purpose)} | _price(shard, event.donated),
-        )
-    )
+    change.notes.append(attempts.granted(shard, leased))
     return change
-
-
-def _price(shard: Shard, donated: bool) -> dict[str, str]:
-    if donated:
-        return {"price_msat": "0", "donated": "yes"}
-    return {"price_msat": str(shard.price_msat), "fee_msat": str(shard.fee_msat), "work_units": str(shard.work_units)}
 
 
 def committed(state: Slice, event: ResultCommitted, world: World) -> Change:
@@ -120,7 +110,7 @@ def committed(state: Slice, event: ResultCommitted, world: World) -> Change:
 
 def submitted(state: Slice, event: ResultSubmitted, world: World) -> Change:
     replica, shard = state.replica(event.shard_id, event.number), state.shard(event.shard_id)
-    change = Change()
+    change = Change(notes=[attempts.handed_in(shard, replica, event)])
     if event.refused is not None:
         return _rejected(state, shard, replica, event.refused, world, change, compute_ms=event.compute_ms)
     handed_in = move(
@@ -138,24 +128,13 @@ def submitted(state: Slice, event: ResultSubmitted, world: World) -> Change:
     )
     change.rows += [handed_in, totals]
     if event.metrics.get("memory_halvings", 0) > 0:
-        change.notes.append(_memory_note(shard, replica, event))
+        change.notes.append(attempts.ran_out_of_memory(shard, replica, event.metrics))
     state = replace(
         state,
         round=totals,
         replicas=tuple(handed_in if _same(one, handed_in) else one for one in state.replicas),
     )
     return _judge(state, shard, handed_in, world, change, compute_ms=event.compute_ms)
-
-
-def _memory_note(shard: Shard, replica: Replica, event: ResultSubmitted) -> Note:
-    rows = event.metrics.get("micro_batch_size", 0)
-    return Note(
-        kind="shard.memory_halved",
-        subject=shard.id,
-        sentence=f"{shard.phase} shard {shard.position} ran out of memory on worker {replica.worker_id} and went on "
-        f"with {rows:.0f} rows at a time; the batch and the result are the same.",
-        evidence={"lease": lease_id(replica), "halvings": f"{event.metrics['memory_halvings']:.0f}"},
-    )
 
 
 def lost(state: Slice, event: LeaseLost, world: World) -> Change:
@@ -165,15 +144,7 @@ def lost(state: Slice, event: LeaseLost, world: World) -> Change:
     change = Change(rows=[history(shard, gone, ReplicaState.EXPIRED, now_ms=world.now_ms, why=event.why)])
     change.movements += void(shard, replica)
     change.pushes.append(verdict_push(gone, "revoke", event.why))
-    change.notes.append(
-        Note(
-            kind="shard.expired",
-            subject=shard.id,
-            sentence=f"{shard.phase} shard {shard.position} was taken back from worker {replica.worker_id}: "
-            f"{event.why.sentence}",
-            evidence={"lease": lease_id(replica), **event.why.evidence},
-        )
-    )
+    change.notes.append(attempts.taken_back(shard, replica, event.why))
     return _offer_again(state, shard, gone, event.costs_an_attempt, event.why, world, change)
 
 
@@ -293,7 +264,7 @@ def _judge(
             kind="shard.done",
             subject=shard.id,
             sentence=f"{shard.phase} shard {shard.position} is done.",
-            evidence={"worker": group[0].worker_id, "copies": str(len(group))},
+            evidence={"lease": lease_id(group[0]), "worker": group[0].worker_id, "copies": str(len(group))},
         )
     )
     return change
@@ -332,6 +303,7 @@ def _offer_again(
         is_running = others_live or any(one.state is ReplicaState.SUBMITTED for one in others)
         still = shard if is_running else move(shard, ShardState.READY)
         change.rows.append(replace(still, attempts_left=left, why_json=why.to_json()))
+        change.notes.append(attempts.offered_again(shard, gone, left))
         return change
     change.rows.append(gone)
     if others_live:

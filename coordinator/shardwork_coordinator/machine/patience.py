@@ -38,5 +38,5 @@ def count_patience(stage: Stage, spec: StageSpec, *, improved: bool) -> tuple[St
         f"{'round' if waited == 1 else 'rounds'}.",
         evidence={"patience": str(patience), "best_round": str(best)},
     )
-    note = Note(kind="stage.stopped_early", subject=name(stage), sentence=why.sentence, evidence=dict(why.evidence))
+    note = Note.because("stage.stopped_early", name(stage), why)
     return replace(stage, numbers_json=json.dumps(numbers, sort_keys=True), why_json=why.to_json()), [note]

@@ -365,4 +365,4 @@ def _keep(stage: Stage, artifacts: dict[str, str]) -> Stage:
 def _note_why(kind: str, subject: str, why: Why | None) -> Note:
     if why is None:
         return Note(kind=kind, subject=subject, sentence="The round was rolled back.")
-    return Note(kind=kind, subject=subject, sentence=why.sentence, evidence=dict(why.evidence))
+    return Note.because(kind, subject, why)

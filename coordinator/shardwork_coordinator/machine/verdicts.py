@@ -5,17 +5,14 @@ The lowest layer of the machine: `endings`, `phases` and `leases` build on it. P
 
 from __future__ import annotations
 
-from shardwork.ids import LeaseId, ShardId
 from shardwork.why import Why
 
-from ..events import Change, Note, Push, Slice, World
+from ..events import Change, Push, Slice, World
 from ..money.movements import MoveAll, PostHold, VoidHold, escrow_account, round_account, user_account
 from ..records import Lease, Replica, ReplicaState, Shard
+from . import attempts
+from .attempts import lease_id
 from .moves import move
-
-
-def lease_id(replica: Replica) -> str:
-    return str(LeaseId(ShardId(replica.shard_id), replica.number, replica.epoch))
 
 
 def hold_ids(lease: str) -> tuple[str, str]:
@@ -41,19 +38,12 @@ def decide(
     change.rows.append(
         history(shard, judged, verdict, now_ms=world.now_ms, why=why, paid_msat=paid, compute_ms=compute_ms)
     )
-    lease = lease_id(replica)
     if verdict is ReplicaState.ACCEPTED:
         change.movements += [PostHold(hold_id=hold, msat=msat) for hold, msat in _held(shard, replica)]
+        change.notes.append(attempts.accepted(shard, replica, paid))
     else:
         change.movements += void(shard, replica)
-        change.notes.append(
-            Note(
-                kind="shard.rejected",
-                subject=shard.id,
-                sentence=f"A result of {shard.phase} shard {shard.position} was refused: {why.sentence if why else ''}",
-                evidence={"lease": lease, "worker": replica.worker_id, **(why.evidence if why else {})},
-            )
-        )
+        change.notes.append(attempts.refused(shard, replica, why))
     change.pushes.append(verdict_push(judged, str(verdict), why, paid_msat=paid))
     return judged
 
@@ -68,6 +58,7 @@ def give_up(shard: Shard, replica: Replica, why: Why, world: World, change: Chan
     change.rows += [gone, history(shard, gone, ReplicaState.EXPIRED, now_ms=world.now_ms, why=why)]
     change.movements += void(shard, replica)
     change.pushes.append(verdict_push(gone, "revoke", why))
+    change.notes.append(attempts.taken_back(shard, replica, why, detail=True))
 
 
 def release_round(state: Slice, cause: str) -> MoveAll:

@@ -28,7 +28,7 @@ from ..artifacts.quota import INPUT, LEASED, ArtifactLimits, check_quota, check_
 from ..artifacts.store import not_found
 from ..artifacts.streams import UploadStream, UploadStreams
 from ..artifacts.writing import Writing
-from ..machine.verdicts import lease_id
+from ..machine.attempts import lease_id
 from ..records import Artifact, ArtifactState, Replica, ReplicaState, Shard
 from ..store.base import Store, Transaction
 from .auth import Caller, Context, Gate

@@ -299,15 +299,40 @@ async def get_job_report(
 async def list_job_events(
     request: jobs_pb2.ListJobEventsRequest, caller: Caller, desk: JobsDesk
 ) -> jobs_pb2.ListJobEventsResponse:
+    """A page of a job's events, or of its log, onwards from one of them or backwards."""
     limit = min(request.limit or MOST_EVENTS, MOST_EVENTS)
+    if request.after_sequence and request.before_sequence:
+        raise InvalidInput(
+            "job.two_ends",
+            "A page of events goes on after one or ends before one, not both.",
+            next_step="Leave after_sequence or before_sequence out.",
+        )
 
     def look(tx: Transaction) -> jobs_pb2.ListJobEventsResponse:
         job = steering.own_job(tx, request.job_id, caller)
-        after = min(request.after_sequence, HIGHEST_SEQUENCE)
-        events = tx.find(Event, job_id=job.id, order="sequence", after=after, limit=limit)
+        if request.before_sequence:
+            events = _events_before(tx, job, request, limit)
+        else:
+            events = _events_after(tx, job, request.after_sequence, limit, details=request.details)
         return jobs_pb2.ListJobEventsResponse(events=[views.event_view(event) for event in events])
 
     return await desk.engine.store.read(look)
+
+
+def _events_after(tx: Transaction, job: Job, after: int, limit: int, *, details: bool) -> list[Event]:
+    named = _told(details)
+    return tx.find(Event, job_id=job.id, order="sequence", after=min(after, HIGHEST_SEQUENCE), limit=limit, **named)
+
+
+def _events_before(tx: Transaction, job: Job, request: jobs_pb2.ListJobEventsRequest, limit: int) -> list[Event]:
+    before, named = min(request.before_sequence, HIGHEST_SEQUENCE), _told(request.details)
+    newest = tx.find(Event, job_id=job.id, order="sequence", descending=True, after=before, limit=limit, **named)
+    return newest[::-1]
+
+
+def _told(details: bool) -> dict[str, bool]:
+    """What of a job's events is asked for: all of them, or all but details."""
+    return {} if details else {"detail": False}
 
 
 async def watch_job(
@@ -318,7 +343,7 @@ async def watch_job(
         after = min(request.after_sequence, HIGHEST_SEQUENCE)
         while True:
             committed = desk.engine.committed
-            response = await _look_at(request.job_id, after, caller, desk)
+            response = await _look_at(request, after, caller, desk)
             if response.events:
                 after = response.events[-1].sequence
             yield response
@@ -350,13 +375,15 @@ def _watching(caller: Caller, desk: JobsDesk) -> Generator[None, None, None]:
             del desk.watching[caller.party_id]
 
 
-async def _look_at(job_id: str, after: int, caller: Caller, desk: JobsDesk) -> jobs_pb2.WatchJobResponse:
+async def _look_at(
+    request: jobs_pb2.WatchJobRequest, after: int, caller: Caller, desk: JobsDesk
+) -> jobs_pb2.WatchJobResponse:
     workers, now_ms = desk.engine.links.attached(), desk.engine.clock.now_ms()
     names = {link.worker_id: link.name for link in desk.engine.links.everywhere()}
 
     def look(tx: Transaction) -> jobs_pb2.WatchJobResponse:
-        job = steering.own_job(tx, job_id, caller)
-        events = tx.find(Event, job_id=job.id, order="sequence", after=after, limit=MOST_EVENTS)
+        job = steering.own_job(tx, request.job_id, caller)
+        events = _events_after(tx, job, after, MOST_EVENTS, details=request.details)
         return jobs_pb2.WatchJobResponse(
             events=[views.event_view(event) for event in events],
             job=views.job_view(tx, job, workers),

@@ -23,11 +23,11 @@ from shardwork.v1 import types_pb2, work_pb2, work_pb2_grpc
 from shardwork.why import Why
 
 from ..artifacts import ArtifactStore
-from ..engine import Engine, advance, found, live_replica, parse_lease, slice_of_replica
+from ..engine import Engine, advance, found, live_replica, parse_lease, slice_of_replica, write_note
 from ..events import LeaseLost, Push, ResultCommitted, ResultSubmitted
 from ..links import Link, message, to_hello
+from ..machine.attempts import lease_id, progressed
 from ..machine.states import LIVE
-from ..machine.verdicts import lease_id
 from ..queueing.history import BLAMELESS, JOB_ENDED
 from ..records import Artifact, ArtifactState, Attachment, Lease, Party, Replica, ReplicaState, Shard
 from ..settings import Settings
@@ -242,21 +242,29 @@ async def heartbeat(beat: work_pb2.Heartbeat, link: Link, caller: Caller, desk: 
             if replica is None or not is_held or replica.worker_id != caller.party_id:
                 gone += _taken_back(tx, status.lease_id, caller)
                 continue
-            tx.put(
-                replace(
-                    replica,
-                    expires_ms=expires_ms,
-                    progress=min(max(status.progress, 0.0), 1.0) if math.isfinite(status.progress) else 0.0,
-                    loss=status.loss if status.HasField("loss") and math.isfinite(status.loss) else replica.loss,
-                    step=plain(status.step, 40),
-                )
-            )
+            _note_progress(tx, replace(replica, expires_ms=expires_ms), status, link.last_seen_ms)
         return gone
 
     if gone := await desk.engine.store.write(renew):
         desk.engine.links.push(gone)
     if changed:
         desk.moved()
+
+
+def _note_progress(tx: Transaction, replica: Replica, status: work_pb2.LeaseStatus, now_ms: int) -> None:
+    """What a worker tells of its lease: kept in the replica's row, and a few times in the job's log."""
+    told = replace(
+        replica,
+        progress=min(max(status.progress, 0.0), 1.0) if math.isfinite(status.progress) else 0.0,
+        loss=status.loss if status.HasField("loss") and math.isfinite(status.loss) else replica.loss,
+        step=plain(status.step, 40),
+    )
+    shard = tx.get(Shard, replica.shard_id) if told.progress > replica.progress else None
+    if shard is not None:
+        told, note = progressed(shard, told)
+        if note is not None:
+            write_note(tx, replica.job_id, note, now_ms)
+    tx.put(told)
 
 
 def _taken_back(tx: Transaction, name: str, caller: Caller) -> list[Push]:

@@ -305,7 +305,7 @@ def _doing(tx: Transaction, state: str, hand: Replica | None) -> str:
 
 
 def _events(tx: Transaction) -> list[EventRow]:
-    newest = tx.find(Event, order="sequence", descending=True, limit=MOST_EVENTS)
+    newest = tx.find(Event, order="sequence", descending=True, limit=MOST_EVENTS, detail=False)
     jobs = {name: tx.get(Job, name) for name in {one.job_id for one in newest}}
 
     def named(found: re.Match[str]) -> str:

@@ -17,7 +17,7 @@ from shardwork.identity.role import Role
 from shardwork.v1 import artifacts_pb2 as pb
 from shardwork.wire import error_from_rpc
 from shardwork_coordinator.artifacts.quota import ArtifactLimits
-from shardwork_coordinator.machine.verdicts import lease_id
+from shardwork_coordinator.machine.attempts import lease_id
 from shardwork_coordinator.records import Artifact, ArtifactState, Purpose, Replica, ReplicaState, Shard, ShardState
 from shardwork_coordinator.rpc.artifacts import may_read
 from shardwork_coordinator.rpc.auth import Caller

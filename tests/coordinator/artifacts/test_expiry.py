@@ -18,7 +18,7 @@ from shardwork_coordinator.artifacts.expiry import Expiry
 from shardwork_coordinator.artifacts.quota import ArtifactLimits
 from shardwork_coordinator.artifacts.retention import DAY_MS
 from shardwork_coordinator.artifacts.store import UNUSED_S
-from shardwork_coordinator.machine.verdicts import lease_id
+from shardwork_coordinator.machine.attempts import lease_id
 from shardwork_coordinator.records import Artifact, ArtifactState, JobState, ReplicaState, Stage, StageState
 
 from .service import NamedSession, Service, fill, frames_of, serving

@@ -18,7 +18,7 @@ from shardwork.v1 import storage_pb2 as pb
 from shardwork_coordinator.artifacts.expiry import Expiry
 from shardwork_coordinator.artifacts.quota import ArtifactLimits
 from shardwork_coordinator.artifacts.retention import DAY_MS, FOR_EVER, HOUSE, Ages, needs
-from shardwork_coordinator.machine.verdicts import lease_id
+from shardwork_coordinator.machine.attempts import lease_id
 from shardwork_coordinator.records import (
     Artifact,
     ArtifactState,

@@ -136,6 +136,22 @@ async def test_events_are_numbered_by_the_store(store: Store) -> None:
     assert [(row.sequence, row.job_id) for row in beyond] == [(3, "b"), (4, "d")]
 
 
+async def test_details_are_found_or_left_out_and_a_page_may_go_backwards(store: Store) -> None:
+    def work(tx: Transaction) -> None:
+        for number in range(6):
+            tx.insert(replace(event("a"), detail=number % 2 == 1))
+
+    await store.write(work)
+
+    def page(tx: Transaction, **equals: bool) -> list[int]:
+        found = tx.find(Event, job_id="a", order="sequence", descending=True, after=6, limit=2, **equals)
+        return [row.sequence for row in found]
+
+    assert await store.read(page) == [5, 4]
+    assert await store.read(lambda tx: page(tx, detail=False)) == [5, 3]
+    assert await store.read(lambda tx: page(tx, detail=True)) == [4, 2]
+
+
 async def test_event_numbers_rise_across_a_failed_work(store: Store) -> None:
     def failing(tx: Transaction) -> None:
         tx.insert(event("lost"))

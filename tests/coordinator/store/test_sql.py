@@ -114,6 +114,18 @@ def test_stages_of_an_older_database_stay_and_may_be_skipped_now(connection: Con
         connection.exec_driver_sql("UPDATE stage SET state = 'lost'")
 
 
+def test_events_of_an_older_database_stay_and_are_no_details(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "r0005")
+    connection.exec_driver_sql("INSERT INTO event VALUES (1, 'j', 0, 'shard.done', 's', 'It is.', '{}')")
+    migrate(connection)
+    assert connection.exec_driver_sql("SELECT sequence, kind, detail FROM event").all() == [(1, "shard.done", 0)]
+    with pytest.raises(IntegrityError, match="append-only"):
+        connection.exec_driver_sql("UPDATE event SET detail = 1")
+
+
 def test_migrating_again_changes_nothing(connection: Connection) -> None:
     migrate(connection)
     before = connection.exec_driver_sql("SELECT count(*), max(sql) FROM sqlite_master").one()

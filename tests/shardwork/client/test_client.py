@@ -16,6 +16,7 @@ from shardwork import (
     Client,
     Conflict,
     DataInvalid,
+    InvalidInput,
     JobFailed,
     JobFileInvalid,
     JobSpec,
@@ -184,6 +185,9 @@ def test_a_job_is_steered_and_asked(client: Client, fake: Fake) -> None:
     fake.events = [event(number, "shard.done", f"Shard {number}.") for number in range(1, 4)]
     job = client.job(JOB_ID)
     assert [each.sequence for each in job.events(after_sequence=1)] == [2, 3]
+    assert [each.sequence for each in job.logs(last=2)] == [2, 3]
+    with pytest.raises(InvalidInput, match="last 0 to 10,000 lines, not -1"):
+        list(job.logs(last=-1))
     why = job.why()
     assert why is not None and why.code == "shard.waiting_for_worker"
     assert job.report().workers[0].name == "alice"

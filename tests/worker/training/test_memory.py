@@ -102,7 +102,8 @@ def test_half_the_micro_batch_gives_the_same_shard_is_told_and_remembered(
         again = shard.learn()
     assert difference(delta(whole), delta(halved)) <= 1e-6
     assert "memory_halvings" not in whole.metrics
-    assert (halved.metrics["memory_halvings"], halved.metrics["micro_batch_size"]) == (2, 2)
+    sizes = (halved.metrics["micro_batch_before"], halved.metrics["micro_batch_size"])
+    assert (halved.metrics["memory_halvings"], *sizes) == (2, 8, 2)
     assert first_sizes == [2] * 12
     assert small.calls - calls == 12, "the next shard of this kind starts at the size that fitted"
     assert tiny.same_files(halved.outputs["delta"], again.outputs["delta"])

@@ -34,7 +34,7 @@ def learn(order: LearnOrder, context: Context, built: Built, micro: MicroBatch, 
 
     `built` is the order's model; its learning weights are overwritten by the checkpoint's. Losses are in nats a label;
     tokens counts what was read, padding not included. A shard that ran out of memory on the way also tells
-    micro_batch_size, what fitted in the end, and memory_halvings.
+    micro_batch_before and micro_batch_size, the rows it began with and those that fitted, and memory_halvings.
     Raises InvalidInput "trainer.diverged" when a loss is not finite, LimitExceeded "trainer.out_of_memory".
     """
     checkpoint = context.inputs["checkpoint"]
@@ -55,7 +55,8 @@ def learn(order: LearnOrder, context: Context, built: Built, micro: MicroBatch, 
         "tokens": float(tokens),
     }
     if micro.halvings:
-        metrics |= {"micro_batch_size": float(micro.size), "memory_halvings": float(micro.halvings)}
+        metrics |= {"micro_batch_before": float(micro.before), "micro_batch_size": float(micro.size)}
+        metrics["memory_halvings"] = float(micro.halvings)
     return Computed(outputs={"delta": folder}, metrics=metrics)
 
 

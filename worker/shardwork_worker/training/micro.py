@@ -31,6 +31,11 @@ class MicroBatch:
     device: torch.device
     size: int
     halvings: int = 0
+    #: the size it began with
+    before: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.before = self.size
 
     def halve(self) -> None:
         """Raises LimitExceeded "trainer.out_of_memory" when one row at a time is too much already."""
