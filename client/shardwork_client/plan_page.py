@@ -6,16 +6,15 @@ Pure: a plan in, a renderable out. Used by `job plan` (stdout) and `job submit` 
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from shardwork.client.display import figures
 from shardwork.client.facts import StageMeasure
 from shardwork.client.plan import Plan
-from shardwork.money import show as sats
 
 from .data_page import preview_of, sources_table, tokens_text
 from .methods_page import methods
+from .price_page import Phases, price
 from .render import clean, pairs, why_block
 
 ROWS_SHOWN = 2
@@ -32,7 +31,10 @@ def page(plan: Plan) -> RenderableType:
         preview = preview_of(stage.report, limit=ROWS_SHOWN) if stage.report else None
         if preview is not None:
             parts += [Text(""), preview]
-    parts += [Text(""), Text("price", style="bold"), _price(plan), Text(""), _effort(plan)]
+    parts += [Text(""), Text("price", style="bold"), price(plan)]
+    if plan.quote.phases:
+        parts += [Text(""), Phases(plan.quote)]
+    parts += [Text(""), _effort(plan)]
     for warning in plan.warnings:
         parts += [Text(""), why_block(warning, mark="!", style="bold yellow")]
     return Group(*parts)
@@ -97,27 +99,7 @@ def continues(stage: StageMeasure) -> str:
     return f"{stage.stage.continue_from}: {kept}"
 
 
-def _price(plan: Plan) -> Table:
-    quote, budget = plan.quote, plan.measured.budget_msat
-    grid = Table.grid(padding=(0, 3, 0, 0))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(justify="right", no_wrap=True)
-    grid.add_column(style="dim", overflow="fold")
-    short = "red" if budget < quote.reserve_msat else ""
-    poor = "red" if plan.available_msat < quote.reserve_msat else ""
-    kind = "  simulated" if plan.asset == "simulated" else ""
-    grid.add_row("  compute", sats(quote.compute_msat), "training shards")
-    grid.add_row("  verification", sats(quote.verification_msat), "shards that two keys must agree on")
-    grid.add_row("  fees", sats(quote.fees_msat), "the coordinator's share")
-    low, high = sats(quote.estimate_low_msat), sats(quote.estimate_high_msat)
-    grid.add_row("  estimate", Text(figures.span(low.removesuffix(" sat"), high), style="bold"), "what it should cost")
-    grid.add_row("  reserve", Text(sats(quote.reserve_msat), style="bold"), "held at submit, the cap; the rest returns")
-    grid.add_row("  budget", Text(sats(budget), style=short), "budget.max_sats of the job file, or --max-sats")
-    grid.add_row("  wallet", Text(sats(plan.available_msat), style=poor), f"available now{kind}")
-    return grid
-
-
-def _effort(plan: Plan) -> Table:
+def _effort(plan: Plan) -> RenderableType:
     quote = plan.quote
     time = figures.span(figures.duration(quote.seconds_low), figures.duration(quote.seconds_high))
     upload = sum(stage.facts.input_bytes for stage in plan.measured.stages)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         JobStatus,
         LogLine,
         Output,
+        PhasePrice,
         Quote,
         Report,
         Round,
@@ -194,6 +195,25 @@ def quote_json(quote: Quote) -> Json:
         "estimated_seconds": {"low": quote.seconds_low, "high": quote.seconds_high},
         "upload_bytes_per_shard": quote.upload_bytes_per_shard,
         "download_bytes_per_shard": quote.download_bytes_per_shard,
+        "msat_per_tera_unit": quote.msat_per_tera_unit,
+        "minimum_shard_msat": quote.minimum_shard_msat,
+        "fee_basis_points": quote.fee_basis_points,
+        "phases": [phase_json(phase) for phase in quote.phases],
+    }
+
+
+def phase_json(phase: PhasePrice) -> Json:
+    return {
+        "stage": phase.stage,
+        "phase": phase.phase,
+        "rounds": phase.rounds,
+        "shards": phase.shards,
+        "copies": phase.copies,
+        "work_units": phase.work_units,
+        "price_msat": phase.price_msat,
+        "fee_msat": phase.fee_msat,
+        "total_msat": phase.total_msat,
+        "reserve_msat": phase.reserve_msat,
     }
 
 

@@ -192,6 +192,25 @@ def quote(message: jobs_pb2.Quote) -> results.Quote:
         upload_bytes_per_shard=message.upload_bytes_per_shard,
         download_bytes_per_shard=message.download_bytes_per_shard,
         warnings=tuple(why_from_proto(each) for each in message.warnings),
+        phases=tuple(phase_price(each) for each in message.phases),
+        msat_per_tera_unit=message.msat_per_tera_unit,
+        minimum_shard_msat=message.minimum_shard_msat,
+        fee_basis_points=message.fee_basis_points,
+    )
+
+
+def phase_price(message: jobs_pb2.PhasePrice) -> results.PhasePrice:
+    return results.PhasePrice(
+        stage=message.stage,
+        phase=message.phase,
+        rounds=message.rounds,
+        shards=message.shards,
+        copies=message.copies,
+        work_units=message.work_units,
+        price_msat=message.price_msat,
+        fee_msat=message.fee_msat,
+        total_msat=message.total_msat,
+        reserve_msat=message.reserve_msat,
     )
 
 

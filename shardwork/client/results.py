@@ -218,6 +218,25 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhasePrice:
+    """What one phase of a stage costs, and how that comes about."""
+
+    stage: str
+    phase: str
+    #: how often it is run, its shards each time, and the keys that must agree on each shard
+    rounds: int
+    shards: int
+    copies: int
+    #: of its largest shard; the fee comes on top of the price
+    work_units: int
+    price_msat: int
+    fee_msat: int
+    #: of all rounds, shards and copies with fees; the reserve holds spare copies as well
+    total_msat: int
+    reserve_msat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
     """The coordinator's price of a plan."""
 
@@ -235,6 +254,11 @@ class Quote:
     upload_bytes_per_shard: int
     download_bytes_per_shard: int
     warnings: tuple[Why, ...] = ()
+    phases: tuple[PhasePrice, ...] = ()
+    #: a shard's price: so much for 10^12 work units, at least this; and the house's share on top
+    msat_per_tera_unit: int = 0
+    minimum_shard_msat: int = 0
+    fee_basis_points: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

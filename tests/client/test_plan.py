@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
+from shardwork.client import received
 from shardwork.jobs.spec import JobSpec
 from shardwork.v1 import jobs_pb2
 from shardwork_client.data_page import row_text
+from shardwork_client.price_page import Phases
 
 from . import tiny_model
 from .conftest import Run, error_of, json_of
@@ -93,6 +97,94 @@ def test_the_page_shows_price_cap_time_bytes_rows_and_warnings(logged_in: Run, p
     ):
         assert text in result.stdout, text
     assert "shardwork job submit" in result.stderr
+
+
+def phases(*, stages: int = 1) -> list[jobs_pb2.PhasePrice]:
+    """As a coordinator prices them: learn at 1,500 msat a shard, everything else at the least price."""
+    rows = [
+        ("init", 1, 1, 2, 1_000, 2_040, 3_060),
+        ("learn", 4, 8, 1, 1_500, 48_960, 61_200),
+        ("evaluate", 4, 1, 2, 1_000, 8_160, 12_240),
+        ("publish", 1, 1, 2, 1_000, 2_040, 3_060),
+    ]
+    return [
+        jobs_pb2.PhasePrice(
+            stage=f"stage{number}",
+            phase=phase,
+            rounds=rounds,
+            shards=shards,
+            copies=copies,
+            work_units=150 * price,
+            price_msat=price,
+            fee_msat=price // 50,
+            total_msat=total,
+            reserve_msat=reserve,
+        )
+        for number in range(stages)
+        for phase, rounds, shards, copies, price, total, reserve in rows
+    ]
+
+
+def test_json_has_each_phase_s_price_and_the_rates(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
+    priced.quote.phases.extend(phases())
+    priced.quote.msat_per_tera_unit, priced.quote.minimum_shard_msat, priced.quote.fee_basis_points = 10, 1_000, 200
+    plan = json_of(logged_in("job", "plan", tiny_model.write_job(tmp_path), "--json"))
+    assert [each["phase"] for each in plan["phases"]] == ["init", "learn", "evaluate", "publish"]
+    assert plan["phases"][1] == {
+        "stage": "stage0",
+        "phase": "learn",
+        "rounds": 4,
+        "shards": 8,
+        "copies": 1,
+        "work_units": 225_000,
+        "price_msat": 1_500,
+        "fee_msat": 30,
+        "total_msat": 48_960,
+        "reserve_msat": 61_200,
+    }
+    assert (plan["msat_per_tera_unit"], plan["minimum_shard_msat"], plan["fee_basis_points"]) == (10, 1_000, 200)
+
+
+def drawn(quote: jobs_pb2.Quote, width: int) -> list[str]:
+    """The table of phases as a console of this width shows it."""
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    with console.capture() as captured:
+        console.print(Phases(received.quote(quote)))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("width", "learn"),
+    [
+        (80, "learn 4 8 1 1.5 0.03 48.96 sat 61.2 sat"),
+        (50, "learn 32 1.53 48.96 sat"),
+    ],
+)
+def test_a_line_a_phase_that_fits_the_terminal(priced: Fake, width: int, learn: str) -> None:
+    priced.quote.phases.extend(phases())
+    priced.quote.msat_per_tera_unit, priced.quote.minimum_shard_msat, priced.quote.fee_basis_points = 10, 1_000, 200
+    lines = drawn(priced.quote, width)
+    assert " ".join(lines[2].split()) == learn
+    assert max(len(line) for line in lines) <= width and "…" not in "".join(lines)
+    rate = "a shard costs 0.01 sat for 10^12 work units, at least 1 sat, and 2 % fee"
+    assert " ".join(" ".join(lines[5:]).split()) == rate
+
+
+def test_phases_of_several_stages_name_theirs_and_a_long_list_is_cut(priced: Fake) -> None:
+    priced.quote.phases.extend(phases(stages=32))
+    for width in (80, 50):
+        lines = drawn(priced.quote, width)
+        assert lines[1].split() == ["stage0"] and lines[2].startswith("    init") and lines[6].split() == ["stage1"]
+        assert "  and 88 more phases; --json lists all" in lines
+
+
+def test_the_page_has_the_phases_and_one_of_an_older_coordinator_has_none(
+    logged_in: Run, priced: Fake, tmp_path: Path
+) -> None:
+    job = tiny_model.write_job(tmp_path)
+    assert "10^12" not in logged_in("job", "plan", job).stdout
+    priced.quote.phases.extend(phases())
+    assert "evaluate" in logged_in("job", "plan", job).stdout
 
 
 def test_a_budget_below_the_plan_is_exit_3_after_showing_it(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
