@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from processes import descendants
 
 from ..e2e.world import World
 from . import count_jobs
@@ -71,26 +67,13 @@ class Drill:
             self.world.wait_ready(name)
 
     def freeze(self, name: str) -> None:
-        """The worker lives on and its training child stands still."""
-        assert self._signal_children(name, signal.SIGSTOP), name
+        self.world.freeze_child(name)
 
     def thaw(self, name: str) -> None:
-        """Its child goes on, unless the worker has ended it meanwhile because its shard was revoked."""
-        self._signal_children(name, signal.SIGCONT)
-
-    def _signal_children(self, name: str, number: signal.Signals) -> int:
-        """How many it has."""
-        found = descendants(self.world.processes.pid(name))
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        return len(found)
+        self.world.thaw_child(name)
 
     def wait_computing(self, *names: str) -> None:
-        """Until each of these workers has a shard in hand and its child was told to compute it."""
-        self.world.until(
-            lambda: all(self.world.worker(name).get("step") == "computing" for name in names), f"{names} to compute"
-        )
+        self.world.wait_computing(*names)
 
     def wait_attached(self, name: str) -> None:
         """Until the coordinator serves and this worker, which has a shard in hand, is connected to it."""

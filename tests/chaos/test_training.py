@@ -68,16 +68,22 @@ def test_other_seeds_give_other_bytes(calm: World, adapter: dict[str, str]) -> N
 
 
 def test_a_worker_killed_in_every_phase_changes_no_byte(calm: World, weights: dict[str, str], tmp_path: Path) -> None:
-    settings = {**CALM, "SHARDWORK_LEASE_TTL_S": "4", "SHARDWORK_RECONNECT_GRACE_S": "0.5"}
+    # a broken stream costs a worker its lease at once; slowness, which would use up attempts, doesn't
+    settings = {**CALM, "SHARDWORK_LEASE_TTL_S": "60", "SHARDWORK_RECONNECT_GRACE_S": "0.5"}
     world = World(tmp_path / "struck", settings, patience_s=PATIENCE_S)
     fixed_job.lend_key(calm, world)
     try:
         world.start(*WORKERS, sats=1_000)
         fixed_job.write(world, method="full")
+        # the first phase is too short to be met by chance
+        for name in WORKERS:
+            world.freeze_child(name)
         job = fixed_job.submit(world, submission="all-weights")
         for phase in PHASES:
             name = holder(world, phase)
             world.processes.kill(name)
+            for other in {*WORKERS} - {name}:
+                world.thaw_child(other)
             world.processes.start_worker(name)
         world.finish(job)
         fixed_job.check_accounts(world, job)

@@ -6,6 +6,7 @@ the coordinator's SQLite file, read-only. Used by the end-to-end and the chaos t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from processes import BIN, Processes
+from processes import BIN, Processes, descendants
 
 from shardwork.config import Home
 from shardwork.errors import ShardworkError
@@ -191,6 +192,26 @@ class World:
         """To the worker alone, not to its training child."""
         lock = self.home(name).state_dir / "worker" / "worker.lock"
         os.kill(int(lock.read_text()), number)
+
+    def signal_children(self, name: str, number: signal.Signals) -> int:
+        """To the worker's training child and the sandbox around it; how many there are."""
+        found = descendants(self.processes.pid(name))
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return len(found)
+
+    def freeze_child(self, name: str) -> None:
+        """The worker lives on and its training child stands still, so that a shard lasts as long as a test wants."""
+        assert self.signal_children(name, signal.SIGSTOP), name
+
+    def thaw_child(self, name: str) -> None:
+        """Its child goes on, unless the worker has ended it meanwhile because its shard was revoked."""
+        self.signal_children(name, signal.SIGCONT)
+
+    def wait_computing(self, *names: str) -> None:
+        """Until each of these workers has a shard in hand and its child was told to compute it."""
+        self.until(lambda: all(self.worker(name).get("step") == "computing" for name in names), f"{names} to compute")
 
     # ---- what only the database tells -------------------------------------------------------------------------
 
