@@ -153,3 +153,17 @@ def test_watch_with_json_ends_with_the_job(town: World, chain: str) -> None:
     assert {frozenset(line) for line in lines[:-1]} == {frozenset(EVENT)}
     assert lines[-1]["kind"] == "job.final"
     assert set(lines[-1]["job"]) == JOB_KEYS
+
+
+def test_the_report_says_what_each_model_learned_by_heart(town: World, chain: str) -> None:
+    stages = {stage["name"]: stage["memorised"] for stage in town.ask("job", "report", chain)["stages"]}
+    assert stages["words"] is None
+    found = stages["ground"]
+    sides, numbers = ("train", "held_out"), ("rows", "reproduced", "longest_run", "mean_run")
+    assert set(found) == {f"{side}.{number}" for side in sides for number in numbers}
+    for side in sides:
+        assert found[f"{side}.rows"] > 0
+        # after four steps nothing is known by heart
+        assert found[f"{side}.reproduced"] == 0 <= found[f"{side}.mean_run"] <= found[f"{side}.longest_run"] < 8
+    page = " ".join(town.run("job", "report", chain).stdout.split())
+    assert f"ground knows by heart: 0 of {found['train.rows']:.0f} training rows" in page
