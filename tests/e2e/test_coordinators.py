@@ -12,6 +12,7 @@ from pathlib import Path
 import database
 import pytest
 
+from ..chaos import count_jobs
 from . import models
 from .fixed_job import check_accounts
 from .jobfile import LONG_STEPS, write_sft
@@ -56,6 +57,33 @@ def test_each_sees_the_others_worker(world: Twins) -> None:
         said = world.run("job", "plan", "seen.yaml", "--json", join=join)
         assert said.exit_code == 0, said.stderr
         assert "plan.no_workers" not in said.stdout
+
+
+def test_a_second_worker_with_the_same_key_at_the_other_coordinator_takes_over_and_the_first_is_told(
+    world: Twins,
+) -> None:
+    alice = world.worker("alice")["worker_id"]
+    key = world.home("twin").key_path("worker")
+    key.parent.mkdir(parents=True, mode=0o700)
+    shutil.copy2(world.home("alice").key_path("worker"), key)
+    world.freeze_child("alice")
+    count_jobs.write(world.folder)
+    job = world.submit("words.yaml")
+    world.wait_computing("alice")
+    shard = str(world.worker("alice")["shard"]).partition("#")[0]
+    at_second = f"shardwork://{world.address(SECOND)}?{world.processes.join.partition('?')[2]}"
+    world.processes.start_worker("twin", "--name", "alice", join=at_second)
+    world.until(lambda: (world.worker("alice").get("why") or {}).get("code") == "worker.replaced", "alice to hear why")
+    assert world.worker("twin")["worker_id"] == alice
+    assert world.finish(job)["state"] == "succeeded"
+    # the lease that alice had is the twin's now
+    leases = world.rows("select state, worker_id, epoch from lease where shard_id = ?", shard)
+    assert leases == [("accepted", alice, 1)]
+    check_accounts(world, job)
+    world.processes.end("twin")
+    assert world.command_worker("alice", "resume").exit_code == 0
+    world.until(lambda: world.attached().get("alice") == world.address(FIRST), "alice to be back")
+    world.wait_ready("alice")
 
 
 def test_a_killed_coordinators_worker_goes_on_with_its_lease_at_the_other_and_the_watch_goes_on(world: Twins) -> None:
