@@ -33,7 +33,7 @@ from learning.cells import ALONE, FIRST, PARALLEL, REGIMES, ROUNDS, SMALLER, THE
 from learning.job import SHARERS, Job, warm_base
 from learning.text import read_corpus, skeleton
 
-from shardwork.recipes.learning import averaging_gain
+from shardwork.recipes.averaging import gain_of
 from shardwork_worker.child import ENVIRONMENT
 from shardwork_worker.training.trainer import TorchTrainer
 
@@ -71,7 +71,7 @@ def best_rate(kind: str, line: Wanted) -> tuple[float, ...]:
 
 
 def as_product(line: Wanted) -> float:
-    return round(averaging_gain(line.shards, line.inner_steps), 2)
+    return round(gain_of(line.shards, line.inner_steps), 2)
 
 
 Rates = Mapping[str, Callable[[Wanted], tuple[float, ...]]]

@@ -7,6 +7,7 @@ written, counted as the agent moves them: a learner that holds the checkpoint be
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 from collections.abc import Mapping
@@ -16,8 +17,8 @@ from pathlib import Path
 import torch
 
 from shardwork.jobs.spec import PlanSection, StageSpec
+from shardwork.recipes import averaging
 from shardwork.recipes.base import PlanInput, StageFacts
-from shardwork.recipes.learning import FINAL_RATE_ALONE
 from shardwork.recipes.orders import ApplyOrder, EvaluateOrder, InitOrder, LearnOrder, MergeOrder
 from shardwork.tensors.checkpoint import open_checkpoint
 from shardwork_coordinator.aggregate import apply, merge
@@ -103,7 +104,11 @@ class Job:
         params["learning_rate"] *= cell.rate
         if cell.kind != ROUNDS:
             # what the product takes for one shard a round, and better for data parallelism: 2.66 and not 2.70 at K=8
-            params["final_rate"] = FINAL_RATE_ALONE
+            # with what rounds take of the rate's end, 2.677 and not 2.681 with their second decay and weight decay
+            alone = averaging.ALONE
+            params |= {"final_rate": alone.final_rate, "beta2": alone.beta2}
+            params |= {"warmup_steps": math.ceil(self.steps * alone.warmup)}
+            params |= {"weight_decay": 0.0 if params.get("method") == "lora" else 0.1}
         plan = PlanSection(
             rounds=self.steps // cell.inner_steps, shards_per_round=cell.shards, inner_steps=cell.inner_steps
         )
@@ -152,8 +157,10 @@ class Job:
     def evaluated(self, stage: StageSpec, rows: Path, checkpoint: Path, steps: Mapping[str, Path]) -> dict[str, float]:
         """Metrics of phase evaluate over these candidates; of none, only the checkpoint's own loss on test rows."""
         # the plan offers this job's candidates; those that were not written are left out
-        known = {f"step-{name}": "" for name in self.regime.recipe.candidates(stage, {"eval": ""})}
-        order = EvaluateOrder.model_validate_json(self.plan(stage, 1, "evaluate", {**known, "eval": ""})[0])
+        known = {f"step-{name}": "" for name in self.regime.recipe.candidates(stage, {"eval": ""}, stage.plan.rounds)}
+        order = EvaluateOrder.model_validate_json(
+            self.plan(stage, stage.plan.rounds, "evaluate", {**known, "eval": ""})[0]
+        )
         wanted = tuple(name for name in order.candidates if f"step-{name}" in steps)
         context = self.context({"checkpoint": checkpoint, "eval": rows, **steps})
         return dict(self.trainer.evaluate(order.model_copy(update={"candidates": wanted}), context).metrics)

@@ -16,6 +16,7 @@ from ..errors import Internal, InvalidInput
 from ..ids import derive_seed
 from ..jobs.spec import StageSpec, holds_out
 from ..why import Why
+from . import averaging
 from .base import Computed, Context, Finding, PlanInput, Reported, RoundKind, ShardPlan, StageFacts, StageType
 from .continuing import check_continues, odd_metric
 from .method import check_full
@@ -33,15 +34,7 @@ from .orders import (
     Tuning,
 )
 
-#: outer steps offered to evaluation each round; measured to beat every fixed choice (docs: training)
-AUTO_CANDIDATES = ("mean", "nesterov", "mean1.5", "mean2")
 SCREEN_FROM_SHARDS = 4
-#: more shards than were measured take no higher rate than these
-MOST_AVERAGED = 8
-#: inner steps a round up to which the rate of averaged shards was found to be the root of their number
-MEASURED_STEPS = 10
-#: share of the peak rate that is left at the end: alone, and where averaging takes out the noise that decay is for
-FINAL_RATE_ALONE, FINAL_RATE_AVERAGED = 0.1, 0.4
 MOST_EVAL_BATCH = 16
 DELTA_FILES = frozenset({"delta.safetensors", "m.safetensors", "v.safetensors", "update.json"})
 #: kinds of file that a published model and its samples may hold: nothing that runs
@@ -62,6 +55,7 @@ Auto = Literal["auto"]
 #: bounds of what may also be "auto": outside of them a shard would fail on every worker, or cost less than nothing
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Steps = Annotated[int, Field(ge=0, le=10**8)]
 Batch = Annotated[int, Field(ge=1, le=4096)]
@@ -82,9 +76,11 @@ class LearningParams(BaseModel):
     ] = "cosine"
     final_rate: Annotated[
         Ratio | Auto,
-        Field(description="share of the rate left at the end; 'auto': 0.1, and 0.4 where shards are averaged"),
+        Field(description="share of the rate left at the end; 'auto': 0.1, and 0.5 where shards are averaged"),
     ] = "auto"
-    warmup_steps: Annotated[Steps | Auto, Field(description="'auto': 5 % of all steps")] = "auto"
+    warmup_steps: Annotated[
+        Steps | Auto, Field(description="'auto': 5 % of all steps, and 10 % where shards are averaged")
+    ] = "auto"
     batch_size: Annotated[
         Batch | Auto, Field(description="rows a step; 'auto' derives it from the size and the rows")
     ] = 8
@@ -100,8 +96,13 @@ class LearningParams(BaseModel):
         Field(description="rows of more than max_length tokens; 'auto' splits text and cuts rows with answers"),
     ] = "auto"
     beta1: Annotated[float, Field(ge=0, lt=1, description="AdamW's first decay")] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1, description="AdamW's second decay")] = 0.95
-    weight_decay: Annotated[Decay | Auto, Field(description="'auto': 0.1, and 0 for LoRA")] = "auto"
+    beta2: Annotated[
+        Beta | Auto, Field(description="AdamW's second decay; 'auto': 0.95, and 0.98 where shards are averaged")
+    ] = "auto"
+    weight_decay: Annotated[
+        Decay | Auto,
+        Field(description="'auto': 0.1 over what averaging multiplies the rate by, and 0 for LoRA"),
+    ] = "auto"
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False, description="gradient clipping")] = 1.0
     patience: Annotated[
         int | None,
@@ -161,15 +162,17 @@ class LearningRecipe:
         """(key, value, why) of each parameter that was left to us, as `freeze` sets it."""
         asked, params = validate_params(self.Params, stage).model_dump(mode="json"), self.freeze(stage, facts).params
         size = f"{facts.run_params:,} parameters"
+        rounds = averaging.tuned(stage.plan.shards_per_round, stage.plan.inner_steps)
         shards, steps = stage.plan.shards_per_round, stage.plan.rounds * stage.plan.inner_steps
         many = f"{shards} shard{'s' if shards != 1 else ''} of rows of {params['max_length']}"
         reasons = {
-            "learning_rate": f"for {params.get('method', 'full')} learning of {size}{_averaged(stage)}",
+            "learning_rate": f"for {params.get('method', 'full')} learning of {size}{rounds.words}",
             "final_rate": "averaging takes out noise" if shards > 1 else "the noise of one shard has to settle",
-            "warmup_steps": f"5 % of {steps} steps",
+            "beta2": "averages of shards vary less" if shards > 1 else "the usual",
+            "warmup_steps": f"{rounds.warmup:.0%} of {steps} steps".replace("%", " %"),
             "batch_size": f"for {size} and {many}",
             "max_length": "the default, or the model's limit where that is less",
-            "weight_decay": "none for an adapter, 0.1 for weights",
+            "weight_decay": "none for an adapter, 0.1 for weights at one machine's rate",
         }
         return tuple((key, f"{params[key]:g}", why) for key, why in reasons.items() if asked[key] == "auto")
 
@@ -199,13 +202,15 @@ class LearningRecipe:
                 stage=stage.name,
                 key="params.patience",
             )
+        rounds = averaging.tuned(stage.plan.shards_per_round, stage.plan.inner_steps)
         if params["learning_rate"] == "auto":
-            rate = self.auto_rate(params, facts) * averaging_gain(stage.plan.shards_per_round, stage.plan.inner_steps)
-            params["learning_rate"] = float(f"{rate:.3g}")
+            params["learning_rate"] = float(f"{self.auto_rate(params, facts) * rounds.gain:.3g}")
         if params["final_rate"] == "auto":
-            params["final_rate"] = FINAL_RATE_ALONE if stage.plan.shards_per_round == 1 else FINAL_RATE_AVERAGED
+            params["final_rate"] = rounds.final_rate
+        if params["beta2"] == "auto":
+            params["beta2"] = rounds.beta2
         if params["warmup_steps"] == "auto":
-            params["warmup_steps"] = math.ceil(steps * 0.05)
+            params["warmup_steps"] = math.ceil(steps * rounds.warmup)
         if params["max_length"] == "auto":
             params["max_length"] = 256
         if params["packing"] == "auto":
@@ -215,7 +220,7 @@ class LearningRecipe:
         if params["micro_batch_size"] == "auto":
             params["micro_batch_size"] = params["batch_size"]
         if params["weight_decay"] == "auto":
-            params["weight_decay"] = 0.0 if params.get("method") == "lora" else 0.1
+            params["weight_decay"] = 0.0 if params.get("method") == "lora" else float(f"{0.1 / rounds.gain:.3g}")
         return stage.model_copy(update={"params": params})
 
     def learn_rounds(self, stage: StageSpec) -> int:
@@ -243,14 +248,14 @@ class LearningRecipe:
         }
         return planners[given.phase](given)
 
-    def candidates(self, stage: StageSpec, artifacts: Mapping[str, str]) -> tuple[str, ...]:
-        """Outer steps worth computing: one shard a round is exact with rate 1, and without held-out rows none can be
-        chosen by measurement."""
+    def candidates(self, stage: StageSpec, artifacts: Mapping[str, str], number: int) -> tuple[str, ...]:
+        """Outer steps worth computing in round `number`: one shard a round is exact with rate 1, and without held-out
+        rows none can be chosen by measurement."""
         if stage.plan.shards_per_round == 1:
             return ("mean",)
         outer = stage.params["outer"]
         if outer == "auto":
-            return AUTO_CANDIDATES if "eval" in artifacts else ("mean",)
+            return averaging.candidates(number, stage.plan.rounds) if "eval" in artifacts else ("mean",)
         return (outer,)
 
     def _tuning(self, given: PlanInput) -> Tuning:
@@ -308,7 +313,7 @@ class LearningRecipe:
                     warmup_steps=params["warmup_steps"],
                     total_steps=plan.rounds * plan.inner_steps,
                     # a job frozen by an earlier version has none
-                    min_ratio=params.get("final_rate", FINAL_RATE_ALONE),
+                    min_ratio=params.get("final_rate", averaging.ALONE.final_rate),
                 ),
                 optimizer=Optimizer(
                     beta1=params["beta1"],
@@ -346,14 +351,14 @@ class LearningRecipe:
             rule=usual if given.aggregate == "auto" else given.aggregate,
             steps=given.stage.plan.inner_steps,
             weights=tuple(tokens for _ in deltas),
-            candidates=self.candidates(given.stage, given.artifacts),
+            candidates=self.candidates(given.stage, given.artifacts, given.round_number),
             encoding=given.stage.params["encoding"],
         )
         inputs = {**_pick(given, "checkpoint", "outer"), **{name: given.artifacts[name] for name in deltas}}
         return [ShardPlan(index=0, order_json=order.canonical_json(), inputs=inputs, work_units=0)]
 
     def _plan_evaluate(self, given: PlanInput) -> Sequence[ShardPlan]:
-        candidates = self.candidates(given.stage, given.artifacts)
+        candidates = self.candidates(given.stage, given.artifacts, given.round_number)
         order = EvaluateOrder(
             tuning=self._tuning(given),
             from_scratch=self.from_scratch(given.stage),
@@ -443,24 +448,6 @@ class LearningRecipe:
                 return context.trainer.publish(PublishOrder.model_validate_json(order_json), context)
             case _:
                 raise InvalidInput("recipe.unknown_phase", f"Recipe {self.kind!r} has no phase {phase!r}.")
-
-
-def averaging_gain(shards: int, inner_steps: int) -> float:
-    """How much higher the rate of a round's shards is than one machine's; 1 for one shard.
-
-    Averaging K shards takes out the noise of a K times larger batch, and Adam bears a rate that grows with the root of
-    the batch (Malladi et al., arXiv 2205.10287). How far shards walk in their noise before they are averaged grows with
-    the rate and with H, so long rounds bear less. Both measured in bench/recovery; docs/training has the figures.
-    """
-    if shards == 1:
-        return 1.0
-    length = max(inner_steps, MEASURED_STEPS) / MEASURED_STEPS
-    return max(1.0, math.sqrt(min(shards, MOST_AVERAGED) / math.sqrt(length)))
-
-
-def _averaged(stage: StageSpec) -> str:
-    gain = averaging_gain(stage.plan.shards_per_round, stage.plan.inner_steps)
-    return "" if gain == 1 else f", times {gain:.3g} as {stage.plan.shards_per_round} shards are averaged"
 
 
 def base_id(given: PlanInput) -> str:

@@ -220,7 +220,7 @@ class MergeOrder(Order):
     steps: int
     #: planned tokens of each delta, the weights of the mean
     weights: tuple[int, ...]
-    #: outer steps to offer to evaluation: "mean", "nesterov", "mean1.5", "mean2"
+    #: outer steps to offer to evaluation: names in the coordinator's CANDIDATES
     candidates: tuple[str, ...]
     encoding: str
 

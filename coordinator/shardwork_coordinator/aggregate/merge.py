@@ -1,4 +1,4 @@
-"""Phase "merge": reads all deltas of a round and writes the candidate steps, the averaged moments and the momentum.
+"""Phase "merge": reads all deltas of a round and writes the candidate steps, the averaged moments and the outer sums.
 
 Streams piece by piece over mapped files: memory does not grow with the model and hardly with the number of deltas. Runs
 in an executor process. Metrics: norm.<i>, cosine.<i>, kept.<i>, refused.<i>.<word>, num_kept, update_norm, steps.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import resource
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from shardwork.tensors.file import TensorFile, open_tensors
 
 from . import gates, history, rule_named
 from .gates import Norms, OpenDelta
-from .outer import candidate_named, new_momentum
+from .outer import SUMS, Change, candidate_named
 from .products import inner_products
 from .rule import Evidence, Rule
 
@@ -86,11 +86,11 @@ def compute(order: MergeOrder, context: Context) -> Computed:
         metrics = _metrics(folders, evidence, refused)
         _require_half(folders, refused)
         kept = _kept(order, evidence, folders, {index: deltas[index] for index in deltas if index not in refused})
-        momentum = _open_momentum(context, checkpoint, opened)
+        sums = _open_sums(context, checkpoint, opened)
         outputs = {f"step-{name}": context.output(f"step-{name}") for name in candidates}
         outputs |= {"moments": context.output("moments"), "outer": context.output("outer")}
         writer = _Writer(kept, checkpoint, encoding=order.encoding, outputs=outputs)
-        update_norm = writer.write_steps(candidates, momentum, context)
+        update_norm = writer.write_steps(candidates, sums, context)
         writer.write_moments()
         history.keep(
             outputs["outer"], past, (evidence.norms[index] for index in evidence.norms if index not in refused)
@@ -175,14 +175,16 @@ def _kept(order: MergeOrder, evidence: Evidence, folders: Mapping[int, Path], de
     )
 
 
-def _open_momentum(context: Context, checkpoint: Checkpoint, opened: ExitStack) -> TensorFile | None:
-    """The outer momentum so far; None stands for zeros, before the first merge."""
-    if "outer" not in context.inputs:
-        return None
-    momentum = opened.enter_context(open_tensors(context.inputs["outer"] / "momentum.safetensors"))
-    if momentum.specs != checkpoint.weights.specs:
-        raise Corrupt("aggregate.momentum", "The outer momentum is not of this checkpoint.")
-    return momentum
+def _open_sums(context: Context, checkpoint: Checkpoint, opened: ExitStack) -> dict[str, TensorFile]:
+    """The sums of earlier rounds' means; one that is not there stands at zero, as before the first merge."""
+    sums: dict[str, TensorFile] = {}
+    for name in SUMS:
+        path = context.inputs["outer"] / f"{name}.safetensors" if "outer" in context.inputs else None
+        if path is not None and path.exists():
+            sums[name] = opened.enter_context(open_tensors(path))
+            if sums[name].specs != checkpoint.weights.specs:
+                raise Corrupt("aggregate.momentum", f"The outer {name} is not of this checkpoint.")
+    return sums
 
 
 class _Writer:
@@ -196,22 +198,23 @@ class _Writer:
         self._adam_step = checkpoint.adam_step + kept.steps
         self._room = scratch()
 
-    def write_steps(
-        self, candidates: Mapping[str, Callable[[F32, F32], F32]], momentum: TensorFile | None, context: Context
-    ) -> float:
-        """Writes the steps and the new momentum. Returns the norm of the mean delta."""
+    def write_steps(self, candidates: Mapping[str, Change], sums: Mapping[str, TensorFile], context: Context) -> float:
+        """Writes the steps and the new sums. Returns the norm of the mean delta."""
         shapes = self._checkpoint.shapes
         total, done, squares = sum(math.prod(shape) for shape in shapes.values()), 0, 0.0
         with ExitStack() as opened:
-            outer = opened.enter_context(fp32_writer(self._outputs["outer"] / "momentum.safetensors", shapes))
+            outer = {
+                name: opened.enter_context(fp32_writer(self._outputs["outer"] / f"{name}.safetensors", shapes))
+                for name in SUMS
+            }
             steps = {name: opened.enter_context(self._step_writer(name)) for name in candidates}
             for place in self._places():
                 name, start, end = place
                 before, mean = self._checkpoint.piece(*place), self._mean_delta(place)
                 g = before - mean if self._encoding.absolute else mean
-                old = np.zeros_like(g) if momentum is None else momentum[name].reshape(-1)[start:end]
-                accumulated = new_momentum(old, g)
-                outer.write(name, accumulated, at=start)
+                accumulated = {which: self._added(sums.get(which), SUMS[which], g, place) for which in SUMS}
+                for which, values in accumulated.items():
+                    outer[which].write(name, values, at=start)
                 for candidate, change in candidates.items():
                     values = self._stored(candidate, before, mean, change=change(g, accumulated))
                     steps[candidate].write(name, start, values)
@@ -221,6 +224,12 @@ class _Writer:
         for candidate in candidates:
             self._write_update(f"step-{candidate}", STEP_FORMAT)
         return math.sqrt(squares)
+
+    @staticmethod
+    def _added(old: TensorFile | None, decay: np.float32, g: F32, place: Place) -> F32:
+        """A sum of the rounds before with this round's mean added."""
+        name, start, end = place
+        return g.copy() if old is None else decay * old[name].reshape(-1)[start:end] + g
 
     def write_moments(self) -> None:
         """m and v are averaged each by itself: v, and not its root."""

@@ -94,6 +94,7 @@ def test_candidates_are_the_agreed_multiples_and_momentum_accumulates(tmp_path: 
     )
     g = mean_change(0, 1)
     expected = {"mean": g, "mean1.5": 1.5 * g, "mean2": 2 * g, "nesterov": 0.7 * (g + 0.9 * (0.9 * g + g))}
+    expected["settled"] = g - 0.5 * (0.5 * g + g)
     for name, change in expected.items():
         assert distance(change_of(tmp_path, second.outputs[f"step-{name}"]), change) < 0.02, name
     later = read_tensors(second.outputs["outer"] / "momentum.safetensors")

@@ -6,7 +6,7 @@ import pytest
 
 from shardwork.jobs.spec import PlanSection, StageSpec
 from shardwork.recipes.base import PlanInput, StageFacts
-from shardwork.recipes.learning import averaging_gain
+from shardwork.recipes.averaging import gain_of
 from shardwork.recipes.orders import EvaluateOrder, LearnOrder, MergeOrder
 from shardwork.recipes.pretrain import Pretrain
 from shardwork.recipes.sft import Sft
@@ -90,23 +90,23 @@ def with_shards(shards: int, **params: object) -> StageSpec:
     return RECIPE.freeze(made, FACTS)
 
 
-@pytest.mark.parametrize(("shards", "times"), [(1, 1.0), (4, 2.0), (8, 2.83), (64, 2.83)])
-def test_the_automatic_rate_grows_with_the_root_of_the_shards_that_are_averaged(shards: int, times: float) -> None:
+@pytest.mark.parametrize(("shards", "times"), [(1, 1.0), (4, 2.52), (8, 4.0), (64, 4.0)])
+def test_the_automatic_rate_grows_with_the_shards_that_are_averaged(shards: int, times: float) -> None:
     found = with_shards(shards).params["learning_rate"] / with_shards(1).params["learning_rate"]
     assert found == pytest.approx(times, rel=0.01)
 
 
-@pytest.mark.parametrize(("shards", "steps", "gain"), [(8, 25, 2.25), (8, 10**6, 1.0), (4, 1, 2.0), (1, 500, 1.0)])
+@pytest.mark.parametrize(("shards", "steps", "gain"), [(8, 25, 2.17), (8, 10**6, 1.0), (4, 1, 2.52), (1, 500, 1.0)])
 def test_longer_rounds_bear_less_of_that_and_never_less_than_one_machine(shards: int, steps: int, gain: float) -> None:
     """At H = 25, 8 shards recovered 80 % at 2.5 times the rate and 79 % at 2.83 times."""
-    assert averaging_gain(shards, steps) == pytest.approx(gain, rel=0.01)
+    assert gain_of(shards, steps) == pytest.approx(gain, rel=0.01)
 
 
 def test_a_rate_that_was_asked_for_is_taken_as_it_is() -> None:
     assert with_shards(8, learning_rate=1e-3).params["learning_rate"] == 1e-3
 
 
-@pytest.mark.parametrize(("shards", "params", "left"), [(1, {}, 0.1), (4, {}, 0.4), (4, {"final_rate": 0.0}, 0.0)])
+@pytest.mark.parametrize(("shards", "params", "left"), [(1, {}, 0.1), (4, {}, 0.5), (4, {"final_rate": 0.0}, 0.0)])
 def test_the_rate_falls_less_where_averaging_takes_out_the_noise(
     shards: int, params: dict[str, object], left: float
 ) -> None:
