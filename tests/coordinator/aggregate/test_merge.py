@@ -102,6 +102,27 @@ def test_candidates_are_the_agreed_multiples_and_momentum_accumulates(tmp_path: 
         np.testing.assert_allclose(later[name], 1.9 * momentum[name], rtol=1e-4, atol=1e-7)
 
 
+def test_a_job_that_began_before_the_last_rounds_were_summed_goes_on(tmp_path: Path) -> None:
+    folders = honest(tmp_path, 2)
+    first = rounds.run(tmp_path, folders, rule="mean")
+    (first.outputs["outer"] / "recent.safetensors").unlink()
+    second = rounds.run(tmp_path, folders, rule="mean", candidates=("settled",), outer=first.outputs["outer"])
+    assert distance(change_of(tmp_path, second.outputs["step-settled"]), 0.5 * mean_change(0, 1)) < 0.02
+
+
+def test_settling_lands_on_the_average_of_the_last_rounds(tmp_path: Path) -> None:
+    """Of three rounds with deltas g1, g2, g3: 1/2 of the weights after the third, 1/4 of those after the second, and
+    the quarter that is left on those after the first."""
+    outer, deltas = None, [mean_change(index) for index in range(3)]
+    for index in range(3):
+        folder = [honest(tmp_path, 3)[index]]
+        found = rounds.run(tmp_path, folder, rule="mean", candidates=("mean", "settled"), outer=outer)
+        outer = found.outputs["outer"]
+    weights = np.cumsum(deltas, axis=0)
+    average = 0.5 * weights[2] + 0.25 * weights[1] + 0.125 * weights[0]  # and 1/8 of the start, which is at 0
+    assert distance(change_of(tmp_path, found.outputs["step-settled"]), average - weights[1]) < 0.02
+
+
 def test_momentum_of_another_model_is_refused(tmp_path: Path) -> None:
     folders = honest(tmp_path, 1)
     (tmp_path / "outer").mkdir()

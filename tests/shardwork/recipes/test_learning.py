@@ -98,7 +98,6 @@ def test_the_automatic_rate_grows_with_the_shards_that_are_averaged(shards: int,
 
 @pytest.mark.parametrize(("shards", "steps", "gain"), [(8, 25, 2.17), (8, 10**6, 1.0), (4, 1, 2.52), (1, 500, 1.0)])
 def test_longer_rounds_bear_less_of_that_and_never_less_than_one_machine(shards: int, steps: int, gain: float) -> None:
-    """At H = 25, 8 shards recovered 80 % at 2.5 times the rate and 79 % at 2.83 times."""
     assert gain_of(shards, steps) == pytest.approx(gain, rel=0.01)
 
 
@@ -119,3 +118,30 @@ def test_a_job_that_an_earlier_version_froze_goes_on_with_the_schedule_it_had() 
     before = {name: value for name, value in frozen.params.items() if name != "final_rate"}
     text = planned(frozen.model_copy(update={"params": before}), "learn", "checkpoint", "train")
     assert LearnOrder.model_validate_json(text).schedule.min_ratio == 0.1
+
+
+def test_weights_decay_no_faster_where_the_rate_is_higher() -> None:
+    """AdamW takes the rate times the decay from each weight, every step."""
+    alone, averaged = with_shards(1).params, with_shards(8).params
+    taken = [params["learning_rate"] * params["weight_decay"] for params in (alone, averaged)]
+    assert taken[0] == pytest.approx(taken[1], rel=0.01)
+    assert (alone["beta2"], averaged["beta2"]) == (0.95, 0.98)
+
+
+@pytest.mark.parametrize(
+    ("outer", "number", "shards", "offered"),
+    [
+        ("auto", 3, 4, True),
+        ("auto", 2, 4, False),  # it would hold back what is still learning
+        ("mean", 3, 4, False),
+        ("auto", 3, 1, False),  # one shard a round is exact
+    ],
+)
+def test_only_the_last_round_may_settle_on_the_average_of_the_last_ones(
+    outer: str, number: int, shards: int, offered: bool
+) -> None:
+    assert ("settled" in RECIPE.candidates(with_shards(shards, outer=outer), {"eval": ""}, number)) is offered
+
+
+def test_without_held_out_rows_nothing_is_offered_beside_the_mean() -> None:
+    assert RECIPE.candidates(with_shards(4), {}, 3) == ("mean",)

@@ -113,10 +113,10 @@ def test_what_was_left_to_us_is_told_with_its_reason() -> None:
     kind = recipe("sft")
     assert isinstance(kind, LearningRecipe)
     told = {key: (value, why) for key, value, why in kind.chosen(stage(batch_size="auto", max_length=64), facts())}
-    assert set(told) == {"learning_rate", "final_rate", "warmup_steps", "batch_size", "weight_decay"}
-    assert told["learning_rate"][0] == "0.016" and "lora" in told["learning_rate"][1]
-    assert told["learning_rate"][1].endswith("times 2 as 4 shards are averaged") and told["final_rate"][0] == "0.4"
-    assert told["warmup_steps"] == ("1", "5 % of 20 steps")
+    assert set(told) == {"learning_rate", "final_rate", "warmup_steps", "batch_size", "weight_decay", "beta2"}
+    assert told["learning_rate"][0] == "0.0202" and "lora" in told["learning_rate"][1]
+    assert told["learning_rate"][1].endswith("times 2.52 as 4 shards are averaged") and told["final_rate"][0] == "0.5"
+    assert told["warmup_steps"] == ("2", "10 % of 20 steps")
 
 
 @pytest.mark.parametrize("name", PRESETS)
