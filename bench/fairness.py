@@ -6,9 +6,10 @@ The real machine, engine, granting and ledger on the in-memory store; scripted w
 as a shard's work at their speed says, and compute nothing. Scenarios: two requesters with ten jobs each whose shards
 differ in length by 1 to 100; one whose jobs come late; one greedy requester with a hundred jobs beside one with three;
 the same with workers eight times slower than others. The peer in the same run is the order used before (oldest job
-first). A share is a requester's part of the
-worker-seconds, weighted by speed, while both have work; a wait is the time in which a job has
-something ready and nothing running; starved is whoever waited longer than every worker needs to come free ten times.
+first). A share is a requester's part of the worker-seconds, weighted by speed, while both have work; a wait is the time
+in which a job has something ready and nothing running: with more jobs than workers there are always such. What a job
+waits for other people's long shards is what it waits when it is its turn: until any worker comes free, and never for a
+certain one. Starved is whoever waited longer than every worker needs to come free ten times.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Seen:
     #: (owner, job, from, to, its worker's speed) of each shard that ran
     ran: list[tuple[str, str, float, float, float]] = field(default_factory=list[tuple[str, str, float, float, float]])
     longest_wait_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    #: how long a job whose turn it was waited until a worker came free
+    turn_s: list[float] = field(default_factory=list[float])
     idle_while_waiting: int = 0
     ended_s: dict[str, float] = field(default_factory=dict[str, float])
 
@@ -89,6 +92,9 @@ class Run:
         self.ending: list[tuple[float, str, int]] = []
         #: since when a job waits with nothing running
         self.since: dict[str, float] = {}
+        self.known = line.KnownJobs()
+        #: (job whose turn it is, since when); empty where nothing waits
+        self.turn = ("", 0.0)
 
     def now_s(self) -> float:
         return (self.simulation.clock.now_ms() - self.start) / 1000
@@ -135,7 +141,16 @@ class Run:
             heapq.heappush(self.ending, (ends_s, replica.shard_id, replica.number))
             speed = self.speed[replica.worker_id]
             self.seen.ran.append((self.owners[replica.job_id], replica.job_id, self.now_s(), ends_s, speed))
+            if replica.job_id == self.turn[0]:
+                self.seen.turn_s.append(self.now_s() - self.turn[1])
+                self.turn = ("", 0.0)
         await self._look()
+        head = await self.simulation.store.write(self._head) or ""
+        if head != self.turn[0]:
+            self.turn = (head, self.now_s())
+
+    def _head(self, tx: Transaction) -> str | None:
+        return line.Line(tx, self.known).head()
 
     async def _look(self) -> None:
         ready, anybodys, held = await self.simulation.store.read(_counts)
@@ -199,6 +214,8 @@ def figures(seen: Seen, plan: list[Planned], owners: tuple[str, str], horizon_s:
         "longest_shard_s": round(longest, 1),
         "longest_wait_s": round(max(waits), 1),
         "median_longest_wait_s": round(statistics.median(waits), 1),
+        "longest_wait_in_turn_s": round(max(seen.turn_s, default=0.0), 1),
+        "median_wait_in_turn_s": round(statistics.median(seen.turn_s or [0.0]), 2),
         "starved": sum(1 for wait in set(waits) if wait > 10 * longest),
         "moments_with_an_idle_worker_and_work_waiting": seen.idle_while_waiting,
         "mean_job_s": round(statistics.mean(seen.ended_s.values()), 1) if seen.ended_s else None,
