@@ -16,7 +16,9 @@ PACKAGE = "coordinator/shardwork_coordinator/"
 #: what a store is called where it is written to; the last part of the expression before `.write(`
 STORES = frozenset({"store", "_store", "rows"})
 #: things with a `write` that are no store: files, streams, RPC contexts, tensor writers
-OTHERS = frozenset({"context", "outer[which]", "steps[candidate]", "stderr", "stdout", "os", "file", "_file", "sink", "out"})
+OTHERS = frozenset(
+    {"context", "outer[which]", "steps[candidate]", "stderr", "stdout", "os", "file", "_file", "sink", "out"}
+)
 #: the wrapper itself
 WRAPPER = PACKAGE + "failpoints.py"
 #: commands that open the database by themselves, without the wrapper
