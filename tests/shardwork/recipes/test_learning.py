@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from shardwork.jobs.spec import PlanSection, StageSpec
-from shardwork.recipes.base import PlanInput, StageFacts
 from shardwork.recipes.averaging import gain_of
+from shardwork.recipes.base import PlanInput, StageFacts
 from shardwork.recipes.orders import EvaluateOrder, LearnOrder, MergeOrder
 from shardwork.recipes.pretrain import Pretrain
 from shardwork.recipes.sft import Sft
