@@ -18,6 +18,7 @@ from shardwork import work
 from shardwork.identity.envelope import seal
 from shardwork.identity.keys import SigningKey
 from shardwork.ids import LeaseId, ShardId, sha256_hex
+from shardwork.recipes.abilities import needed
 from shardwork.v1 import types_pb2, work_pb2
 
 from .engine import Engine, advance, slice_of_replica
@@ -337,13 +338,9 @@ def ready_replica(shard: Shard, *, rank: tuple[int, int, int], device: str = "an
         agreed=shard.quorum > 1,
         work_units=shard.work_units,
         inputs=_inputs(shard),
-        device="gpu" if _needs_gpu(shard) else device,
+        device=device,
+        needs=needed(shard.phase, shard.order_json),
     )
-
-
-def _needs_gpu(shard: Shard) -> bool:
-    """A base in few bits is read on CUDA only; `init` reads it as it is."""
-    return shard.phase != "init" and '"base_bits":' in shard.order_json
 
 
 def _inputs(shard: Shard) -> frozenset[str]:

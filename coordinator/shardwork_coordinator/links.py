@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from shardwork import wire
+from shardwork.recipes.abilities import known
 from shardwork.v1 import types_pb2, work_pb2
 from shardwork.why import Why
 
@@ -60,6 +61,7 @@ class Presence:
             minimum_msat_per_tera=self.minimum_msat_per_tera,
             donates=self.donates,
             device=self.capability.device,
+            abilities=known(self.capability.abilities),
             holds=self.holds,
             idle_since_ms=self.idle_since_ms or self.since_ms,
         )

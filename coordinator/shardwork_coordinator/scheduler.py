@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shardwork.recipes.abilities import Ability, lack, without
 from shardwork.why import Why
 
 #: prices for work are quoted for so many work units
@@ -38,6 +39,8 @@ class ReadyReplica:
     inputs: frozenset[str] = frozenset()
     #: "any", "cpu" or "gpu", as the job asks
     device: str = "any"
+    #: what its order takes beside fp32 arithmetic
+    needs: frozenset[Ability] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +61,9 @@ class Worker:
     minimum_msat_per_tera: int = 0
     #: takes no pay
     donates: bool = False
-    #: "cpu", "cuda:0", "mps"
+    #: "cpu", "cuda:0", "mps", and what it says that this device can do
     device: str = ""
+    abilities: frozenset[Ability] = frozenset()
     #: artifacts that it says it has: a hint that decides between equals, and nothing else
     holds: frozenset[str] = frozenset()
     #: measured here over its last shards; 0: not known
@@ -112,6 +116,8 @@ def refusal(replica: ReadyReplica, worker: Worker) -> str | None:
         return f"does not run recipe {replica.recipe!r}"
     if not _is_on(replica.device, worker.device):
         return f"computes on {worker.device or 'an unknown device'} (the job asks for {replica.device})"
+    if missing := replica.needs - worker.abilities:
+        return f"can't {lack(missing)}"
     if worker.memory_bytes and replica.memory_bytes > worker.memory_bytes:
         return f"has too little memory ({worker.memory_bytes:,} of {replica.memory_bytes:,} bytes)"
     return worker.rests or _price_refusal(replica, worker)
@@ -162,6 +168,13 @@ def why_waiting(replica: ReadyReplica, everyone: Sequence[Worker]) -> Why:
 def _why_nobody(replica: ReadyReplica, everyone: Sequence[Worker], reasons: dict[str, str]) -> Why:
     """All attached workers refuse: for their price alone where one would take it otherwise."""
     shown = dict(list(reasons.items())[:5])
+    if missing := replica.needs - frozenset().union(*(worker.abilities for worker in everyone)):
+        return Why(
+            code="shard.no_able_worker",
+            sentence=f"None of the {len(everyone)} attached workers can {lack(missing)}.",
+            evidence=shown,
+            next_step=f"Wait for a worker whose device can, or submit the job again with {without(missing)}.",
+        )
     if any(not worker.paused and reasons[worker.id] == _price_refusal(replica, worker) for worker in everyone):
         return Why(
             code="shard.price_too_low",

@@ -312,7 +312,8 @@ def _keys(tx: Transaction, shard: Shard, everyone: Sequence[Worker]) -> set[str]
     """Workers that hold or made a copy of the shard, and those attached that could take one. A worker that is merely
     there, asks for too much or runs other recipes, is no second key, or it could keep the job waiting for ever."""
     keys = {one.worker_id for one in tx.find(Replica, shard_id=shard.id) if one.worker_id}
-    place = ready_replica(shard, rank=(0, 0, 0))
+    job = tx.get(Job, shard.job_id)
+    place = ready_replica(shard, rank=(0, 0, 0), device=JobFacts.of(job).device if job else "any")
     return keys | {worker.id for worker in everyone if refusal(place, worker) is None}
 
 

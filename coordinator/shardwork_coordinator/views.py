@@ -20,6 +20,7 @@ from .granting import ready_replicas
 from .machine.states import LIVE
 from .money import ledger
 from .money.movements import FEES, escrow_account, round_account
+from .queueing.line import JobFacts
 from .records import (
     Account,
     Artifact,
@@ -150,7 +151,7 @@ def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worke
             evidence=where | _last_failure(tx, round_),
             next_step="Nothing to do: `shardwork job watch ID` follows it.",
         )
-    waiting = ready_replicas(tx, job, limit=1)
+    waiting = ready_replicas(tx, job, limit=1, device=JobFacts.of(job).device)
     handed_in = tx.find(Replica, job_id=job.id, state=ReplicaState.SUBMITTED, limit=1)
     if handed_in:
         return Why(

@@ -124,6 +124,7 @@ async def examine(folder: Path, wanted: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "device": device,
         "name": next((one.name for one in ready.devices if one.device == device), device),
+        "abilities": next((sorted(one.abilities) for one in ready.devices if one.device == device), []),
         "torch": ready.torch,
         "proves_cuda": device.startswith("cuda"),
         "steps": STEPS,

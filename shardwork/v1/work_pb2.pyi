@@ -33,6 +33,7 @@ class Capability(_message.Message):
     TORCH_VERSION_FIELD_NUMBER: _builtins.int
     DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
     SANDBOX_FIELD_NUMBER: _builtins.int
+    ABILITIES_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     """"cpu", "cuda:0" """
     device_name: _builtins.str
@@ -52,6 +53,10 @@ class Capability(_message.Message):
     def recipes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """recipe kinds this worker runs"""
 
+    @_builtins.property
+    def abilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of the device, beside fp32: "bf16", "base_4bit", "base_8bit" """
+
     def __init__(
         self,
         *,
@@ -65,10 +70,11 @@ class Capability(_message.Message):
         torch_version: _builtins.str = ...,
         disk_free_bytes: _builtins.int = ...,
         sandbox: _builtins.str = ...,
+        abilities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_train", b"can_train", "device", b"device", "device_name", b"device_name", "disk_free_bytes", b"disk_free_bytes", "execution_class", b"execution_class", "memory_bytes", b"memory_bytes", "recipes", b"recipes", "sandbox", b"sandbox", "threads", b"threads", "torch_version", b"torch_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abilities", b"abilities", "can_train", b"can_train", "device", b"device", "device_name", b"device_name", "disk_free_bytes", b"disk_free_bytes", "execution_class", b"execution_class", "memory_bytes", b"memory_bytes", "recipes", b"recipes", "sandbox", b"sandbox", "threads", b"threads", "torch_version", b"torch_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

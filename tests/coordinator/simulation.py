@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 from shardwork.clock import ManualClock
@@ -101,8 +102,18 @@ class Simulation:
         for number in range(workers):
             self.attach(f"worker{number:010d}")
 
-    def attach(self, worker: str, *, reference: bool = False, minimum_msat: int = 0, donates: bool = False) -> None:
-        capability = work_pb2.Capability(recipes=["sft", "pretrain", "count"], can_train=True, memory_bytes=1 << 40)
+    def attach(
+        self,
+        worker: str,
+        *,
+        reference: bool = False,
+        minimum_msat: int = 0,
+        donates: bool = False,
+        abilities: Sequence[str] = (),
+    ) -> None:
+        capability = work_pb2.Capability(
+            recipes=["sft", "pretrain", "count"], can_train=True, memory_bytes=1 << 40, abilities=abilities
+        )
         self.links.attach(
             Link(
                 worker_id=worker,

@@ -11,11 +11,9 @@ from pydantic import ValidationError
 from shardwork.jobs.spec import JobSpec, RunIf
 from shardwork.recipes.base import StageFacts
 from shardwork.why import Why
-from shardwork_coordinator.granting import ready_replicas
 from shardwork_coordinator.money.movements import escrow_account
 from shardwork_coordinator.money.pricing import RateCard, quote
-from shardwork_coordinator.records import Account, Job, JobState, Round, RoundState, Stage, StageState
-from shardwork_coordinator.scheduler import refusal
+from shardwork_coordinator.records import Account, JobState, Round, RoundState, Stage, StageState
 
 from .simulation import FACTS, Simulation, sft_job
 
@@ -153,18 +151,3 @@ async def test_a_round_that_was_rolled_back_uses_patience_too() -> None:
     stage = (await stages_of(simulation))["tune"]
     assert json.loads(stage.numbers_json)["best_round"] == 1.0
     assert Why.from_json(stage.why_json).code == "stage.stopped_early"
-
-
-async def test_a_base_in_few_bits_waits_for_a_gpu_except_where_it_is_read_as_it_is() -> None:
-    simulation = Simulation(workers=2)
-    job = sft_job(rounds=1)
-    stage = job.stages[0].model_copy(update={"params": {"base_bits": 4}})
-    await simulation.submit(job.model_copy(update={"stages": [stage]}))
-    assert (await simulation.run_to_end()).state is JobState.RUNNING
-    rounds = await simulation.store.read(lambda tx: tx.find(Round, order="number"))
-    assert [(one.number, one.phase) for one in rounds] == [(0, "init"), (1, "learn")]
-    ready = await simulation.store.read(lambda tx: ready_replicas(tx, tx.find(Job)[0]))
-    everyone = simulation.links.accepting()
-    assert {refusal(ready[0], worker) for worker in everyone} == {
-        "computes on an unknown device (the job asks for gpu)"
-    }

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shardwork.recipes.abilities import Ability
 from shardwork_coordinator.scheduler import ReadyReplica, Worker, match, refusal, why_waiting
 
 REPLICA = ReadyReplica(
@@ -136,6 +137,7 @@ def test_a_paused_worker_takes_nothing_and_that_is_said() -> None:
     assert mixed.code == "shard.no_fitting_worker" and mixed.evidence["w1"] == "is paused"
 
 
+BF16, FOUR, EIGHT = Ability.BF16, Ability.BASE_4BIT, Ability.BASE_8BIT
 PRICED = replace(REPLICA, price_msat=10_000, work_units=10**15)
 
 
@@ -151,11 +153,30 @@ PRICED = replace(REPLICA, price_msat=10_000, work_units=10**15)
         (replace(REPLICA, device="cpu"), replace(WORKER, device="mps"), "asks for cpu"),
         (replace(REPLICA, device="cpu"), replace(WORKER, device="cpu"), None),
         (REPLICA, replace(WORKER, rests="rests for 60 s more"), "rests"),
+        (replace(REPLICA, needs=frozenset({BF16})), WORKER, "can't compute in bf16"),
+        (replace(REPLICA, needs=frozenset({BF16})), replace(WORKER, abilities=frozenset({BF16, FOUR})), None),
+        (replace(REPLICA, needs=frozenset({FOUR})), replace(WORKER, device="cuda:0"), "bitsandbytes"),
+        (replace(REPLICA, needs=frozenset({FOUR})), replace(WORKER, abilities=frozenset({EIGHT})), "4 bits"),
+        (replace(REPLICA, needs=frozenset({FOUR})), replace(WORKER, abilities=frozenset({FOUR})), None),
     ],
 )
 def test_price_for_work_device_and_rest_decide(replica: ReadyReplica, worker: Worker, word: str | None) -> None:
     found = refusal(replica, worker)
     assert (found is None) if word is None else (found is not None and word in found)
+
+
+def test_what_nobody_can_is_said_in_words_with_the_way_round_it() -> None:
+    both = replace(REPLICA, needs=frozenset({BF16, FOUR}))
+    why = why_waiting(both, [WORKER, replace(OTHER, abilities=frozenset({BF16}))])
+    assert (why.code, why.evidence["w1"][:6]) == ("shard.no_able_worker", "can't ")
+    assert (
+        why.sentence == "None of the 2 attached workers can read a base in 4 bits (that takes CUDA and bitsandbytes)."
+    )
+    assert "submit the job again with no params.base_bits." in why.next_step
+    able = replace(OTHER, abilities=frozenset({BF16, FOUR}))
+    assert why_waiting(both, [WORKER, able]).code == "shard.workers_busy"
+    assert why_waiting(both, [WORKER, replace(able, memory_bytes=1)]).code == "shard.no_fitting_worker"
+    assert why_waiting(both, [replace(WORKER, paused=True), replace(able, paused=True)]).code == "shard.workers_paused"
 
 
 def test_between_equals_the_one_that_holds_the_weights_goes_first_then_who_waited_longest() -> None:

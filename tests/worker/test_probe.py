@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shardwork.errors import InvalidInput
+from shardwork.recipes.abilities import Ability
 from shardwork_worker import probe
 from shardwork_worker.trainer_process import Device, Ready
 
@@ -30,6 +32,12 @@ def test_the_execution_class_names_all_that_changes_bytes(tmp_path: Path) -> Non
     assert probe.execution_class(BOTH, GPU) == "cuda:NVIDIA H100:torch2.13.0:fp32:t1"
     assert probe.execution_class(BOTH, CPU).startswith("cpu:")
     assert probe.execution_class(BOTH, CPU) != probe.execution_class(Ready(torch="2.6.0", devices=[CPU]), CPU)
+
+
+def test_the_capability_says_what_the_chosen_device_can_do(tmp_path: Path) -> None:
+    able = replace(GPU, abilities=frozenset({Ability.BF16, Ability.BASE_4BIT}))
+    assert list(probe.capability(BOTH, able, disk=tmp_path).abilities) == ["base_4bit", "bf16"]
+    assert list(probe.capability(BOTH, CPU, disk=tmp_path).abilities) == []
 
 
 @pytest.mark.parametrize(

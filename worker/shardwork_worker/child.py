@@ -31,6 +31,7 @@ from pydantic import ValidationError
 
 from shardwork.errors import InvalidInput, ShardworkError
 from shardwork.recipes import recipe as find_recipe
+from shardwork.recipes.abilities import Ability
 from shardwork.recipes.base import Computed, Context
 from shardwork.recipes.orders import EvaluateOrder, InitOrder, LearnOrder, Order, PublishOrder
 from shardwork.why import Why
@@ -209,7 +210,9 @@ def rebuild(message: Mapping[str, Any]) -> dict[str, Any]:
 def ready() -> dict[str, Any]:
     """What this device is. torch is asked only where there is a GPU, so that a child for `map` stays light."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    devices = [{"device": "cpu", "name": _cpu_name(), "memory_bytes": memory_bytes}]
+    cpu: dict[str, Any] = {"device": "cpu", "name": _cpu_name(), "memory_bytes": memory_bytes}
+    # every CPU that torch runs on computes in bf16, most of them slowly
+    devices = [cpu | {"abilities": [Ability.BF16] if _torch_version() else []}]
     if has_gpu():
         from .training.device import gpus
 

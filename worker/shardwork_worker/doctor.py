@@ -120,7 +120,12 @@ def _check_torch(ready: Ready) -> Finding:
 def _check_device(ready: Ready, number: int) -> Finding:
     device = ready.devices[number]
     name = f"device {device.device}"
-    evidence = {"name": device.name, "memory": _gib(device.memory_bytes), "class": probe.execution_class(ready, device)}
+    evidence = {
+        "name": device.name,
+        "memory": _gib(device.memory_bytes),
+        "class": probe.execution_class(ready, device),
+        "can": ", ".join(["fp32", *sorted(device.abilities)]) if ready.torch else "no training",
+    }
     if device.memory_bytes < LOW_MEMORY_BYTES:
         sentence = "This device has little memory: it takes shards of small models only."
         return _finding(name, Health.NOTE, sentence, **evidence)

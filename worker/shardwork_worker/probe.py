@@ -51,6 +51,7 @@ def capability(ready: Ready, device: Device, *, disk: Path, sandbox: str = "none
         torch_version=ready.torch,
         disk_free_bytes=shutil.disk_usage(disk).free,
         sandbox=sandbox,
+        abilities=sorted(device.abilities),
     )
 
 

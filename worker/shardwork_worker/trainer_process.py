@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from shardwork.errors import Internal, ShardworkError
+from shardwork.recipes.abilities import Ability, known
 
 from .frames import encode, read_frame_from
 from .status import why_from_json
@@ -38,6 +39,8 @@ class Device:
     device: str
     name: str
     memory_bytes: int
+    #: beside fp32, as `shardwork.recipes.abilities` names them
+    abilities: frozenset[Ability] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +252,12 @@ class TrainerProcess:
 def _parse_ready(frame: Message) -> Ready:
     first = {"device": "cpu", "name": frame["device_name"], "memory_bytes": frame["memory_bytes"]}
     devices = [
-        Device(device=str(entry["device"]), name=str(entry["name"]), memory_bytes=int(entry["memory_bytes"]))
+        Device(
+            device=str(entry["device"]),
+            name=str(entry["name"]),
+            memory_bytes=int(entry["memory_bytes"]),
+            abilities=known(entry.get("abilities", ())),
+        )
         for entry in frame.get("devices", [first])
     ]
     return Ready(torch=str(frame.get("torch") or ""), devices=devices)

@@ -18,6 +18,7 @@ from shardwork.identity.role import Role
 from shardwork.ids import LeaseId
 from shardwork.protocol import TOKEN_LIFETIME_S
 from shardwork.recipes import recipe
+from shardwork.recipes.abilities import known
 from shardwork.recipes.base import Reported
 from shardwork.v1 import types_pb2, work_pb2, work_pb2_grpc
 from shardwork.why import Why
@@ -424,6 +425,7 @@ def _shortened(said: work_pb2.Capability) -> work_pb2.Capability:
     kept.CopyFrom(said)
     kept.device, kept.device_name = plain(said.device, 40), plain(said.device_name, 80)
     kept.execution_class, kept.torch_version = plain(said.execution_class, 80), plain(said.torch_version, 40)
+    kept.abilities[:] = sorted(known(said.abilities))
     kept.recipes[:] = [plain(name, 40) for name in said.recipes[:64]]
     return kept
 

@@ -170,7 +170,7 @@ def test_where_the_device_can_the_base_is_loaded_in_few_bits(
     from shardwork_worker.training import model as models
     from shardwork_worker.training import quantised
 
-    monkeypatch.setattr(quantised, "find_spec", lambda _name: object())
+    monkeypatch.setattr(quantised, "_imports", lambda: True)
     asked = quantised.loading(bits, torch.device("cuda:0"))
     config: Any = asked["quantization_config"]
     assert (config.load_in_4bit, config.load_in_8bit) == (bits == 4, bits == 8)

@@ -16,7 +16,13 @@ import torch
 import transformers
 
 from shardwork.errors import InvalidInput
+from shardwork.recipes.abilities import Ability
 from shardwork.recipes.orders import Precision
+
+from .quantised import readable
+
+#: CUDA's compute capability (Ampere); ROCm's devices that PyTorch supports are all beyond
+FIRST_WITH_BF16 = (8, 0)
 
 
 def settle(name: str) -> torch.device:
@@ -66,16 +72,19 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def gpus() -> list[dict[str, Any]]:
-    """Name and memory of each GPU, best first; several of one kind are also offered as a team.
+    """Name, memory and abilities of each GPU, best first; several of one kind are also offered as a team.
 
     A team is not first: `--device auto` takes one GPU, because nobody could try several (`deploy/gpu/check.py` can).
     """
     if torch.backends.mps.is_available():
-        return [{"device": "mps", "name": "Apple GPU", "memory_bytes": torch.mps.recommended_max_memory()}]
+        can = abilities(torch.device("mps"))
+        memory_bytes = torch.mps.recommended_max_memory()
+        return [{"device": "mps", "name": "Apple GPU", "memory_bytes": memory_bytes, "abilities": can}]
     found = _cuda_gpus()
     if len(found) > 1:
         least = min(found, key=lambda gpu: gpu["memory_bytes"])
-        found.append({**least, "device": f"cuda*{len(found)}"})
+        can = [one for one in least["abilities"] if all(one in gpu["abilities"] for gpu in found)]
+        found.append({**least, "device": f"cuda*{len(found)}", "abilities": can})
     return found
 
 
@@ -85,6 +94,30 @@ def _cuda_gpus() -> list[dict[str, Any]]:
             "device": f"cuda:{index}",
             "name": torch.cuda.get_device_name(index),
             "memory_bytes": torch.cuda.get_device_properties(index).total_memory,
+            "abilities": abilities(torch.device("cuda", index)),
         }
         for index in range(torch.cuda.device_count())
     ]
+
+
+def abilities(device: torch.device) -> list[Ability]:
+    """What this device can do beside fp32. Older CUDA devices compute bf16 by emulation, which is no use to anybody;
+    MPS depends on the system's version, so it is tried."""
+    match device.type:
+        case "cuda":
+            found = [Ability.BF16] if torch.cuda.get_device_capability(device) >= FIRST_WITH_BF16 else []
+        case "mps":
+            found = [Ability.BF16] if _tries_bf16(device) else []
+        case _:
+            found = [Ability.BF16]
+    return [*found, Ability.BASE_4BIT, Ability.BASE_8BIT] if readable(device) else found
+
+
+def _tries_bf16(device: torch.device) -> bool:
+    try:
+        ones = torch.ones(4, 4, device=device)
+        with autocast(device, Precision.BF16):
+            product = ones @ ones
+        return product.dtype is torch.bfloat16 and bool((product == 4).all())
+    except (RuntimeError, TypeError):
+        return False

@@ -9,20 +9,39 @@ such machine was at hand: tests replace the loader, so that real arithmetic in f
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
 from transformers import BitsAndBytesConfig
+from transformers.utils.import_utils import is_accelerate_available, is_bitsandbytes_available
 
 from shardwork.errors import InvalidInput
+
+
+def readable(device: torch.device) -> bool:
+    """Whether a base in few bits can be read on this device."""
+    return device.type == "cuda" and _imports()
+
+
+@cache
+def _imports() -> bool:
+    """Whether everything that it takes is there and loads: a build for another CUDA does not."""
+    if not (is_bitsandbytes_available() and is_accelerate_available()):
+        return False
+    try:
+        import_module("bitsandbytes")
+    except Exception:  # whatever its native part raises, it is of no use here
+        return False
+    return True
 
 
 def loading(bits: int | None, device: torch.device) -> dict[str, Any]:
     """Arguments for `from_pretrained`; none for a base as it is. Raises InvalidInput "model.base_bits"."""
     if bits is None:
         return {}
-    if device.type != "cuda" or find_spec("bitsandbytes") is None:
+    if not readable(device):
         raise InvalidInput(
             "model.base_bits",
             f"This worker can't read a base in {bits} bits: that takes CUDA and the package bitsandbytes.",
