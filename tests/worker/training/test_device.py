@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -19,10 +19,20 @@ FEW = [Ability.BASE_4BIT, Ability.BASE_8BIT]
 def cards(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Two CUDA devices by their compute capability; no card is at hand here."""
     found = [(9, 0), (9, 0)]
+
+    def name(index: int) -> str:
+        return f"card {index}"
+
+    def properties(index: int) -> SimpleNamespace:
+        return SimpleNamespace(total_memory=8 - index)
+
+    def version(one: torch.device) -> tuple[int, int]:
+        return found[one.index or 0]
+
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(found))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"card {index}")
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(total_memory=8 - index))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda one: found[one.index])
+    monkeypatch.setattr(torch.cuda, "get_device_name", name)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", version)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(quantised, "_imports", lambda: True)
     return found
@@ -60,12 +70,15 @@ def test_a_package_that_is_there_and_does_not_load_is_not_announced(
     def fails(name: str) -> None:
         raise error
 
+    def loads(name: str) -> ModuleType:
+        return sys
+
     monkeypatch.setattr(quantised, "is_bitsandbytes_available", lambda: True)
     monkeypatch.setattr(quantised, "is_accelerate_available", lambda: True)
     monkeypatch.setattr(quantised, "import_module", fails)
     quantised._imports.cache_clear()  # pyright: ignore[reportPrivateUsage]
     assert not quantised.readable(torch.device("cuda", 0))
-    monkeypatch.setattr(quantised, "import_module", lambda name: sys)
+    monkeypatch.setattr(quantised, "import_module", loads)
     quantised._imports.cache_clear()  # pyright: ignore[reportPrivateUsage]
     assert quantised.readable(torch.device("cuda", 0)) and not quantised.readable(torch.device("cpu"))
     quantised._imports.cache_clear()  # pyright: ignore[reportPrivateUsage]
