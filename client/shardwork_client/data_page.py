@@ -15,6 +15,7 @@ from rich.text import Text
 
 from shardwork.client.display import figures
 from shardwork.dataset import DataReport
+from shardwork.dataset.lengths import Layout, Packing
 from shardwork.dataset.report import Sample
 from shardwork.dataset.sufficiency import Size, Sufficiency
 from shardwork.problem import Problem
@@ -99,7 +100,20 @@ def _counts(report: DataReport) -> Table:
         rows.append(("held out", f"{figures.count(report.eval_rows)} rows"))
     if report.histogram:
         rows.append(("row length", _histogram(report)))
+    if report.packing is not None:
+        rows.append(("packing", packing_text(report.packing)))
     return pairs(rows)
+
+
+def packing_text(found: Packing) -> str:
+    """What padding wastes of these rows, and what packing makes of them: what the job does first, then the other."""
+    padded = f"in batches of {found.batch_size} about {figures.percent(found.padding)} is padding"
+    sequences = f"{figures.count(found.sequences)} sequences of {figures.count(found.max_length)}"
+    gap = f"of which {figures.percent(found.gap)} stays empty"
+    if found.layout is Layout.PACKED:
+        return f"{figures.count(found.rows)} rows in {sequences}, {gap}; padded, {padded}"
+    times = f"{found.rows_a_sequence:.1f} times the rows for the same price"
+    return f"none: {padded}; packing: true would lay the rows into {sequences}, {gap}: {times}"
 
 
 def tokens_text(report: DataReport) -> str:

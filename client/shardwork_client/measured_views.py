@@ -73,6 +73,7 @@ def _stage_json(measured: StageMeasure, options: list[MethodOption]) -> Json:
         "format": measured.format or None,
         "sources": [source.to_json() for source in report.sources] if report else [],
         "sufficiency": enough.to_json() if enough else None,
+        "packing": report.packing.to_json() if report and report.packing else None,
         "run_if": gate.model_dump() if gate else None,
         "continue_from": measured.stage.continue_from,
         "auto": [{"key": key, "value": value, "why": why} for key, value, why in measured.chosen],

@@ -12,7 +12,7 @@ from shardwork.client.display import figures
 from shardwork.client.facts import StageMeasure
 from shardwork.client.plan import Plan
 
-from .data_page import preview_of, sources_table, tokens_text
+from .data_page import packing_text, preview_of, sources_table, tokens_text
 from .methods_page import methods
 from .price_page import Phases, price
 from .render import clean, pairs, why_block
@@ -53,6 +53,8 @@ def _stage(stage: StageMeasure, *, named: bool) -> RenderableType:
     rows: list[tuple[str, RenderableType]] = [("data", _data(stage))]
     if stage.report is not None and (len(stage.report.sources) > 1 or stage.stage.weights):
         rows.append(("sources", sources_table(stage.report)))
+    if stage.report is not None and stage.report.packing is not None and stage.stage.recipe == "sft":
+        rows.append(("packing", packing_text(stage.report.packing)))
     model = _model(stage)
     if model:
         rows.append(("model", model))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..dataset import DataReport, check_data
 from ..dataset.check import CheckOptions
-from ..dataset.lengths import Overlong
+from ..dataset.lengths import Layout, Overlong, layout
 from ..dataset.line import Source
 from ..dataset.mapping import unknown_name
 from ..dataset.row import Format
@@ -24,6 +24,7 @@ from ..errors import InvalidInput, ShardworkError
 from ..jobs.file import LoadedJob
 from ..jobs.paths import SourceFiles, StageFiles
 from ..jobs.spec import STAGE_OUTPUT, StageSpec
+from ..models.architectures import check_packable
 from ..models.checkpoint import CheckpointFacts, inspect_checkpoint
 from ..models.folder import ModelFacts, inspect_model
 from ..models.hub import PREFIX
@@ -262,6 +263,8 @@ def _measure(
         stage = _fitted(stage, model)
     kind = find_recipe(stage.recipe)
     frozen = kind.freeze(stage, StageFacts(run_params=model.run_params if model else 0))
+    if model is not None and layout(frozen.params.get("packing", False), stage.recipe) is Layout.PACKED:
+        check_packable(model.model_type)
     report = _report_of(frozen, files, model, on_progress)
     made_rows, made_tokens = _rows_of(stage, done)
     facts = StageFacts(
@@ -400,6 +403,7 @@ def _report_of(
         chat_template=params.get("chat_template", "model"),
         train_on_prompt=params.get("train_on_prompt", False),
         packing=params.get("packing", "auto"),
+        batch_size=min(params.get("batch_size", 8), params.get("micro_batch_size", 8)),
         overlong=Overlong(params.get("overlong", "auto")),
         eval_fraction=stage.eval_fraction,
         progress=_reading([*files.data, *files.eval_data], on_progress),

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import InvalidInput
 from ..problem import Problem
 from .count import CheckOptions, CheckPlan, Count, at
-from .lengths import Overlong
+from .lengths import Layout, Overlong, Packing, measured
 from .line import Source, SourceFile, paths_or_sources
 from .near import THRESHOLD, Pair
 from .report import BUCKETS, DataReport, Verdict
@@ -86,7 +86,8 @@ def _meter(files: Sequence[SourceFile], progress: Callable[[int, int], None] | N
 
 def _report(plan: CheckPlan, train: Count, held_out: Count | None) -> DataReport:
     split = _chosen(plan, train, held_out)
-    _judge(plan, train, held_out)
+    packing = _packing(plan, train, held_out, split)
+    _judge(plan, train, held_out, packing)
     near = _near(train, held_out, split) if not train.num_errors else []
     errors = [*train.errors, *(held_out.errors if held_out else [])]
     num_errors = train.num_errors + (held_out.num_errors if held_out else 0)
@@ -113,11 +114,12 @@ def _report(plan: CheckPlan, train: Count, held_out: Count | None) -> DataReport
         eval_rows=held_out.rows if held_out else len(split),
         eval_duplicates=train.leaked,
         near_duplicates=len(near),
-        histogram=tuple((top, train.lengths[top]) for top in BUCKETS if train.lengths[top]),
+        histogram=tuple((top, train.histogram[top]) for top in BUCKETS if train.histogram[top]),
         preview=tuple(train.preview),
         sources=tuple(train.sources),
         eval_sources=tuple(held_out.sources) if held_out else (),
-        sufficiency=_sufficiency(plan, train) if not num_errors else None,
+        sufficiency=_sufficiency(plan, train, packing) if not num_errors else None,
+        packing=packing,
     )
 
 
@@ -129,7 +131,7 @@ def _verdict(errors: list[Problem], num_errors: int, warnings: list[Problem]) ->
     return Verdict.WARNINGS if warnings else Verdict.OK
 
 
-def _sufficiency(plan: CheckPlan, train: Count) -> Sufficiency | None:
+def _sufficiency(plan: CheckPlan, train: Count, packing: Packing | None) -> Sufficiency | None:
     options = plan.options
     return judge(
         Figures(
@@ -138,7 +140,7 @@ def _sufficiency(plan: CheckPlan, train: Count) -> Sufficiency | None:
             rows=len(train.kept),
             tokens=train.tokens,
             loss_tokens=train.loss_tokens,
-            passes=_passes(plan, train),
+            passes=_passes(plan, train, packing),
             run_params=options.run_params,
             trained_params=options.trained_params,
             from_scratch=options.from_scratch,
@@ -146,11 +148,26 @@ def _sufficiency(plan: CheckPlan, train: Count) -> Sufficiency | None:
     )
 
 
-def _passes(plan: CheckPlan, train: Count) -> float:
+def _passes(plan: CheckPlan, train: Count, packing: Packing | None) -> float:
     """How often the plan's rows go through the data; 0 where there is no plan."""
     reads = sum(source.reads for source in train.sources)
-    rows = train.tokens // plan.max_length if plan.packs else reads
-    return plan.options.planned_rows / max(rows, 1)
+    return plan.options.planned_rows / max(_sequences(plan, train, packing, reads), 1)
+
+
+def _sequences(plan: CheckPlan, train: Count, packing: Packing | None, rows: int) -> int:
+    """What training reads of these rows: themselves, or the sequences that they are laid into."""
+    if plan.layout is Layout.JOINED:
+        return train.tokens // plan.max_length
+    return packing.sequences if packing is not None and plan.layout is Layout.PACKED else rows
+
+
+def _packing(plan: CheckPlan, train: Count, held_out: Count | None, split: list[int]) -> Packing | None:
+    """Of the rows that `prepare` will leave to learn from, laid out as it will lay them."""
+    if train.tokenizer is None or train.num_errors or plan.layout is Layout.JOINED:
+        return None
+    out = {train.kept[position] for position in split} | (held_out.digests if held_out else set())
+    lengths = train.lengths.read(position for position, digest in enumerate(train.kept) if digest not in out)
+    return measured(plan.layout, lengths, plan.max_length, plan.options.batch_size)
 
 
 def _chosen(plan: CheckPlan, train: Count, held_out: Count | None) -> list[int]:
@@ -158,7 +175,7 @@ def _chosen(plan: CheckPlan, train: Count, held_out: Count | None) -> list[int]:
     fraction = plan.options.eval_fraction
     if held_out is not None or fraction is None or train.num_errors or not train.kept:
         return []  # nothing kept: `_judge` says why
-    if plan.packs and len(train.digests) < MIN_DOCUMENTS:
+    if plan.layout is Layout.JOINED and len(train.digests) < MIN_DOCUMENTS:
         if any(source.weight != 1 for source in train.sources):
             sentence = f"Weights need at least {MIN_DOCUMENTS} documents to hold some out of, but there are fewer."
             fix = "Give eval_data instead of eval_fraction, or leave the weights out."
@@ -204,7 +221,7 @@ def _near_warnings(train: Count, held_out: Count | None, near: list[Pair]) -> li
     return found
 
 
-def _judge(plan: CheckPlan, train: Count, held_out: Count | None) -> None:
+def _judge(plan: CheckPlan, train: Count, held_out: Count | None, packing: Packing | None) -> None:
     """Errors that only the whole shows. Not added on top of others, whose repair may change them."""
     if train.num_errors or (held_out and held_out.num_errors):
         return
@@ -213,7 +230,7 @@ def _judge(plan: CheckPlan, train: Count, held_out: Count | None) -> None:
         fix = "Shorten them, raise params.max_length, or set params.overlong: truncate, split or drop."
         train.error(at(train.first_long, "params.overlong", "data.overlong", sentence, fix))
         return
-    learnt = train.tokens // plan.max_length if plan.packs else len(train.kept) - train.leaked
+    learnt = _sequences(plan, train, packing, len(train.kept) - train.leaked)
     if train.rows and train.all_masked == train.rows:
         sentence = f"No row has an answer left within {plan.max_length} tokens, so there is nothing to learn."
         fix = "Raise params.max_length, or check the preview: the answers may be cut off or empty."
@@ -221,7 +238,7 @@ def _judge(plan: CheckPlan, train: Count, held_out: Count | None) -> None:
         return
     needed = max(plan.options.min_rows, 1) + (MIN_EVAL_ROWS if plan.options.eval_fraction else 0)
     if learnt < needed:
-        unit = f"rows of {plan.max_length} tokens" if plan.packs else "rows"
+        unit = "rows" if plan.layout is Layout.PADDED else f"rows of {plan.max_length} tokens"
         sentence = f"The data gives {max(learnt, 0)} {unit}; at least {needed} are needed."
         train.error(at(None, "data", "data.too_few", sentence, "Give more data or set a smaller batch_size."))
     elif held_out is not None and held_out.rows < MIN_EVAL_ROWS:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ..errors import InvalidInput
 from ..problem import Problem
-from .lengths import Overlong, fitted, packs, refused_split
+from .lengths import Layout, Overlong, RowLengths, fitted, layout, refused_split
 from .line import Line, Source, SourceFile
 from .near import Sketches
 from .report import BUCKETS, Sample, SourceCount
@@ -46,8 +46,10 @@ class CheckOptions:
     train_on_prompt: bool = False
     packing: bool | str = "auto"
     overlong: Overlong = Overlong.AUTO
-    #: rows (pretrain: packed rows) that the job needs at least, e.g. one batch
+    #: rows (packed: sequences) that the job needs at least, e.g. one batch
     min_rows: int = 1
+    #: rows side by side, where they are padded
+    batch_size: int = 8
     eval_fraction: float | None = None
     #: how many rows are shown with their mask
     preview_rows: int = 3
@@ -69,9 +71,8 @@ class CheckPlan:
     options: CheckOptions
 
     @property
-    def packs(self) -> bool:
-        """Whether rows are laid end to end."""
-        return packs(self.options.packing, self.recipe)
+    def layout(self) -> Layout:
+        return layout(self.options.packing, self.recipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +109,12 @@ class Count:
     errors: list[Problem] = field(default_factory=list[Problem])
     digests: set[bytes] = field(default_factory=set[bytes])
     ignored: dict[str, tuple[Row, int]] = field(default_factory=dict[str, tuple[Row, int]])
-    lengths: Counter[int] = field(default_factory=Counter[int])
+    histogram: Counter[int] = field(default_factory=Counter[int])
     preview: list[Sample] = field(default_factory=list[Sample])
     sources: list[SourceCount] = field(default_factory=list[SourceCount])
     #: of the rows that are learnt from, in order
     kept: list[bytes] = field(default_factory=list[bytes])
+    lengths: RowLengths = field(default_factory=RowLengths)
     sketches: Sketches = field(default_factory=Sketches)
     _files: list[str] = field(default_factory=list[str])
     _places: array[int] = field(default_factory=lambda: array("q"))
@@ -209,20 +211,20 @@ class Count:
 
     def _estimate(self, row: Row) -> None:
         length = len(row.plain().encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN + 1
-        self.lengths[bucket(length)] += 1
-        self._keep(row, length, length)
+        self.histogram[bucket(length)] += 1
+        self._keep(row, [length], length)
         if len(self.preview) < self.plan.options.preview_rows:
             shown = [(piece[:PREVIEW_LETTERS], counts) for piece, counts in row.pieces()]
             self.preview.append(Sample(row.file, row.line, tuple(shown)))
 
     def _count(self, row: Row, item: Encoded) -> None:
-        self.lengths[bucket(len(item.tokens))] += 1
+        self.histogram[bucket(len(item.tokens))] += 1
         if self.tokenizer is not None and len(self.preview) < self.plan.options.preview_rows:
             shown = item.cut(self.plan.max_length)
             self.preview.append(Sample(row.file, row.line, tuple(self.tokenizer.pieces(shown))))
         how = self.plan.options.overlong.of(row.format)
-        if self.plan.packs and how is Overlong.SPLIT:  # cut where the packed rows end
-            self._keep(row, len(item.tokens), item.loss_tokens)
+        if self.plan.layout is Layout.JOINED and how is Overlong.SPLIT:  # cut where the sequences end
+            self._keep(row, [len(item.tokens)], item.loss_tokens)
             return
         pieces = fitted(item, self.plan.max_length, how)
         if len(item.tokens) > self.plan.max_length:
@@ -234,14 +236,14 @@ class Count:
                 return
         learnt = [piece for piece in pieces if piece.loss_tokens]
         if learnt:
-            self._keep(row, sum(len(each.tokens) for each in learnt), sum(each.loss_tokens for each in learnt))
+            self._keep(row, [len(each.tokens) for each in learnt], sum(each.loss_tokens for each in learnt))
         else:
             self.all_masked += 1
             self.first_masked = self.first_masked or row
 
-    def _keep(self, row: Row, tokens: int, loss_tokens: int) -> None:
-        """The row is learnt from, as often as its source's weight says."""
-        digest = row.digest()
+    def _keep(self, row: Row, pieces: Sequence[int], loss_tokens: int) -> None:
+        """The row is learnt from, as often as its source's weight says. `pieces`: tokens of each."""
+        digest, tokens = row.digest(), sum(pieces)
         self._compare(row, digest)
         source = self.sources[row.source]
         times = reads(digest, source.weight)
@@ -252,6 +254,7 @@ class Count:
         self.tokens += tokens * times
         self.loss_tokens += loss_tokens * times
         self.kept.append(digest)
+        self.lengths.add(pieces, times)
         if self.compares:
             self.sketches.add(row.plain())
             if not self._files or self._files[-1] != row.file:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ..problem import Problem
+from .lengths import Packing
 from .row import Format
 from .sufficiency import Sufficiency
 
@@ -99,6 +100,8 @@ class DataReport:
     eval_sources: tuple[SourceCount, ...] = ()
     #: None where there are errors, or nothing to judge
     sufficiency: Sufficiency | None = None
+    #: what padding wastes and packing saves; None where documents are joined, or nothing can be counted
+    packing: Packing | None = None
 
     def to_json(self) -> dict[str, object]:
         """The keys of `data check --json`."""
@@ -124,6 +127,7 @@ class DataReport:
             "near_duplicates": self.near_duplicates,
             "sources": [source.to_json() for source in self.sources],
             "sufficiency": self.sufficiency.to_json() if self.sufficiency else None,
+            "packing": self.packing.to_json() if self.packing else None,
             "histogram": [{"up_to": top, "rows": rows} for top, rows in self.histogram],
             "preview": [
                 {

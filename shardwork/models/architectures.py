@@ -1,10 +1,22 @@
-"""The model types that may be trained: the causal language models built into transformers.
+"""The model types that may be trained: the causal language models built into transformers; and which take packed rows.
 
-A closed list, so that no model folder can name code of its own. A test compares it with the installed transformers.
-Used by `shardwork.models.folder`.
+Closed lists, so that no model folder can name code of its own, and none is trained in a way that it ignores. Tests
+compare the first with the installed transformers and try each of the second. Used by `shardwork.models.folder`, the
+recipes, the client and workers.
 """
 
 from __future__ import annotations
+
+from ..errors import InvalidInput
+
+#: models that keep the rows of one sequence apart when position ids begin anew at each. Others, as OPT, BLOOM and MPT,
+#: ignore them without a word, and every row would see the ones before it
+PACKABLE = frozenset(
+    {
+        *("gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3"),
+        *("qwen2", "qwen3", "smollm3", "starcoder2"),
+    }
+)
 
 #: config.json's model_type -> the class that transformers builds for it
 CAUSAL_LM: dict[str, str] = {
@@ -198,3 +210,16 @@ CAUSAL_LM: dict[str, str] = {
     "zamba2": "Zamba2ForCausalLM",
     "zaya": "ZayaForCausalLM",
 }
+
+
+def check_packable(model_type: str) -> None:
+    """Raises InvalidInput "packing.family" for a model that was not seen to keep packed rows apart."""
+    if model_type in PACKABLE:
+        return
+    raise InvalidInput(
+        "packing.family",
+        f"Rows can't be packed for a {model_type} model: it was not shown to keep the rows of a sequence apart.",
+        next_step=f"Leave params.packing out. Families that can: {', '.join(sorted(PACKABLE))}.",
+        key="params.packing",
+        model_type=model_type,
+    )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..dataset.lengths import Layout, layout
 from ..errors import Internal, InvalidInput
 from ..ids import derive_seed
 from ..jobs.spec import StageSpec, holds_out
@@ -82,14 +83,19 @@ class LearningParams(BaseModel):
         Steps | Auto, Field(description="'auto': 5 % of all steps, and 10 % where shards are averaged")
     ] = "auto"
     batch_size: Annotated[
-        Batch | Auto, Field(description="rows a step; 'auto' derives it from the size and the rows")
+        Batch | Auto,
+        Field(description="rows a step, or sequences of packed rows; 'auto' derives it from the size and the rows"),
     ] = 8
     micro_batch_size: Annotated[
         Batch | Auto, Field(description="rows on the device at once; 'auto': the whole batch")
     ] = "auto"
     max_length: Annotated[Length | Auto, Field(description="tokens a row; 'auto': 256, or the model's limit")] = "auto"
     packing: Annotated[
-        bool | Auto, Field(description="rows laid end to end and cut at max_length; 'auto': pretrain does, sft pads")
+        bool | Auto,
+        Field(
+            description="pretrain: documents end to end, cut at max_length; sft: whole rows that share a sequence "
+            "and do not see each other. 'auto': pretrain does, sft pads"
+        ),
     ] = "auto"
     overlong: Annotated[
         Literal["auto", "split", "truncate", "drop", "refuse"],
@@ -330,6 +336,7 @@ class LearningRecipe:
                 encoding=params["encoding"],
                 precision=Precision(params["precision"]),
                 gradient_checkpointing=params["gradient_checkpointing"],
+                packed=layout(params["packing"], self.kind) is Layout.PACKED,
             )
             shards.append(
                 ShardPlan(

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..dataset.lengths import Layout, layout
 from ..errors import InvalidInput
+from ..models.architectures import check_packable
 from ..models.folder import ModelFacts, full_params, inspect_model, lora_params, partial_params
 from ..models.presets import preset_params
 from ..why import Why
@@ -36,6 +38,8 @@ def counted(order: PrepareOrder, base: Path | None) -> dict[str, float]:
     try:
         model = inspect_model(base)
         _check_length(order, model)
+        if layout(order.packing, order.recipe) is Layout.PACKED:
+            check_packable(model.model_type)
         return {
             "run_params": float(model.run_params),
             "trained_params": float(trained_params(model, order.tuning)),

@@ -142,6 +142,8 @@ class LearnOrder(Order):
     threads: Threads = 1
     #: each transformer block is computed twice instead of kept: less memory, a third more arithmetic, the same numbers
     gradient_checkpointing: bool = added(False)
+    #: a row of `train` is a sequence of rows that do not see each other
+    packed: bool = added(False)
 
 
 class EvaluateOrder(Order):
@@ -196,7 +198,7 @@ class PrepareOrder(Order):
     train_on_prompt: bool = False
     #: "model", or the name of a template of ours for a base that has none
     chat_template: str = "model"
-    #: rows laid end to end; "auto": pretrain
+    #: `shardwork.dataset.lengths.layout`: what it means for the recipe
     packing: bool | Literal["auto"] = "auto"
     #: what happens to longer rows: `shardwork.dataset.lengths.Overlong`
     overlong: Literal["auto", "split", "truncate", "drop", "refuse"] = "auto"

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..dataset.count import LEARNS_FROM, wrong_format
-from ..dataset.lengths import Overlong, fitted, packs, refused_split
+from ..dataset.lengths import Layout, Overlong, fitted, layout, pack, refused_split
 from ..dataset.rows import Format, Row, read_rows
 from ..dataset.source import SourceFile, read_lines, staged_files
 from ..dataset.split import MIN_DOCUMENTS, MIN_EVAL_ROWS, hold_out, shuffled, without
@@ -60,7 +60,8 @@ def compute(phase: str, order_json: str, context: Context) -> Computed:
         train, held_out = _prepare(order, context, tokenizer)
         facts = _Facts(order, tokenizer)
         outputs["train"] = context.output("train")
-        _write_train(train, outputs["train"], facts)
+        sequences = _sequences(order, train)
+        _write_train(train, sequences, outputs["train"], facts)
         if held_out is not None:
             outputs["eval"] = context.output("eval")
             _write_eval(held_out, outputs["eval"], facts)
@@ -71,6 +72,7 @@ def compute(phase: str, order_json: str, context: Context) -> Computed:
         context.progress(1.0)
         metrics = {
             "rows": train.rows,
+            "sequences": len(sequences) if sequences is not None else train.rows,
             "tokens": train.num_tokens,
             "loss_tokens": train.loss_tokens,
             "truncated_rows": train.truncated,
@@ -134,6 +136,12 @@ class TokenRows:
             "mask": np.concatenate([mask[begin:end] for begin, end in spans]),
             "offsets": np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
         }
+
+    def packed(self, sequences: Sequence[Sequence[int]]) -> dict[str, npt.NDArray[np.generic]]:
+        """As `pick`, a sequence in a row's place, and `begins` int64: where each of their rows begins in `tokens`."""
+        tensors = self.pick([position for sequence in sequences for position in sequence])
+        firsts = np.cumsum([0, *(len(sequence) for sequence in sequences)], dtype=np.int64)
+        return {**tensors, "offsets": tensors["offsets"][firsts], "begins": tensors["offsets"][:-1]}
 
     def select(self, positions: Sequence[int]) -> TokenRows:
         """A copy with only these rows, in this order."""
@@ -237,7 +245,7 @@ def _add(found: TokenRows, row: Row, item: Encoded, order: PrepareOrder) -> None
             line=row.line,
             key="params.overlong",
         )
-    whole = _is_packed(order) and how is Overlong.SPLIT  # cut where the packed rows end, not here
+    whole = _is_joined(order) and how is Overlong.SPLIT  # cut where the sequences end, not here
     pieces = [item] if whole else [piece for piece in fitted(item, order.max_length, how) if piece.loss_tokens]
     if not pieces:
         found.dropped += 1
@@ -251,8 +259,8 @@ def _add(found: TokenRows, row: Row, item: Encoded, order: PrepareOrder) -> None
         found.add(piece, digest, times, is_head=number == 0)
 
 
-def _is_packed(order: PrepareOrder) -> bool:
-    return packs(order.packing, order.recipe)
+def _is_joined(order: PrepareOrder) -> bool:
+    return layout(order.packing, order.recipe) is Layout.JOINED
 
 
 # ---- splitting and packing ----------------------------------------------------------------------------------------
@@ -269,7 +277,7 @@ def _prepare(order: PrepareOrder, context: Context, tokenizer: RowTokenizer) -> 
     if "eval_data" in context.inputs:
         unweighted = order.model_copy(update={"weights": ()})
         others = _read(staged_files(context.inputs["eval_data"]), unweighted, tokenizer, progress)
-    train, held_out = (_packed if _is_packed(order) else _apart)(order, found, others)
+    train, held_out = (_joined if _is_joined(order) else _apart)(order, found, others)
     _check_size(order, train, held_out)
     train = train.select(shuffled(train.rows, bytes.fromhex(order.seed), "train order"))
     return train, held_out
@@ -281,7 +289,7 @@ def _apart(order: PrepareOrder, found: TokenRows, others: TokenRows | None) -> t
     return (train if set(train.times) <= {1} else train.select(train.positions())), held_out
 
 
-def _packed(order: PrepareOrder, found: TokenRows, others: TokenRows | None) -> tuple[TokenRows, TokenRows | None]:
+def _joined(order: PrepareOrder, found: TokenRows, others: TokenRows | None) -> tuple[TokenRows, TokenRows | None]:
     """Whole documents are held out, so that no block of training text is half of an evaluated one."""
     seed = bytes.fromhex(order.seed)
     if others is not None or order.eval_fraction is None or len(set(found.digests)) >= MIN_DOCUMENTS:
@@ -289,11 +297,11 @@ def _packed(order: PrepareOrder, found: TokenRows, others: TokenRows | None) -> 
         del found  # each copy of a large corpus is let go as soon as the next one stands
         positions = train.positions()
         train = train.select([positions[number] for number in shuffled(len(positions), seed, "documents")])
-        packed = _pack(train, order.max_length)
+        joined = _join(train, order.max_length)
         if held_out is None:
-            return packed, None
-        blocks = _pack(held_out, order.max_length)
-        return packed, blocks.select(range(min(blocks.rows, order.eval_rows_max)))
+            return joined, None
+        blocks = _join(held_out, order.max_length)
+        return joined, blocks.select(range(min(blocks.rows, order.eval_rows_max)))
     if set(found.times) != {1}:
         raise InvalidInput(
             "data.weights_need_documents",
@@ -301,7 +309,7 @@ def _packed(order: PrepareOrder, found: TokenRows, others: TokenRows | None) -> 
             next_step="Give eval_data instead of eval_fraction, or leave the weights out.",
             key="eval_fraction",
         )
-    return _divide(order, _pack(found, order.max_length), None)
+    return _divide(order, _join(found, order.max_length), None)
 
 
 def _divide(order: PrepareOrder, found: TokenRows, others: TokenRows | None) -> tuple[TokenRows, TokenRows | None]:
@@ -326,29 +334,37 @@ def _rows_of(documents: Sequence[range], positions: Sequence[int]) -> list[int]:
     return [row for position in positions for row in documents[position]]
 
 
-def _pack(documents: TokenRows, max_length: int) -> TokenRows:
+def _join(documents: TokenRows, max_length: int) -> TokenRows:
     """Documents joined end to end and cut into rows of exactly max_length; the rest at the end is left out."""
-    packed = TokenRows(format=documents.format, dropped=documents.dropped, truncated=documents.truncated)
+    joined = TokenRows(format=documents.format, dropped=documents.dropped, truncated=documents.truncated)
     rows = documents.num_tokens // max_length
-    packed.tokens = documents.tokens[: rows * max_length]
-    packed.mask = bytearray(b"\1") * (rows * max_length)
-    packed.offsets = array("q", range(0, (rows + 1) * max_length, max_length))
-    packed.times = array("H", [1]) * rows
-    packed.heads = bytearray(b"\1") * rows
-    flat = memoryview(packed.tokens)
-    packed.digests = [_block_digest(flat[begin : begin + max_length]) for begin in packed.offsets[:-1]]
-    return packed
+    joined.tokens = documents.tokens[: rows * max_length]
+    joined.mask = bytearray(b"\1") * (rows * max_length)
+    joined.offsets = array("q", range(0, (rows + 1) * max_length, max_length))
+    joined.times = array("H", [1]) * rows
+    joined.heads = bytearray(b"\1") * rows
+    flat = memoryview(joined.tokens)
+    joined.digests = [_block_digest(flat[begin : begin + max_length]) for begin in joined.offsets[:-1]]
+    return joined
 
 
 def _block_digest(tokens: memoryview) -> bytes:
     return hashlib.blake2b(tokens, digest_size=16, person=b"shardwork block").digest()
 
 
+def _sequences(order: PrepareOrder, train: TokenRows) -> list[list[int]] | None:
+    """The rows of each sequence, shuffled, or sequences of one row would come first; None where rows stay apart."""
+    if layout(order.packing, order.recipe) is not Layout.PACKED:
+        return None
+    sequences = pack(np.diff(train.offsets).tolist(), order.max_length)
+    return [sequences[number] for number in shuffled(len(sequences), bytes.fromhex(order.seed), "sequences")]
+
+
 def _check_size(order: PrepareOrder, train: TokenRows, held_out: TokenRows | None) -> None:
     if train.rows == 0:
         sentence = (
             f"The text gives no single row of {order.max_length} tokens."
-            if _is_packed(order)
+            if _is_joined(order)
             else f"No row has an answer left within {order.max_length} tokens; {train.dropped} were dropped."
         )
         raise InvalidInput(
@@ -402,7 +418,7 @@ class _Facts:
 
     def index(self, rows: TokenRows, files: Sequence[tuple[str, int]]) -> str:
         value = {
-            "rows": rows.rows,
+            "rows": sum(count for _, count in files),
             "rows_per_file": ROWS_PER_FILE,
             "tokens": rows.num_tokens,
             "loss_tokens": rows.loss_tokens,
@@ -417,12 +433,15 @@ class _Facts:
         return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
-def _write_train(rows: TokenRows, folder: Path, facts: _Facts) -> None:
+def _write_train(rows: TokenRows, sequences: list[list[int]] | None, folder: Path, facts: _Facts) -> None:
+    """What a worker calls a row is a sequence, where rows are packed."""
     files: list[tuple[str, int]] = []
-    for begin in range(0, rows.rows, ROWS_PER_FILE):
-        positions = range(begin, min(begin + ROWS_PER_FILE, rows.rows))
+    count = rows.rows if sequences is None else len(sequences)
+    for begin in range(0, count, ROWS_PER_FILE):
+        positions = range(begin, min(begin + ROWS_PER_FILE, count))
         name = f"rows-{len(files):05d}.safetensors"
-        write_tensors(folder / name, rows.pick(positions))
+        these = rows.pick(positions) if sequences is None else rows.packed(sequences[begin : positions.stop])
+        write_tensors(folder / name, these)
         files.append((name, len(positions)))
     (folder / "index.json").write_text(facts.index(rows, files), "utf-8")
 

@@ -78,14 +78,6 @@ class Sft(LearningRecipe):
                 key="base_model",
             )
         frozen = super().freeze(with_method(stage, facts), facts)
-        if frozen.params["packing"]:
-            raise InvalidInput(
-                "sft.packing_not_built",
-                f"Stage {stage.name!r} would lay rows end to end, where each sees the ones before it.",
-                next_step="Leave params.packing out: rows are padded to the longest of their batch.",
-                stage=stage.name,
-                key="params.packing",
-            )
         if frozen.params["method"] != "lora":
             _refuse_adapters_own(frozen)
         return frozen
@@ -109,9 +101,10 @@ class Sft(LearningRecipe):
         )
 
     def auto_batch(self, stage: StageSpec, length: int, facts: StageFacts) -> int:
-        """8 rows, or fewer where a round would read the rows more than once."""
+        """8 rows, or fewer where a round would read the rows more than once. Packed: full sequences of them."""
         steps = stage.plan.shards_per_round * stage.plan.inner_steps
-        return min(8, max(facts.rows // steps, 1)) if facts.rows else 8
+        rows = facts.tokens // length if stage.params.get("packing") is True else facts.rows
+        return min(8, max(rows // steps, 1)) if facts.rows else 8
 
     def auto_rate(self, params: Mapping[str, Any], facts: StageFacts) -> float:
         """LoRA takes eight times the rate of full tuning, and full tuning a quarter of pre-training's."""

@@ -480,3 +480,34 @@ def test_a_checkpoint_of_another_size_is_refused_at_its_line(logged_in: Run, pri
     error = error_of(result)
     assert error["code"] == "continue.unlike" and "7 parameters" in error["sentence"]
     assert (error["evidence"]["line"], error["evidence"]["key"]) == ("10", "continue_from")
+
+
+def test_the_plan_says_what_padding_wastes_and_packing_saves(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
+    job = tiny_model.write_job(tmp_path)
+    padded = json_of(logged_in("job", "plan", job, "--json"))["stages"][0]["packing"]
+    assert padded["layout"] == "padded" and padded["rows"] == 40 and padded["sequences"] < 40
+    page = " ".join(logged_in("job", "plan", job).stdout.split())
+    assert "packing: true would lay" in page and "times the rows for the same" in page
+    job.write_text(job.read_text().replace("max_length: 64", "max_length: 64, packing: true"))
+    packed = json_of(logged_in("job", "plan", job, "--json"))["stages"][0]["packing"]
+    assert packed == {**padded, "layout": "packed"}
+    page = " ".join(logged_in("job", "plan", job).stdout.split())
+    assert f"40 rows in {packed['sequences']} sequences of 64" in page
+    checked = logged_in(
+        "data", "check", tmp_path / "data" / "train.jsonl", "--base-model", tmp_path / "models" / "tiny"
+    )
+    assert "is padding" in " ".join(checked.stdout.split())
+
+
+def test_packing_for_a_family_that_mixes_rows_is_refused_with_the_place_of_the_key(
+    logged_in: Run, priced: Fake, tmp_path: Path
+) -> None:
+    job = tiny_model.write_job(tmp_path)
+    job.write_text(job.read_text().replace("max_length: 64", "max_length: 64, packing: true"))
+    config = tmp_path / "models" / "tiny" / "config.json"
+    changes = {"model_type": "opt", "architectures": ["OPTForCausalLM"]}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **changes}))
+    error = error_of(logged_in("job", "plan", job, "--json"))
+    assert error["code"] == "packing.family"
+    assert error["evidence"]["file"].endswith("job.yaml") and error["evidence"]["line"] == "6"
+    assert not priced.quoted

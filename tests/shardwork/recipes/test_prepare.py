@@ -309,3 +309,52 @@ def test_the_probe_holds_rows_of_both_sides_each_once(tmp_path: Path, model: Pat
     rows = [tuple(tokens[begin:end]) for begin, end in itertools.pairwise(offsets)]
     train, held = ({row for row, _ in rows_of(done.outputs[side])} for side in ("train", "eval"))
     assert set(rows[:16]) <= train and set(rows[16:]) <= held and len(set(rows)) == 32
+
+
+def packed_rows(folder: Path) -> list[list[tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """(tokens, mask) of the rows of each sequence, in stored order."""
+    found: list[list[tuple[tuple[int, ...], tuple[int, ...]]]] = []
+    for file in json.loads((folder / "index.json").read_text())["files"]:
+        tensors = read_tensors(folder / file["name"])
+        tokens, mask = tensors["tokens"].tolist(), tensors["mask"].tolist()
+        borders = [*tensors["begins"].tolist(), len(tokens)]
+        rows = [(begin, end) for begin, end in itertools.pairwise(borders)]
+        for first, last in itertools.pairwise(tensors["offsets"].tolist()):
+            these = [(begin, end) for begin, end in rows if first <= begin < last]
+            assert these[0][0] == first and these[-1][1] == last
+            found.append([(tuple(tokens[begin:end]), tuple(mask[begin:end])) for begin, end in these])
+        assert len(tensors["offsets"]) == file["rows"] + 1
+    return found
+
+
+def test_packed_rows_are_the_padded_ones_laid_behind_each_other(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "ROWS_PER_FILE", 8)
+    inputs = {"data": pairs(tmp_path / "data"), "base": model}
+    order: dict[str, Any] = {"max_length": 64, "eval_fraction": 0.1}
+    padded = run(inputs, tmp_path / "padded", **order)
+    packed = run(inputs, tmp_path / "packed", packing=True, **order)
+    sequences = packed_rows(packed.outputs["train"])
+    assert sorted(row for rows in sequences for row in rows) == sorted(rows_of(padded.outputs["train"]))
+    assert max(sum(len(tokens) for tokens, _ in rows) for rows in sequences) <= 64
+    assert len(sequences) == packed.metrics["sequences"] < packed.metrics["rows"] / 2
+    index = json.loads((packed.outputs["train"] / "index.json").read_text())
+    assert index["rows"] == len(sequences) and len(index["files"]) > 1
+    same = {"rows", "tokens", "loss_tokens", "eval_rows", "dropped_rows"}
+    assert {name: packed.metrics[name] for name in same} == {name: padded.metrics[name] for name in same}
+    # held-out rows are measured one by one, and what is gone on from begins where a row does
+    for name in ("eval", "probe"):
+        files = {path.name: path.read_bytes() for path in packed.outputs[name].iterdir()}
+        assert files == {path.name: path.read_bytes() for path in padded.outputs[name].iterdir()}
+    again = run(inputs, tmp_path / "again", packing=True, **order)
+    assert bytes_of(packed) == bytes_of(again)
+    other = run(inputs, tmp_path / "other", packing=True, seed="cd" * 32, **order)
+    assert bytes_of(packed) != bytes_of(other)
+
+
+def test_a_text_that_is_split_is_packed_by_its_pieces(tmp_path: Path, model: Path) -> None:
+    inputs = {"data": documents(tmp_path / "data", 20), "base": model}
+    padded, packed = (run(inputs, tmp_path / str(how), packing=how) for how in (False, True))
+    rows = [row for rows in packed_rows(packed.outputs["train"]) for row in rows]
+    assert packed.metrics["split_rows"] == 20 and sorted(rows) == sorted(rows_of(padded.outputs["train"]))

@@ -46,7 +46,6 @@ class Dropping:
                 for adapter in module.lora_dropout:
                     module.lora_dropout[adapter] = RowDropout(made, share, _key(b"layer", name.encode()))
                 made._layers.append(module)
-        model.register_forward_pre_hook(made._look_at_rows, with_kwargs=True)
         return made
 
     @contextmanager
@@ -62,13 +61,13 @@ class Dropping:
             for layer in self._layers:
                 layer.training = False
 
-    def _look_at_rows(self, _module: Any, _args: Any, given: dict[str, Any]) -> None:
+    def look_at(self, tokens: Tensor, seen: Tensor) -> None:
+        """Before the model reads them: rows int64 [rows, positions], and 0 in `seen` where there is padding."""
         if not self._seed:
             return
-        tokens: Tensor = given["input_ids"]
         places = torch.arange(tokens.shape[1], device=tokens.device)
         # padding counts nothing: how long it is depends on the other rows of the micro-batch
-        marks = _mixed((tokens ^ _mixed(places + 1)) & _32_BITS) * given["attention_mask"]
+        marks = _mixed((tokens ^ _mixed(places + 1)) & _32_BITS) * seen
         step = _key(self._seed, b"step %d" % self.step)
         self.rows = _mixed((marks.sum(dim=1) & _32_BITS) ^ step)
 

@@ -25,6 +25,7 @@ from .checkpoints import load_moments, load_weights, write_shard_delta
 from .loop import Moments, make_optimizer, moments_of, run_steps
 from .micro import MicroBatch
 from .model import Built, check_length
+from .packed import check_packed
 from .recompute import recomputing
 from .team.team import ALONE, Team
 
@@ -99,8 +100,10 @@ def inner_loop(order: LearnOrder, context: Given, built: Built) -> Iterator[Inne
     """Loads the checkpoint, and inside the block dropout and gradient checkpointing are as the order says."""
     check_length(built, order.max_length)
     load_weights(built, context.inputs["checkpoint"])
+    if order.packed:
+        check_packed(built)
     moments = load_moments(context.inputs["checkpoint"])
-    rows = TrainRows(context.inputs["train"], order.max_length, built.vocabulary)
+    rows = TrainRows(context.inputs["train"], order.max_length, built.vocabulary, packed=order.packed)
     optimizer = make_optimizer(built, order.optimizer, moments)
     dropping = built.dropping.during(context.seed) if built.dropping else nullcontext()
     with dropping, recomputing(built.model, order.gradient_checkpointing):

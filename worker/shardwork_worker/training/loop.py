@@ -81,7 +81,7 @@ def batch_loss(model: nn.Module, batch: Batch, labels: int) -> Tensor:
 
 
 def _cross_entropy(model: nn.Module, batch: Batch, reduction: str) -> Tensor:
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits.float()
+    logits = model(**batch.inputs(), use_cache=False).logits.float()
     targets = nn.functional.pad(batch.labels, (0, 1), value=IGNORE)[:, 1:].contiguous()
     return nn.functional.cross_entropy(
         logits.view(-1, logits.size(-1)), targets.view(-1), ignore_index=IGNORE, reduction=reduction
@@ -164,6 +164,8 @@ def _accumulate(
     total = 0.0
     for start in range(0, len(mine), size):
         batch = collate(mine[start : start + size], pad_token_id, built.device)
+        if built.dropping:
+            built.dropping.look_at(batch.input_ids, batch.attention_mask)
         with autocast(built.device, order.precision):
             loss = batch_loss(built.model, batch, labels)
         loss.backward()
