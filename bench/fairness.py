@@ -36,6 +36,8 @@ RESULTS = Path(__file__).parent / "results" / "fairness.json"
 WORKERS = 8
 #: work units a second of a plain worker, and seconds that any shard takes beside computing
 SPEED, OVERHEAD_S = 10**11, 1.0
+#: the clock counts whole milliseconds
+TICK_S = 1e-3
 FACTS = StageFacts(rows=500, tokens=50_000, run_params=1_000_000, trained_params=1_000_000, input_bytes=10_000)
 
 
@@ -112,14 +114,14 @@ class Run:
         return self.seen
 
     async def _arrive(self) -> None:
-        while self.coming and self.coming[0][1].at_s <= self.now_s() + 1e-6:
+        while self.coming and self.coming[0][1].at_s <= self.now_s() + TICK_S:
             number, planned = self.coming.pop(0)
             name = f"job{number:09d}"
             self.owners[name] = planned.owner
             await self.simulation.submit(job(planned), job_id=name, owner=planned.owner, funds_msat=10**13)
 
     async def _end(self) -> None:
-        while self.ending and self.ending[0][0] <= self.now_s() + 1e-3:
+        while self.ending and self.ending[0][0] <= self.now_s() + TICK_S:
             _, shard, number = heapq.heappop(self.ending)
             replica = await self.simulation.store.read(partial(_replica, shard=shard, number=number))
             assert replica is not None
