@@ -9,7 +9,7 @@ the same with workers eight times slower than others. The peer in the same run i
 first). A share is a requester's part of the worker-seconds, weighted by speed, while both have work; a wait is the time
 in which a job has something ready and nothing running: with more jobs than workers there are always such. What a job
 waits for other people's long shards is what it waits when it is its turn: until any worker comes free, and never for a
-certain one. Starved is whoever waited longer than every worker needs to come free ten times.
+certain one. Starved is a job that waited longer than it takes to serve every other one a shard first.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ class Run:
                 self.seen.ended_s.setdefault(done.id, self.now_s())
 
     async def _settle(self) -> None:
-        while await self.simulation.run_effects() + await self.simulation.granting.grant():
+        granting = self.simulation.granting
+        while await self.simulation.run_effects() + await granting.grant() or granting.is_half_done:
             pass
         known = {(shard, number) for _, shard, number in self.ending}
         for replica in await self.simulation.held():
@@ -206,7 +207,9 @@ def contested(seen: Seen, plan: list[Planned], horizon_s: float) -> tuple[float,
     return first, min(ends.values())
 
 
-def figures(seen: Seen, plan: list[Planned], owners: tuple[str, str], horizon_s: float) -> dict[str, object]:
+def figures(
+    seen: Seen, plan: list[Planned], owners: tuple[str, str], horizon_s: float, workers: int = WORKERS
+) -> dict[str, object]:
     window = contested(seen, plan, horizon_s)
     longest = max(ended - begun for _, _, begun, ended, _ in seen.ran)
     waits = [seen.longest_wait_s.get(name, 0.0) for _, name, _, _, _ in seen.ran]
@@ -218,7 +221,7 @@ def figures(seen: Seen, plan: list[Planned], owners: tuple[str, str], horizon_s:
         "median_longest_wait_s": round(statistics.median(waits), 1),
         "longest_wait_in_turn_s": round(max(seen.turn_s, default=0.0), 1),
         "median_wait_in_turn_s": round(statistics.median(seen.turn_s or [0.0]), 2),
-        "starved": sum(1 for wait in set(waits) if wait > 10 * longest),
+        "starved": sum(1 for wait in seen.longest_wait_s.values() if wait > longest * (len(plan) / workers + 1)),
         "moments_with_an_idle_worker_and_work_waiting": seen.idle_while_waiting,
         "mean_job_s": round(statistics.mean(seen.ended_s.values()), 1) if seen.ended_s else None,
         "jobs_done": len(seen.ended_s),

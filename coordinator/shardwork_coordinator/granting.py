@@ -101,6 +101,11 @@ class Granting:
         #: when to look again although nothing was heard of: somebody rests, or not every job was looked at
         self._again_s: float | None = None
 
+    @property
+    def is_half_done(self) -> bool:
+        """Whether the last round of matching left jobs for another one that is due at once."""
+        return self._again_s == 0.0
+
     async def run(self) -> None:
         """Grants whenever work or a worker became ready. Ends by cancellation."""
         while True:
