@@ -104,7 +104,7 @@ class Wanted:
 FIRST = (
     *(Wanted(regime="full", shards=shards, inner_steps=steps) for shards in (8, 4) for steps in (10, 25)),
     *(Wanted(regime="lora", shards=shards) for shards in (8, 4)),
-    Wanted(regime="scratch", shards=4),
+    *(Wanted(regime="scratch", shards=shards) for shards in (4, 8)),
 )
 THEN = (
     *(Wanted(regime="full", shards=shards, rows="by topic") for shards in (4, 8)),
