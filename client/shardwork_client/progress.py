@@ -6,18 +6,18 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from shardwork.client.display.show import BarsDisplay, LinesDisplay
-from shardwork.client.progress import OnProgress
+from shardwork.client.display.show import BarsDisplay, Display, LinesDisplay
 
 from .outcome import say
 from .render import console
 
 
 @contextmanager
-def shown() -> Generator[OnProgress, None, None]:
-    """A callback that shows what it is told until the block ends; nothing stays behind on a terminal."""
+def shown() -> Generator[Display, None, None]:
+    """A callback that shows what it is told until the block ends; nothing stays behind on a terminal. Close it before
+    something is printed in between: it begins anew when there is more to tell."""
     out = console(stderr=True)
-    display = BarsDisplay(out) if sys.stderr.isatty() and not out.is_dumb_terminal else LinesDisplay(say)
+    display: Display = BarsDisplay(out) if sys.stderr.isatty() and not out.is_dumb_terminal else LinesDisplay(say)
     try:
         yield display
     finally:

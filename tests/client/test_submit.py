@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -220,6 +221,15 @@ def test_on_a_terminal_it_shows_the_plan_asks_and_goes_on_with_yes(logged_in: Ru
     terminal.type("y\n")
     assert terminal.finish() == 0
     assert next(iter(fake.jobs)) in terminal.text
+
+
+def test_the_id_stands_on_a_line_of_its_own_and_not_behind_a_bar(logged_in: Run, fake: Fake, job: Path) -> None:
+    terminal = Terminal("job", "submit", job, "--yes")
+    assert terminal.finish() == 0
+    before, found, after = terminal.text.partition(next(iter(fake.jobs)))
+    assert "↑" in before, "a bar was drawn"
+    last_line = re.split(r"\n|\r|\x1b\[2K", before)[-1]
+    assert found and after.startswith("\r\n") and re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", last_line) == ""
 
 
 def test_no_submits_nothing(logged_in: Run, fake: Fake, job: Path) -> None:

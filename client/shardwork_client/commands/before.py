@@ -123,10 +123,12 @@ def submit(
         if not yes:
             consent.ask(made)
 
-        def announce(job_id: str) -> None:
-            emit({"id": job_id}) if json_output else typer.echo(job_id)
-
         with progress.shown() as on_progress:
+
+            def announce(job_id: str) -> None:
+                on_progress.close()  # or the id would stand behind the bar
+                emit({"id": job_id}) if json_output else typer.echo(job_id)
+
             job = access.run(context, lambda client: client.submit(made, on_accepted=announce), on_progress=on_progress)
         if watch:
             follow_job(context, job.id, json_output=json_output)

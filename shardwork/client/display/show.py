@@ -124,6 +124,8 @@ class BarsDisplay:
             TimeRemainingColumn(compact=True),
             console=self._console,
             transient=True,
+            # what is printed meanwhile goes where it was meant to: a pipe, and not this console
+            redirect_stdout=False,
         )
         self._bars.start()
         return self._bars
