@@ -17,6 +17,10 @@ from ..tensors.header import TensorInfo, read_header
 FORMAT = "shardwork.checkpoint.v1"
 STATE, WEIGHTS = "state.json", "weights.safetensors"
 MOMENTS = ("moments_m.safetensors", "moments_v.safetensors")
+#: what belongs to the weights and never learns, so that every checkpoint of a stage has the same: an adapter's frozen
+#: A, and the tokenizer of a model from scratch. A stage that continues takes them from there
+FROZEN, TOKENIZER = "frozen.safetensors", "tokenizer.json"
+CARRIED = (FROZEN, TOKENIZER)
 MOST_STATE_BYTES = 4096
 
 
@@ -53,7 +57,7 @@ def inspect_checkpoint(folder: Path) -> CheckpointFacts:
         adam_step=int(state["adam_step"]),
         params=sum(info.numel for info in weights),
         has_moments=bool(there),
-        files=(STATE, WEIGHTS, *there),
+        files=(STATE, WEIGHTS, *there, *(name for name in CARRIED if (folder / name).is_file())),
     )
 
 

@@ -86,7 +86,7 @@ def inspect_model(folder: Path) -> ModelFacts:
     _check_values(folder / "generation_config.json", _optional_json(folder / "generation_config.json"))
     vocab_size = _count(config, folder, "vocab_size")
     layers = _count(config, folder, "num_hidden_layers", "n_layer", "num_layers")
-    _check_tokenizer(folder, vocab_size)
+    check_vocabulary(folder, vocab_size)
     _check_shapes(config, folder, tensors, vocab_size, layers)
     tied = _is_tied(config, tensors)
     kept = {info.name: info.shape for info in tensors if not (tied and _is_head(info.name))}
@@ -282,7 +282,8 @@ def _refuse_code(folder: Path) -> None:
         )
 
 
-def _check_tokenizer(folder: Path, vocab_size: int) -> None:
+def check_vocabulary(folder: Path, vocab_size: int) -> None:
+    """Raises InvalidInput for a tokenizer.json that is missing, hostile, or has tokens beyond `vocab_size`."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         old = [

@@ -1,44 +1,19 @@
-"""Continuing: what a stage that begins at an earlier checkpoint must agree with, and how that is said.
+"""Continuing: what the init phase tells of the checkpoint that a stage begins at, and how that is said.
 
-Owns which stages may continue and what the init phase tells of it. Which checkpoint a name means is the coordinator's
-(`rpc.continuing`), comparing tensors the worker's (`training.init`). Pure; called by `learning`, the client and the
-machine.
+Which checkpoint a name means is the coordinator's (`rpc.continuing`), comparing tensors the worker's (`training.init`),
+keeping a tokenizer `prepare`'s. Pure; called by `learning`, the client and the machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from ..errors import InvalidInput
 from ..jobs.spec import StageSpec, is_local
 from .base import Reported
 
 #: what init tells of the checkpoint that it began with: whether Adam's moments go on, and from which step
 CONTINUED_MOMENTS, CONTINUED_STEP = "continued_moments", "continued_step"
 MOST_STEPS = 2**53
-
-
-def check_continues(stage: StageSpec, params: Mapping[str, Any]) -> None:
-    """Refuses a stage whose checkpoint would mean something else than it did. Raises InvalidInput "continue.*"."""
-    if stage.continue_from is None:
-        return
-    if stage.base_model is None:
-        raise InvalidInput(
-            "continue.needs_base",
-            f"Stage {stage.name!r} continues from a checkpoint, but makes a new tokenizer, whose ids would be others.",
-            next_step="Set base_model to the model that the earlier stage published, and leave params.preset out.",
-            stage=stage.name,
-            key="continue_from",
-        )
-    if params.get("merge") == "ffa":
-        raise InvalidInput(
-            "continue.frozen_a",
-            f"Stage {stage.name!r} freezes an A that is drawn for it alone, and the checkpoint's B knows another.",
-            next_step="Use merge: mean, or leave continue_from out.",
-            stage=stage.name,
-            key="continue_from",
-        )
 
 
 def parent_name(stage: StageSpec) -> str:

@@ -19,7 +19,7 @@ from ..jobs.spec import StageSpec, holds_out
 from ..why import Why
 from . import averaging
 from .base import Computed, Context, Finding, PlanInput, Reported, RoundKind, ShardPlan, StageFacts, StageType
-from .continuing import check_continues, odd_metric
+from .continuing import odd_metric
 from .method import check_full
 from .orders import (
     ApplyOrder,
@@ -191,7 +191,6 @@ class LearningRecipe:
         params = validate_params(self.Params, stage).model_dump(mode="json")
         steps = stage.plan.rounds * stage.plan.inner_steps
         check_full(stage, params, facts)
-        check_continues(stage, params)
         if params["merge"] != "mean" and params.get("method", "full") != "lora":
             raise InvalidInput(
                 "merge.needs_lora",
@@ -265,7 +264,10 @@ class LearningRecipe:
         return (outer,)
 
     def _tuning(self, given: PlanInput) -> Tuning:
-        return self.tuning(given.stage.params, derive_seed(given.job_id, given.stage.name, "adapter").hex())
+        drawn = self.tuning(given.stage.params, derive_seed(given.job_id, given.stage.name, "adapter").hex())
+        if drawn.frozen_a_seed and given.stage.continue_from is not None:
+            return drawn.model_copy(update={"carried_a": True})
+        return drawn
 
     def _plan_prepare(self, given: PlanInput) -> Sequence[ShardPlan]:
         params, stage = given.stage.params, given.stage
@@ -283,14 +285,17 @@ class LearningRecipe:
             weights=stage.weights,
             tuning=self._tuning(given),
         )
-        inputs = _pick(given, "data", "eval_data", "base")
+        # a model from scratch that goes on keeps the tokenizer whose ids its weights know
+        inputs = _pick(given, "data", "eval_data", *(("parent",) if self.from_scratch(stage) else ("base",)))
         return [ShardPlan(index=0, order_json=order.canonical_json(), inputs=inputs, work_units=0)]
 
     def _plan_init(self, given: PlanInput) -> Sequence[ShardPlan]:
+        tuning, from_scratch = self._tuning(given), self.from_scratch(given.stage)
         order = InitOrder(
-            tuning=self._tuning(given),
-            from_scratch=self.from_scratch(given.stage),
+            tuning=tuning,
+            from_scratch=from_scratch,
             continues=given.stage.continue_from is not None,
+            carries=from_scratch or bool(tuning.frozen_a_seed),
         )
         return [
             ShardPlan(

@@ -73,6 +73,8 @@ class Tuning(Order):
     #: lora, merge "ffa": hex; A is drawn from it and stays frozen, so that the mean of BA is exact (Sun et al., arXiv
     #: 2403.12313). Empty: A learns too
     frozen_a_seed: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = added("")
+    #: lora, merge "ffa": A is the checkpoint's, whatever the seed draws, because the stage continues from another
+    carried_a: bool = added(False)
     #: lora: the frozen base in so many bits a weight, where the device can; None: as it is
     base_bits: Literal[4, 8] | None = added(None)
 
@@ -117,6 +119,8 @@ class InitOrder(Order):
     from_scratch: bool
     #: the first checkpoint is the one that comes as input `parent`
     continues: bool = added(False)
+    #: the checkpoint also has what never learns: a frozen A, the tokenizer of a model from scratch
+    carries: bool = added(False)
 
 
 class LearnOrder(Order):
@@ -184,7 +188,8 @@ class PublishOrder(Order):
 
 
 class PrepareOrder(Order):
-    """phase "prepare" (executor): inputs data, eval_data?, base? -> outputs train, eval?, skeleton?; metrics counts."""
+    """phase "prepare" (executor): inputs data, eval_data?, base?, parent? -> outputs train, eval?, skeleton?; metrics
+    counts. `parent`: the checkpoint whose tokenizer a model from scratch keeps."""
 
     recipe: str  # "pretrain": text packed to max_length; "sft": rows with a loss mask
     max_length: int

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from ..dataset.count import LEARNS_FROM, wrong_format
 from ..dataset.lengths import Layout, Overlong, fitted, layout, pack, refused_split
@@ -27,6 +28,8 @@ from ..dataset.tokenise import BATCH_ROWS, Encoded, RowTokenizer
 from ..dataset.vocabulary import EOS, PAD, SPECIAL, train_vocabulary, write_tokenizer
 from ..dataset.weights import reads
 from ..errors import InvalidInput
+from ..models.checkpoint import TOKENIZER
+from ..models.folder import check_vocabulary
 from ..models.presets import preset_config
 from ..problem import Problem
 from ..tensors.file import write_tensors
@@ -43,7 +46,7 @@ Progress = Callable[[float], None]
 
 
 def compute(phase: str, order_json: str, context: Context) -> Computed:
-    """inputs data, eval_data?, base? -> outputs train, eval?, skeleton?; metrics are counts.
+    """inputs data, eval_data?, base?, parent? -> outputs train, eval?, skeleton?; metrics are counts.
 
     Raises InvalidInput "data.*", "tokenizer.*" or "template.*" naming file, line and key.
     """
@@ -54,7 +57,7 @@ def compute(phase: str, order_json: str, context: Context) -> Computed:
     folder = context.inputs.get("base")
     if folder is None:
         folder = outputs["skeleton"] = context.output("skeleton")
-        _write_skeleton(order, context.inputs["data"], folder)
+        _write_skeleton(order, context, folder)
         context.progress(0.2)
     with RowTokenizer.load(folder, chat_template=order.chat_template) as tokenizer:
         train, held_out = _prepare(order, context, tokenizer)
@@ -457,17 +460,21 @@ def _write_eval(rows: TokenRows, folder: Path, facts: _Facts) -> None:
     )
 
 
-def _write_skeleton(order: PrepareOrder, data: Path, folder: Path) -> None:
-    """A tokenizer learnt from the data and the preset's config: what `init` builds the first weights from."""
+def _write_skeleton(order: PrepareOrder, context: Context, folder: Path) -> None:
+    """The preset's config and a tokenizer, learnt from the data or kept from the checkpoint that goes on: what `init`
+    builds the first weights from. Raises InvalidInput "continue.no_tokenizer"."""
     if order.preset is None or order.vocab_size is None:
         raise InvalidInput(
             "prepare.no_base",
             "There is neither a base model nor a preset to prepare for.",
             next_step="Set base_model, or params.preset and params.vocab_size.",
         )
-    files = staged_files(data)
-    total = sum(source.path.stat().st_size for source in files)
-    tokenizer = train_vocabulary((row.text for row in _rows(files)), order.vocab_size, total_bytes=total)
+    if "parent" in context.inputs:
+        tokenizer = _kept_tokenizer(context.inputs["parent"], order.vocab_size)
+    else:
+        files = staged_files(context.inputs["data"])
+        total = sum(source.path.stat().st_size for source in files)
+        tokenizer = train_vocabulary((row.text for row in _rows(files)), order.vocab_size, total_bytes=total)
     config = preset_config(
         order.preset,
         vocab_size=order.vocab_size,
@@ -479,3 +486,25 @@ def _write_skeleton(order: PrepareOrder, data: Path, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
     generation = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def _kept_tokenizer(checkpoint: Path, vocab_size: int) -> Tokenizer:
+    """The checkpoint's own. It may be a requester's upload, so it is looked at before it is run."""
+    path = checkpoint / TOKENIZER
+    if not path.is_file():
+        raise InvalidInput(
+            "continue.no_tokenizer",
+            "The checkpoint holds no tokenizer, so its weights can't be told what the tokens of these rows are.",
+            next_step="Set base_model to the model that the earlier stage published, and leave params.preset out.",
+            key="continue_from",
+        )
+    check_vocabulary(checkpoint, vocab_size)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        sentence = f"The checkpoint's tokenizer cannot be read: {error}."
+        raise InvalidInput("tokenizer.bad", sentence, next_step="Download the checkpoint again.") from error
+    if [tokenizer.id_to_token(number) for number in range(len(SPECIAL))] != list(SPECIAL):
+        sentence = "The checkpoint's tokenizer is not one that a stage from scratch made."
+        raise InvalidInput("continue.other_tokenizer", sentence, next_step="Name the earlier stage's own checkpoint.")
+    return tokenizer

@@ -1,14 +1,16 @@
 """Checkpoints and the updates between them: what lies in which file, and how one becomes the next.
 
 Owns the folders `checkpoint`, `delta`, `step` and `moments` of a learning stage. A checkpoint is trainable weights and
-averaged Adam moments in fp32; a delta is what one shard made of it; step + moments lead to the next checkpoint. Equal
-values give equal bytes. `apply_update` runs in the coordinator's executor and in workers' children and must give the
-same bytes in both. Called by the training child, the aggregator and the executor. No torch.
+averaged Adam moments in fp32, and what belongs to them and never learns (`carry`); a delta is what one shard made of
+it; step + moments lead to the next checkpoint. Equal values give equal bytes. `apply_update` runs in the coordinator's
+executor and in workers' children and must give the same bytes in both. Called by the training child, the aggregator
+and the executor. No torch.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from typing import Any, Self, cast
 import numpy as np
 
 from ..errors import InvalidInput
+from ..models.checkpoint import CARRIED
 from .encodedfile import EncodedReader, EncodedWriter, Shapes, pieces, scratch
 from .encoding import F32, Encoding, Quantity, encoding_named, gate_m, weights_after
 from .file import TensorFile, TensorSpec, TensorWriter, open_tensors, write_tensors
@@ -238,6 +241,14 @@ def apply_update(checkpoint: Path, step: Path, moments: Path, into: Path) -> Non
             with open_part(moments, name, averaged.encoding, quantity, before.shapes) as reader:
                 _write_decoded(into / f"moments_{name}.safetensors", reader, before.shapes)
         _write_state(into, before.method, averaged.adam_step, before.round + 1)
+    carry(checkpoint, into)
+
+
+def carry(checkpoint: Path, into: Path) -> None:
+    """Copies what never learns from one checkpoint to the next, byte by byte."""
+    for name in CARRIED:
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, into / name)
 
 
 def _write_weights(into: Path, before: Checkpoint, encoding: Encoding, reader: EncodedReader) -> None:

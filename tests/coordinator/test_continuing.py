@@ -38,10 +38,13 @@ def facts(trained: int = FACTS.trained_params) -> list[jobs_pb2.StageFacts]:
     return [jobs_pb2.StageFacts(stage="tune", rows=500, tokens=50_000, run_params=1_000_000, trained_params=trained)]
 
 
-async def after_one_job(*, uploader: str = OWNER) -> tuple[Simulation, JobsDesk]:
+async def after_one_job(*, uploader: str = OWNER, merge: str = "mean") -> tuple[Simulation, JobsDesk]:
     """A finished job, and the files of the next one uploaded."""
     simulation = Simulation(workers=2)
-    await simulation.submit(sft_job(rounds=2))
+    job = sft_job(rounds=2)
+    (stage,) = job.stages
+    stage = stage.model_copy(update={"params": {**stage.params, "merge": merge}})
+    await simulation.submit(job.model_copy(update={"stages": [stage]}))
     assert (await simulation.run_to_end()).state is JobState.SUCCEEDED
     rows = [
         Artifact(
@@ -108,6 +111,20 @@ async def test_the_order_of_a_stage_that_begins_anew_is_the_one_that_older_worke
     assert "parent" not in json.loads(init.inputs_json)
 
 
+async def test_an_adapter_with_a_frozen_a_goes_on_with_the_checkpoint_s() -> None:
+    simulation, desk = await after_one_job(merge="ffa")
+    second = (await submit_job(request(continuing(params={"merge": "ffa"})), ME, desk)).job_id
+    assert (await simulation.run_to_end(second)).state is JobState.SUCCEEDED
+    shards = await simulation.store.read(lambda tx: tx.find(Shard))
+    tunings = {shard.job_id: set[bool]() for shard in shards}
+    for shard in shards:
+        order = json.loads(shard.order_json)
+        tunings[shard.job_id].add(order["tuning"].get("carried_a", False))
+        if shard.phase == "init":
+            assert InitOrder.model_validate_json(shard.order_json).carries
+    assert tunings == {FIRST: {False}, second: {True}}
+
+
 async def test_a_cancelled_job_can_be_continued() -> None:
     simulation = Simulation(workers=2)
     await simulation.submit(sft_job(rounds=5))
@@ -153,7 +170,7 @@ async def test_somebody_elses_job_is_as_unknown_as_none(caller: Caller) -> None:
         (continuing(), 70_001, "continue.unlike", "70,000 parameters learned there, and 70,001"),
         (continuing(params={"alpha": 64}), 70_000, "continue.unlike", "alpha 64 at rank"),
         (continuing(params={"rslora": True}), 70_000, "continue.unlike", "by rsLoRA"),
-        (continuing(params={"merge": "ffa"}), 70_000, "continue.frozen_a", "freezes an A"),
+        (continuing(params={"merge": "ffa"}), 70_000, "continue.unlike", "with A frozen"),
     ],
 )
 async def test_what_could_not_go_on_is_refused_before_a_sat_moves(

@@ -142,3 +142,15 @@ def test_full_tuning_changes_every_layer(town: World, tuned: dict[str, Tuned]) -
     after = read_tensors(tuned["full"].folder / "model.safetensors")
     unchanged = {name for name in before if before[name].tobytes() == after[name].tobytes()}
     assert unchanged == set()
+
+
+def test_rows_that_share_sequences_teach_through_the_whole_job(town: World) -> None:
+    file = write_sft(town.folder, "packed.yaml", name="rivers-packed", method="lora, packing: true", rounds=2, steps=6)
+    (plan,) = town.ask("job", "plan", file)["stages"]
+    packing = plan["packing"]
+    assert packing["layout"] == "packed" and packing["sequences"] < packing["rows"]
+    report = town.finish(town.submit(file))
+    assert report["state"] == "succeeded", report["why"]
+    (stage,) = report["stages"]
+    losses = [one["eval_loss"] for one in stage["rounds"] if one["kind"] in ("setup", "learn")]
+    assert losses[-1] < losses[0]

@@ -107,11 +107,14 @@ def _tuning(stage: StageSpec, facts: StageFacts) -> Tuning | None:
 
 
 def _scale(tuning: Tuning) -> tuple[object, ...]:
-    """What an adapter's weights are multiplied by, which its tensors do not show."""
-    return (tuning.rank, tuning.alpha, tuning.rslora) if tuning.method is Method.LORA else ()
+    """What an adapter's weights are multiplied by, which its tensors do not show; and whether its A is among them."""
+    if tuning.method is not Method.LORA:
+        return ()
+    return (tuning.rank, tuning.alpha, tuning.rslora, bool(tuning.frozen_a_seed))
 
 
 def _words(tuning: Tuning) -> str:
     if tuning.method is not Method.LORA:
         return "nothing"
-    return f"alpha {tuning.alpha} at rank {tuning.rank}{' by rsLoRA' if tuning.rslora else ''}"
+    frozen = " with A frozen" if tuning.frozen_a_seed else ""
+    return f"alpha {tuning.alpha} at rank {tuning.rank}{' by rsLoRA' if tuning.rslora else ''}{frozen}"

@@ -358,3 +358,32 @@ def test_a_text_that_is_split_is_packed_by_its_pieces(tmp_path: Path, model: Pat
     padded, packed = (run(inputs, tmp_path / str(how), packing=how) for how in (False, True))
     rows = [row for rows in packed_rows(packed.outputs["train"]) for row in rows]
     assert packed.metrics["split_rows"] == 20 and sorted(rows) == sorted(rows_of(padded.outputs["train"]))
+
+
+def test_a_model_from_scratch_that_goes_on_keeps_its_tokenizer(tmp_path: Path) -> None:
+    order: dict[str, Any] = {"recipe": "pretrain", "preset": "tiny-1m", "vocab_size": 300}
+    one = run({"data": documents(tmp_path / "data")}, tmp_path / "1", **order).outputs["skeleton"]
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    (parent / "tokenizer.json").write_bytes((one / "tokenizer.json").read_bytes())
+    other = tmp_path / "other"
+    write_jsonl(other / "b.jsonl", [{"text": "other words than before " * 20 + str(n)} for n in range(40)])
+    kept = run({"data": other, "parent": parent}, tmp_path / "2", **order).outputs["skeleton"]
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == {p.name: p.read_bytes() for p in one.iterdir()}
+    fresh = run({"data": other}, tmp_path / "3", **order).outputs["skeleton"]
+    assert (fresh / "tokenizer.json").read_bytes() != (one / "tokenizer.json").read_bytes()
+    tokenizer = json.loads((one / "tokenizer.json").read_text())
+    renamed = {**tokenizer["model"]["vocab"], "<|begin|>": 0}
+    renamed.pop("<|endoftext|>")
+    first = {**tokenizer["added_tokens"][0], "content": "<|begin|>"}
+    changed = {**tokenizer, "model": {**tokenizer["model"], "vocab": renamed}}
+    changed["added_tokens"] = [first, *tokenizer["added_tokens"][1:]]
+    for number, (content, code) in enumerate(
+        [(None, "continue.no_tokenizer"), (changed, "continue.other_tokenizer"), ({}, "tokenizer.bad")]
+    ):
+        (parent / "tokenizer.json").unlink(missing_ok=True)
+        if content is not None:
+            (parent / "tokenizer.json").write_text(json.dumps(content))
+        with pytest.raises(InvalidInput) as caught:
+            run({"data": other, "parent": parent}, tmp_path / f"bad-{number}", **order)
+        assert caught.value.code == code

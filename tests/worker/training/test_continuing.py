@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from shardwork.errors import InvalidInput
+from shardwork.models.checkpoint import CARRIED
 from shardwork.recipes.base import Computed
 from shardwork.recipes.orders import ApplyOrder, InitOrder, LearnOrder, MergeOrder
 from shardwork.tensors.checkpoint import open_checkpoint, write_checkpoint
+from shardwork.tensors.file import write_tensors
 from shardwork_coordinator.aggregate import apply, merge
 from shardwork_worker.training.trainer import TorchTrainer
 
@@ -24,14 +26,32 @@ STEPS, BATCH = 3, 4
 FILES = ("weights.safetensors", "moments_m.safetensors", "moments_v.safetensors")
 
 
-def continued(base: Path, parent: Path, into: Path, method: str, **changes: Any) -> Computed:
-    order = InitOrder(tuning=tiny.tuning(method, **changes), from_scratch=False, continues=True)
+FIRST_A: dict[str, Any] = {"frozen_a_seed": "a1" * 32}
+OTHER_A: dict[str, Any] = {"frozen_a_seed": "b2" * 32, "carried_a": True}
+#: name -> method and settings of the first stage, and of the second where they differ
+KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "lora": ("lora", {}, {}),
+    "full": ("full", {}, {}),
+    "partial": ("partial", {}, {}),
+    # the second stage's own seed would draw another A
+    "ffa": ("lora", FIRST_A, OTHER_A),
+    "ffa dora": ("lora", {**FIRST_A, "dora": True}, {**OTHER_A, "dora": True}),
+    "scratch": ("full", {}, {}),
+}
+
+
+def continued(
+    base: Path, parent: Path, into: Path, method: str, *, from_scratch: bool = False, **changes: Any
+) -> Computed:
+    tuning = tiny.tuning(method, **changes)
+    carries = from_scratch or bool(tuning.frozen_a_seed)
+    order = InitOrder(tuning=tuning, from_scratch=from_scratch, continues=True, carries=carries)
     return TorchTrainer("cpu").init(order, tiny.context(into, base=base, parent=parent))
 
 
-def learning(method: str, *, start_step: int = 0, first_row: int = 0) -> LearnOrder:
+def learning(method: str, **changes: Any) -> LearnOrder:
     """One shard at a constant rate, without warm-up."""
-    return tiny.learn_order(method, steps=STEPS, start_step=start_step, first_row=first_row)
+    return tiny.learn_order(method, steps=STEPS, **changes)
 
 
 def one_round(base: Path, train: Path, checkpoint: Path, work: Path, order: LearnOrder) -> Path:
@@ -45,22 +65,32 @@ def one_round(base: Path, train: Path, checkpoint: Path, work: Path, order: Lear
     return apply.compute(ApplyOrder(steps=STEPS, encoding="fp32"), applied).outputs["checkpoint"]
 
 
-@pytest.mark.parametrize("method", ["lora", "full", "partial"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_rounds_of_one_job_are_bitwise_one_round_of_each_of_two(
-    method: str, base_of: BaseOf, train: Path, tmp_path: Path
+    kind: str, base_of: BaseOf, train: Path, tmp_path: Path
 ) -> None:
-    base = base_of("llama")
-    first = tiny.first_checkpoint(TorchTrainer("cpu"), base, tmp_path / "init", method)
-    halfway = one_round(base, train, first, tmp_path / "one", learning(method))
-    second = learning(method, start_step=STEPS, first_row=STEPS * BATCH)
+    scratch = kind == "scratch"
+    base = tiny.write_skeleton(tmp_path / "skeleton", "llama") if scratch else base_of("llama")
+    method, before, after = KINDS[kind]
+    tuning = tiny.tuning(method, **before)
+    own = {"tuning": tuning, "from_scratch": scratch}
+    new = {"tuning": tiny.tuning(method, **after), "from_scratch": scratch}
+    begin = InitOrder(tuning=tuning, from_scratch=scratch, carries=scratch or "frozen_a_seed" in before)
+    first = TorchTrainer("cpu").init(begin, tiny.context(tmp_path / "init", base=base)).outputs["checkpoint"]
+    halfway = one_round(base, train, first, tmp_path / "one", learning(method, **own))
+    second = learning(method, start_step=STEPS, first_row=STEPS * BATCH, **own)
     whole = one_round(base, train, halfway, tmp_path / "two", second)
 
-    begun = continued(base, halfway, tmp_path / "again", method)
+    begun = continued(base, halfway, tmp_path / "again", method, from_scratch=scratch, **after)
     assert begun.metrics["continued_moments"] == 1 and begun.metrics["continued_step"] == STEPS
     checkpoint = begun.outputs["checkpoint"]
     # its schedule begins anew; the same rows are read to compare
-    later = one_round(base, train, checkpoint, tmp_path / "later", learning(method, first_row=STEPS * BATCH))
-    for name in FILES:
+    order = learning(method, first_row=STEPS * BATCH, **new)
+    later = one_round(base, train, checkpoint, tmp_path / "later", order)
+    carried = {"scratch": ["tokenizer.json"], "ffa": ["frozen.safetensors"], "ffa dora": ["frozen.safetensors"]}
+    there = [path.name for path in later.iterdir()]
+    assert [name for name in CARRIED if name in there] == carried.get(kind, [])
+    for name in (*FILES, *carried.get(kind, [])):
         assert (later / name).read_bytes() == (whole / name).read_bytes(), name
     with open_checkpoint(later) as opened:
         # Adam's count goes on, the rounds are the new job's own
@@ -132,3 +162,35 @@ def test_moments_that_cannot_be_are_refused(base_of: BaseOf, tmp_path: Path) -> 
     write_checkpoint(tmp_path / "odd", weights, m=zeros, v=below, method="lora", adam_step=1, round=1)
     with pytest.raises(InvalidInput, match="negative"):
         continued(base, tmp_path / "odd", tmp_path / "begun", "lora")
+
+
+def test_a_frozen_a_that_is_not_there_or_another_adapters_is_refused(base_of: BaseOf, tmp_path: Path) -> None:
+    """B was learned with its own A: a new one of the right shape would load, and mean another model."""
+    base = base_of("llama")
+    bare = tiny.first_checkpoint(TorchTrainer("cpu"), base, tmp_path / "bare", "lora", **FIRST_A)
+    with pytest.raises(InvalidInput) as caught:
+        continued(base, bare, tmp_path / "one", "lora", **OTHER_A)
+    assert caught.value.code == "continue.no_frozen_a"
+    write_tensors(bare / "frozen.safetensors", {"a": np.zeros((2, 2), np.float32)})
+    with pytest.raises(InvalidInput) as caught:
+        continued(base, bare, tmp_path / "two", "lora", **OTHER_A)
+    assert caught.value.code == "continue.other_frozen_a"
+
+
+def test_what_is_published_has_the_a_that_was_carried(base_of: BaseOf, train: Path, tmp_path: Path) -> None:
+    base, own, new = base_of("llama"), tiny.tuning("lora", **FIRST_A), tiny.tuning("lora", **OTHER_A)
+    begin = InitOrder(tuning=own, from_scratch=False, carries=True)
+    trainer = TorchTrainer("cpu")
+    first = trainer.init(begin, tiny.context(tmp_path / "init", base=base)).outputs["checkpoint"]
+    learned = one_round(base, train, first, tmp_path / "one", learning("lora", tuning=own))
+    again = continued(base, learned, tmp_path / "again", "lora", **OTHER_A).outputs["checkpoint"]
+    published: list[bytes] = []
+    for name, checkpoint, tuning in (
+        ("x", learned, own),
+        ("y", again, new),
+        ("z", learned, own),
+    ):
+        order = tiny.publish_order(tuning=tuning)
+        model = trainer.publish(order, tiny.context(tmp_path / name, base=base, checkpoint=checkpoint)).outputs["model"]
+        published.append((model / "adapter_model.safetensors").read_bytes())
+    assert published[0] == published[1] == published[2]

@@ -7,6 +7,7 @@ and refuses a checkpoint that was made for other parameters.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import numpy as np
 import torch
 
 from shardwork.errors import Corrupt, InvalidInput
+from shardwork.models.checkpoint import FROZEN, TOKENIZER
 from shardwork.recipes.orders import LearnOrder
 from shardwork.tensors.checkpoint import open_checkpoint, stepped_weights, write_checkpoint, write_delta
-from shardwork.tensors.file import TensorFile
+from shardwork.tensors.file import TensorFile, open_tensors, write_tensors
 
 from .loop import Moments
 from .model import Built
@@ -32,6 +34,38 @@ def load_weights(built: Built, checkpoint: Path) -> None:
         opened.weights.check_finite()
         for name, parameter in built.trainable.items():
             parameter.copy_(_tensor(opened.weights, name))
+    _load_frozen(built, checkpoint)
+
+
+def _load_frozen(built: Built, checkpoint: Path) -> None:
+    """An adapter's frozen A as the checkpoint carries it. Raises InvalidInput "continue.no_frozen_a".
+
+    Without the file it is the one that the order's seed drew: a checkpoint of the first release.
+    """
+    path, expected = checkpoint / FROZEN, {name: tuple(one.shape) for name, one in built.frozen.items()}
+    if not expected or not (path.is_file() or built.tuning.carried_a):
+        return
+    if not path.is_file():
+        raise InvalidInput(
+            "continue.no_frozen_a",
+            "The checkpoint does not hold the A that its adapter's B was learned with.",
+            next_step="Continue from a checkpoint of a stage with merge: ffa, made since this is kept, or begin anew.",
+        )
+    with open_tensors(path) as opened, torch.no_grad():
+        if opened.shapes != expected or set(opened.dtypes.values()) != {"F32"}:
+            sentence = "The checkpoint's frozen A was made for another adapter."
+            raise InvalidInput("continue.other_frozen_a", sentence, next_step="Use the earlier stage's settings.")
+        opened.check_finite()
+        for name, parameter in built.frozen.items():
+            parameter.copy_(_tensor(opened, name))
+
+
+def write_carried(folder: Path, built: Built, base: Path, *, from_scratch: bool) -> None:
+    """Beside the first checkpoint: a frozen A as the model has it, and the tokenizer of a model from scratch."""
+    if built.frozen:
+        write_tensors(folder / FROZEN, _arrays(built.frozen))
+    if from_scratch:
+        shutil.copyfile(base / TOKENIZER, folder / TOKENIZER)
 
 
 def load_moments(checkpoint: Path) -> Moments:
@@ -65,6 +99,7 @@ def write_continued(folder: Path, built: Built, parent: Path) -> int | None:
     """
     with open_checkpoint(parent) as opened:
         _check_parent(built, opened.shapes)
+        _load_frozen(built, parent)
         opened.weights.check_finite()
         names, method = list(built.trainable), built.tuning.method.value
         weights = {name: opened.weights[name] for name in names}

@@ -14,7 +14,7 @@ from shardwork.recipes.base import Computed, Context
 from shardwork.recipes.continuing import CONTINUED_MOMENTS, CONTINUED_STEP
 from shardwork.recipes.orders import InitOrder
 
-from .checkpoints import write_continued, write_first
+from .checkpoints import write_carried, write_continued, write_first
 from .model import build
 
 
@@ -36,4 +36,6 @@ def init(order: InitOrder, context: Context) -> Computed:
         metrics |= {CONTINUED_MOMENTS: float(step is not None), CONTINUED_STEP: float(step or 0)}
     else:
         write_first(folder, built)
+    if order.carries:
+        write_carried(folder, built, base, from_scratch=order.from_scratch)
     return Computed(outputs={"checkpoint": folder}, metrics=metrics)

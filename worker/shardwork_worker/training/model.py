@@ -43,6 +43,13 @@ class Built:
     dropping: Dropping | None = None
 
     @property
+    def frozen(self) -> dict[str, nn.Parameter]:
+        """An adapter's A where it does not learn: what checkpoints carry beside what does."""
+        if not self.tuning.frozen_a_seed:
+            return {}
+        return {name: parameter for name, parameter in self.model.named_parameters() if ".lora_A." in name}
+
+    @property
     def config(self) -> Any:
         return self.model.config
 
