@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import pytest
 from processes import Processes
 
 from ..house.failpoints import failpoint_names
-from . import count_jobs
+from . import aims, count_jobs
 from .aims import AT_ARRIVAL, AT_DEPOSIT, AT_MEETING, ON_A_SERVER, ON_THE_WAY, SCENARIOS, both
 from .failing_coordinator import FailingCoordinator, books
 
@@ -21,6 +22,13 @@ from .failing_coordinator import FailingCoordinator, books
 def test_every_failpoint_of_the_source_is_accounted_for() -> None:
     aimed_at = [name for names in SCENARIOS.values() for name in names]
     assert sorted(aimed_at) == failpoint_names()
+
+
+def test_every_aim_is_taken_by_a_test() -> None:
+    sources = [ast.parse(path.read_text()) for path in Path(__file__).parent.glob("test_*.py")]
+    taken = {node.id for source in sources for node in ast.walk(source) if isinstance(node, ast.Name)}
+    listed = {name for name, names in vars(aims).items() if name.isupper() and isinstance(names, tuple)}
+    assert listed - taken == {"IN_DELETION"}, "these are killed at in-process"
 
 
 def test_jobs_survive_a_kill_at_every_commit_and_effect_they_pass(tmp_path: Path) -> None:

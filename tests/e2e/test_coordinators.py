@@ -73,7 +73,7 @@ def test_a_second_worker_with_the_same_key_at_the_other_coordinator_takes_over_a
     shard = str(world.worker("alice")["shard"]).partition("#")[0]
     at_second = f"shardwork://{world.address(SECOND)}?{world.processes.join.partition('?')[2]}"
     world.processes.start_worker("twin", "--name", "alice", join=at_second)
-    world.until(lambda: (world.worker("alice").get("why") or {}).get("code") == "worker.replaced", "alice to hear why")
+    world.wait_replaced("alice")
     assert world.worker("twin")["worker_id"] == alice
     assert world.finish(job)["state"] == "succeeded"
     # the lease that alice had is the twin's now

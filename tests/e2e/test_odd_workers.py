@@ -91,8 +91,7 @@ def test_of_two_workers_with_one_key_the_newest_works_and_the_other_is_told_why(
     shutil.copy2(pair.home("alice").key_path("worker"), key)
     pair.processes.start_worker("twin")
     try:
-        pair.until(lambda: (pair.worker("alice").get("why") or {}).get("code") == "worker.replaced", "alice to hear")
-        told = pair.worker("alice")["why"]
+        told = pair.wait_replaced("alice")
         assert "SHARDWORK_HOME of its own" in told["next_step"] and told["sentence"] in log(pair, "alice")
         # the twin goes on with what alice had in hand: the same lease, and so no attempt is lost
         check_paid(pair, job)
@@ -100,7 +99,7 @@ def test_of_two_workers_with_one_key_the_newest_works_and_the_other_is_told_why(
         assert pair.worker("alice")["state"] != "ready" and pair.worker("twin")["worker_id"] == alice
         # and the other way round, if their owner says so
         assert pair.command_worker("alice", "resume").exit_code == 0
-        pair.until(lambda: (pair.worker("twin").get("why") or {}).get("code") == "worker.replaced", "the twin to hear")
+        pair.wait_replaced("twin")
         pair.wait_ready("alice")
         check_paid(pair, pair.submit("words.yaml"))
     finally:

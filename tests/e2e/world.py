@@ -188,6 +188,15 @@ class World:
         self.until(look, f"a worker in the middle of a {phase} shard")
         return found[0]
 
+    def wait_replaced(self, name: str) -> dict[str, Any]:
+        """What the worker says of why it stays away, once another with its key took over."""
+
+        def why() -> dict[str, Any]:
+            return self.worker(name).get("why") or {}
+
+        self.until(lambda: why().get("code") == "worker.replaced", f"{name} to hear that another took over")
+        return why()
+
     def signal_worker(self, name: str, number: signal.Signals) -> None:
         """To the worker alone, not to its training child."""
         lock = self.home(name).state_dir / "worker" / "worker.lock"
