@@ -165,7 +165,8 @@ def _packing(plan: CheckPlan, train: Count, held_out: Count | None, split: list[
     """Of the rows that `prepare` will leave to learn from, laid out as it will lay them."""
     if train.tokenizer is None or train.num_errors or plan.layout is Layout.JOINED:
         return None
-    out = {train.kept[position] for position in split} | (held_out.digests if held_out else set())
+    out = {train.kept[position] for position in split}
+    out |= held_out.digests if held_out else set[bytes]()
     lengths = train.lengths.read(position for position, digest in enumerate(train.kept) if digest not in out)
     return measured(plan.layout, lengths, plan.max_length, plan.options.batch_size)
 
