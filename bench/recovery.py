@@ -71,7 +71,7 @@ def best_rate(kind: str, line: Wanted) -> tuple[float, ...]:
 
 
 def as_product(line: Wanted) -> float:
-    return round(gain_of(line.shards, line.inner_steps), 2)
+    return round(gain_of(line.shards, line.inner_steps, from_scratch=not REGIMES[line.regime].warm), 2)
 
 
 Rates = Mapping[str, Callable[[Wanted], tuple[float, ...]]]

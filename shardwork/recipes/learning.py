@@ -168,7 +168,7 @@ class LearningRecipe:
         """(key, value, why) of each parameter that was left to us, as `freeze` sets it."""
         asked, params = validate_params(self.Params, stage).model_dump(mode="json"), self.freeze(stage, facts).params
         size = f"{facts.run_params:,} parameters"
-        rounds = averaging.tuned(stage.plan.shards_per_round, stage.plan.inner_steps)
+        rounds = self._averaged(stage)
         shards, steps = stage.plan.shards_per_round, stage.plan.rounds * stage.plan.inner_steps
         many = f"{shards} shard{'s' if shards != 1 else ''} of rows of {params['max_length']}"
         reasons = {
@@ -184,6 +184,10 @@ class LearningRecipe:
 
     def from_scratch(self, stage: StageSpec) -> bool:
         return stage.base_model is None
+
+    def _averaged(self, stage: StageSpec) -> averaging.Tuned:
+        plan = stage.plan
+        return averaging.tuned(plan.shards_per_round, plan.inner_steps, from_scratch=self.from_scratch(stage))
 
     # ---- planning ---------------------------------------------------------------------------------------------
 
@@ -207,7 +211,7 @@ class LearningRecipe:
                 stage=stage.name,
                 key="params.patience",
             )
-        rounds = averaging.tuned(stage.plan.shards_per_round, stage.plan.inner_steps)
+        rounds = self._averaged(stage)
         if params["learning_rate"] == "auto":
             params["learning_rate"] = float(f"{self.auto_rate(params, facts) * rounds.gain:.3g}")
         if params["final_rate"] == "auto":
