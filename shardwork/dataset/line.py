@@ -13,6 +13,9 @@ from typing import Any
 
 from ..problem import Problem
 
+#: a row longer than this is a mistake: no model of today reads four million tokens at once
+MAX_LINE_BYTES = 16 << 20
+
 #: told how many bytes were read
 Heard = Callable[[int], None]
 
@@ -68,6 +71,20 @@ def problem(line: Line, key: str, code: str, sentence: str, fix: str) -> Problem
 def file_problem(source: SourceFile, code: str, sentence: str, fix: str, *, line: int | None = None) -> Problem:
     """A problem of a whole file, or of bytes that are no row yet."""
     return Problem(file=source.name, line=line, key="", code=code, sentence=sentence, fix=fix)
+
+
+def not_utf8(source: SourceFile, number: int, data: bytes, error: UnicodeDecodeError) -> Problem:
+    """`data` begins with line `number`."""
+    line = number + data[: error.start].count(b"\n")
+    at = error.start - (data.rfind(b"\n", 0, error.start) + 1)
+    sentence = f"Byte {at + 1} of the line (0x{data[error.start]:02x}) is not UTF-8."
+    fix = "Save the file as UTF-8; if it is Windows or Latin-1 text:  iconv -f WINDOWS-1252 -t UTF-8"
+    return file_problem(source, "data.not_utf8", sentence, fix, line=line)
+
+
+def too_long(source: SourceFile, number: int) -> Problem:
+    sentence = f"The line is longer than {MAX_LINE_BYTES >> 20} MiB."
+    return file_problem(source, "data.line_too_long", sentence, "Split it into several rows.", line=number)
 
 
 def wrong_type(line: Line, key: str, wanted: str, value: object) -> Problem:

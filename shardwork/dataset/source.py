@@ -14,12 +14,11 @@ from io import BufferedReader
 from pathlib import Path
 
 from ..problem import Problem, nearest
+from . import line as line_rules
 from .line import Heard, Line, Source, SourceFile, file_problem, paths_or_sources
 
 __all__ = ["Heard", "Line", "Source", "SourceFile", "conversion", "read_lines", "source_files", "staged_files"]
 
-#: a row longer than this is a mistake: no model of today reads four million tokens at once
-MAX_LINE_BYTES = 16 << 20
 #: text documents are cut at the next line end from here on
 MAX_DOCUMENT_BYTES = 1 << 20
 #: what is read as it lies; all that a coordinator ever reads
@@ -194,12 +193,12 @@ def _foreign(source: SourceFile, head: bytes) -> Problem | None:
 
 def _lines(source: SourceFile, file: BufferedReader, heard: Heard) -> Iterator[Line | Problem]:
     number = 0
-    while data := file.readline(MAX_LINE_BYTES + 1):
+    while data := file.readline(line_rules.MAX_LINE_BYTES + 1):
         number += 1
         heard(len(data))
-        if len(data) > MAX_LINE_BYTES:
+        if len(data) > line_rules.MAX_LINE_BYTES:
             _skip_line(data, file, heard)
-            yield too_long(source, number)
+            yield line_rules.too_long(source, number)
             continue
         item = _decode(source, number, data, is_text=False)
         if isinstance(item, Problem) or not item.text.isspace():
@@ -210,12 +209,12 @@ def _documents(source: SourceFile, file: BufferedReader, heard: Heard) -> Iterat
     """Paragraphs: runs of lines between blank ones."""
     number, first, size = 0, 1, 0
     kept: list[bytes] = []
-    while data := file.readline(MAX_LINE_BYTES + 1):
+    while data := file.readline(line_rules.MAX_LINE_BYTES + 1):
         number += 1
         heard(len(data))
-        if len(data) > MAX_LINE_BYTES:
+        if len(data) > line_rules.MAX_LINE_BYTES:
             _skip_line(data, file, heard)
-            yield too_long(source, number)
+            yield line_rules.too_long(source, number)
             continue
         is_blank = not data.strip()
         if kept and (is_blank or size > MAX_DOCUMENT_BYTES):
@@ -235,27 +234,13 @@ def _decode(source: SourceFile, number: int, data: bytes, *, is_text: bool) -> L
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        return not_utf8(source, number, data, error)
+        return line_rules.not_utf8(source, number, data, error)
     if is_text:
         text = text.replace("\r\n", "\n").strip("\n")
     return Line(source, number, text, is_text)
-
-
-def not_utf8(source: SourceFile, number: int, data: bytes, error: UnicodeDecodeError) -> Problem:
-    """`data` begins with line `number`."""
-    line = number + data[: error.start].count(b"\n")
-    at = error.start - (data.rfind(b"\n", 0, error.start) + 1)
-    sentence = f"Byte {at + 1} of the line (0x{data[error.start]:02x}) is not UTF-8."
-    fix = "Save the file as UTF-8; if it is Windows or Latin-1 text:  iconv -f WINDOWS-1252 -t UTF-8"
-    return file_problem(source, "data.not_utf8", sentence, fix, line=line)
 
 
 def _skip_line(data: bytes, file: BufferedReader, heard: Heard) -> None:
     while data and not data.endswith(b"\n"):
         data = file.readline(1 << 20)
         heard(len(data))
-
-
-def too_long(source: SourceFile, number: int) -> Problem:
-    sentence = f"The line is longer than {MAX_LINE_BYTES >> 20} MiB."
-    return file_problem(source, "data.line_too_long", sentence, "Split it into several rows.", line=number)

@@ -11,7 +11,7 @@ from io import BufferedReader
 from typing import Any
 
 from ...problem import Problem
-from .. import source as limits
+from .. import line as line_rules
 from ..line import Heard, Line, SourceFile, file_problem
 
 #: in the order of preference where a header has several
@@ -96,7 +96,7 @@ class _Lines:
     """Decoded lines for the csv module, each with its end. Raises _Unreadable."""
 
     def __init__(self, source: SourceFile, file: BufferedReader, heard: Heard) -> None:
-        csv.field_size_limit(limits.MAX_LINE_BYTES)
+        csv.field_size_limit(line_rules.MAX_LINE_BYTES)
         self._source, self._file, self._heard = source, file, heard
         self._number, self._kept = 0, ""
 
@@ -110,17 +110,17 @@ class _Lines:
         if self._kept:
             kept, self._kept = self._kept, ""
             return kept
-        data = self._file.readline(limits.MAX_LINE_BYTES + 1)
+        data = self._file.readline(line_rules.MAX_LINE_BYTES + 1)
         if not data:
             raise StopIteration
         self._number += 1
         self._heard(len(data))
-        if len(data) > limits.MAX_LINE_BYTES:
-            raise _Unreadable(limits.too_long(self._source, self._number))
+        if len(data) > line_rules.MAX_LINE_BYTES:
+            raise _Unreadable(line_rules.too_long(self._source, self._number))
         try:
             text = data.decode("utf-8-sig" if self._number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise _Unreadable(limits.not_utf8(self._source, self._number, data, error)) from error
+            raise _Unreadable(line_rules.not_utf8(self._source, self._number, data, error)) from error
         if "\0" in text:
             fix = "Save the table as UTF-8 text."
             raise _Unreadable(

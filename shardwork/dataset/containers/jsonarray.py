@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from io import BufferedReader
 
 from ...problem import Problem
-from .. import source as limits
+from .. import line as line_rules
 from ..line import Heard, Line, SourceFile, file_problem
 
 CHUNK_BYTES = 1 << 20
@@ -110,8 +110,8 @@ class _Text:
             except RecursionError:
                 return self.problem("it nests too deep to be read", "Mend or remove the row.")
             except ValueError as error:
-                if len(self._text) - begin > limits.MAX_LINE_BYTES:
-                    return limits.too_long(self._source, self.line)
+                if len(self._text) - begin > line_rules.MAX_LINE_BYTES:
+                    return line_rules.too_long(self._source, self.line)
                 if self._more(size):
                     size *= 2  # a long row is not read from its beginning for each megabyte
                     continue

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from shardwork.dataset import CheckOptions, DataReport, Format, Verdict, check_data
-from shardwork.dataset import source as source_module
+from shardwork.dataset import line as line_module
 
 from .folders import CHAT, SENTENCES, tokenizer_folder, turn, write_jsonl
 
@@ -98,7 +98,7 @@ def test_hints_name_the_nearest_key(tmp_path: Path) -> None:
 def test_a_line_without_end_costs_no_memory_and_the_next_row_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_module, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(line_module, "MAX_LINE_BYTES", 1000)
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "' + "x" * 5000 + '"}\n{"text": 3}\n')
     codes = [(problem.code, problem.line) for problem in check_data([path], recipe="sft").errors]
