@@ -111,15 +111,15 @@ def test_a_job_that_began_before_the_last_rounds_were_summed_goes_on(tmp_path: P
 
 
 def test_settling_lands_on_the_average_of_the_last_rounds(tmp_path: Path) -> None:
-    """Of three rounds with deltas g1, g2, g3: 1/2 of the weights after the third, 1/4 of those after the second, and
-    the quarter that is left on those after the first."""
-    outer, deltas = None, [mean_change(index) for index in range(3)]
-    for index in range(3):
-        folder = [honest(tmp_path, 3)[index]]
-        found = rounds.run(tmp_path, folder, rule="mean", candidates=("mean", "settled"), outer=outer)
-        outer = found.outputs["outer"]
-    weights = np.cumsum(deltas, axis=0)
-    average = 0.5 * weights[2] + 0.25 * weights[1] + 0.125 * weights[0]  # and 1/8 of the start, which is at 0
+    """Of three rounds: 1/2 of the weights after the third, 1/4 after the second, 1/8 after the first, 1/8 of the start,
+    which lies at zero here."""
+    weights = np.cumsum([mean_change(index) for index in range(3)], axis=0)
+    found = None
+    for folder in honest(tmp_path, 3):
+        outer = found.outputs["outer"] if found else None
+        found = rounds.run(tmp_path, [folder], rule="mean", candidates=("mean", "settled"), outer=outer)
+    assert found is not None
+    average = 0.5 * weights[2] + 0.25 * weights[1] + 0.125 * weights[0]
     assert distance(change_of(tmp_path, found.outputs["step-settled"]), average - weights[1]) < 0.02
 
 

@@ -10,18 +10,19 @@ from shardwork.recipes.orders import Method, Precision, PublishOrder, Tuning
 from .test_orders import order
 
 FEW = Tuning(method=Method.LORA, base_bits=4)
+NOTHING = set[Ability]()
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, set()),
+        ({}, NOTHING),
         ({"precision": Precision.BF16}, {Ability.BF16}),
         ({"tuning": FEW}, {Ability.BASE_4BIT}),
         ({"tuning": Tuning(method=Method.LORA, base_bits=8)}, {Ability.BASE_8BIT}),
         ({"tuning": FEW, "precision": Precision.BF16}, {Ability.BF16, Ability.BASE_4BIT}),
         # how deltas are packed for the wire is no arithmetic of the device
-        ({"encoding": "bf16"}, set()),
+        ({"encoding": "bf16"}, NOTHING),
     ],
 )
 def test_precision_and_bits_of_an_order_are_what_it_takes(changes: dict[str, object], expected: set[Ability]) -> None:
