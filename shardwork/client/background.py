@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 #: what a cancelled call may take to clean up before Ctrl-C goes on without it
 CLEAN_UP_S = 10.0
+#: a Ctrl-C that falls between Python's check for signals and its wait for a lock is seen when the wait ends
+LOOK_EVERY_S = 0.5
 
 
 class BackgroundLoop:
@@ -53,6 +55,8 @@ class BackgroundLoop:
         try:
             # inside, because a break may come as soon as the work runs
             self._loop.call_soon_threadsafe(begin)
+            while not wait([outcome], LOOK_EVERY_S).done:
+                pass
             return outcome.result()
         except BaseException:
             self._loop.call_soon_threadsafe(cancel)

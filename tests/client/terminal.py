@@ -22,7 +22,9 @@ class Terminal:
     def __init__(self, *arguments: object, columns: int = 100, lines: int = 30, kind: str = "xterm-256color") -> None:
         self.master, slave = pty.openpty()
         self.resize(columns, lines)
-        environment = {**os.environ, "TERM": kind, "NO_COLOR": "1"}
+        # a size that is set there goes before the terminal's own
+        inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        environment = {**inherited, "TERM": kind, "NO_COLOR": "1"}
         command = [*COMMAND, *(str(argument) for argument in arguments)]
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True

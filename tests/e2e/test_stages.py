@@ -55,6 +55,7 @@ PLAN = {
     *("shards", "rounds", "estimate_msat", "compute_msat", "verification_msat", "fees_msat", "reserve_msat"),
     *("estimated_seconds", "detected_format", "rows", "tokens", "warnings", "name", "budget_msat", "available_msat"),
     *("upload_bytes_per_shard", "download_bytes_per_shard", "stages"),
+    *("phases", "msat_per_tera_unit", "minimum_shard_msat", "fee_basis_points"),
 }
 
 
