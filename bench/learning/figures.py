@@ -101,10 +101,16 @@ def usual_rate(runs: Iterable[Run]) -> dict[int, Run]:
 
 
 def best_of_seed(runs: Iterable[Run]) -> dict[int, Run]:
-    """Seed -> its run at the rate that did best with it: the harder peer."""
+    """Seed -> its run at the rate that did best with it, of those seeds that met the first seed's best: the harder peer
+    of each, and none that is easy because its best rate was never tried."""
+    kept = list(runs)
+    at_first = {float(run["loss"]): run["rate"] for run in kept if run["seed"] == 0}
+    best = at_first[min(at_first)] if at_first else None
+    met = {run["seed"] for run in kept if best is None or run["rate"] == best}
     found: dict[int, Run] = {}
-    for run in sorted(runs, key=lambda run: -run["loss"]):
-        found[run["seed"]] = run
+    for run in sorted(kept, key=lambda run: -run["loss"]):
+        if run["seed"] in met:
+            found[run["seed"]] = run
     return found
 
 

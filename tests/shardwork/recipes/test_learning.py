@@ -90,7 +90,7 @@ def with_shards(shards: int, **params: object) -> StageSpec:
     return RECIPE.freeze(made, FACTS)
 
 
-@pytest.mark.parametrize(("shards", "times"), [(1, 1.0), (4, 2.0), (8, 2.83), (64, 2.83)])
+@pytest.mark.parametrize(("shards", "times"), [(1, 1.0), (4, 1.59), (8, 2.0), (64, 2.0)])
 def test_the_automatic_rate_grows_with_the_shards_that_are_averaged(shards: int, times: float) -> None:
     """Of weights that start at random; learned ones bear more."""
     found = with_shards(shards).params["learning_rate"] / with_shards(1).params["learning_rate"]
@@ -99,7 +99,7 @@ def test_the_automatic_rate_grows_with_the_shards_that_are_averaged(shards: int,
 
 @pytest.mark.parametrize(
     ("shards", "steps", "fresh", "learned"),
-    [(8, 10, 2.83, 4.0), (8, 25, 1.79, 2.17), (4, 1, 2.0, 2.52), (8, 10**6, 1.0, 1.0), (1, 500, 1.0, 1.0)],
+    [(8, 10, 2.0, 4.0), (8, 25, 1.47, 2.17), (4, 1, 1.59, 2.52), (8, 10**6, 1.0, 1.0), (1, 500, 1.0, 1.0)],
 )
 def test_longer_rounds_bear_less_of_that_and_never_less_than_one_machine(
     shards: int, steps: int, fresh: float, learned: float
