@@ -101,11 +101,16 @@ def test_postgresql_gets_the_same_shape_and_refuses_edits_itself(request: pytest
     engine.dispose()
 
 
-def test_stages_of_an_older_database_stay_and_may_be_skipped_now(connection: Connection) -> None:
+def upgrade(connection: Connection, revision: str) -> None:
+    """An empty database in the shape that an earlier version left."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
-    command.upgrade(config, "r0002")
+    command.upgrade(config, revision)
+
+
+def test_stages_of_an_older_database_stay_and_may_be_skipped_now(connection: Connection) -> None:
+    upgrade(connection, "r0002")
     connection.exec_driver_sql("INSERT INTO stage VALUES ('j', 's', 0, 'sft', 'done', 1, '{}', '{}', '{}', '{}')")
     migrate(connection)
     connection.exec_driver_sql("UPDATE stage SET state = 'skipped'")
@@ -115,10 +120,7 @@ def test_stages_of_an_older_database_stay_and_may_be_skipped_now(connection: Con
 
 
 def test_events_of_an_older_database_stay_and_are_no_details(connection: Connection) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "r0005")
+    upgrade(connection, "r0005")
     connection.exec_driver_sql("INSERT INTO event VALUES (1, 'j', 0, 'shard.done', 's', 'It is.', '{}')")
     migrate(connection)
     assert connection.exec_driver_sql("SELECT sequence, kind, detail FROM event").all() == [(1, "shard.done", 0)]
