@@ -112,6 +112,11 @@ def error_from_rpc(error: grpc.aio.AioRpcError, address: str = "") -> ShardworkE
     return _bare(error, address)
 
 
+def is_lost_answer(error: grpc.aio.AioRpcError) -> bool:
+    """True when the far side ended the stream while we were still sending: gRPC then knows no status and says this."""
+    return error.code() is grpc.StatusCode.INTERNAL and "Internal error from Core" in (error.details() or "")
+
+
 def unreachable(address: str, reason: str) -> Unreachable:
     """What every failed connection is told as."""
     return Unreachable(
@@ -141,7 +146,7 @@ def _bare(error: grpc.aio.AioRpcError, address: str) -> ShardworkError:
             next_step="Try again; if it repeats, look at the coordinator's load.",
             address=place,
         )
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or is_lost_answer(error):
         return unreachable(place, reason)
     name = code.name.lower()
     if code is grpc.StatusCode.UNIMPLEMENTED:

@@ -17,7 +17,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from shardwork.clock import ManualClock, SystemClock
-from shardwork.errors import Internal, ShardworkError
+from shardwork.errors import Internal, ShardworkError, Unreachable
 from shardwork.identity.keys import SigningKey, load_or_create
 from shardwork.identity.role import Role
 from shardwork.v1 import (
@@ -114,7 +114,18 @@ class Outcome:
 
 
 async def call(channel: grpc.aio.Channel, method: MethodDescriptor, token: str | None, request: Any = None) -> Outcome:
-    """Calls with a request (an empty one by default) and reads the answers to the end."""
+    """Calls with a request (an empty one by default) and reads the answers to the end.
+
+    Again when gRPC lost the answer, which happens to a stream that is refused while its first message is on the way.
+    """
+    for _ in range(4):
+        outcome = await call_once(channel, method, token, request)
+        if not isinstance(outcome.error, Unreachable) or outcome.status is not grpc.StatusCode.INTERNAL:
+            return outcome
+    return await call_once(channel, method, token, request)
+
+
+async def call_once(channel: grpc.aio.Channel, method: MethodDescriptor, token: str | None, request: Any) -> Outcome:
     metadata = () if token is None else (("authorization", token),)
     made_from: Any = GetMessageClass(method.input_type)
     sent = request or made_from()

@@ -8,6 +8,7 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 import pytest
+from grpc.aio import AioRpcError, Metadata
 
 from shardwork.errors import (
     ERRORS,
@@ -116,6 +117,12 @@ async def test_a_bare_status_becomes_an_error_with_the_address(
     arrived = await line.failure()
     assert (type(arrived), arrived.code) == (cls, code)
     assert arrived.why.evidence["address"] == "host:1"
+
+
+@pytest.mark.parametrize(("details", "cls"), [("Internal error from Core", Unreachable), ("a defect", Internal)])
+def test_an_answer_lost_while_sending_is_a_connection_that_failed(details: str, cls: type[ShardworkError]) -> None:
+    lost = AioRpcError(grpc.StatusCode.INTERNAL, Metadata(), Metadata(), details=details)
+    assert type(error_from_rpc(lost, "host:1")) is cls
 
 
 async def test_a_call_that_is_not_offered_names_the_cure(line: Line) -> None:
