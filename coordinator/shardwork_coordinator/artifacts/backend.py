@@ -10,6 +10,7 @@ import os
 import secrets
 import time
 from contextlib import suppress
+from math import ceil
 from pathlib import Path
 from typing import Protocol
 
@@ -125,8 +126,8 @@ class FolderBackend:
 
     def _set_aside(self, artifact_id: ArtifactId, unused_s: float) -> Path:
         """Renames it to where nobody finds it. The new name says when, and how old it had to be: `clean` must judge it
-        after a crash."""
-        gone = self._packs / f".{artifact_id}.{int(time.time())}.{int(unused_s)}.{secrets.token_hex(4)}"
+        after a crash. Rounded up: what was last kept in this very second was still kept before."""
+        gone = self._packs / f".{artifact_id}.{ceil(time.time())}.{int(unused_s)}.{secrets.token_hex(4)}"
         return (self._packs / artifact_id).rename(gone)
 
     def clean(self) -> None:
