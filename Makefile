@@ -22,8 +22,8 @@ demo: $(READY) ## Run the main job for real: a coordinator, three workers, a slo
 pair: $(READY) ## The demo on two coordinators over one PostgreSQL, of which one is killed as well.
 	$(BIN)/python deploy/demo/run.py --postgres --coordinators 2
 
-test: $(READY) ## All tests that gate a change (under 12 minutes on 2 cores), a file to a process.
-	$(BIN)/python -m pytest -m "not nightly" -n 2 --dist loadfile
+test: $(READY) ## All tests that gate a change (under 12 minutes on 2 cores), a file to a process; three, because half of their time is waiting.
+	$(BIN)/python -m pytest -m "not nightly" -n 3 --dist loadfile
 
 nightly: $(READY) ## The longer campaigns as well.
 	$(BIN)/python -m pytest
