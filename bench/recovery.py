@@ -75,10 +75,13 @@ def as_product(line: Wanted) -> float:
 
 
 Rates = Mapping[str, Callable[[Wanted], tuple[float, ...]]]
-#: multiples of the regime's rate: data parallelism did best at twice, and rounds take what the product's `auto` takes
-USUAL: Rates = {PARALLEL: lambda _: (2.0,), ROUNDS: lambda line: (as_product(line),)}
+#: multiples of the regime's rate: what data parallelism did best at, and what the product's `auto` takes for rounds
+USUAL: Rates = {
+    PARALLEL: lambda line: (REGIMES[line.regime].peer_rate,),
+    ROUNDS: lambda line: (as_product(line),),
+}
 GRID: Rates = {
-    PARALLEL: lambda _: (1.0, 3.0),
+    PARALLEL: lambda line: (REGIMES[line.regime].peer_rate / 2, REGIMES[line.regime].peer_rate * 1.5),
     ROUNDS: lambda line: (round(as_product(line) / 1.5, 2), round(as_product(line) * 1.5, 2)),
 }
 

@@ -32,6 +32,8 @@ class Regime:
     #: rows that choose a candidate, and as many that judge a round and make the curves
     held_out: int = 32
     prompt: int = PROMPT
+    #: data parallelism did best at this multiple of the rate
+    peer_rate: float = 2.0
     #: starts from a base that has read prose
     warm: bool = True
 
@@ -69,6 +71,7 @@ REGIMES: Mapping[str, Regime] = {
         batch=4,
         held_out=16,
         prompt=0,
+        peer_rate=1.0,
         warm=False,
     ),
 }
