@@ -85,6 +85,19 @@ class PhasePrice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LargestShard:
+    """What one phase asks of a worker at most."""
+
+    stage: str
+    phase: str
+    recipe: str
+    work_units: int
+    price_msat: int
+    memory_bytes: int
+    order_json: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobQuote:
     """What a job will cost, before a sat moves."""
 
@@ -100,21 +113,24 @@ class JobQuote:
     total_units: int
     #: of the three above, what stages cost that may turn out not to be needed
     gated_msat: int = 0
-    #: not kept with the job: it is only shown
+    #: these two are not kept with the job: they are only shown
     phases: tuple[PhasePrice, ...] = ()
+    largest: tuple[LargestShard, ...] = ()
 
     @property
     def low_msat(self) -> int:
         return self.compute_msat + self.verification_msat + self.fees_msat - self.gated_msat
 
     def to_json(self) -> str:
-        return json.dumps({name: value for name, value in asdict(self).items() if name != "phases"}, sort_keys=True)
+        shown = {"phases", "largest"}
+        return json.dumps({name: value for name, value in asdict(self).items() if name not in shown}, sort_keys=True)
 
 
 def quote(spec: JobSpec, facts: Mapping[str, StageFacts], rates: RateCard) -> JobQuote:
     """Prices every shard the job will lease, by planning each round on placeholders. Raises InvalidInput."""
     compute = verification = fees = reserve = shards = rounds = serial = total = gated = 0
     phases: list[PhasePrice] = []
+    largest: list[LargestShard] = []
     for stage in spec.stages:
         measured = facts.get(stage.name, StageFacts())
         frozen = recipe(stage.recipe).freeze(stage, measured)
@@ -132,6 +148,7 @@ def quote(spec: JobSpec, facts: Mapping[str, StageFacts], rates: RateCard) -> Jo
             serial += times * max(plan.work_units for plan in plans)
             total += times * sum(plan.work_units for plan in plans) * quorum
             phases.append(_phase_price(stage.name, phase, times, plans, rates))
+            largest.append(_largest_shard(stage, phase, plans, rates))
         rounds += recipe(stage.recipe).learn_rounds(frozen)
         if stage.run_if is not None:
             gated += compute + verification + fees - before
@@ -153,6 +170,20 @@ def quote(spec: JobSpec, facts: Mapping[str, StageFacts], rates: RateCard) -> Jo
         total_units=total,
         gated_msat=gated,
         phases=tuple(phases),
+        largest=tuple(largest),
+    )
+
+
+def _largest_shard(stage: StageSpec, phase: str, plans: list[ShardPlan], rates: RateCard) -> LargestShard:
+    plan = max(plans, key=lambda one: one.work_units)
+    return LargestShard(
+        stage=stage.name,
+        phase=phase,
+        recipe=stage.recipe,
+        work_units=plan.work_units,
+        price_msat=rates.price(plan.work_units),
+        memory_bytes=max(one.memory_bytes for one in plans),
+        order_json=plan.order_json,
     )
 
 

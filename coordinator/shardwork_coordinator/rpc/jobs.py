@@ -21,7 +21,6 @@ from shardwork.jobs.spec import JobSpec
 from shardwork.recipes import recipe
 from shardwork.recipes.base import StageFacts
 from shardwork.v1 import jobs_pb2, jobs_pb2_grpc
-from shardwork.why import Why
 
 from .. import views
 from ..engine import Engine, start_next_stage, write_change
@@ -32,7 +31,7 @@ from ..money.pricing import JobQuote, RateCard, quote
 from ..reasons import reasons_of
 from ..records import Event, Job, JobState, Lease, Shard, Stage, StageState
 from ..store.base import Transaction
-from . import steering
+from . import prospects, steering
 from .auth import Caller, Context, Gate
 from .continuing import parents
 from .proposal import check_cap, check_facts, own_inputs, parse_facts, parse_spec
@@ -184,11 +183,7 @@ async def _quoted(spec: JobSpec, facts: Mapping[str, StageFacts], priced: JobQuo
     """The price with what is known of time, bytes and workers."""
     slow, fast = await _speeds(desk)
     workers = max(len(desk.engine.links.accepting()), 1)
-    warnings: list[Why] = []
-    if not desk.engine.links.accepting():
-        warnings.append(
-            Why(code="plan.no_workers", sentence="No worker is attached right now.", next_step="The job will wait.")
-        )
+    warnings = prospects.warnings(spec, priced.largest, desk.engine.links.attached())
     up, down = _bytes(spec, facts)
     return jobs_pb2.Quote(
         shards=priced.shards,
