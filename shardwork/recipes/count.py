@@ -23,8 +23,8 @@ from ..errors import InvalidInput
 from ..jobs.spec import StageSpec
 from ..why import Why
 from .base import Computed, Context, Finding, PlanInput, Reported, RoundKind, ShardPlan, StageFacts, StageType
-from .learning import validate_params
 from .orders import CountOrder, JoinOrder, SplitOrder
+from .params import validate_params
 
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 MOST_DISTINCT = 2_000_000

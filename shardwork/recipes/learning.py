@@ -1,25 +1,25 @@
 """What every learning recipe shares: set-up, rounds of [learn, merge, evaluate, apply], publish.
 
-Owns how a learning stage is cut into shards and how its light checks read. A kind (`pretrain`, `sft`) subclasses
-`LearningRecipe` and says what its parameters mean. Pure; torch stays behind `Context.trainer`.
+Owns how a learning stage is cut into shards. What a job may set is `params`, the light checks are `checks`. A kind
+(`pretrain`, `sft`) subclasses `LearningRecipe` and says what its parameters mean. Pure; torch stays behind
+`Context.trainer`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel
 
 from ..dataset.lengths import Layout, layout
 from ..errors import Internal, InvalidInput
 from ..ids import derive_seed
 from ..jobs.spec import StageSpec, holds_out
-from ..why import Why
-from . import averaging
+from . import averaging, checks
 from .base import Computed, Context, Finding, PlanInput, Reported, RoundKind, ShardPlan, StageFacts, StageType
-from .continuing import odd_metric
+from .checks import PROBED_TOKENS
 from .method import check_full
 from .orders import (
     ApplyOrder,
@@ -34,109 +34,10 @@ from .orders import (
     Schedule,
     Tuning,
 )
+from .params import validate_params
 
 SCREEN_FROM_SHARDS = 4
 MOST_EVAL_BATCH = 16
-DELTA_FILES = frozenset({"delta.safetensors", "m.safetensors", "v.safetensors", "update.json"})
-#: kinds of file that a published model and its samples may hold: nothing that runs
-PUBLISHED = (".safetensors", ".json", ".jsonl", ".md", ".jinja", ".txt", ".model")
-#: tokens that publishing reads and writes to see what was learned by heart: 32 rows of at most 96
-PROBED_TOKENS = 3072
-#: what it may report of that, of training rows and of held-out ones
-MEMORY_METRICS = frozenset(
-    f"memorised.{side}.{name}"
-    for side in ("train", "held_out")
-    for name in ("rows", "reproduced", "longest_run", "mean_run")
-)
-#: nats a token: a model that knows nothing is near ln(vocabulary), some 12 at most, and one that diverged, or a
-#: candidate that overshot, may be far above
-MOST_LOSS, WORST_LOSS = 100.0, 1e6
-
-Auto = Literal["auto"]
-#: bounds of what may also be "auto": outside of them a shard would fail on every worker, or cost less than nothing
-Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
-Decay = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
-Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Steps = Annotated[int, Field(ge=0, le=10**8)]
-Batch = Annotated[int, Field(ge=1, le=4096)]
-Length = Annotated[int, Field(ge=2, le=2**20)]
-
-
-class LearningParams(BaseModel):
-    """Parameters that pretrain and sft share."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    learning_rate: Annotated[
-        Rate | Auto, Field(description="peak learning rate; 'auto' derives it from the size and the method")
-    ] = "auto"
-    schedule: Annotated[
-        Literal["cosine", "linear", "constant", "wsd"],
-        Field(description="shape of the learning rate after warm-up; wsd: stable, then down over the last fifth"),
-    ] = "cosine"
-    final_rate: Annotated[
-        Ratio | Auto,
-        Field(description="share of the rate left at the end; 'auto': 0.1, and 0.5 where shards are averaged"),
-    ] = "auto"
-    warmup_steps: Annotated[
-        Steps | Auto, Field(description="'auto': 5 % of all steps, and 10 % where shards are averaged")
-    ] = "auto"
-    batch_size: Annotated[
-        Batch | Auto,
-        Field(description="rows a step, or sequences of packed rows; 'auto' derives it from the size and the rows"),
-    ] = 8
-    micro_batch_size: Annotated[
-        Batch | Auto, Field(description="rows on the device at once; 'auto': the whole batch")
-    ] = "auto"
-    max_length: Annotated[Length | Auto, Field(description="tokens a row; 'auto': 256, or the model's limit")] = "auto"
-    packing: Annotated[
-        bool | Auto,
-        Field(
-            description="pretrain: documents end to end, cut at max_length; sft: whole rows that share a sequence "
-            "and do not see each other. 'auto': pretrain does, sft pads"
-        ),
-    ] = "auto"
-    overlong: Annotated[
-        Literal["auto", "split", "truncate", "drop", "refuse"],
-        Field(description="rows of more than max_length tokens; 'auto' splits text and cuts rows with answers"),
-    ] = "auto"
-    beta1: Annotated[float, Field(ge=0, lt=1, description="AdamW's first decay")] = 0.9
-    beta2: Annotated[
-        Beta | Auto, Field(description="AdamW's second decay; 'auto': 0.95, and 0.98 where shards are averaged")
-    ] = "auto"
-    weight_decay: Annotated[
-        Decay | Auto,
-        Field(description="'auto': 0.1 over what averaging multiplies the rate by, and 0 for LoRA"),
-    ] = "auto"
-    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False, description="gradient clipping")] = 1.0
-    patience: Annotated[
-        int | None,
-        Field(ge=1, le=1000, description="end the stage after so many rounds without a better held-out loss"),
-    ] = None
-    outer: Annotated[
-        Literal["auto", "mean", "nesterov"],
-        Field(description="outer step; 'auto' measures candidates on held-out rows each round"),
-    ] = "auto"
-    encoding: Annotated[
-        Literal["int8", "bf16", "fp32"], Field(description="how updates travel; fp32 is exact and 4 times larger")
-    ] = "int8"
-    precision: Annotated[
-        Literal["fp32", "bf16"], Field(description="compute precision; bf16 keeps fp32 master weights")
-    ] = "fp32"
-    # the means of A and B are not the mean of BA, and yet 4 shards recovered 93 % of data parallelism's gain so, on
-    # shuffled rows and by topic; with A frozen, where the mean is exact, 74 %, and 79 % at twice the rate (as in
-    # bench/recovery, one seed)
-    gradient_checkpointing: Annotated[
-        bool, Field(description="compute each block twice instead of keeping it: less memory, a third more arithmetic")
-    ] = False
-    allow_large: Annotated[
-        bool, Field(description="train more than 1.5B parameters at once, which is refused otherwise")
-    ] = False
-    merge: Annotated[
-        Literal["mean", "ffa"],
-        Field(description="lora: 'mean' averages A and B each; 'ffa' freezes A, so that the mean of BA is exact"),
-    ] = "mean"
 
 
 class LearningRecipe:
@@ -433,24 +334,7 @@ class LearningRecipe:
     # ---- checking and computing -------------------------------------------------------------------------------
 
     def check(self, phase: str, order_json: str, reported: Reported) -> Finding:
-        expected = {"init": {"checkpoint"}, "learn": {"delta"}, "evaluate": set[str](), "publish": {"model", "samples"}}
-        if phase not in expected:
-            return _refused("check.unknown_phase", f"No worker phase is called {phase!r}.")
-        if set(reported.outputs) != expected[phase]:
-            return _refused(
-                "check.outputs",
-                "The outputs are not the ones this phase makes.",
-                expected=", ".join(sorted(expected[phase])) or "none",
-                got=", ".join(sorted(reported.outputs)) or "none",
-            )
-        bad = [name for name, value in reported.metrics.items() if not math.isfinite(value)]
-        if bad:
-            return _refused("check.not_finite", "A metric is not a finite number.", metric=bad[0])
-        if phase == "learn":
-            return _check_learn(LearnOrder.model_validate_json(order_json), reported)
-        if phase == "evaluate":
-            return _check_evaluate(EvaluateOrder.model_validate_json(order_json), reported)
-        return _check_memory(reported) if phase == "publish" else _check_files(phase, reported)
+        return checks.check(phase, order_json, reported)
 
     def compute(self, phase: str, order_json: str, context: Context) -> Computed:
         match phase:
@@ -475,101 +359,9 @@ def base_id(given: PlanInput) -> str:
     return tail or f"{given.job_name}-{given.stage.name}-base"
 
 
-def validate_params(model: type[BaseModel], stage: StageSpec) -> BaseModel:
-    """The stage's params as the recipe's model. Raises InvalidInput "recipe.params" naming the first wrong key."""
-    try:
-        return model.model_validate(stage.params)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput(
-            "recipe.params",
-            f"Parameter {key!r} of stage {stage.name!r} is wrong: {first['msg']}.",
-            next_step=f"Known parameters: {', '.join(sorted(model.model_fields))}.",
-            stage=stage.name,
-            key=f"params.{key}",
-        ) from error
-
-
 def _pick(given: PlanInput, *names: str) -> dict[str, str]:
     return {name: given.artifacts[name] for name in names if name in given.artifacts}
 
 
 def _number(name: str) -> int:
     return int(name.rsplit("-", 1)[-1])
-
-
-def _refused(code: str, sentence: str, **evidence: str) -> Finding:
-    return Finding(Why(code=code, sentence=sentence, evidence=evidence))
-
-
-def _check_learn(order: LearnOrder, reported: Reported) -> Finding:
-    files, wanted = set(reported.output_files["delta"]), DELTA_FILES
-    if wanted - files:
-        return _refused("check.files", "The delta lacks files.", missing=", ".join(sorted(wanted - files)))
-    if files - wanted:
-        return _refused("check.files", "The delta holds files that are no part of it.", extra=min(files - wanted)[:80])
-    for name in ("train_loss", "loss_first", "loss_last", "tokens"):
-        if name not in reported.metrics:
-            return _refused("check.metrics", "A metric of the learn phase is missing.", metric=name)
-    for name, most_loss in (("train_loss", MOST_LOSS), ("loss_first", WORST_LOSS), ("loss_last", WORST_LOSS)):
-        if not 0 <= reported.metrics[name] < most_loss:
-            sentence = "The reported loss is not plausible."
-            return _refused("check.loss_range", sentence, metric=name, loss=str(reported.metrics[name]))
-    most = order.steps * order.batch_size * order.max_length
-    if not 0 < reported.metrics["tokens"] <= most:
-        return _refused(
-            "check.tokens",
-            "The reported tokens do not fit the order.",
-            tokens=str(reported.metrics["tokens"]),
-            most=str(most),
-        )
-    return Finding()
-
-
-def _check_evaluate(order: EvaluateOrder, reported: Reported) -> Finding:
-    wanted = {"before.test_loss"}
-    for name in order.candidates:
-        wanted |= {f"{name}.selection_loss", f"{name}.test_loss", f"{name}.test_se"}
-    missing = wanted - set(reported.metrics)
-    if missing:
-        return _refused("check.metrics", "A metric of the evaluation is missing.", metric=sorted(missing)[0])
-    extra = set(reported.metrics) - wanted
-    if extra:
-        return _refused("check.metrics", "The evaluation names a metric that was not asked for.", metric=min(extra))
-    limits = {name: WORST_LOSS if name.endswith("_loss") else math.inf for name in sorted(wanted)}
-    odd = [name for name, most in limits.items() if not 0 <= reported.metrics[name] <= most]
-    if odd:
-        sentence = "A loss is not plausible."
-        return _refused("check.loss_range", sentence, metric=odd[0], loss=str(reported.metrics[odd[0]]))
-    return Finding()
-
-
-def _check_memory(reported: Reported) -> Finding:
-    told = {name: value for name, value in reported.metrics.items() if name.startswith("memorised.")}
-    odd = [name for name in sorted(told) if name not in MEMORY_METRICS or not 0 <= told[name] <= PROBED_TOKENS]
-    odd += [
-        f"memorised.{side}.reproduced"
-        for side in ("train", "held_out")
-        if told.get(f"memorised.{side}.reproduced", 0) > told.get(f"memorised.{side}.rows", 0)
-    ]
-    if odd:
-        return _refused(
-            "check.metrics", "What was learned by heart is told in numbers that cannot be.", metric=odd[0][:80]
-        )
-    return _check_files("publish", reported)
-
-
-def _check_files(phase: str, reported: Reported) -> Finding:
-    for name, files in sorted(reported.output_files.items()):
-        bad = [path for path in sorted(files) if not path.endswith(PUBLISHED)]
-        if bad:
-            sentence = "An output holds a kind of file that is not allowed."
-            return _refused("check.files", sentence, output=name, file=bad[0][:80])
-    name = "checkpoint" if phase == "init" else "model"
-    odd = odd_metric(reported) if phase == "init" else ""
-    if odd:
-        return _refused("check.metrics", "What is told of the checkpoint that it began with cannot be.", metric=odd)
-    if not any(path.endswith(".safetensors") for path in reported.output_files[name]):
-        return _refused("check.files", "An output holds no weights.", output=name)
-    return Finding()

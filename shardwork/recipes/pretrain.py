@@ -11,8 +11,9 @@ from ..errors import InvalidInput
 from ..jobs.spec import StageSpec
 from ..models.presets import check_preset
 from .base import StageFacts
-from .learning import LearningParams, LearningRecipe
+from .learning import LearningRecipe
 from .orders import Method, Tuning
+from .params import LearningParams
 
 #: where a base model brings its own tokenizer
 UNUSED_VOCABULARY = 2048

@@ -10,9 +10,10 @@ from pydantic import BaseModel, Field
 from ..errors import InvalidInput
 from ..jobs.spec import StageSpec
 from .base import StageFacts
-from .learning import LearningParams, LearningRecipe, validate_params
+from .learning import LearningRecipe
 from .method import MethodChoice, choose_method
 from .orders import Method, Tuning
+from .params import LearningParams, validate_params
 
 Layers = Annotated[str, Field(pattern=r"^(all|top:[1-9][0-9]{0,3})$")]
 Index = Annotated[int, Field(ge=0, le=9999)]

@@ -14,8 +14,8 @@ from shardwork.recipes.base import (
     RoundKind,
     StageType,
 )
+from shardwork.recipes.checks import MEMORY_METRICS
 from shardwork.recipes.continuing import CONTINUED_MOMENTS, CONTINUED_STEP, told
-from shardwork.recipes.learning import MEMORY_METRICS
 from shardwork.recipes.measure import under_declared
 from shardwork.recipes.orders import EvaluateOrder
 from shardwork.why import Why

@@ -1,0 +1,127 @@
+"""Light checks: whether what a worker hands in and says of a learning phase can be, before any byte is read.
+
+Owns the bounds of metrics and the lists of files. What the bytes hold is checked by the phases that read them. Pure;
+called by `learning`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..why import Why
+from .base import Finding, Reported
+from .continuing import odd_metric
+from .orders import EvaluateOrder, LearnOrder
+
+DELTA_FILES = frozenset({"delta.safetensors", "m.safetensors", "v.safetensors", "update.json"})
+#: kinds of file that a published model and its samples may hold: nothing that runs
+PUBLISHED = (".safetensors", ".json", ".jsonl", ".md", ".jinja", ".txt", ".model")
+#: tokens that publishing reads and writes to see what was learned by heart: 32 rows of at most 96
+PROBED_TOKENS = 3072
+#: what it may report of that, of training rows and of held-out ones
+MEMORY_METRICS = frozenset(
+    f"memorised.{side}.{name}"
+    for side in ("train", "held_out")
+    for name in ("rows", "reproduced", "longest_run", "mean_run")
+)
+#: nats a token: a model that knows nothing is near ln(vocabulary), some 12 at most, and one that diverged, or a
+#: candidate that overshot, may be far above
+MOST_LOSS, WORST_LOSS = 100.0, 1e6
+
+
+def check(phase: str, order_json: str, reported: Reported) -> Finding:
+    """The light check of one result of a learning recipe: what it hands in and says, against its order."""
+    expected = {"init": {"checkpoint"}, "learn": {"delta"}, "evaluate": set[str](), "publish": {"model", "samples"}}
+    if phase not in expected:
+        return _refused("check.unknown_phase", f"No worker phase is called {phase!r}.")
+    if set(reported.outputs) != expected[phase]:
+        return _refused(
+            "check.outputs",
+            "The outputs are not the ones this phase makes.",
+            expected=", ".join(sorted(expected[phase])) or "none",
+            got=", ".join(sorted(reported.outputs)) or "none",
+        )
+    bad = [name for name, value in reported.metrics.items() if not math.isfinite(value)]
+    if bad:
+        return _refused("check.not_finite", "A metric is not a finite number.", metric=bad[0])
+    if phase == "learn":
+        return _check_learn(LearnOrder.model_validate_json(order_json), reported)
+    if phase == "evaluate":
+        return _check_evaluate(EvaluateOrder.model_validate_json(order_json), reported)
+    return _check_memory(reported) if phase == "publish" else _check_files(phase, reported)
+
+
+def _refused(code: str, sentence: str, **evidence: str) -> Finding:
+    return Finding(Why(code=code, sentence=sentence, evidence=evidence))
+
+
+def _check_learn(order: LearnOrder, reported: Reported) -> Finding:
+    files, wanted = set(reported.output_files["delta"]), DELTA_FILES
+    if wanted - files:
+        return _refused("check.files", "The delta lacks files.", missing=", ".join(sorted(wanted - files)))
+    if files - wanted:
+        return _refused("check.files", "The delta holds files that are no part of it.", extra=min(files - wanted)[:80])
+    for name in ("train_loss", "loss_first", "loss_last", "tokens"):
+        if name not in reported.metrics:
+            return _refused("check.metrics", "A metric of the learn phase is missing.", metric=name)
+    for name, most_loss in (("train_loss", MOST_LOSS), ("loss_first", WORST_LOSS), ("loss_last", WORST_LOSS)):
+        if not 0 <= reported.metrics[name] < most_loss:
+            sentence = "The reported loss is not plausible."
+            return _refused("check.loss_range", sentence, metric=name, loss=str(reported.metrics[name]))
+    most = order.steps * order.batch_size * order.max_length
+    if not 0 < reported.metrics["tokens"] <= most:
+        return _refused(
+            "check.tokens",
+            "The reported tokens do not fit the order.",
+            tokens=str(reported.metrics["tokens"]),
+            most=str(most),
+        )
+    return Finding()
+
+
+def _check_evaluate(order: EvaluateOrder, reported: Reported) -> Finding:
+    wanted = {"before.test_loss"}
+    for name in order.candidates:
+        wanted |= {f"{name}.selection_loss", f"{name}.test_loss", f"{name}.test_se"}
+    missing = wanted - set(reported.metrics)
+    if missing:
+        return _refused("check.metrics", "A metric of the evaluation is missing.", metric=sorted(missing)[0])
+    extra = set(reported.metrics) - wanted
+    if extra:
+        return _refused("check.metrics", "The evaluation names a metric that was not asked for.", metric=min(extra))
+    limits = {name: WORST_LOSS if name.endswith("_loss") else math.inf for name in sorted(wanted)}
+    odd = [name for name, most in limits.items() if not 0 <= reported.metrics[name] <= most]
+    if odd:
+        sentence = "A loss is not plausible."
+        return _refused("check.loss_range", sentence, metric=odd[0], loss=str(reported.metrics[odd[0]]))
+    return Finding()
+
+
+def _check_memory(reported: Reported) -> Finding:
+    told = {name: value for name, value in reported.metrics.items() if name.startswith("memorised.")}
+    odd = [name for name in sorted(told) if name not in MEMORY_METRICS or not 0 <= told[name] <= PROBED_TOKENS]
+    odd += [
+        f"memorised.{side}.reproduced"
+        for side in ("train", "held_out")
+        if told.get(f"memorised.{side}.reproduced", 0) > told.get(f"memorised.{side}.rows", 0)
+    ]
+    if odd:
+        return _refused(
+            "check.metrics", "What was learned by heart is told in numbers that cannot be.", metric=odd[0][:80]
+        )
+    return _check_files("publish", reported)
+
+
+def _check_files(phase: str, reported: Reported) -> Finding:
+    for name, files in sorted(reported.output_files.items()):
+        bad = [path for path in sorted(files) if not path.endswith(PUBLISHED)]
+        if bad:
+            sentence = "An output holds a kind of file that is not allowed."
+            return _refused("check.files", sentence, output=name, file=bad[0][:80])
+    name = "checkpoint" if phase == "init" else "model"
+    odd = odd_metric(reported) if phase == "init" else ""
+    if odd:
+        return _refused("check.metrics", "What is told of the checkpoint that it began with cannot be.", metric=odd)
+    if not any(path.endswith(".safetensors") for path in reported.output_files[name]):
+        return _refused("check.files", "An output holds no weights.", output=name)
+    return Finding()
