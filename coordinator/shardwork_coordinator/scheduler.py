@@ -167,11 +167,11 @@ def why_waiting(replica: ReadyReplica, everyone: Sequence[Worker]) -> Why:
 
 def _why_nobody(replica: ReadyReplica, everyone: Sequence[Worker], reasons: dict[str, str]) -> Why:
     """All attached workers refuse: for their price alone where one would take it otherwise."""
-    shown = dict(list(reasons.items())[:5])
+    shown = {"attached": str(len(everyone)), **dict(list(reasons.items())[:5])}
     if missing := replica.needs - frozenset().union(*(worker.abilities for worker in everyone)):
         return Why(
             code="shard.no_able_worker",
-            sentence=f"None of the {len(everyone)} attached workers can {lack(missing)}.",
+            sentence=f"No attached worker can {lack(missing)}.",
             evidence=shown,
             next_step=f"Wait for a worker whose device can, or submit the job again with {without(missing)}.",
         )
@@ -185,10 +185,17 @@ def _why_nobody(replica: ReadyReplica, everyone: Sequence[Worker], reasons: dict
         )
     return Why(
         code="shard.no_fitting_worker",
-        sentence=f"None of the {len(everyone)} attached workers can take it.",
+        sentence="No attached worker can take it.",
         evidence=shown,
-        next_step="Wait for another worker, or make the shards smaller.",
+        next_step=f"Wait for another worker, or {_other_way(replica, everyone)}.",
     )
+
+
+def _other_way(replica: ReadyReplica, everyone: Sequence[Worker]) -> str:
+    """What a requester could ask for instead."""
+    if not any(_is_on(replica.device, worker.device) for worker in everyone):
+        return "submit the job again without schedule.device"
+    return "make the shards smaller"
 
 
 def _preference(replica: ReadyReplica, worker: Worker) -> tuple[int, bool, int, int]:

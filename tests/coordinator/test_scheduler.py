@@ -97,6 +97,9 @@ def test_what_waits_says_for_whom() -> None:
     poor = replace(WORKER, memory_bytes=1)
     why = why_waiting(REPLICA, [poor])
     assert why.code == "shard.no_fitting_worker" and "memory" in why.evidence["w1"]
+    assert why.sentence == "No attached worker can take it." and "smaller" in why.next_step
+    elsewhere = why_waiting(replace(REPLICA, device="gpu"), [WORKER, OTHER])
+    assert elsewhere.evidence["attached"] == "2" and "without schedule.device" in elsewhere.next_step
 
 
 PROVEN = replace(WORKER, id="w3", proven=True)
@@ -169,9 +172,7 @@ def test_what_nobody_can_is_said_in_words_with_the_way_round_it() -> None:
     both = replace(REPLICA, needs=frozenset({BF16, FOUR}))
     why = why_waiting(both, [WORKER, replace(OTHER, abilities=frozenset({BF16}))])
     assert (why.code, why.evidence["w1"][:6]) == ("shard.no_able_worker", "can't ")
-    assert (
-        why.sentence == "None of the 2 attached workers can read a base in 4 bits (that takes CUDA and bitsandbytes)."
-    )
+    assert why.sentence == "No attached worker can read a base in 4 bits (that takes CUDA and bitsandbytes)."
     assert "submit the job again with no params.base_bits." in why.next_step
     able = replace(OTHER, abilities=frozenset({BF16, FOUR}))
     assert why_waiting(both, [WORKER, able]).code == "shard.workers_busy"
