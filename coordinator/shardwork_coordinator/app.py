@@ -72,6 +72,7 @@ from .outbox import OutboxRunner
 from .payments.journal import StoreJournal
 from .payments.simulated import SimulatedPayments
 from .rpc.artifacts import ArtifactDesk, ArtifactsServicer
+from .rpc.attach import WorkDesk
 from .rpc.auth import TokenGate, Tokens
 from .rpc.enrolment import Challenges, EnrolmentDesk, EnrolmentServicer
 from .rpc.jobs import JobsDesk, JobsServicer
@@ -79,7 +80,7 @@ from .rpc.models import ModelsServicer
 from .rpc.operator import OperatorDesk, OperatorServicer
 from .rpc.storage import StorageServicer
 from .rpc.wallet import WalletServicer
-from .rpc.work import WorkDesk, WorkServicer
+from .rpc.work import WorkServicer
 from .settings import Settings
 from .store import MemoryStore, SqlStore
 from .store.base import Store

@@ -17,12 +17,12 @@ ON_THE_WAY = (
     "outbox:OutboxRunner._execute",
     "granting:Granting.grant",
     "effect:push",
-    "rpc.work:commit_result",
+    "rpc.results:commit_result",
     "rpc.artifacts:store_row",
-    "rpc.work:submit_result",
+    "rpc.results:submit_result",
 )
 #: reached when parties come and go, which each restart makes them do
-AT_ARRIVAL = ("rpc.enrolment:_keep", "rpc.work:_greet", "rpc.work:_reconcile", "sweeper:Sweeper.revive")
+AT_ARRIVAL = ("rpc.enrolment:_keep", "rpc.attach:_greet", "rpc.attach:_reconcile", "sweeper:Sweeper.revive")
 AT_DEPOSIT = ("money.deposits:create", "money.deposits:refresh")
 #: a requester takes its balance out, and calls it off
 AT_WITHDRAWAL = ("money.withdrawals:create", "money.withdrawals:cancel")
@@ -39,10 +39,10 @@ AT_TOP_UP = ("rpc.steering:top_up_job",)
 #: a job has taken longer than its owner allowed
 AT_TIME_OUT = ("sweeper:Sweeper._time_out",)
 AT_REFERENCE = ("rpc.operator:set_worker_reference",)
-AT_HEARTBEAT = ("rpc.work:heartbeat",)
+AT_HEARTBEAT = ("rpc.attach:heartbeat",)
 #: a worker's stream breaks, and its lease runs out
-AT_LOSS = ("rpc.work:_left", "sweeper:Sweeper._expire")
-AT_RELEASE = ("rpc.work:release_lease",)
+AT_LOSS = ("rpc.attach:_left", "sweeper:Sweeper._expire")
+AT_RELEASE = ("rpc.results:release_lease",)
 AT_STRAGGLER = ("sweeper:Sweeper._copy_stragglers",)
 AT_ONE_KEY = ("sweeper:Sweeper._shrink_quorums",)
 AT_LOST_REFERENCE = ("sweeper:Sweeper._replace_references",)

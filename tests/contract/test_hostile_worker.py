@@ -20,7 +20,8 @@ from shardwork.identity.role import Role
 from shardwork.transfer import download
 from shardwork.v1 import jobs_pb2, types_pb2, work_pb2
 from shardwork_coordinator.records import Event, Job, Lease, Replica, ReplicaState, Shard, Stage, Transfer, TransferKind
-from shardwork_coordinator.rpc import work as work_rpc
+from shardwork_coordinator.rpc import attach
+from shardwork_coordinator.rpc import results as rpc_results
 from shardwork_coordinator.store.base import Transaction
 
 from .market import Attached, Market, Party
@@ -282,7 +283,7 @@ async def test_what_a_worker_says_reaches_its_requester_short_and_printable(scen
 
 
 async def test_giving_back_for_free_ends(place: Market, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work_rpc, "FREE_RELEASES", 2)
+    monkeypatch.setattr(rpc_results, "FREE_RELEASES", 2)
     requester, worker = await place.party(Role.REQUESTER, sats=100), await place.party(Role.WORKER)
     stream = await worker.attach()
     job = await requester.submit()
@@ -369,7 +370,7 @@ async def test_a_stream_that_talks_nonsense_is_ended_with_the_reason(place: Mark
 
 
 async def test_a_stream_without_a_hello_is_not_waited_for(place: Market, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work_rpc, "HELLO_S", 0.05)
+    monkeypatch.setattr(attach, "HELLO_S", 0.05)
     worker = await place.party(Role.WORKER)
     stream = Attached(worker)
     place.streams.append(stream)
@@ -380,7 +381,7 @@ async def test_a_stream_without_a_hello_is_not_waited_for(place: Market, monkeyp
 async def test_a_silent_stream_is_ended_and_granted_nothing_more(
     place: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work_rpc, "SILENT_LEASES", 0.01)
+    monkeypatch.setattr(attach, "SILENT_LEASES", 0.01)
     stream = await (await place.party(Role.WORKER)).attach()
     assert (await stream.ended()).name == "UNAVAILABLE"
     await place.until(lambda tx: not place.serving.engine.links.all())

@@ -13,7 +13,7 @@ from shardwork_coordinator.links import from_hello, to_hello
 from shardwork_coordinator.records import Attachment, Job, JobState, Lease, Party, Round, Shard
 from shardwork_coordinator.rpc.auth import Caller
 from shardwork_coordinator.rpc.jobs import JobsDesk, get_job
-from shardwork_coordinator.rpc.work import _shortened  # pyright: ignore[reportPrivateUsage]
+from shardwork_coordinator.rpc.said import shortened
 from shardwork_coordinator.scheduler import refusal
 
 from .simulation import OWNER, Simulation, sft_job
@@ -101,7 +101,7 @@ async def test_why_knows_the_device_that_a_job_asks_for() -> None:
 
 def test_what_a_worker_says_it_can_is_kept_as_far_as_it_means_something_and_told_to_other_coordinators() -> None:
     said = work_pb2.Capability(abilities=["bf16", "bf16", "x" * 1_000_000, "base_4bit"])
-    kept = _shortened(said)
+    kept = shortened(said)
     assert list(kept.abilities) == ["base_4bit", "bf16"]
     simulation = Simulation(workers=0)
     simulation.attach(ABLE, abilities=list(kept.abilities))

@@ -15,10 +15,10 @@ from shardwork_coordinator.events import ResultSubmitted
 from shardwork_coordinator.machine import attempts
 from shardwork_coordinator.machine.attempts import lease_id
 from shardwork_coordinator.records import Event, Purpose, Replica, ReplicaState, Shard, ShardState
+from shardwork_coordinator.rpc.attach import WorkDesk, heartbeat
 from shardwork_coordinator.rpc.auth import Caller, Tokens
 from shardwork_coordinator.rpc.jobs import HIGHEST_SEQUENCE, JobsDesk, list_job_events, watch_job
 from shardwork_coordinator.rpc.steering import pause_job, resume_job
-from shardwork_coordinator.rpc.work import WorkDesk, heartbeat
 
 from .simulation import OWNER, count_job, sft_job
 from .unruly import REFUSED, Unruly

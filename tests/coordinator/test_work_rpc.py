@@ -12,7 +12,7 @@ from shardwork_coordinator.engine import live_replica, parse_lease
 from shardwork_coordinator.events import Push
 from shardwork_coordinator.links import QUEUE_LIMIT, Link, Links
 from shardwork_coordinator.machine.attempts import lease_id
-from shardwork_coordinator.rpc.work import plain, reason
+from shardwork_coordinator.rpc.said import plain, reason
 
 from .simulation import count_job
 from .unruly import Unruly

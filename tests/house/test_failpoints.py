@@ -38,7 +38,7 @@ def test_known_commits_and_effects_are_found() -> None:
         "granting:Granting.grant",
         "sweeper:Sweeper._expire",
         "outbox:OutboxRunner._execute",
-        "rpc.work:submit_result",
+        "rpc.results:submit_result",
     }
     assert {"effect:push", "effect:execute"} | known <= set(names)
     assert any(name.startswith("money.payouts:") for name in names)
