@@ -217,11 +217,24 @@ class Count:
             shown = [(piece[:PREVIEW_LETTERS], counts) for piece, counts in row.pieces()]
             self.preview.append(Sample(row.file, row.line, tuple(shown)))
 
+    def _both_answers(self, tokenizer: RowTokenizer, row: Row) -> list[tuple[str, bool]]:
+        """A preference row's prompt, then each answer by its name; counting looks at the longer one only."""
+        found = tokenizer.encode([row.answered(row.chosen), row.answered(row.rejected)])
+        cut = [tokenizer.pieces(one.cut(self.plan.max_length)) for one in found if isinstance(one, Encoded)]
+        if len(cut) < len(found):
+            return row.pieces()
+        chosen, rejected = cut
+        prompt, good = [piece for piece in chosen if not piece[1]], [piece for piece in chosen if piece[1]]
+        bad = [(text, False) for text, is_answer in rejected if is_answer]
+        return [*prompt, ("\n[chosen] ", False), *good, ("\n[rejected] ", False), *bad]
+
     def _count(self, row: Row, item: Encoded) -> None:
         self.histogram[bucket(len(item.tokens))] += 1
         if self.tokenizer is not None and len(self.preview) < self.plan.options.preview_rows:
-            shown = item.cut(self.plan.max_length)
-            self.preview.append(Sample(row.file, row.line, tuple(self.tokenizer.pieces(shown))))
+            shown = self.tokenizer.pieces(item.cut(self.plan.max_length))
+            if row.format is Format.PREFERENCE:
+                shown = self._both_answers(self.tokenizer, row)
+            self.preview.append(Sample(row.file, row.line, tuple(shown)))
         how = self.plan.options.overlong.of(row.format)
         if self.plan.layout is Layout.JOINED and how is Overlong.SPLIT:  # cut where the sequences end
             self._keep(row, [len(item.tokens)], item.loss_tokens)

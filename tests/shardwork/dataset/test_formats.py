@@ -163,6 +163,11 @@ def test_preferences_are_reported_and_refused_by_recipes_that_cannot_use_them(tm
     assert report.written == "preference (conversations)" and report.errors == ()
     read, learnt = shown(report)
     assert "0?" in read and "long good answer" in learnt
+    # also where the worse answer is the longer one, which is what counting looks at
+    worse = [{"prompt": f"{n}?", "chosen": "yes", "rejected": "no, never at all"} for n in range(5)]
+    read, learnt = shown(check_data([write_jsonl(tmp_path / "c.jsonl", worse)], recipe=None, model_folder=model))
+    assert learnt.startswith("yes") and "never" not in learnt
+    assert read.startswith("0?") and "[rejected] no, never at all" in read
     for recipe in ("sft", "pretrain"):
         (error,) = check_data([plain], recipe=recipe).errors
         assert error.code == "data.wrong_format" and "preference" in error.sentence
