@@ -1,20 +1,23 @@
 """What a coordinator answers with 10,000 shards in one job and 1,000 jobs queued: plan, submit, show, list, why, grant.
 
-    python bench/scale.py [--postgresql URL]      # writes bench/results/scale.json
+    python bench/scale.py          # writes bench/results/scale.json
 
-The real store on disk (SQLite; PostgreSQL where a server is named), engine, granting and the jobs RPC's own handlers,
-without the network; scripted workers. One job of ten rounds with 1,000 learn shards each (10,000 in all), of which the
-phase that is open waits; 999 more jobs with a phase open. The raw limit in the same run is one durable commit of this
-disk. Each figure is a median over several calls, in milliseconds, and the most that was seen.
+The real store on disk (SQLite, then a PostgreSQL server of its own or the one that --postgresql names), engine,
+granting and the jobs RPC's own handlers, without the network; scripted workers. One job of ten rounds with 1,000 learn
+shards each (10,000 in all), of which the phase that is open waits; 999 more jobs with a phase open. The raw limit in
+the same run is one durable commit of this disk. Each figure is a median over several calls, in milliseconds, and the
+most that was seen.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -34,6 +37,10 @@ from shardwork_coordinator.rpc.steering import preview_job_control
 from shardwork_coordinator.store import SqlStore
 from shardwork_coordinator.store.base import Store, Transaction
 from tests.coordinator.simulation import FACTS, OWNER, Simulation, count_job
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deploy" / "demo"))
+
+import database
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 JOBS, ROUNDS, SHARDS, WORKERS = 1_000, 10, 1_000, 16
@@ -164,13 +171,12 @@ async def measure(store: Store) -> dict[str, object]:
 
 def main() -> None:
     options = argparse.ArgumentParser()
-    options.add_argument("--postgresql", help="URL of an empty database")
+    options.add_argument("--postgresql", metavar="URL", help="an empty database; left out: a server of our own")
     given = options.parse_args()
     found: dict[str, object] = {"jobs": JOBS, "shards_in_one_job": ROUNDS * SHARDS, "workers": WORKERS}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         urls = {"sqlite": f"sqlite:///{folder}/coordinator.db"}
-        if given.postgresql:
-            urls["postgresql"] = given.postgresql
+        urls["postgresql"] = given.postgresql or stack.enter_context(database.embedded()).new_database()
         for name, url in urls.items():
             store = SqlStore(url)
             store.start()
