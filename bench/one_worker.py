@@ -174,9 +174,14 @@ def read_run(database: Path, cpu: Cpu) -> JobRun:
 
 def inputs(folder: Path) -> tuple[Path, Path]:
     """The skeleton and the rows, found in the worker's cache by what they hold."""
-    skeletons = [file.parent for file in (folder / "worker").rglob("tokenizer.json")]
+    # a checkpoint holds the tokenizer too, and the model that was published holds weights
+    skeletons = [file.parent for file in (folder / "worker").rglob("config.json") if not _has_weights(file.parent)]
     rows = [file.parent for file in (folder / "worker").rglob("rows-00000.safetensors")]
     return skeletons[0], rows[0]
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
 
 
 def one_turn(rounds: int, steps: int) -> dict[str, Any]:
