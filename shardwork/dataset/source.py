@@ -7,6 +7,7 @@ is not UTF-8 text at all is named once, not line by line.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -133,7 +134,7 @@ def _refused(source: SourceFile) -> Problem | None:
 
 def _path_fix(path: Path) -> str:
     try:
-        near = None if path.exists() else nearest(path.name, (entry.name for entry in path.parent.iterdir()))
+        near = None if os.path.lexists(path) else nearest(path.name, (entry.name for entry in path.parent.iterdir()))
     except OSError:
         near = None
     return f"Did you mean {near!r}?" if near else "Check the path, and that you may read it."

@@ -6,6 +6,7 @@ Owns finding them and saying which are missing. Reading rows is `shardwork.datas
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,7 +140,8 @@ def _expand(pattern: str, key: str, folder: Path, findings: list[PathFinding]) -
     else:
         files = [entry for entry in _glob(pattern, folder) if _is_data(entry)]
     if not files:
-        findings.append(_missing(key, pattern, path))
+        is_odd = os.path.lexists(path) and not path.is_dir()
+        findings.append(_no_file(key, pattern) if is_odd else _missing(key, pattern, path))
     return sorted(files)
 
 
@@ -166,6 +168,16 @@ def _wrong_type(key: str, path: Path) -> PathFinding:
         code="jobfile.file_type",
         sentence=f"{path.name} is none of JSONL, JSON, CSV, TSV, Parquet and text.",
         fix=conversion(path),
+    )
+
+
+def _no_file(key: str, pattern: str) -> PathFinding:
+    """A pipe or a device would be read once and be empty the next time; a link may lead nowhere."""
+    return PathFinding(
+        key=key,
+        code="jobfile.missing_file",
+        sentence=f"{pattern!r} is neither a file nor a folder: a pipe, a device, or a link that leads nowhere.",
+        fix="Write the rows to a file and name that.",
     )
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -297,6 +298,17 @@ def test_a_missing_or_unreadable_job_file_is_named(folder: Path) -> None:
     with pytest.raises(JobFileInvalid) as caught:
         load(folder / "jbo.yaml")
     assert caught.value.problems[0].code == "jobfile.missing_file"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "loop", "broken link"])
+def test_data_that_is_no_file_is_called_that(folder: Path, kind: str) -> None:
+    path = folder / "data" / "odd.jsonl"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("odd.jsonl" if kind == "loop" else "gone.jsonl")
+    (found,) = [one for one in problems(folder, GOOD.replace("train", "odd")) if one.key == "data"]
+    assert "neither a file nor a folder" in found.sentence and "Did you mean" not in found.fix
     (folder / "latin.yaml").write_bytes(b"name: \xff")
     with pytest.raises(JobFileInvalid, match="UTF-8"):
         load(folder / "latin.yaml")
