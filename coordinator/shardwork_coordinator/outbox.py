@@ -18,6 +18,7 @@ from dataclasses import replace
 from shardwork.errors import Internal, ShardworkError
 from shardwork.why import Why
 
+from .artifacts.retention import HOUSE
 from .cluster.membership import living
 from .engine import Engine, advance, found, slice_of_round
 from .events import ExecutorFailed, ExecutorFinished, MachineEvent, Push
@@ -195,7 +196,7 @@ def _own(tx: Transaction, result: ExecutorResult, now_ms: int) -> None:
         tx.put(
             Artifact(
                 id=output.artifact_id,
-                owner="house",
+                owner=HOUSE,
                 purpose="executor",
                 state=ArtifactState.STORED,
                 bytes=output.bytes,

@@ -148,8 +148,8 @@ class StageSpec(Section):
     continue_from: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
         exclude_if=lambda value: value is None,
-        description="begin at a checkpoint: `JOB.stage.checkpoint` of your own earlier job, `stage.checkpoint`, or a "
-        "folder that `job download` wrote",
+        description="begin at a checkpoint: `JOB.stage.checkpoint` of your own earlier job (its best; `…@3`: that of "
+        "round 3), `stage.checkpoint`, or a folder that `job download` wrote",
     )
     run_if: RunIf | None = Field(
         default=None,
@@ -253,8 +253,10 @@ class JobSpec(Section):
 STAGE_OUTPUT = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}\.(model|checkpoint|report|rows)$")
 
 
-#: `JOB.stage.checkpoint`, of a job that ran before
-JOB_CHECKPOINT = re.compile(r"^(?P<job>[0-9a-z]{1,40})\.(?P<stage>[a-z0-9][a-z0-9_-]{0,39})\.checkpoint$")
+#: `JOB.stage.checkpoint`, of a job that ran before or runs still, and maybe one round of it
+JOB_CHECKPOINT = re.compile(
+    r"^(?P<job>[0-9a-z]{1,40})\.(?P<stage>[a-z0-9][a-z0-9_-]{0,39})\.checkpoint(?:@(?P<round>[0-9]{1,9}))?$"
+)
 _OTHER_OUTPUT = re.compile(r"^((?:[0-9a-z]{1,40}\.)?[a-z0-9][a-z0-9_-]{0,39})\.(model|report|rows)$")
 
 

@@ -20,6 +20,7 @@ from shardwork.recipes import recipe
 from shardwork.recipes.base import Reported, StageFacts
 from shardwork.v1 import work_pb2
 from shardwork.why import Why
+from shardwork_coordinator.artifacts.retention import HOUSE
 from shardwork_coordinator.engine import (
     Engine,
     advance,
@@ -39,6 +40,8 @@ from shardwork_coordinator.money import ledger
 from shardwork_coordinator.money.movements import Move, external_account, user_account
 from shardwork_coordinator.money.pricing import RateCard, quote
 from shardwork_coordinator.records import (
+    Artifact,
+    ArtifactState,
     Job,
     JobState,
     Lease,
@@ -63,6 +66,13 @@ FACTS = StageFacts(rows=500, tokens=50_000, run_params=1_000_000, trained_params
 
 def fake_id(*parts: object) -> str:
     return hashlib.sha256("/".join(str(part) for part in parts).encode()).hexdigest()
+
+
+def stored(artifact_id: str, owner: str) -> Artifact:
+    """The row of a small artifact that is there."""
+    return Artifact(
+        id=artifact_id, owner=owner, purpose="input", state=ArtifactState.STORED, bytes=1, leaves=1, created_ms=0
+    )
 
 
 def sft_job(*, rounds: int = 2, shards: int = 2, held_out: bool = True) -> JobSpec:
@@ -199,6 +209,8 @@ class Simulation:
                 metrics: dict[str, float] = metrics,
             ) -> list[Push]:
                 tx.put(replace(effect, state=OutboxState.DONE))
+                for output in outputs.values():
+                    tx.put(stored(output, HOUSE))
                 round_ = tx.get(Round, payload["job_id"], payload["stage"], payload["round"])
                 assert round_ is not None
                 event = ExecutorFinished(phase=payload["phase"], outputs=outputs, metrics=metrics)

@@ -14,13 +14,13 @@ from shardwork.jobs.spec import JobSpec
 from shardwork.recipes.orders import InitOrder
 from shardwork.v1 import jobs_pb2, types_pb2
 from shardwork_coordinator.artifacts.retention import Ages, needs
-from shardwork_coordinator.records import Artifact, ArtifactState, Event, Job, JobState, Shard, Stage
+from shardwork_coordinator.records import Artifact, ArtifactState, Event, Job, JobState, Round, RoundState, Shard, Stage
 from shardwork_coordinator.rpc.auth import Caller
 from shardwork_coordinator.rpc.jobs import JobsDesk, get_job, quote_job, submit_job
 from shardwork_coordinator.rpc.steering import cancel_job
 from shardwork_coordinator.store.base import Transaction
 
-from .simulation import FACTS, OWNER, Simulation, fake_id, sft_job
+from .simulation import FACTS, OWNER, Simulation, fake_id, sft_job, stored
 
 FIRST = "job000000001"
 ME = Caller(OWNER, bytes(32), Role.REQUESTER)
@@ -46,18 +46,7 @@ async def after_one_job(*, uploader: str = OWNER, merge: str = "mean") -> tuple[
     stage = stage.model_copy(update={"params": {**stage.params, "merge": merge}})
     await simulation.submit(job.model_copy(update={"stages": [stage]}))
     assert (await simulation.run_to_end()).state is JobState.SUCCEEDED
-    rows = [
-        Artifact(
-            id=fake_id(name),
-            owner=uploader,
-            purpose="input",
-            state=ArtifactState.STORED,
-            bytes=1,
-            leaves=1,
-            created_ms=0,
-        )
-        for name in ("base", "data", "folder")
-    ]
+    rows = [stored(fake_id(name), uploader) for name in ("base", "data", "folder")]
 
     def upload(tx: Transaction) -> None:
         for row in rows:
@@ -211,6 +200,74 @@ async def test_a_folder_of_ones_own_travels_as_an_input() -> None:
     assert (await simulation.run_to_end(second)).state is JobState.SUCCEEDED
     shown = await get_job(jobs_pb2.GetJobRequest(job_id=second), ME, desk)
     assert shown.job.stages[0].continues_from.startswith("folder (weights and")
+
+
+async def test_any_round_that_was_merged_can_be_gone_on_from() -> None:
+    simulation, desk = await after_one_job()
+    rounds = await simulation.store.read(lambda tx: tx.find(Round, job_id=FIRST))
+    made = {one.number: json.loads(one.results_json)["new_checkpoint"] for one in rounds if one.kind == "learn"}
+    assert len(set(made.values())) == 2
+    for number, checkpoint in made.items():
+        named = f"{FIRST}.tune.checkpoint@{number}"
+        sent = request(continuing(named))
+        sent.submission_id = f"continues-round-{number}"
+        second = (await submit_job(sent, ME, desk)).job_id
+        assert (await simulation.run_to_end(second)).state is JobState.SUCCEEDED
+        shards = await simulation.store.read(lambda tx: tx.find(Shard))
+        (init,) = [shard for shard in shards if shard.phase == "init" and shard.job_id == second]
+        assert json.loads(init.inputs_json)["parent"] == checkpoint
+        shown = await get_job(jobs_pb2.GetJobRequest(job_id=second), ME, desk)
+        assert shown.job.stages[0].continues_from.startswith(f"{named} (weights and")
+
+
+async def test_a_round_of_a_job_that_runs_still_can_be_gone_on_from_and_is_kept() -> None:
+    simulation, desk = await after_one_job()
+    await simulation.submit(sft_job(rounds=5), job_id="job000000002")
+    found: Round | None = None
+    for _ in range(60):
+        simulation.clock.advance(0.1)
+        await simulation.run_effects()
+        await simulation.granting.grant()
+        for replica in (await simulation.held())[:1]:
+            await simulation.finish(replica)
+        found = await simulation.store.read(lambda tx: tx.get(Round, "job000000002", "tune", 1))
+        if found is not None and found.state is RoundState.MERGED:
+            break
+    assert found is not None
+    second = (await submit_job(request(continuing("job000000002.tune.checkpoint@1")), ME, desk)).job_id
+    job, checkpoint = await simulation.job(second), json.loads(found.results_json)["new_checkpoint"]
+    needed = await simulation.store.read(lambda tx: list(needs(tx, job, Ages(keep_days=0))))
+    far = simulation.clock.now_ms() + 10**12
+    assert "house" in {need.owner for need in needed if need.artifact_id == checkpoint and need.until_ms > far}
+
+
+@pytest.mark.parametrize(("number", "gone"), [(0, ()), (3, ()), (999_999_999, ()), (1, (1,)), (2, (1, 2))])
+async def test_a_round_without_a_checkpoint_is_refused_and_those_that_have_one_are_named(
+    number: int, gone: tuple[int, ...]
+) -> None:
+    simulation, desk = await after_one_job()
+
+    def sweep(tx: Transaction) -> None:
+        for one in gone:
+            found = tx.get(Round, FIRST, "tune", one)
+            assert found is not None
+            row = tx.get(Artifact, json.loads(found.results_json)["new_checkpoint"], "house")
+            assert row is not None
+            tx.put(replace(row, state=ArtifactState.STAGING))
+
+    await simulation.store.write(sweep)
+    with pytest.raises(InvalidInput) as caught:
+        await submit_job(request(continuing(f"{FIRST}.tune.checkpoint@{number}")), ME, desk)
+    assert caught.value.why.code == "continue.no_round" and f"Round {number} " in caught.value.why.sentence
+    left = ", ".join(str(one) for one in (1, 2) if one not in gone)
+    assert caught.value.why.next_step.startswith(f"Kept are those of rounds {left}." if left else "Without @ROUND")
+
+
+async def test_somebody_elses_rounds_are_as_unknown_as_the_job() -> None:
+    _, desk = await after_one_job(uploader=OTHER.party_id)
+    with pytest.raises(NotFound) as caught:
+        await submit_job(request(continuing(f"{FIRST}.tune.checkpoint@1")), OTHER, desk)
+    assert caught.value.why.code == "job.not_found"
 
 
 async def test_an_input_beside_an_earlier_job_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Continuing a job: which stored checkpoint `JOB.stage.checkpoint` means, for its owner alone.
+"""Continuing a job: which stored checkpoint `JOB.stage.checkpoint` or `…@ROUND` means, for its owner alone.
 
 Owns the access to it (a job's checkpoints are its owner's, somebody else's job is as unknown as none) and refusing what
 the two stages' own words show to be unlike, before a sat moves. Tensors are compared by the worker that begins. Called
@@ -20,7 +20,8 @@ from shardwork.recipes.base import StageFacts
 from shardwork.recipes.learning import LearningRecipe
 from shardwork.recipes.orders import Method, Tuning
 
-from ..records import Artifact, ArtifactState, Job, Stage
+from ..artifacts.retention import HOUSE
+from ..records import Artifact, ArtifactState, Job, Round, Stage
 from ..store.base import Transaction
 from .auth import Caller
 from .steering import own_job
@@ -29,7 +30,8 @@ from .steering import own_job
 def parents(tx: Transaction, spec: JobSpec, facts: Mapping[str, StageFacts], caller: Caller) -> dict[str, str]:
     """{"<stage>.continue_from": artifact id} of every stage that continues from an earlier job of the caller's.
 
-    Raises NotFound "job.not_found", "continue.no_stage", InvalidInput "continue.no_checkpoint", "continue.unlike".
+    Raises NotFound "job.not_found", "continue.no_stage", InvalidInput "continue.no_checkpoint", "continue.no_round",
+    "continue.unlike".
     """
     found: dict[str, str] = {}
     before: dict[str, StageSpec] = {}
@@ -45,7 +47,11 @@ def parents(tx: Transaction, spec: JobSpec, facts: Mapping[str, StageFacts], cal
         # an operator may look at everybody's jobs, and own none of them
         job = own_job(tx, named["job"], replace(caller, role=Role.REQUESTER))
         earlier = _stage(tx, job, named["stage"])
-        found[f"{stage.name}.continue_from"] = _kept(tx, job, earlier, stage)
+        found[f"{stage.name}.continue_from"] = (
+            _kept(tx, job, earlier, stage)
+            if named["round"] is None
+            else _of_round(tx, job, earlier, int(named["round"]), stage)
+        )
         _check_like(stage, measured, StageSpec.model_validate_json(earlier.spec_json), _facts(job, earlier))
     return found
 
@@ -74,6 +80,27 @@ def _kept(tx: Transaction, job: Job, earlier: Stage, stage: StageSpec) -> str:
         "continue.no_checkpoint",
         f"The checkpoint of stage {earlier.name!r} of job {job.id} {why}.",
         next_step=f"`shardwork job show {job.id}` lists what a job kept; a stage gives its checkpoint when it ends.",
+        stage=stage.name,
+        key="continue_from",
+    )
+
+
+def _of_round(tx: Transaction, job: Job, earlier: Stage, number: int, stage: StageSpec) -> str:
+    """The id of what one round was merged into; kept as long as the job lives and for some days after."""
+    made: dict[int, str] = {
+        one.number: json.loads(one.results_json).get("new_checkpoint", "")
+        for one in tx.find(Round, job_id=job.id, stage=earlier.name)
+    }
+    rows = tx.find(Artifact, id=[one for one in made.values() if one], owner=HOUSE, state=ArtifactState.STORED)
+    stored = {row.id for row in rows}
+    if made.get(number) in stored:
+        return made[number]
+    there = [str(one) for one in sorted(made) if made[one] in stored]
+    kept = f"Kept are those of rounds {', '.join(there)}." if there else "Without @ROUND the stage's best is taken."
+    raise InvalidInput(
+        "continue.no_round",
+        f"Round {number} of stage {earlier.name!r} of job {job.id} has no checkpoint: not merged, or deleted by age.",
+        next_step=kept,
         stage=stage.name,
         key="continue_from",
     )
