@@ -113,6 +113,8 @@ class HubMirror:
         elif copy.is_over and copy.task is not None:
             del self._copies[pinned]
             copy.task.result()
+            # it ended well since its row was looked for, and this party has no right to it yet
+            return await self.mirror(pinned, party)
         return copy
 
     def _begin(self, model: HubModel, party: str) -> Copy:
@@ -140,8 +142,8 @@ class HubMirror:
             await asyncio.to_thread(_inspect, folder, model)
             manifest = await asyncio.to_thread(self._contents.put_folder, folder)
             await self._keep_row(manifest, str(model))
-            copy.artifact_id = manifest.id
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            copy.artifact_id = manifest.id
 
     async def _fetch(self, listing: Listing, file: HubFile, folder: Path, copy: Copy) -> None:
         into = folder / file.name

@@ -106,6 +106,23 @@ async def test_a_model_is_copied_once_and_shared(hub: Hub, tmp_path: Path) -> No
         assert list((tmp_path / "scratch").iterdir()) == []
 
 
+async def test_who_asks_while_a_copy_ends_may_use_it(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with stand(hub, tmp_path) as made:
+        known = made.mirror._known  # pyright: ignore[reportPrivateUsage]
+
+        async def just_before_the_end(purpose: str) -> Artifact | None:
+            """Its row was looked for and was not there; then it came."""
+            monkeypatch.setattr(made.mirror, "_known", known)
+            assert copy.task is not None
+            await asyncio.wait({copy.task})
+            return None
+
+        copy = await made.mirror.mirror(PINNED, ALICE)
+        monkeypatch.setattr(made.mirror, "_known", just_before_the_end)
+        found = await made.mirror.mirror(PINNED, BOB)
+        assert found.artifact_id and await made.owners(found.artifact_id) == {HOUSE: PINNED, BOB: PINNED}
+
+
 async def test_a_body_that_was_cut_is_resumed_where_it_ended(hub: Hub, tmp_path: Path) -> None:
     hub.cut_at, hub.cuts = 1000, 3
     async with stand(hub, tmp_path) as made:
