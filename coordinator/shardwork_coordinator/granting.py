@@ -44,6 +44,8 @@ SHORTEST_DEADLINE_S = 15 * 60
 UNITS_PER_SECOND_AT_LEAST = 10**9 // 4
 RECIPES_WITHOUT_TORCH = frozenset({"count"})
 RETRY_S = 0.5
+#: for so long nobody gets a shard whose leasing raised
+SET_ASIDE_S = 60.0
 #: jobs that may be looked at in vain in one round of matching, and how long such a job is passed over
 MOST_MISSES, MISS_MS = 8, 5_000
 #: replicas of a job whose pay its reserve does not cover, in one round
@@ -93,9 +95,9 @@ class Granting:
 
     def __init__(self, engine: Engine, key: SigningKey, settings: Settings) -> None:
         self._engine, self._key, self._settings = engine, key, settings
-        #: the replica that is being leased, and those whose leasing raised
-        self._at: tuple[str, int] = ("", 0)
-        self._set_aside: set[tuple[str, int]] = set()
+        #: the replica that is being leased, and those whose leasing raised, with the steady time until which they wait
+        self._at: tuple[str, int] | None = None
+        self._set_aside: dict[tuple[str, int], float] = {}
         self._known = KnownJobs()
         self._missed: dict[str, _Miss] = {}
         #: when to look again although nothing was heard of: somebody rests, or not every job was looked at
@@ -115,11 +117,16 @@ class Granting:
             try:
                 await self.grant()
             except Exception:
-                # one shard that can't be leased must not keep all others from being leased
-                _log.exception("granting failed at %s, which is set aside until a restart", self._at)
-                self._set_aside.add(self._at)
+                self._part_with_what_failed()
                 await asyncio.sleep(RETRY_S)
                 self._engine.work_ready.set()
+
+    def _part_with_what_failed(self) -> None:
+        """One shard that can't be leased must not keep all others from being leased; a database that is away says
+        nothing of any shard, and one that fails meanwhile may have failed for that, so nothing waits for ever."""
+        _log.exception("granting failed at %s", self._at)
+        if self._at is not None:
+            self._set_aside[self._at] = self._engine.clock.monotonic() + SET_ASIDE_S
 
     async def grant(self) -> int:
         """One round of matching; the number of leases granted."""
@@ -127,6 +134,9 @@ class Granting:
         here, everyone = {worker.id for worker in links.accepting_here()}, links.accepting()
         if not here:
             return 0
+        self._at = None
+        now_s = self._engine.clock.monotonic()
+        self._set_aside = {one: until_s for one, until_s in self._set_aside.items() if until_s > now_s}
 
         def work_(tx: Transaction) -> list[Push]:
             return self._grant(tx, attached_here(tx, here, links.coordinator), everyone, world)
@@ -187,6 +197,7 @@ class Granting:
                 break
             self._at = (found.replica.shard_id, found.replica.number)
             leased = self._lease(round_.tx, found, round_.world)
+            self._at = None
             if leased:
                 round_.pushes += leased
                 round_.line.charge(job, cost(found.replica.work_units, found.worker.units_per_s))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
 from shardwork import work
+from shardwork.errors import Unreachable
 from shardwork.identity.envelope import open_envelope
 from shardwork.identity.keys import SigningKey
 from shardwork.ids import sha256_hex
 from shardwork.v1 import types_pb2, work_pb2
-from shardwork_coordinator.granting import FIRST_READY, SHORTEST_DEADLINE_S, ready_replicas
+from shardwork_coordinator.granting import FIRST_READY, SET_ASIDE_S, SHORTEST_DEADLINE_S, ready_replicas
 from shardwork_coordinator.machine.planning import ATTEMPTS
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.money.movements import Move, escrow_account, round_account
@@ -120,6 +124,57 @@ async def test_a_shard_that_can_not_be_leased_is_set_aside_and_the_others_go_on(
     with contextlib.suppress(asyncio.CancelledError):
         await loop
     assert [one.shard_id for one in held] == [good.id]
+
+
+async def test_a_database_that_was_away_sets_nothing_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last lease is lost in the outage, as leases are, and must be given again."""
+    simulation = Unruly(workers=1)
+    await simulation.submit(count_job(parts=1))
+    (held,) = await simulation.grant_all()
+    away = asyncio.Event()
+
+    async def refuse(work: Callable[[Transaction], object]) -> None:
+        away.set()
+        raise Unreachable("store.unreachable", "The database is away.")
+
+    loop = asyncio.create_task(simulation.granting.run())
+    with monkeypatch.context() as patched:
+        patched.setattr(simulation.store, "write", refuse)
+        simulation.engine.work_ready.set()
+        async with asyncio.timeout(10):
+            await away.wait()
+            await asyncio.sleep(0)
+    await simulation.lose(held)
+    simulation.engine.work_ready.set()
+    async with asyncio.timeout(10):
+        while not (again := await simulation.held()):
+            await asyncio.sleep(0.05)
+    loop.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await loop
+    assert (again[0].shard_id, again[0].epoch) == (held.shard_id, held.epoch + 1)
+
+
+async def test_what_was_set_aside_is_tried_again_after_a_while() -> None:
+    simulation = Unruly(workers=1)
+    await simulation.submit(count_job(parts=1))
+    await simulation.run_effects()
+    (shard,) = await simulation.shards()
+    await simulation.store.write(lambda tx: tx.put(replace(shard, inputs_json="[]")))
+    loop = asyncio.create_task(simulation.granting.run())
+    simulation.engine.work_ready.set()
+    await asyncio.sleep(0.2)
+    await simulation.store.write(lambda tx: tx.put(shard))
+    await asyncio.sleep(0.7)
+    assert await simulation.held() == []
+    simulation.clock.advance(SET_ASIDE_S + 1)
+    simulation.engine.work_ready.set()
+    async with asyncio.timeout(10):
+        while not await simulation.held():
+            await asyncio.sleep(0.05)
+    loop.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await loop
 
 
 async def test_a_job_that_nobody_can_take_does_not_stop_those_behind_it() -> None:
