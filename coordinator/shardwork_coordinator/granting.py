@@ -151,7 +151,7 @@ class Granting:
 
     def _grant(self, tx: Transaction, here: set[str], everyone: Sequence[Worker], world: World) -> list[Push]:
         busy = tx.count(Replica, "worker_id", state=[str(state) for state in LIVE])
-        self._again_s = None
+        self._again_s = SET_ASIDE_S if self._set_aside else None
         free = here - busy.keys()
         if not free:
             return []

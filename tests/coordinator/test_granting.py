@@ -15,7 +15,8 @@ from shardwork.identity.envelope import open_envelope
 from shardwork.identity.keys import SigningKey
 from shardwork.ids import sha256_hex
 from shardwork.v1 import types_pb2, work_pb2
-from shardwork_coordinator.granting import FIRST_READY, SET_ASIDE_S, SHORTEST_DEADLINE_S, ready_replicas
+from shardwork_coordinator import granting
+from shardwork_coordinator.granting import FIRST_READY, SHORTEST_DEADLINE_S, ready_replicas
 from shardwork_coordinator.machine.planning import ATTEMPTS
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.money.movements import Move, escrow_account, round_account
@@ -155,7 +156,10 @@ async def test_a_database_that_was_away_sets_nothing_aside(monkeypatch: pytest.M
     assert (again[0].shard_id, again[0].epoch) == (held.shard_id, held.epoch + 1)
 
 
-async def test_what_was_set_aside_is_tried_again_after_a_while() -> None:
+async def test_what_was_set_aside_is_tried_again_after_a_while_though_nothing_was_heard_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(granting, "SET_ASIDE_S", 1.0)
     simulation = Unruly(workers=1)
     await simulation.submit(count_job(parts=1))
     await simulation.run_effects()
@@ -167,8 +171,7 @@ async def test_what_was_set_aside_is_tried_again_after_a_while() -> None:
     await simulation.store.write(lambda tx: tx.put(shard))
     await asyncio.sleep(0.7)
     assert await simulation.held() == []
-    simulation.clock.advance(SET_ASIDE_S + 1)
-    simulation.engine.work_ready.set()
+    simulation.clock.advance(2)
     async with asyncio.timeout(10):
         while not await simulation.held():
             await asyncio.sleep(0.05)
