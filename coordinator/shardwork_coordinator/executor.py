@@ -176,7 +176,7 @@ class Executor:
         """How long the task may take: a bound where foreign files are tokenised; the others work on numbers."""
         if task.phase != "prepare":
             return None
-        store = ArtifactStore.open(self._location)
+        store = _open(self._location, self._storage_key)
         read_bytes = sum(store.manifest(one).total_bytes for name, one in task.inputs.items() if name != "base")
         return PREPARE_SECONDS + read_bytes / PREPARE_BYTES_A_SECOND
 
@@ -197,6 +197,11 @@ class Executor:
             process = ProcessPoolExecutor(1, mp_context=context, initializer=_start_child)
         self._busy.add(process)
         return process
+
+
+def _open(location: str, key: StorageKey | None) -> ArtifactStore:
+    """On both sides: what is sealed can be read without its key by neither."""
+    return ArtifactStore.open(location, sealer=PLAIN if key is None else sealer_of(key.file, seals=key.seals))
 
 
 def _end(process: ProcessPoolExecutor) -> None:
@@ -276,9 +281,7 @@ def _told(error: Exception, work: Work) -> str:
 
 
 def _run(work: Work) -> ExecutorResult:
-    key = work.storage_key
-    sealer = PLAIN if key is None else sealer_of(key.file, seals=key.seals)
-    store = ArtifactStore.open(work.artifact_location, sealer=sealer)
+    store = _open(work.artifact_location, work.storage_key)
     cache = InputCache(work.cache, store, limit_bytes=work.cache_bytes)
     wanted = {store.manifest(one) for one in work.task.inputs.values() if not cache.has(one)}
     missing_bytes = sum(one.total_bytes for one in wanted)

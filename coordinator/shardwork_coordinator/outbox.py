@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 
-from shardwork.errors import Internal, ShardworkError
+from shardwork.errors import Internal, ShardworkError, Unreachable
 from shardwork.why import Why
 
 from .artifacts.retention import HOUSE
@@ -51,7 +51,7 @@ class OutboxRunner:
         try:
             while True:
                 self._engine.effects_pending.clear()
-                for effect in await self._take():
+                for effect in await self._look():
                     task = asyncio.create_task(self._carry_out(effect))
                     self._running[effect.id] = task
                     task.add_done_callback(functools.partial(self._forget, effect.id))
@@ -59,6 +59,15 @@ class OutboxRunner:
         finally:
             for task in list(self._running.values()):
                 task.cancel()
+
+    async def _look(self) -> list[Outbox]:
+        """What to carry out now. The database may be away: then it is looked at again, and this loop lives on."""
+        try:
+            return await self._take()
+        except Exception:
+            _log.warning("effects could not be looked for", exc_info=True)
+            asyncio.get_running_loop().call_later(RETRY_S, self._engine.effects_pending.set)
+            return []
 
     async def _take(self) -> list[Outbox]:
         """As many as there is room for; among several coordinators they are claimed first."""
@@ -100,6 +109,10 @@ class OutboxRunner:
             await self._execute(effect)
         except asyncio.CancelledError:
             raise
+        except Unreachable as error:
+            # the database is away, which says nothing of the effect: it is carried out again however long that takes
+            _log.warning("effect %s waits: %s", effect.id, error)
+            self._rest(effect.id)
         except Exception as error:
             # the database refused, or what came of the effect fits nowhere: look again, but not for ever
             _log.exception("effect %s could not be recorded", effect.id)
@@ -154,7 +167,7 @@ class OutboxRunner:
         )
         try:
             return await self._executor.run(task)
-        except Internal as error:
+        except (Internal, Unreachable) as error:
             _log.warning("effect %s: %s", effect.id, error)
             if effect.attempts + 1 >= MOST_ATTEMPTS:
                 return error.why
@@ -165,7 +178,10 @@ class OutboxRunner:
 
     async def _count(self, effect: Outbox, why: Why) -> None:
         def count(tx: Transaction) -> None:
-            tx.put(replace(effect, attempts=effect.attempts + 1, why_json=why.to_json()))
+            current = tx.get(Outbox, effect.id)
+            # whoever thought that this coordinator was dead may have carried it out, or be about it
+            if current is not None and (current.state, current.holder) == (OutboxState.PENDING, effect.holder):
+                tx.put(replace(current, attempts=current.attempts + 1, why_json=why.to_json()))
 
         await self._engine.store.write(count)
         self._rest(effect.id)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from typing import cast
 
 import pytest
 
-from shardwork.errors import Internal, InvalidInput
+from shardwork.errors import Internal, InvalidInput, Unreachable
 from shardwork_coordinator import outbox
 from shardwork_coordinator.executor import Executor, ExecutorResult, ExecutorTask, OutputInfo
 from shardwork_coordinator.outbox import MOST_ATTEMPTS, OutboxRunner
@@ -101,6 +102,60 @@ async def test_our_own_failures_are_tried_again_a_few_times() -> None:
         await until_done(simulation)
     assert len(executor.asked) == MOST_ATTEMPTS
     assert (await simulation.job()).state is JobState.RUNNING
+
+
+async def test_what_is_out_of_reach_for_a_moment_is_tried_again() -> None:
+    def stumble(task: ExecutorTask) -> ExecutorResult:
+        if len(executor.asked) == 1:
+            raise Unreachable("artifact.being_deleted", "It is being deleted right now.")
+        return parts(task)
+
+    simulation, executor = Unruly(), ScriptedExecutor(stumble)
+    await simulation.submit(count_job(parts=2))
+    async with running(simulation, executor):
+        await until_done(simulation)
+    assert (await simulation.job()).state is JobState.RUNNING
+
+
+async def test_a_database_that_is_away_for_long_fails_no_job_and_ends_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking, recording and recording that it could not be recorded: all fail many times, and then it goes on."""
+    simulation, executor = Unruly(), ScriptedExecutor(parts)
+    await simulation.submit(count_job(parts=2))
+    refused: list[str] = []
+
+    def away(call: str, works: Callable[..., object]) -> Callable[..., object]:
+        async def refuse(work: Callable[..., object]) -> object:
+            if refused.count(call) < 3 * MOST_ATTEMPTS:
+                refused.append(call)
+                raise Unreachable("store.unreachable", "The database is away.")
+            return await works(work)  # type: ignore[misc]
+
+        return refuse
+
+    with monkeypatch.context() as patched:
+        for call in ("read", "write"):
+            patched.setattr(simulation.store, call, away(call, getattr(simulation.store, call)))
+        async with running(simulation, executor):
+            async with asyncio.timeout(10):
+                while len(refused) < 6 * MOST_ATTEMPTS:
+                    await asyncio.sleep(0.01)
+            await until_done(simulation)
+    assert (await simulation.job()).state is JobState.RUNNING
+
+
+async def test_a_failure_of_what_another_carried_out_meanwhile_is_not_counted() -> None:
+    simulation = Unruly()
+    await simulation.submit(count_job(parts=2))
+    (effect,) = await simulation.store.read(lambda tx: tx.find(Outbox))
+
+    def die(task: ExecutorTask) -> ExecutorResult:
+        raise Internal("executor.died", "An executor process died.")
+
+    runner = OutboxRunner(simulation.engine, cast(Executor, ScriptedExecutor(die)))
+    await simulation.store.write(lambda tx: tx.put(replace(effect, state=OutboxState.DONE, holder="another")))
+    await runner._carry_out(effect)  # pyright: ignore[reportPrivateUsage]
+    (after,) = await simulation.store.read(lambda tx: tx.find(Outbox))
+    assert (after.state, after.holder, after.attempts) == (OutboxState.DONE, "another", 0)
 
 
 async def test_a_failure_that_stays_ends_the_job() -> None:
