@@ -35,6 +35,8 @@ class S3:
     refused: Counter[str] = field(default_factory=Counter[str])
     #: seconds by which this server's clock is ahead
     ahead_s: float = 0.0
+    #: it answers nobody
+    away: bool = False
     #: bodies of signed reads end after so many bytes, so often
     cut_at: int = 0
     cuts: int = 0
@@ -182,6 +184,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _let_in(self) -> dict[str, str] | None:
         """The query of a request whose signature is right; others are answered here."""
+        if self.s3.away:
+            self._answer(503, b"<Error><Code>SlowDown</Code></Error>")
+            return None
         path, _, text = self.path.partition("?")
         query = dict(parse_qsl(text, keep_blank_values=True))
         self.how = "signed" if "X-Amz-Signature" in query else "headers"

@@ -167,23 +167,30 @@ class OutboxRunner:
         )
         try:
             return await self._executor.run(task)
-        except (Internal, Unreachable) as error:
+        except Unreachable as error:
+            # what it reads or writes is out of reach, however long that lasts
+            _log.warning("effect %s waits: %s", effect.id, error)
+            await self._note(effect, error.why, failures=0)
+            return None
+        except Internal as error:
             _log.warning("effect %s: %s", effect.id, error)
             if effect.attempts + 1 >= MOST_ATTEMPTS:
                 return error.why
-            await self._count(effect, error.why)
+            await self._note(effect, error.why, failures=1)
             return None
         except ShardworkError as error:
             return error.why
 
-    async def _count(self, effect: Outbox, why: Why) -> None:
-        def count(tx: Transaction) -> None:
+    async def _note(self, effect: Outbox, why: Why, *, failures: int) -> None:
+        """Keeps why the effect is to be tried again, and after how many failures of its own."""
+
+        def note(tx: Transaction) -> None:
             current = tx.get(Outbox, effect.id)
             # whoever thought that this coordinator was dead may have carried it out, or be about it
             if current is not None and (current.state, current.holder) == (OutboxState.PENDING, effect.holder):
-                tx.put(replace(current, attempts=current.attempts + 1, why_json=why.to_json()))
+                tx.put(replace(current, attempts=current.attempts + failures, why_json=why.to_json()))
 
-        await self._engine.store.write(count)
+        await self._engine.store.write(note)
         self._rest(effect.id)
 
 

@@ -17,6 +17,7 @@ from shardwork.v1 import jobs_pb2
 from shardwork.why import Why
 
 from .granting import ready_replicas
+from .machine.planning import effect_id
 from .machine.states import LIVE
 from .money import ledger
 from .money.movements import FEES, escrow_account, round_account
@@ -29,6 +30,7 @@ from .records import (
     Job,
     JobState,
     Lease,
+    Outbox,
     Party,
     Replica,
     ReplicaState,
@@ -163,10 +165,12 @@ def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worke
     if waiting:
         why = _why_not_covered(tx, job, round_, waiting[0]) or why_waiting(waiting[0], workers)
         return replace(why, evidence={**why.evidence, **_last_failure(tx, round_)})
+    effect = tx.get(Outbox, effect_id(round_, round_.phase))
+    tried = {"last_failure": Why.from_json(effect.why_json).sentence} if effect and effect.why_json else {}
     return Why(
         code="job.executor",
-        sentence=f"The coordinator runs the {round_.phase} phase.",
-        evidence=where,
+        sentence=f"The coordinator runs the {round_.phase} phase{', again' if tried else ''}.",
+        evidence=where | tried,
         next_step=NOTHING_TO_DO,
     )
 

@@ -11,10 +11,12 @@ from typing import cast
 import pytest
 
 from shardwork.errors import Internal, InvalidInput, Unreachable
+from shardwork.why import Why
 from shardwork_coordinator import outbox
 from shardwork_coordinator.executor import Executor, ExecutorResult, ExecutorTask, OutputInfo
 from shardwork_coordinator.outbox import MOST_ATTEMPTS, OutboxRunner
-from shardwork_coordinator.records import Artifact, Job, JobState, Outbox, OutboxState, Shard
+from shardwork_coordinator.records import Artifact, Job, JobState, Outbox, OutboxState, Shard, Stage
+from shardwork_coordinator.views import job_why
 
 from .simulation import count_job
 from .unruly import Unruly
@@ -104,17 +106,30 @@ async def test_our_own_failures_are_tried_again_a_few_times() -> None:
     assert (await simulation.job()).state is JobState.RUNNING
 
 
-async def test_what_is_out_of_reach_for_a_moment_is_tried_again() -> None:
+async def test_what_is_out_of_reach_is_tried_again_for_as_long_as_it_takes_and_why_says_so() -> None:
+    told: list[Why] = []
+
+    async def ask() -> None:
+        job = await simulation.job()
+        stages = await simulation.store.read(lambda tx: tx.find(Stage))
+        told.append(await simulation.store.read(lambda tx: job_why(tx, job, stages, [])))
+
     def stumble(task: ExecutorTask) -> ExecutorResult:
-        if len(executor.asked) == 1:
-            raise Unreachable("artifact.being_deleted", "It is being deleted right now.")
+        asking.append(asyncio.ensure_future(ask()))
+        if len(executor.asked) < 3 * MOST_ATTEMPTS:
+            raise Unreachable("storage.unreachable", "The coordinator's artifact store does not answer.")
         return parts(task)
 
+    asking: list[asyncio.Future[None]] = []
     simulation, executor = Unruly(), ScriptedExecutor(stumble)
     await simulation.submit(count_job(parts=2))
     async with running(simulation, executor):
         await until_done(simulation)
+        await asyncio.gather(*asking)
     assert (await simulation.job()).state is JobState.RUNNING
+    waits = [why for why in told if why.code == "job.executor"]
+    assert waits[-1].sentence == "The coordinator runs the split phase, again."
+    assert "does not answer" in waits[-1].evidence["last_failure"]
 
 
 async def test_a_database_that_is_away_for_long_fails_no_job_and_ends_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ that the coordinator signs."""
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +60,24 @@ def bucket(s3: S3, tmp_path: Path) -> Iterator[World]:
         yield world
     finally:
         world.stop()
+
+
+@pytest.mark.nightly
+def test_a_bucket_that_is_away_for_a_while_costs_time_and_no_attempt(bucket: World, s3: S3) -> None:
+    """Longer than the store's own retries last, while the executor prepares and while workers fetch and hand in."""
+    (bucket.folder / "text.txt").write_text("one two\n" * 1_000)
+    models.write_text(bucket.folder / "text.jsonl")
+    (bucket.folder / "bucket.yaml").write_text(JOB.replace("rounds: 1", "rounds: 3"))
+    job = bucket.submit("bucket.yaml")
+    for _ in range(3):
+        time.sleep(2)
+        s3.away = True
+        time.sleep(12)
+        s3.away = False
+    report = bucket.finish(job)
+    assert report["state"] == "succeeded", report["why"]
+    logs = bucket.run("job", "logs", job, "--json").stdout
+    assert "accepted" in logs and "expired" not in logs and "released" not in logs and "again" not in logs
 
 
 def test_a_jobs_bytes_go_straight_between_the_bucket_and_everybody_who_works(bucket: World, s3: S3) -> None:

@@ -24,6 +24,7 @@ from shardwork.ids import ArtifactId
 
 from .objects import ObjectBackend, key
 from .packs import Packs
+from .reach import reaching
 
 INCOMING = "incoming"
 CHECKING = "checking"
@@ -52,11 +53,13 @@ class Direct:
         self._backend = backend
         self.least_bytes = least_bytes
 
+    @reaching
     def download(self, manifest: Manifest, first_leaf: int) -> list[Signed]:
         packs = Packs(manifest)
         first = packs.place(first_leaf).pack if first_leaf else 0
         return self._sign("GET", packs, {pack: key(manifest.id, str(pack)) for pack in range(first, packs.count)})
 
+    @reaching
     def upload(self, manifest: Manifest, owner: str) -> list[Signed]:
         """Of the packs that do not lie there in their full length."""
         packs = Packs(manifest)
@@ -67,6 +70,7 @@ class Direct:
         }
         return self._sign("PUT", packs, missing)
 
+    @reaching
     def complete(self, manifest: Manifest, owner: str) -> None:
         """Makes what was put the artifact. Raises Conflict "artifact.incomplete", Corrupt "artifact.wrong_length" and
         "artifact.bad_leaf"; a pack that is wrong is gone afterwards."""
@@ -81,6 +85,7 @@ class Direct:
             raise
         self._remove(f"{INCOMING}/{manifest.id}.{owner}")
 
+    @reaching
     def clean(self) -> None:
         """Removes what was put and never completed."""
         before = time.time() - KEEP_S

@@ -19,6 +19,7 @@ from shardwork.errors import Unreachable
 from shardwork.ids import ArtifactId
 
 from ..failpoints import AFTER, BEFORE, hit
+from .reach import reaching
 from .staging import MANIFEST_NAME, delete_folder
 
 #: the mark of a deletion
@@ -34,24 +35,29 @@ class ObjectBackend:
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
 
+    @reaching
     def manifest(self, artifact_id: ArtifactId) -> bytes | None:
         try:
             return bytes(obstore.get(self.store, key(artifact_id, MANIFEST_NAME)).bytes())
         except FileNotFoundError:
             return None
 
+    @reaching
     def note(self, name: str) -> bytes | None:
         try:
             return bytes(obstore.get(self.store, name).bytes())
         except FileNotFoundError:
             return None
 
+    @reaching
     def put_note(self, name: str, data: bytes) -> None:
         obstore.put(self.store, name, data)
 
+    @reaching
     def has(self, artifact_id: ArtifactId) -> bool:
         return self._age_s(artifact_id, MANIFEST_NAME) is not None
 
+    @reaching
     def read(self, artifact_id: ArtifactId, pack: int, offset_bytes: int, size_bytes: int) -> bytes:
         try:
             found = obstore.get_range(self.store, key(artifact_id, str(pack)), start=offset_bytes, length=size_bytes)
@@ -59,6 +65,7 @@ class ObjectBackend:
             return b""
         return bytes(found)
 
+    @reaching
     def keep(self, artifact_id: ArtifactId) -> bool:
         data = self.manifest(artifact_id)
         if data is None:
@@ -68,6 +75,7 @@ class ObjectBackend:
         # a deletion that looked before this put left its mark before it looked
         return self._age_s(artifact_id, DYING) is None
 
+    @reaching
     def delete(self, artifact_id: ArtifactId, *, unused_s: float) -> bool:
         if self._is_young(artifact_id, unused_s):
             return False
@@ -79,6 +87,7 @@ class ObjectBackend:
         self._remove(artifact_id)
         return True
 
+    @reaching
     def clean(self) -> None:
         """Ends deletions that were cut short."""
         for artifact_id in self.ids():
@@ -86,10 +95,12 @@ class ObjectBackend:
             if age_s is not None and age_s > DEAD_S:
                 self._remove(artifact_id)
 
+    @reaching
     def ids(self) -> list[ArtifactId]:
         listed = obstore.list_with_delimiter(self.store, prefix="packs")  # pyright: ignore[reportUnknownMemberType]
         return sorted(ArtifactId(prefix.rstrip("/").rpartition("/")[2]) for prefix in listed["common_prefixes"])
 
+    @reaching
     def publish(self, artifact_id: ArtifactId, staged: Path) -> None:
         self._wait_for_deletion(artifact_id)
         if not self.keep(artifact_id):
@@ -98,6 +109,7 @@ class ObjectBackend:
                 obstore.put(self.store, key(artifact_id, path.name), path)
         delete_folder(staged)
 
+    @reaching
     def adopt(self, artifact_id: ArtifactId, packs: list[str], manifest: bytes) -> None:
         """As `publish`, for packs that were checked under other keys of this store. They are gone afterwards."""
         self._wait_for_deletion(artifact_id)

@@ -15,6 +15,7 @@ from obstore.store import from_url
 
 from shardwork.errors import Conflict, InvalidInput
 
+from ..artifacts.reach import reaching
 from ..records import Cluster
 from ..store.base import Store, Transaction
 
@@ -54,6 +55,7 @@ def _folder_id(root: Path) -> str:
     return path.read_text().strip()
 
 
+@reaching
 def _object_id(url: str) -> str:
     store = from_url(url + "/" if url.endswith("://") else url)
     try:

@@ -32,7 +32,7 @@ from ..events import (
 )
 from ..money.movements import Move, escrow_account, round_account
 from ..money.pricing import RateCard
-from ..records import Purpose, Replica, ReplicaState, RoundState, Shard, ShardState
+from ..records import Purpose, Replica, ReplicaState, Round, RoundState, Shard, ShardState
 from .moves import move, name
 
 #: how often a shard may be tried before the job pauses and asks
@@ -148,10 +148,14 @@ def _card(state: Slice, world: World) -> tuple[tuple[str, str], ...]:
     return (*facts, *world.card, ("self-evaluated", "yes" if state.job.self_evaluated else "no"))
 
 
+def effect_id(round_: Round, phase: str) -> str:
+    """Of the effect that carries out a phase of the executor's."""
+    return f"execute/{name(round_)}/{phase}"
+
+
 def _execute(state: Slice, phase: str, plan: ShardPlan) -> Effect:
-    identity = f"{name(state.round)}/{phase}"
     return Effect(
-        id=f"execute/{identity}",
+        id=effect_id(state.round, phase),
         kind=EffectKind.EXECUTE,
         payload={
             "job_id": state.job.id,

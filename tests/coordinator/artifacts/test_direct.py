@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -13,7 +14,7 @@ import pytest
 
 from shardwork import transfer
 from shardwork.artifact import LEAF_BYTES, Manifest, describe_folder, verify_folder
-from shardwork.errors import Conflict, Corrupt, NotFound
+from shardwork.errors import Conflict, Corrupt, NotFound, Unreachable
 from shardwork.identity.role import Role
 from shardwork.v1 import artifacts_pb2, storage_pb2
 from shardwork_coordinator.artifacts import ArtifactStore, direct
@@ -82,6 +83,26 @@ async def test_bytes_go_straight_to_the_store_and_back(s3: S3, tmp_path: Path) -
         small = await sent(service, fill(tmp_path / "small", a=5))
         await fetched(service, small, tmp_path / "small-out")
         assert s3.served["GET", "signed"] == s3.served["PUT", "signed"] == 1
+
+
+async def test_a_bucket_that_is_away_is_told_without_its_address_and_bytes_go_when_it_is_back(
+    s3: S3, tmp_path: Path
+) -> None:
+    async with over(s3, tmp_path) as service:
+        folder = fill(tmp_path / "in", a=5 * LEAF_BYTES + 3)
+        store, kept = service.contents, await sent(service, fill(tmp_path / "other", b=9 * LEAF_BYTES))
+        s3.away = True
+        for call in (lambda: store.has(kept.id), lambda: store.manifest(kept.id), lambda: store.put_folder(folder)):
+            with pytest.raises(Unreachable) as caught:
+                call()
+            assert caught.value.code == "storage.unreachable"
+            assert str(s3.port) not in str(caught.value) and "bucket" not in str(caught.value)
+        asked = asyncio.create_task(fetched(service, kept, tmp_path / "out of other"))
+        await asyncio.sleep(0.5)
+        assert not asked.done()
+        s3.away = False
+        await asked
+        await fetched(service, await sent(service, folder), tmp_path / "out")
 
 
 async def test_a_cut_connection_goes_on_at_the_leaf(s3: S3, tmp_path: Path) -> None:
