@@ -134,11 +134,7 @@ class Sweeper:
                 event = LeaseLost(shard_id=replica.shard_id, number=replica.number, why=_why_lost(replica, world))
                 return advance(tx, slice_of_replica(tx, replica), event, world)
 
-            try:
-                self._engine.after_commit(await self._engine.store.write(work))
-            except Exception:
-                # the others are taken back all the same
-                _log.exception("the lease of %s could not be taken back", replica.shard_id)
+            await self._change(work, replica.shard_id)
 
     # ---- time-outs --------------------------------------------------------------------------------------------
 
@@ -153,7 +149,14 @@ class Sweeper:
                     return []
                 return advance(tx, slice_of_job(tx, job), TimedOut(why=why), world)
 
+            await self._change(work, job_id)
+
+    async def _change(self, work: Callable[[Transaction], list[Push]], about: str) -> None:
+        """One change of several: one that fails keeps none of the others from being made."""
+        try:
             self._engine.after_commit(await self._engine.store.write(work))
+        except Exception:
+            _log.exception("what time brought for %s could not be carried out", about)
 
     # ---- stragglers -------------------------------------------------------------------------------------------
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from shardwork.errors import Internal
 from shardwork.jobs.spec import JobSpec, ScheduleSection
 from shardwork.why import Why
+from shardwork_coordinator import sweeper
+from shardwork_coordinator.engine import slice_of_job
+from shardwork_coordinator.events import Slice
 from shardwork_coordinator.machine.phases import HOUR_MS
-from shardwork_coordinator.records import Artifact, JobState, Stage
+from shardwork_coordinator.records import Artifact, Job, JobState, Stage
+from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.sweeper import timed_out
 
 from .simulation import OWNER, Simulation, sft_job
@@ -50,6 +57,23 @@ async def test_a_job_that_takes_longer_than_its_time_ends_and_its_checkpoint_is_
     assert mine is not None
     await simulation.check_ending()
     await simulation.check_books()
+
+
+async def test_a_job_that_can_not_be_ended_keeps_no_other_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Unruly(workers=0)
+    swept = Swept(simulation)
+    for job_id in ("job000000001", "job000000002"):
+        await simulation.submit(timed(sft_job(rounds=1), job=1.0), job_id=job_id)
+
+    def broken(tx: Transaction, job: Job) -> Slice:
+        if job.id == "job000000001":
+            raise Internal("store.database", "A row of it is damaged.")
+        return slice_of_job(tx, job)
+
+    monkeypatch.setattr(sweeper, "slice_of_job", broken)
+    await swept.after(3_601)
+    states = [(await simulation.job(job_id)).state for job_id in ("job000000001", "job000000002")]
+    assert states == [JobState.RUNNING, JobState.FAILED]
 
 
 async def test_a_stages_time_begins_with_the_stage_and_runs_on_while_the_job_is_paused() -> None:
