@@ -113,4 +113,5 @@ THEN = (
     *(Wanted(regime="full", shards=shards, rows="by topic") for shards in (4, 8)),
     *(Wanted(regime="lora", shards=shards, rows="by topic") for shards in (4, 8)),
     *(Wanted(regime="full", shards=shards, inner_steps=25, rows="by topic") for shards in (4, 8)),
+    *(Wanted(regime="scratch", shards=shards, rows="by topic") for shards in (4, 8)),
 )

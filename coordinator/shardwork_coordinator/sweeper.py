@@ -6,8 +6,9 @@ Looks twice a second and turns what it sees into machine events; decides by the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import replace
 
 from shardwork.jobs.spec import StageSpec
@@ -134,7 +135,8 @@ class Sweeper:
                 event = LeaseLost(shard_id=replica.shard_id, number=replica.number, why=_why_lost(replica, world))
                 return advance(tx, slice_of_replica(tx, replica), event, world)
 
-            await self._change(work, replica.shard_id)
+            with _each_alone(replica.shard_id):
+                self._engine.after_commit(await self._engine.store.write(work))
 
     # ---- time-outs --------------------------------------------------------------------------------------------
 
@@ -149,14 +151,8 @@ class Sweeper:
                     return []
                 return advance(tx, slice_of_job(tx, job), TimedOut(why=why), world)
 
-            await self._change(work, job_id)
-
-    async def _change(self, work: Callable[[Transaction], list[Push]], about: str) -> None:
-        """One change of several: one that fails keeps none of the others from being made."""
-        try:
-            self._engine.after_commit(await self._engine.store.write(work))
-        except Exception:
-            _log.exception("what time brought for %s could not be carried out", about)
+            with _each_alone(job_id):
+                self._engine.after_commit(await self._engine.store.write(work))
 
     # ---- stragglers -------------------------------------------------------------------------------------------
 
@@ -251,6 +247,15 @@ class Sweeper:
             return _tell(tx, gone, world)
 
         self._engine.after_commit(await self._engine.store.write(work))
+
+
+@contextlib.contextmanager
+def _each_alone(about: str) -> Generator[None]:
+    """One change of several: one that fails keeps none of the others from being made."""
+    try:
+        yield
+    except Exception:
+        _log.exception("what time brought for %s could not be carried out", about)
 
 
 def timed_out(tx: Transaction, now_ms: int) -> list[tuple[str, Why]]:

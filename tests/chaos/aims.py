@@ -51,7 +51,7 @@ AT_EXPIRY = ("artifacts.expiry:Expiry._drop", "effect:collect")
 #: the same in the middle of a deletion; in-process tests stand in for an object store (tests/coordinator/artifacts)
 IN_DELETION = ("effect:set_aside", "effect:mark_dying", "effect:remove_objects")
 AT_DELETION_BY_OWNER = ("rpc.storage:StorageServicer.DeleteArtifact",)
-AT_DEAD_EXECUTOR = ("outbox:OutboxRunner._count",)
+AT_DEAD_EXECUTOR = ("outbox:OutboxRunner._note",)
 
 #: only coordinators on a database server make these: as they start and end, and on the way of a job
 AT_MEETING = ("cluster.identity:check_identity", "cluster.membership:Membership.end")

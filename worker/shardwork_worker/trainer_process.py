@@ -191,13 +191,16 @@ class TrainerProcess:
     async def _abandon(self, lease_id: str) -> None:
         """Asks the child to give the shard up; one that does not obey in time is killed."""
         await self._send({"type": "interrupt", "lease_id": lease_id})
+        # not asyncio.timeout: before Python 3.11.4 it raises no TimeoutError in a task that is being cancelled
+        obeying = asyncio.create_task(self._next({"done", "rebuilt"}, lease_id))
         try:
-            async with asyncio.timeout(self._grace_s):
-                await self._next({"done", "rebuilt"}, lease_id)
-        except TimeoutError:
-            await self.stop()
-        except ShardworkError:
-            pass
+            await asyncio.wait({obeying}, timeout=self._grace_s)
+            if not obeying.done():
+                await self.stop()
+        finally:
+            obeying.cancel()
+        with contextlib.suppress(ShardworkError, asyncio.CancelledError):
+            await obeying
 
     async def _died(self) -> Internal:
         process = self._process
