@@ -104,7 +104,7 @@ def changed(name: str, **changes: Any) -> Callable[[Path], None]:
 
 
 def deep(folder: Path) -> None:
-    (folder / "generation_config.json").write_text('{"a":' * 5000 + "1" + "}" * 5000)
+    (folder / "generation_config.json").write_text('{"a":' * 20_000 + "1" + "}" * 20_000)
 
 
 @pytest.mark.parametrize(
