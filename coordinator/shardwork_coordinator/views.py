@@ -6,7 +6,7 @@ Owns wording and sums for display; decides nothing.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -154,7 +154,15 @@ def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worke
             next_step="Nothing to do: `shardwork job watch ID` follows it.",
         )
     waiting = ready_replicas(tx, job, limit=1, device=JobFacts.of(job).device)
-    handed_in = tx.find(Replica, job_id=job.id, state=ReplicaState.SUBMITTED, limit=1)
+    handed_in = tx.find(Replica, job_id=job.id, state=ReplicaState.SUBMITTED)
+    if (differing := _most_of_one_shard(handed_in)) > 1:
+        return Why(
+            code="job.waits_for_tiebreak",
+            sentence=f"{differing} workers gave different results for the {round_.phase} phase; one more must decide.",
+            evidence=where,
+            next_step="Nothing to do while others are attached. If none comes: ask the operator for a reference "
+            "worker, or cancel for a refund.",
+        )
     if handed_in:
         return Why(
             code="job.waits_for_agreement",
@@ -173,6 +181,10 @@ def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worke
         evidence=where | tried,
         next_step=NOTHING_TO_DO,
     )
+
+
+def _most_of_one_shard(replicas: Sequence[Replica]) -> int:
+    return max(Counter(one.shard_id for one in replicas).values(), default=0)
 
 
 def _why_not_covered(tx: Transaction, job: Job, round_: Round, waiting: ReadyReplica) -> Why | None:

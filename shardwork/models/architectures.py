@@ -18,6 +18,21 @@ PACKABLE = frozenset(
     }
 )
 
+_MAMBA = frozenset({"dt_proj", "out_proj"})
+#: linear layers whose weights these types read past the layer, so that an adapter around one would be without effect
+BYPASSED: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("mamba", "falcon_mamba"), _MAMBA),
+    **dict.fromkeys(
+        ("bamba", "falcon_h1", "granitemoehybrid", "mamba2", "nemotron_h", "zamba2"), frozenset({"out_proj"})
+    ),
+    "jamba": frozenset({"dt_proj"}),
+}
+#: where models of experts keep them, and names of what is in them or chooses among them. To transformers experts are no
+#: linear layers; PEFT puts adapters on their parameters wherever one of these names is asked for, without regard to
+#: chosen layers, DoRA or dropout
+EXPERTS = "experts"
+_OF_EXPERTS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+
 #: config.json's model_type -> the class that transformers builds for it
 CAUSAL_LM: dict[str, str] = {
     "afmoe": "AfmoeForCausalLM",
@@ -210,6 +225,14 @@ CAUSAL_LM: dict[str, str] = {
     "zamba2": "Zamba2ForCausalLM",
     "zaya": "ZayaForCausalLM",
 }
+
+
+def may_adapt(path: str, model_type: str, *, of_experts: bool) -> bool:
+    """Whether an adapter may lie around the linear layer at this path. `of_experts`: the model has some."""
+    parts = path.split(".")
+    if "router" in parts or (of_experts and (EXPERTS in parts or parts[-1] in _OF_EXPERTS)):
+        return False
+    return parts[-1] not in BYPASSED.get(model_type, frozenset())
 
 
 def check_packable(model_type: str) -> None:

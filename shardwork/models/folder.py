@@ -16,7 +16,7 @@ from typing import Any, cast
 from ..errors import InvalidInput
 from ..problem import suggest
 from ..tensors.header import TensorInfo, read_header
-from .architectures import CAUSAL_LM
+from .architectures import CAUSAL_LM, EXPERTS, may_adapt
 from .tokenizer import check_tokenizer
 
 #: files that may travel beside the weights; nothing else ever does
@@ -85,7 +85,7 @@ def inspect_model(folder: Path) -> ModelFacts:
     _refuse_key(folder / "tokenizer_config.json", tokenizer_config, "auto_map")
     _check_values(folder / "generation_config.json", _optional_json(folder / "generation_config.json"))
     vocab_size = _count(config, folder, "vocab_size")
-    layers = _count(config, folder, "num_hidden_layers", "n_layer", "num_layers")
+    layers = _count(config, folder, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
     check_vocabulary(folder, vocab_size)
     _check_shapes(config, folder, tensors, vocab_size, layers)
     tied = _is_tied(config, tensors)
@@ -95,7 +95,7 @@ def inspect_model(folder: Path) -> ModelFacts:
         model_type=str(config["model_type"]),
         architecture=CAUSAL_LM[str(config["model_type"])],
         run_params=sum(info.numel for info in tensors if info.name in kept),
-        linear_params=tuple((name, (shape[0], shape[1])) for name, shape in kept.items() if _is_linear(name, shape)),
+        linear_params=_linear_params(kept, str(config["model_type"])),
         tensors=kept,
         hidden_size=_count(config, folder, "hidden_size", "n_embd", "d_model"),
         layers=layers,
@@ -185,7 +185,7 @@ def partial_params(facts: ModelFacts, last_layers: int, *, final_norm: bool = Tr
     total = 0
     for name, shape in facts.tensors.items():
         layer = _layer_of(name)
-        is_norm = layer is None and len(shape) == 1 and ("norm" in name or "ln_f" in name)
+        is_norm = layer is None and len(shape) == 1 and ("norm" in name or "ln_f" in name) and "emb" not in name
         if (layer is not None and layer >= first) or (final_norm and is_norm) or (head and _is_head(name)):
             total += TensorInfo(name, "F32", shape).numel
     return total
@@ -390,6 +390,15 @@ def _is_tied(config: Mapping[str, Any], tensors: Sequence[TensorInfo]) -> bool:
 
 def _is_head(name: str) -> bool:
     return name.rsplit(".", 2)[-2] in {"lm_head", "embed_out", "output_projection"} if "." in name else False
+
+
+def _linear_params(tensors: Mapping[str, tuple[int, ...]], model_type: str) -> _Linear:
+    of_experts = any(f".{EXPERTS}." in name for name in tensors)
+    return tuple(
+        (name, (shape[0], shape[1]))
+        for name, shape in tensors.items()
+        if _is_linear(name, shape) and may_adapt(name.removesuffix(".weight"), model_type, of_experts=of_experts)
+    )
 
 
 def _is_linear(name: str, shape: tuple[int, ...]) -> bool:

@@ -40,7 +40,8 @@ class SftParams(LearningParams):
     rank: Annotated[int, Field(ge=1, le=1024, description="lora: rank of the adapter")] = 8
     alpha: Annotated[int, Field(ge=1, le=4096, description="lora: scale; the update counts alpha : rank")] = 16
     target_modules: Annotated[
-        str | list[str], Field(description="lora: 'all-linear', or names of the modules to adapt")
+        str | list[str],
+        Field(description="lora: 'all-linear' (of a model of experts: the rest), or names of modules to adapt"),
     ] = "all-linear"
     layers: Annotated[
         Layers | list[Index],

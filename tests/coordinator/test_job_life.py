@@ -56,7 +56,7 @@ async def test_a_shard_that_fails_on_every_attempt_pauses_the_job_with_the_reaso
     simulation = Simulation(workers=1, store=store)
     await simulation.submit(count_job(parts=1))
     await simulation.run_effects()
-    why = Why(code="check.files", sentence="The delta lacks files.")
+    why = Why(code="check.files", sentence="The delta lacks files.", next_step="Leave dropout at 0.")
     for _ in range(4):
         await simulation.granting.grant()
         (held,) = await simulation.held()
@@ -65,6 +65,7 @@ async def test_a_shard_that_fails_on_every_attempt_pauses_the_job_with_the_reaso
     assert job.state is JobState.PAUSED
     assert "shard.exhausted" in job.why_json
     assert "The delta lacks files." in job.why_json
+    assert Why.from_json(job.why_json).next_step.startswith("Its worker advised: Leave dropout at 0. Look at ")
     await simulation.check_books()
 
 

@@ -52,6 +52,27 @@ async def test_a_job_behind_a_long_queue_still_says_that_it_waits_for_a_worker()
     scene.store.close()
 
 
+async def test_results_that_differ_are_told_as_such_and_not_as_one_that_waits() -> None:
+    scene = Scene()
+    job_id = await scene.job("undecided", JobState.RUNNING)
+    await scene.learning(job_id, await scene.worker(1, "w"), number=1, position=0, progress=1.0)
+
+    def hand_in(tx: Transaction) -> None:
+        (held,) = tx.find(Replica, job_id=job_id)
+        tx.put(replace(held, state=ReplicaState.SUBMITTED))
+        tx.put(replace(held, number=1, worker_id="other", state=ReplicaState.SUBMITTED))
+        tx.put(replace(held, number=2, worker_id="", state=ReplicaState.READY))
+
+    def why(tx: Transaction) -> str:
+        job = tx.get(Job, job_id)
+        assert job is not None
+        return views.job_why(tx, job, tx.find(Stage, job_id=job_id), []).sentence
+
+    await scene.put(hand_in)
+    assert await scene.store.read(why) == "2 workers gave different results for the learn phase; one more must decide."
+    scene.store.close()
+
+
 async def test_refunds_are_what_left_escrow_for_the_requester() -> None:
     scene = Scene()
     job_id = await scene.job("short", JobState.SUCCEEDED)

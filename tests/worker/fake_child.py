@@ -52,7 +52,7 @@ def run(message: dict[str, Any]) -> dict[str, Any]:
             print("the fake child crashes as it was told", file=sys.stderr, flush=True)
             os._exit(3)
         case "fail":
-            return failed(message, "test.failed")
+            return failed(message, order.get("code", "test.failed"))
         case "hang":
             threading.Event().wait()
         case "wait":

@@ -124,6 +124,19 @@ async def test_three_failures_in_a_row_pause_the_worker_until_it_is_resumed(
     await coordinator.wait("SubmitResult")
 
 
+@pytest.mark.parametrize("code", ["model.target_modules", "trainer.diverged"])
+async def test_what_every_worker_would_meet_in_a_job_rests_no_worker(
+    code: str, coordinator: FakeCoordinator, workers: Workers
+) -> None:
+    """One requester's wrong model or rate must not keep the machines from everybody else."""
+    worker = await workers.here()
+    for count in (1, 2, 3, 4):
+        coordinator.offer(coordinator.lease({"do": "fail", "code": code}))
+        assert (await coordinator.wait("ReleaseLease", count)).why.code == code
+    status = await worker.until_idle()
+    assert (status["state"], status["shards_failed"]) == ("ready", 4)
+
+
 async def test_a_shard_in_between_that_succeeds_resets_the_breaker(
     coordinator: FakeCoordinator, workers: Workers
 ) -> None:

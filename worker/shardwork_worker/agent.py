@@ -38,6 +38,9 @@ BREAKER_REST_S, LONGEST_REST_S = 60.0, 3600.0
 #: codes of failures that are this machine's, and how often it is looked whether they are over
 DISK_TROUBLE = "worker.disk_"
 DISK_CHECK_S = 30.0
+#: codes of failures that every worker would meet: of the job's model, rows or rate. They say nothing of this machine,
+#: and other requesters' shards must not wait for somebody's mistake
+JOB_TROUBLE = ("model.", "tokenizer.", "template.", "packing.", "continue.", "rows.", "trainer.diverged")
 RELEASE_TIMEOUT_S = 5.0
 #: artifacts of its cache that the coordinator is told of
 MOST_HOLDINGS = 64
@@ -383,6 +386,8 @@ class Agent:
 
     def _count_failure(self, last: Why | None) -> None:
         self._shards_failed += 1
+        if last is not None and last.code.startswith(JOB_TROUBLE):
+            return
         self._failures_in_row += 1
         # an owner's pause or finish keeps its own reason
         if self.tripped and self._resting is None:

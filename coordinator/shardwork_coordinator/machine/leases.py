@@ -314,11 +314,13 @@ def _offer_again(
 
 def _exhausted(state: Slice, shard: Shard, why: Why, change: Change) -> Change:
     change.rows.append(move(shard, ShardState.EXHAUSTED, attempts_left=0, why_json=why.to_json()))
+    advice = f"Its worker advised: {why.next_step} " if why.next_step else ""
     reason = Why(
         code="shard.exhausted",
         sentence=f"{shard.phase} shard {shard.position} failed on every attempt; the last reason was: {why.sentence}",
         evidence={"shard": shard.id, **why.evidence},
-        next_step="Look at `shardwork job events`, then resume the job for fresh attempts, or cancel it for a refund.",
+        next_step=f"{advice}Look at `shardwork job logs`, then resume the job for fresh attempts, or cancel it for a "
+        "refund.",
     )
     return pause(state, reason, change)
 

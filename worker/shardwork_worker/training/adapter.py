@@ -15,6 +15,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from shardwork.errors import InvalidInput
+from shardwork.models.architectures import BYPASSED, EXPERTS, may_adapt
 from shardwork.models.folder import chosen_layers
 from shardwork.recipes.orders import Tuning
 
@@ -49,9 +50,10 @@ def wrap_lora(model: Any, tuning: Tuning) -> Any:
 
 
 def _targets(model: Any, tuning: Tuning) -> str | list[str]:
-    """Module names as PEFT takes them: whole paths where only some layers get an adapter."""
+    """Module names as PEFT takes them: whole paths where only some layers get an adapter, or not each can have one."""
     modules = tuning.target_modules
-    if tuning.layers == "all":
+    kind, of_experts = model.config.model_type, any(f".{EXPERTS}." in name for name, _ in model.named_parameters())
+    if tuning.layers == "all" and kind not in BYPASSED and not of_experts:
         return modules if isinstance(modules, str) else list(modules)
     blocks, _ = blocks_of(model)
     chosen = [blocks[number] for number in chosen_layers(tuning.layers, len(blocks))]
@@ -60,7 +62,10 @@ def _targets(model: Any, tuning: Tuning) -> str | list[str]:
     found = [
         name
         for name, module in model.named_modules()
-        if id(module) in inside and isinstance(module, (nn.Linear, Conv1D)) and _is_meant(name, wanted)
+        if id(module) in inside
+        and isinstance(module, (nn.Linear, Conv1D))
+        and _is_meant(name, wanted)
+        and may_adapt(name, kind, of_experts=of_experts)
     ]
     if not found:
         raise _no_such_modules(f"{', '.join(wanted)} in layers {tuning.layers}")

@@ -16,7 +16,8 @@ from shardwork.errors import InvalidInput
 def blocks_of(model: Any) -> tuple[nn.ModuleList, list[nn.Module]]:
     """The transformer blocks, and the norms that follow them in the same module (final norm; none is possible).
 
-    Found by shape, not by name: the shallowest ModuleList as long as the config's number of layers.
+    Found by shape, not by name: the shallowest ModuleList as long as the config's number of layers. A norm that stands
+    before them is the final one if it is called so (OPT), and else the embedding's (BLOOM).
     """
     count = model.config.get_text_config().num_hidden_layers
     found = [
@@ -29,6 +30,11 @@ def blocks_of(model: Any) -> tuple[nn.ModuleList, list[nn.Module]]:
         sentence = "This architecture's transformer blocks were not found, so it cannot be tuned in part."
         raise InvalidInput("model.no_blocks", sentence, model_type=model.config.model_type)
     _, parent, blocks = min(found, key=lambda entry: entry[0])
-    siblings = list(parent.children())
-    after = siblings[siblings.index(blocks) + 1 :]
-    return blocks, [module for module in after if "norm" in type(module).__name__.lower()]
+    siblings = list(parent.named_children())
+    place = next(number for number, (_, module) in enumerate(siblings) if module is blocks)
+    norms = [
+        module
+        for number, (name, module) in enumerate(siblings)
+        if "norm" in type(module).__name__.lower() and (number > place or name.startswith("final"))
+    ]
+    return blocks, norms

@@ -32,6 +32,8 @@ class Dropping:
     def __init__(self) -> None:
         #: int64 [rows], 32 bits each; None: nothing is dropped
         self.rows: Tensor | None = None
+        #: tokens of each of them
+        self.positions = 0
         #: of the step that is being taken
         self.step = 0
         self._seed = b""
@@ -69,11 +71,14 @@ class Dropping:
         # padding counts nothing: how long it is depends on the other rows of the micro-batch
         marks = _mixed((tokens ^ _mixed(places + 1)) & _32_BITS) * seen
         step = _key(self._seed, b"step %d" % self.step)
-        self.rows = _mixed((marks.sum(dim=1) & _32_BITS) ^ step)
+        self.rows, self.positions = _mixed((marks.sum(dim=1) & _32_BITS) ^ step), tokens.shape[1]
 
 
 class RowDropout(nn.Module):
-    """Zeroes a share of [rows, positions, features] and scales the rest up, as nn.Dropout does."""
+    """Zeroes a share of [rows, positions, features] and scales the rest up, as nn.Dropout does.
+
+    Some models (OPT) lay rows and positions into one before a layer: [rows x positions, features].
+    """
 
     def __init__(self, dropping: Dropping, share: float, key: int) -> None:
         super().__init__()
@@ -83,6 +88,8 @@ class RowDropout(nn.Module):
         rows = self._dropping.rows
         if rows is None:
             return values
+        if values.dim() == 2 and values.shape[0] == rows.shape[0] * self._dropping.positions:
+            return self.forward(values.view(rows.shape[0], self._dropping.positions, -1)).view(values.shape)
         if values.dim() != 3 or values.shape[0] != rows.shape[0]:
             sentence = "An adapted layer of this model mixes rows, so dropout cannot be repeated there."
             raise InvalidInput("model.dropout", sentence, next_step="Leave dropout at 0.")

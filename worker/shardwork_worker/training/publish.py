@@ -115,12 +115,11 @@ def write_adapter(model: Any, folder: Path, base_id: str) -> None:
     model.save_pretrained(folder, save_embedding_layers=False)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
-    modules = config["target_modules"]
-    # PEFT writes a set, in an order that differs from process to process
-    ordered: Any = modules if isinstance(modules, str) else sorted(modules)
+    # PEFT writes sets, in an order that differs from process to process: two keys would never agree
+    ordered = {key: sorted(value) for key, value in config.items() if isinstance(value, list)}
     name, revision = hub_name(base_id)
-    names = {"base_model_name_or_path": name, "revision": revision, "target_modules": ordered}
-    _rewrite(path, {**dict.fromkeys(DROPPED_KEYS), **names})
+    names = {"base_model_name_or_path": name, "revision": revision}
+    _rewrite(path, {**dict.fromkeys(DROPPED_KEYS), **ordered, **names})
 
 
 def reload(folder: Path, base: Path, order: PublishOrder, device: torch.device) -> Any:
