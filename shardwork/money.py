@@ -5,16 +5,38 @@ Used by the rate card, the ledger, quotes and every display. 1 sat = 1000 msat.
 
 from __future__ import annotations
 
-from typing import NewType
+import operator
+from typing import NewType, SupportsIndex, cast
+
+from .errors import InvalidInput
 
 Msat = NewType("Msat", int)
 
 MSAT_PER_SAT = 1000
+#: all there will ever be
+ALL_SATS = 21_000_000 * 100_000_000
 
 
 def sats(amount: int) -> Msat:
     """Whole satoshi to msat."""
     return Msat(amount * MSAT_PER_SAT)
+
+
+def whole_sats(amount: object) -> Msat:
+    """An amount that a person or a program named. Raises InvalidInput "amount.not_whole_sats" for what is none: also
+    fractions, text, and truth values, which are whole numbers to Python."""
+    try:
+        number = 0 if isinstance(amount, bool) else operator.index(cast("SupportsIndex", amount))
+    except TypeError:
+        number = 0
+    if not 1 <= number <= ALL_SATS:
+        raise InvalidInput(
+            "amount.not_whole_sats",
+            f"An amount is a whole number of sats from 1 to {ALL_SATS:,}, and not {str(amount)[:40]}.",
+            next_step="Give whole sats, as 2000.",
+            amount=repr(amount)[:60],
+        )
+    return sats(number)
 
 
 def ceil_sats(amount: Msat) -> int:

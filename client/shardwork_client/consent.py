@@ -8,7 +8,7 @@ from shardwork.client.plan import Plan
 from shardwork.client.results import ControlCost
 from shardwork.money import show
 
-from .outcome import interrupt, say
+from .outcome import interrupt, is_terminal, say, usage
 
 
 def ask(plan: Plan) -> None:
@@ -24,9 +24,12 @@ def ask(plan: Plan) -> None:
         raise typer.Exit(1)
 
 
-def ask_for(cost: ControlCost) -> None:
-    """The same question before a running job is given more."""
+def ask_for(cost: ControlCost, job_id: str, sats: int) -> None:
+    """The same question before a running job is given more. Exit 2 where there is nobody to ask."""
     say(cost.why.sentence)
+    if not is_terminal():
+        sentence = "A top-up spends sats and there is no terminal to ask on."
+        usage(sentence, f"Agree beforehand:  shardwork job topup {job_id} {sats} --yes", json_output=False)
     try:
         agreed = typer.confirm("Go on?", err=True)
     except typer.Abort:

@@ -38,7 +38,7 @@ def _table(options: Sequence[MethodOption]) -> Table:
         grid.add_row(
             Text(f"{mark}{option.method}", style=style),
             figures.parameters(option.trained_params),
-            f"{100 * option.share:.2g} %",
+            figures.share(option.share),
             figures.size(option.memory_bytes),
             figures.size(option.up_bytes),
             figures.size(option.down_bytes),

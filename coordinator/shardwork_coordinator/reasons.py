@@ -89,11 +89,15 @@ def _place_in_line(tx: Transaction, job: Job, most_running: int) -> Iterator[Why
         )
     yield Why(
         code="line.fair_share",
-        sentence=f"Workers are shared equally between {len(requesters)} requesters with running jobs, whatever their "
+        sentence=f"Workers are shared equally between {_parties(len(requesters))} with running jobs, whatever their "
         f"number of jobs; this requester's run {theirs} of the {everybody} shards that run now.",
         evidence={"this_job": str(running.get(job.id, 0)), "jobs_of_the_requester": str(len(mine))},
         next_step="`schedule: {priority: high}` in a job file puts it before the requester's other jobs.",
     )
+
+
+def _parties(number: int) -> str:
+    return f"{number} requester{'' if number == 1 else 's'}"
 
 
 def _tried_again(tx: Transaction, job: Job) -> Iterator[Why]:

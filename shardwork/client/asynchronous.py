@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -127,7 +128,9 @@ class AsyncClient:
 
         Raises JobFileInvalid, DataInvalid; whether it can be paid is `Plan.check_affordable`.
         """
-        measured = job if isinstance(job, Measured) else await self.measure(job, max_sats=max_sats)
+        if not isinstance(job, Measured):
+            job = await self.measure(job, max_sats=max_sats)
+        measured = job if max_sats is None else job.capped(max_sats)
         return await price(await self.session(), measured)
 
     async def submit(
@@ -144,6 +147,8 @@ class AsyncClient:
         NotEnoughFunds "wallet.below_plan".
         """
         plan = job if isinstance(job, Plan) else await self.plan(job, max_sats=max_sats)
+        if max_sats is not None:
+            plan = replace(plan, measured=plan.measured.capped(max_sats))
         plan.check_affordable()
         session = await self.session()
         job_id = await submit.submit(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import transfer
-from ..errors import Conflict, Corrupt, NotFound
+from ..errors import Conflict, Corrupt, InvalidInput, NotFound
 from ..session import Session
 from . import calls, received
 from .progress import OnProgress, told
@@ -51,7 +51,15 @@ def choose(job: JobStatus, only: str | None) -> Sequence[Output]:
 
 
 async def _fetch_one(session: Session, output: Output, folder: Path, on_progress: OnProgress | None) -> Download:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            "download.bad_folder",
+            f"Outputs cannot be put there: {error.strerror or type(error).__name__}.",
+            next_step="Name a folder that can be made or written to.",
+            folder=folder,
+        ) from error
     into = folder / safe_name(output.name)
     was_there = into.exists()
     try:

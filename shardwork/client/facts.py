@@ -20,6 +20,7 @@ from ..dataset.row import Format
 from ..dataset.source import source_files
 from ..dataset.staged import travels_as_it_is
 from ..dataset.sufficiency import Size
+from ..dataset.template import NAMED
 from ..errors import InvalidInput, ShardworkError
 from ..jobs.file import LoadedJob
 from ..jobs.paths import SourceFiles, StageFiles
@@ -42,6 +43,8 @@ from .progress import OnProgress, told
 
 #: what `auto` becomes, see `shardwork.recipes.learning`
 DEFAULT_MAX_LENGTH = 256
+#: the shortest row with something to predict
+LEAST_LENGTH = 2
 #: less is read before anybody could look at how far it is
 TOLD_FROM_BYTES = 4 << 20
 
@@ -75,6 +78,8 @@ class StageMeasure:
     model: ModelFacts | None
     #: why `method: auto` became what it is; None where the job named its method
     choice: MethodChoice | None = None
+    #: with `method: auto` as it was written; another method may need keys that the chosen one has no use for
+    asked: StageSpec | None = None
     #: the checkpoint on this machine that it continues from
     parent: CheckpointFacts | None = None
 
@@ -164,17 +169,19 @@ class CheckRequest:
     mapping: Mapping[str, str] = field(default_factory=dict[str, str])
     format: str | None = None
     overlong: str = "auto"
+    #: "model", or the name of a template of ours for a base that has none
+    chat_template: str = "model"
 
 
 def check_files(asked: CheckRequest, *, on_progress: OnProgress | None = None) -> DataReport:
     """`data check`: the report. Raises InvalidInput for values that no job could have."""
     if asked.recipe is not None:
         find_recipe(asked.recipe)
+    _check_names(asked)
     max_length, model = asked.max_length, None
     if asked.base_model is not None:
         model = inspect_model(asked.base_model)
         max_length = fit_length(max_length or "auto", model, key="--max-length")
-    _check_names(asked)
 
     def source(path: Path) -> Source:
         return Source(files=(path,), name=str(path), mapping=asked.mapping, format=asked.format)
@@ -188,6 +195,7 @@ def check_files(asked: CheckRequest, *, on_progress: OnProgress | None = None) -
         options=CheckOptions(
             eval_fraction=asked.eval_fraction,
             overlong=Overlong(asked.overlong),
+            chat_template=asked.chat_template,
             run_params=model.run_params if model else 0,
             progress=_reading([*asked.files, *asked.eval_files], on_progress),
         ),
@@ -198,15 +206,24 @@ def _check_names(asked: CheckRequest) -> None:
     wrong = unknown_name(asked.mapping)
     if wrong is not None:
         sentence = f"No format has a key {wrong[0]!r} to map to."
-        raise InvalidInput("data.unknown_name", sentence, next_step=wrong[1], key="--mapping")
+        raise InvalidInput("data.unknown_name", sentence, next_step=wrong[1], key="--map")
     for key, value, known in (
         ("--format", asked.format or "text", [str(each) for each in Format]),
         ("--overlong", asked.overlong, [str(each) for each in Overlong]),
+        ("--chat-template", asked.chat_template, ["model", *sorted(NAMED)]),
     ):
         if value not in known:
             sentence = f"There is no {key.removeprefix('--')} {value!r}."
             raise InvalidInput("data.unknown_name", sentence, next_step=suggest(value, known, what="values"), key=key)
-    if asked.eval_files and asked.eval_fraction is not None:
+    length, fraction = asked.max_length, asked.eval_fraction
+    # a program may hand in what its types forbid
+    if length is not None and (type(length) is not int or length < LEAST_LENGTH):
+        sentence = f"Rows have a whole number of tokens, {LEAST_LENGTH} or more, and not {length!r}."
+        raise InvalidInput("data.bad_length", sentence, next_step="Give --max-length 256.", key="--max-length")
+    if fraction is not None and not 0 < fraction < 0.5:
+        sentence = f"The share of rows to hold out lies between 0 and 0.5, and is not {fraction!r}."
+        raise InvalidInput("data.bad_fraction", sentence, next_step="Give 0.05.", key="--eval-fraction")
+    if asked.eval_files and fraction is not None:
         raise InvalidInput(
             "data.held_out_twice",
             "Rows are held out by files or by a fraction, not by both.",
@@ -273,7 +290,7 @@ def _measure(
         run_params=model.run_params if model else 0,
         input_bytes=_input_bytes(stage, files, model, report),
     )
-    choice = method_choice(stage, facts) if stage.recipe == "sft" else None
+    choice, asked = method_choice(stage, facts) if stage.recipe == "sft" else None, stage
     # the method that was chosen is part of what is agreed to, so it travels
     stage = with_method(stage, facts) if choice else stage
     facts = replace(facts, trained_params=_trained(model, kind.freeze(stage, facts)))
@@ -281,7 +298,9 @@ def _measure(
     if parent is not None:
         sent = sum((parent.folder / name).stat().st_size for name in parent.files)
         facts = replace(facts, input_bytes=facts.input_bytes + sent)
-    return StageMeasure(stage=stage, files=files, facts=facts, report=report, model=model, choice=choice, parent=parent)
+    return StageMeasure(
+        stage=stage, files=files, facts=facts, report=report, model=model, choice=choice, asked=asked, parent=parent
+    )
 
 
 def _parent_of(stage: StageSpec, files: StageFiles, facts: StageFacts) -> CheckpointFacts | None:
@@ -312,7 +331,7 @@ def _fresh_moments(stage: str, parent: CheckpointFacts) -> Why:
 
 def with_other_method(measured: StageMeasure, method: str) -> StageMeasure:
     """The same stage by another method. Raises InvalidInput where the model or the job's other keys forbid it."""
-    stage = with_method(measured.stage, measured.facts, method)
+    stage = with_method(measured.asked or measured.stage, measured.facts, method)
     frozen = find_recipe(stage.recipe).freeze(stage, measured.facts)
     return replace(
         measured, stage=stage, facts=replace(measured.facts, trained_params=_trained(measured.model, frozen))

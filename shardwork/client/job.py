@@ -9,7 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from ..errors import ShardworkError
-from ..money import sats as msat_of
+from ..money import whole_sats
 from ..session import Session
 from ..v1 import jobs_pb2
 from ..why import Why
@@ -61,7 +61,7 @@ class AsyncJob:
 
     async def events(self, *, after_sequence: int = 0) -> AsyncGenerator[Event, None]:
         """Everything that happened so far after `after_sequence`, oldest first."""
-        async for event in calls.events(await self._session(), self.id, after_sequence=after_sequence):
+        async for event in calls.events(await self._session(), self.id, after_sequence=max(after_sequence, 0)):
             yield received.event(event)
 
     async def logs(
@@ -102,7 +102,7 @@ class AsyncJob:
         self, after_sequence: int, *, details: bool, on_lost: OnLost | None
     ) -> AsyncGenerator[jobs_pb2.WatchJobResponse, None]:
         session, heard = await self._session(), on_lost or _ignore
-        answers = calls.watch(session, self.id, after_sequence=after_sequence, details=details, on_lost=heard)
+        answers = calls.watch(session, self.id, after_sequence=max(after_sequence, 0), details=details, on_lost=heard)
         async with aclosing(answers):
             async for answer in answers:
                 yield answer
@@ -143,18 +143,19 @@ class AsyncJob:
         top-up. `idempotency_key`: yours instead; the same key again adds nothing. Raises NotEnoughFunds
         "ledger.insufficient".
         """
-        session, access = await self._session(), self._access()
+        msat, session, access = whole_sats(sats), await self._session(), self._access()
         if idempotency_key:
-            return self._took(await calls.top_up(session, self.id, msat_of(sats), idempotency_key=idempotency_key))
+            return self._took(await calls.top_up(session, self.id, msat, idempotency_key=idempotency_key))
         wish = f"top up\0{access.join.ca_sha256}\0{session.party_id}\0{self.id}\0{sats}".encode()
         kept = pending_for(access.home.state_dir, wish)
-        view = await calls.top_up(session, self.id, msat_of(sats), idempotency_key=kept.submission_id)
+        view = await calls.top_up(session, self.id, msat, idempotency_key=kept.submission_id)
         kept.answered()
         return self._took(view)
 
     async def cost_of(self, action: str, *, sats: int = 0) -> ControlCost:
         """What "pause", "resume", "cancel" or "topup" would cost at this moment. Changes nothing."""
-        return received.control_cost(await calls.cost_of(await self._session(), self.id, action, msat_of(sats)))
+        msat = whole_sats(sats) if sats or action == "topup" else 0
+        return received.control_cost(await calls.cost_of(await self._session(), self.id, action, msat))
 
     async def reasons(self) -> list[Why]:
         """Everything that can be said of why it is where it is: its place in line, retries, refusals, its price."""

@@ -16,7 +16,7 @@ from ..jobs.file import LoadedJob
 from ..jobs.paths import StageFiles
 from ..jobs.spec import BudgetSection, JobSpec
 from ..models.hub import PREFIX
-from ..money import Msat, ceil_sats, sats, show
+from ..money import MSAT_PER_SAT, Msat, ceil_sats, sats, show, whole_sats
 from ..session import Session
 from ..v1 import jobs_pb2
 from ..why import Why
@@ -53,6 +53,12 @@ class Measured:
     @property
     def budget_msat(self) -> Msat:
         return sats(self.loaded.spec.budget.max_sats)
+
+    def capped(self, max_sats: int) -> Measured:
+        """The same with another budget. Raises InvalidInput "amount.not_whole_sats"."""
+        budget = BudgetSection(max_sats=whole_sats(max_sats) // MSAT_PER_SAT)
+        spec = self.loaded.spec.model_copy(update={"budget": budget})
+        return replace(self, loaded=replace(self.loaded, spec=spec))
 
     def facts(self) -> list[jobs_pb2.StageFacts]:
         return [stage.wire_facts() for stage in self.stages]
@@ -153,8 +159,7 @@ def measure(
     """
     loaded = _with_hub(read(job), hub or {})
     if max_sats is not None:
-        spec = loaded.spec.model_copy(update={"budget": BudgetSection(max_sats=max_sats)})
-        loaded = replace(loaded, spec=spec)
+        loaded = Measured(loaded=loaded, stages=()).capped(max_sats).loaded
     return _with_stages(loaded, tuple(measure_stages(loaded, on_progress=on_progress)))
 
 

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 
 from ..errors import Conflict
-from ..money import sats as to_msat
+from ..money import whole_sats
 from ..session import Session
 from . import calls, received
 from .results import Balance, Deposit, Transfer, Withdrawal
@@ -36,8 +36,8 @@ class AsyncWallet:
         `on_invoice` is told the invoice that has to be paid by somebody; simulated ones settle at once. Raises Conflict
         "deposit.expired".
         """
-        session = await self._session()
-        made = await calls.create_deposit(session, to_msat(sats), idempotency_key=uuid.uuid4().hex)
+        msat, session = whole_sats(sats), await self._session()
+        made = await calls.create_deposit(session, msat, idempotency_key=uuid.uuid4().hex)
         if made.state == "open" and on_invoice is not None:
             on_invoice(received.deposit(made))
         while wait and made.state == "open":
@@ -62,10 +62,10 @@ class AsyncWallet:
         and a `why`; an "unknown" one keeps them held until the coordinator knows. Raises NotEnoughFunds
         "withdrawal.too_much", InvalidInput "withdrawal.bad_address".
         """
-        session, access = await self._session(), self._access()
+        msat, session, access = whole_sats(sats), await self._session(), self._access()
         wish = f"withdraw\0{access.join.ca_sha256}\0{session.party_id}\0{sats}\0{address}".encode()
         kept = pending_for(access.home.state_dir, wish)
-        made = await calls.create_withdrawal(session, to_msat(sats), address, idempotency_key=kept.submission_id)
+        made = await calls.create_withdrawal(session, msat, address, idempotency_key=kept.submission_id)
         if on_created is not None:
             on_created(received.withdrawal(made))
             kept.answered()

@@ -177,7 +177,7 @@ class Count:
             return False
         tokenizer = self.tokenizer
         if row.is_conversational and tokenizer is not None and tokenizer.template is None:
-            fix = "Set params.chat_template: chatml, use a chat model, or give prompt and completion as text."
+            fix = "Set params.chat_template: chatml (--chat-template chatml), use a chat model, or give text."
             sentence = "The rows are conversations, but the model has no chat template."
             self.error(at(row, "chat_template", "template.missing", sentence, fix))
             return False

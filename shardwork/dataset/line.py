@@ -57,6 +57,8 @@ class Line:
     is_text: bool = False
     #: a table's row by column
     value: dict[str, Any] | None = None
+    #: its place in a list of which several rows stand on one line; 0 elsewhere
+    item: int = 0
 
     @property
     def file(self) -> str:
@@ -65,12 +67,16 @@ class Line:
 
 def problem(line: Line, key: str, code: str, sentence: str, fix: str) -> Problem:
     """A problem of one row."""
+    if line.item:
+        sentence = f"{sentence.removesuffix('.')} (row {line.item:,} of the list)."
     return Problem(file=line.file, line=line.number, key=key, code=code, sentence=sentence, fix=fix)
 
 
-def file_problem(source: SourceFile, code: str, sentence: str, fix: str, *, line: int | None = None) -> Problem:
-    """A problem of a whole file, or of bytes that are no row yet."""
-    return Problem(file=source.name, line=line, key="", code=code, sentence=sentence, fix=fix)
+def file_problem(
+    source: SourceFile, code: str, sentence: str, fix: str, *, line: int | None = None, key: str = ""
+) -> Problem:
+    """A problem of a whole file or column, or of bytes that are no row yet."""
+    return Problem(file=source.name, line=line, key=key, code=code, sentence=sentence, fix=fix)
 
 
 def not_utf8(source: SourceFile, number: int, data: bytes, error: UnicodeDecodeError) -> Problem:
@@ -88,7 +94,7 @@ def too_long(source: SourceFile, number: int) -> Problem:
 
 
 def wrong_type(line: Line, key: str, wanted: str, value: object) -> Problem:
-    sentence = f"{key!r} must be {wanted}, but is a {kind(value)}."
+    sentence = f"{key!r} must be {wanted}, but is {'an' if kind(value) == 'object' else 'a'} {kind(value)}."
     return problem(line, key, "data.wrong_type", sentence, "Correct the value.")
 
 

@@ -117,9 +117,9 @@ class Row:
             said = [_said(message, message.get("role") == "assistant") for message in self.messages]
             return [(text.removeprefix("\n") if at == 0 else text, counts) for at, (text, counts) in enumerate(said)]
         if self.format is Format.PREFERENCE:
-            mark = [("\n[chosen] ", False), ("\n[rejected] ", False)]
-            chosen, rejected = _halves([(self.chosen, True)]), _halves([(self.rejected, False)])
-            return [*_halves([(self.prompt, False)]), mark[0], *chosen, mark[1], *rejected]
+            chosen, rejected = self.answered(self.chosen), self.answered(self.rejected)
+            parts: list[tuple[Part, bool]] = [(chosen.prompt, False), ("\n[chosen] ", False), (chosen.completion, True)]
+            return _halves([*parts, ("\n[rejected] ", False), (rejected.completion, False)])
         return _halves([(self.prompt, False), (self.completion, True)])
 
     def plain(self) -> str:

@@ -122,13 +122,13 @@ def _from_scratch(given: Figures) -> Iterator[tuple[Size, Problem]]:
 
 
 def _text(given: Figures) -> tuple[Size, Problem]:
-    figures = f"{given.tokens:,} tokens of text"
+    figures = f"{given.tokens:,} token{'' if given.tokens == 1 else 's'} of text"
     if given.tokens >= GOOD_TEXT:
         return Size.TRAINING, _reason("data.enough", f"{figures}; from {GOOD_TEXT:,} on a domain can be learned.", "")
     if given.tokens >= LEAST_TEXT:
         sentence = f"{figures} change a model's style more than its knowledge; {GOOD_TEXT:,} would be a good start."
         return Size.THIN, _reason("data.few_tokens", sentence, "Add text of the same domain.")
-    sentence = f"{figures} are fewer than some ten books: this is RAG-sized, not training-sized."
+    sentence = f"{figures}, fewer than some ten books: this is RAG-sized, not training-sized."
     fix = "To answer from these texts, retrieve from them (RAG); to train, turn them into many questions and answers."
     return Size.RAG, _reason("data.rag_sized", sentence, fix)
 

@@ -174,7 +174,7 @@ class RowTokenizer:
             raise InvalidInput(
                 "template.missing",
                 "The rows are conversations, but the model has no chat template.",
-                next_step="Set params.chat_template: chatml, use a chat model, or give prompt and completion as text.",
+                next_step="Set params.chat_template: chatml (--chat-template chatml), use a chat model, or give text.",
                 file=rows[0].file,
                 line=rows[0].line,
                 key="messages" if rows[0].format is Format.MESSAGES else "prompt",

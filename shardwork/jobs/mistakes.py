@@ -6,6 +6,7 @@ Owns the wording only; places are found by `shardwork.jobs.file`, which alone ca
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,11 +33,14 @@ _NEEDS = {
     "greater_than": "more than {gt}",
     "less_than_equal": "at most {le}",
     "less_than": "less than {lt}",
+    "string_pattern_mismatch": "text of another form",
     "string_too_short": "at least {min_length} character long",
     "string_too_long": "at most {max_length} characters long",
     "too_short": "at least {min_length} long",
     "too_long": "at most {max_length} long",
 }
+#: a mistake that says itself what was meant
+_MEANT = re.compile(r"; did you mean '([^']+)'\?$")
 #: words that older YAML reads as truth values; here they are text, so that `name: on` is a name
 _TRUTH = {**dict.fromkeys(("on", "yes", "y"), "true"), **dict.fromkeys(("off", "no", "n"), "false")}
 
@@ -59,7 +63,7 @@ def sentence_of(items: Sequence[Any], key: str) -> str:
     if item["type"] == "missing":
         return "A required key is missing."
     if item["type"] == "value_error":
-        text = str(item["msg"]).removeprefix("Value error, ").rstrip(".")
+        text = str(item["msg"]).removeprefix("Value error, ").partition("; did you mean")[0].rstrip(".")
         return f"{text[:1].upper()}{text[1:]}."
     needs = " or ".join(dict.fromkeys(_need(each) for each in items))
     return f"{key!r} must be {needs}, but is {_shown(item['input'])}."
@@ -84,7 +88,10 @@ def fix_of(items: Sequence[Any], key: str, known: Sequence[str], model: type[Bas
         return f"Write `{key}: {bound[0]}` or {bound[1]}."
     info = model.model_fields.get(key) if model else None
     if item["type"] == "value_error":
-        return _named(item["input"], key)
+        meant = _MEANT.search(str(item["msg"]))
+        if meant is not None:
+            return f"Did you mean {meant[1]!r}?"
+        return _named(item["input"], key) if key == "name" else f"Mend `{key}` as the sentence says."
     if info is not None and items[0]["type"].startswith("int_") and isinstance(info.default, int):
         return f"Write a whole number, as `{key}: {info.default}`."
     if info is not None and info.description:

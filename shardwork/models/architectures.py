@@ -241,7 +241,7 @@ def check_packable(model_type: str) -> None:
         return
     raise InvalidInput(
         "packing.family",
-        f"Rows can't be packed for a {model_type} model: it was not shown to keep the rows of a sequence apart.",
+        f"Rows can't be packed for models of type {model_type!r}: none was shown to keep rows of a sequence apart.",
         next_step=f"Leave params.packing out. Families that can: {', '.join(sorted(PACKABLE))}.",
         key="params.packing",
         model_type=model_type,

@@ -112,6 +112,7 @@ class LearningRecipe:
                 stage=stage.name,
                 key="params.patience",
             )
+        _check_warmup(stage, params["warmup_steps"], steps)
         rounds = self._averaged(stage)
         if params["learning_rate"] == "auto":
             params["learning_rate"] = float(f"{self.auto_rate(params, facts) * rounds.gain:.3g}")
@@ -348,6 +349,18 @@ class LearningRecipe:
                 return context.trainer.publish(PublishOrder.model_validate_json(order_json), context)
             case _:
                 raise InvalidInput("recipe.unknown_phase", f"Recipe {self.kind!r} has no phase {phase!r}.")
+
+
+def _check_warmup(stage: StageSpec, warmup: int | str, steps: int) -> None:
+    """A rate that is never reached is a mistake, and one that nobody would see."""
+    if isinstance(warmup, int) and warmup > steps:
+        raise InvalidInput(
+            "warmup.too_long",
+            f"Stage {stage.name!r} warms up for {warmup:,} steps and takes {steps:,}: its rate would never be reached.",
+            next_step="Use warmup_steps: auto, or fewer.",
+            stage=stage.name,
+            key="params.warmup_steps",
+        )
 
 
 def base_id(given: PlanInput) -> str:

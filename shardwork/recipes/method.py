@@ -21,6 +21,7 @@ FULL_LIMIT = 1_500_000_000
 #: data tokens a learning parameter should have before more than an adapter is worth its price: a rule of thumb, as
 #: cautious as a tuning set is small beside what the base has read
 FULL_TOKENS, PARTIAL_TOKENS = 0.1, 0.01
+_UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (1000, "kB"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +94,14 @@ def _by_use(purpose: str | None, facts: StageFacts) -> tuple[str, str]:
 def _resources(facts: StageFacts) -> str:
     whole = facts.run_params
     return (
-        f"Full tuning would need about {whole * 20 / 1e9:.3g} GB on each worker and send {3 * whole / 1e6:.3g} MB up a "
-        f"shard; an adapter about {whole * 4 / 1e9:.3g} GB and a few hundredths of that."
+        f"Full tuning would need about {_size(20 * whole)} on each worker and send {_size(3 * whole)} up a shard; an "
+        f"adapter about {_size(4 * whole)} and a few hundredths of that."
     )
+
+
+def _size(num_bytes: int) -> str:
+    unit, name = next((unit, name) for unit, name in _UNITS if num_bytes >= unit or unit == 1000)
+    return f"{num_bytes / unit:.3g} {name}"
 
 
 def _accessibility(params: Mapping[str, Any], adapters_own: tuple[str, ...]) -> str:

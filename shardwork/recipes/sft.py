@@ -25,6 +25,8 @@ LORA_ONLY: Mapping[str, object] = {
     "rslora": False,
     "base_bits": None,
 }
+#: the same of tuning the last layers
+PARTIAL_ONLY: Mapping[str, object] = {"last_layers": 1, "train_final_norm": True, "train_head": False}
 
 
 class SftParams(LearningParams):
@@ -40,7 +42,7 @@ class SftParams(LearningParams):
     rank: Annotated[int, Field(ge=1, le=1024, description="lora: rank of the adapter")] = 8
     alpha: Annotated[int, Field(ge=1, le=4096, description="lora: scale; the update counts alpha : rank")] = 16
     target_modules: Annotated[
-        str | list[str],
+        str | Annotated[list[str], Field(min_length=1)],
         Field(description="lora: 'all-linear' (of a model of experts: the rest), or names of modules to adapt"),
     ] = "all-linear"
     layers: Annotated[
@@ -81,7 +83,9 @@ class Sft(LearningRecipe):
             )
         frozen = super().freeze(with_method(stage, facts), facts)
         if frozen.params["method"] != "lora":
-            _refuse_adapters_own(frozen)
+            _refuse(frozen, LORA_ONLY, "sft.lora_only", "an adapter's", "lora")
+        if frozen.params["method"] != "partial":
+            _refuse(frozen, PARTIAL_ONLY, "sft.partial_only", "of tuning the last layers", "partial")
         return frozen
 
     def tuning(self, params: Mapping[str, Any], seed: str = "") -> Tuning:
@@ -129,18 +133,20 @@ def with_method(stage: StageSpec, facts: StageFacts, method: str = "") -> StageS
     if choice is None and not method:
         return stage
     named = method or (choice.method if choice else "")
-    return stage.model_copy(update={"params": {**stage.params, "method": named}})
+    # keys for the case that the last layers are chosen have no meaning where they were not
+    is_idle = choice is not None and named != "partial"
+    kept = {key: value for key, value in stage.params.items() if not (is_idle and key in PARTIAL_ONLY)}
+    return stage.model_copy(update={"params": {**kept, "method": named}})
 
 
-def _refuse_adapters_own(stage: StageSpec) -> None:
+def _refuse(stage: StageSpec, own: Mapping[str, object], code: str, whose: str, method: str) -> None:
     """What would be without effect is refused, never ignored."""
-    method = stage.params["method"]
-    for key, nothing in LORA_ONLY.items():
+    for key, nothing in own.items():
         if stage.params[key] != nothing:
             raise InvalidInput(
-                "sft.lora_only",
-                f"Parameter {key!r} of stage {stage.name!r} is an adapter's, but its method is {method!r}.",
-                next_step=f"Use method: lora, or leave {key} out.",
+                code,
+                f"Parameter {key!r} of stage {stage.name!r} is {whose}, but its method is {stage.params['method']!r}.",
+                next_step=f"Use method: {method}, or leave {key} out.",
                 stage=stage.name,
                 key=f"params.{key}",
             )

@@ -16,6 +16,7 @@ from shardwork_client.outcome import disk, guard
 from shardwork_client.render import why_block
 from shardwork_client.views import why_json
 
+from . import tiny_model
 from .conftest import Run, error_of
 from .fake_coordinator import Fake
 from .sample_jobs import JOB_ID, answer, event, running_job, succeeded_job
@@ -132,3 +133,22 @@ def test_ctrl_c_while_rows_are_read_leaves_at_once_with_the_cursor_back(run: Run
     assert terminal.interrupt() == 130
     assert "Traceback" not in terminal.text and "Interrupted." in terminal.text
     assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
+
+
+def test_a_check_reads_conversations_with_a_template_of_ours_where_the_model_has_none(run: Run, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n' * 9)
+    model = tiny_model.write_model(tmp_path / "model")
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": None}))
+    asked = ("data", "check", rows, "--base-model", model, "--json")
+    assert run(*asked).exit_code == 3
+    checked = run(*asked, "--chat-template", "chatml")
+    assert checked.exit_code == 0 and "<|im_start|>" in json.dumps(json.loads(checked.stdout)["preview"])
+
+
+def test_a_mapping_that_names_a_key_twice_is_refused_and_not_half_followed(run: Run, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("a,b\n1,2\n")
+    refused = run("data", "check", rows, "--map", "text=a", "--map", "text=b")
+    assert refused.exit_code == 2 and "'text' twice" in refused.stderr

@@ -198,7 +198,7 @@ def test_a_top_up_that_nobody_agreed_to_adds_nothing(logged_in: Run, fake: Fake)
     fake.jobs[JOB_ID] = running_job()
     before = fake.jobs[JOB_ID].budget_msat
     refused = logged_in("job", "topup", JOB_ID, "5")
-    assert refused.exit_code != 0 and "2 shards run" in refused.stderr
+    assert refused.exit_code == 2 and "2 shards run" in refused.stderr and "--yes" in refused.stderr
     assert fake.jobs[JOB_ID].budget_msat == before and fake.top_ups == {}
 
 

@@ -49,6 +49,9 @@ def check(
     overlong: Annotated[
         str, typer.Option("--overlong", help="Longer rows: auto, split, truncate, drop or refuse.")
     ] = "auto",
+    chat_template: Annotated[
+        str, typer.Option("--chat-template", help="model: the base model's own; chatml: for a base that has none.")
+    ] = "model",
     json_output: JsonOption = False,
 ) -> None:
     """Format, bad lines, token counts, whether it is enough, and the first rows with what the model learns from them.
@@ -72,6 +75,7 @@ def check(
             mapping=_mapping(mapping or [], json_output),
             format=row_format,
             overlong=overlong,
+            chat_template=chat_template,
         )
         with progress.shown() as on_progress:
             report = access.run(context, lambda client: client.check_data(asked), on_progress=on_progress)
@@ -93,4 +97,7 @@ def _mapping(given: list[str], json_output: bool) -> dict[str, str]:
             "Write it like:  --map prompt=question --map completion=answer",
             json_output,
         )
+    named = [ours for ours, _, _ in pairs]
+    if twice := next((ours for ours in named if named.count(ours) > 1), None):
+        usage(f"--map names {twice!r} twice.", "Read each of our keys under one name.", json_output)
     return {ours: theirs for ours, _, theirs in pairs}

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-#: all there will ever be
-ALL_SATS = 21_000_000 * 100_000_000
+from shardwork.money import ALL_SATS as ALL_SATS
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; errors as JSON on stderr.")]
 JsonLinesOption = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout; errors as JSON on stderr.")]

@@ -58,7 +58,7 @@ def topup(
 
         cost = access.run(context, asked)
         if not yes and not json_output:
-            consent.ask_for(cost)
+            consent.ask_for(cost, job_id, sats)
         job = access.run(context, added)
         if json_output:
             emit({**views.job_json(job), "cost": views.cost_json(cost)})

@@ -69,6 +69,12 @@ def percent(fraction: float) -> str:
     return f"{100 * min(max(fraction, 0.0), 1.0):.0f} %"
 
 
+def share(fraction: float) -> str:
+    """Two digits, and never more than are known: "0.12 %", "19 %", "100 %"."""
+    value = 100 * fraction
+    return f"{value:.0f} %" if value >= 9.95 else f"{value:.2g} %"
+
+
 def change(first: float, last: float) -> str:
     """Relative change with its sign: "−26.3 %"."""
     if first == 0 or not (math.isfinite(first) and math.isfinite(last)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from io import BufferedReader
 
@@ -17,6 +18,7 @@ from ..line import Heard, Line, SourceFile, file_problem
 
 CHUNK_BYTES = 1 << 20
 _BLANK = " \t\r\n"
+_ON_SAME_LINE = re.compile(r",[ \t]*[^\s]")
 _DECODER = json.JSONDecoder()
 
 
@@ -62,6 +64,9 @@ class _Text:
         self._text, self._at, self._ended = "", 0, False
         #: of the letter that comes next
         self.line = 1
+        #: rows so far, and the line that the last one ended on
+        self._rows: int = 0
+        self._last_line: int = 0
 
     def problem(self, what: str, fix: str) -> Problem:
         return file_problem(self._source, "data.bad_json", f"This is not valid JSON: {what}.", fix, line=self.line)
@@ -119,10 +124,13 @@ class _Text:
             if end < len(self._text) or not self._more():
                 end += self._at - begin  # what was read before is let go of when more comes
                 break  # a number at the end of what was read may go on
-        found = Line(self._source, self.line, self._text[self._at : end])
-        self.line += found.text.count("\n")
+        text, begins = self._text[self._at : end], self.line
+        # a line that several rows stand on names none of them
+        is_shared = begins == self._last_line or ("\n" not in text and bool(_ON_SAME_LINE.match(self._text, end)))
+        self._rows += 1
+        self.line = self._last_line = begins + text.count("\n")
         self._at = end
-        return found
+        return Line(self._source, begins, text, item=self._rows if is_shared else 0)
 
     def _cut_short(self, error: ValueError, begin: int) -> Problem:
         """Why the value at `begin` of the text that was decoded is none; the text has been let go of up to there."""

@@ -31,6 +31,10 @@ def parquet_rows(source: SourceFile, heard: Heard) -> Iterator[Line | Problem]:
         with pq.ParquetFile(source.path) as file:
             names = list(file.schema_arrow.names)
             wanted = _wanted(source, names)
+            wrong = _column_problem(source, file.schema_arrow, wanted)
+            if wrong is not None:
+                yield wrong
+                return
             # a column that nobody reads is told as any key is, but its values stay in the file
             unread = dict.fromkeys(name for name in names if name not in wanted)
             size = source.path.stat().st_size
@@ -47,6 +51,35 @@ def _wanted(source: SourceFile, names: list[str]) -> list[str]:
     """Columns that a format or the mapping reads; all of them where there is none, so that the row can be named."""
     known = {*READ_KEYS, *source.mapping.values(), "input_ids", "label", "history"}
     return [name for name in names if name in known] or names
+
+
+def _column_problem(source: SourceFile, schema: Any, wanted: list[str]) -> Problem | None:
+    """A name that stands for two columns, of which one would be lost; or values that no row of text can hold."""
+    twice = next((name for name in wanted if schema.names.count(name) > 1), None)
+    if twice is not None:
+        sentence = f"Two columns of the file are called {twice!r}."
+        return file_problem(source, "data.bad_header", sentence, "Give every column a name of its own.", key=twice)
+    for name in wanted if set(wanted) & set(READ_KEYS) or source.mapping else []:
+        held = _unwritable(schema.field(name).type)
+        if held:
+            sentence = f"Column {name!r} holds values of type {held}, which are not text."
+            fix = "Write the column as strings, or leave out the part that is none."
+            return file_problem(source, "data.column_type", sentence, fix, key=name)
+    return None
+
+
+def _unwritable(kind: Any) -> str:
+    """The type in it, however deep, that JSON has no form for; empty where there is none."""
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        return _unwritable(kind.value_type)
+    if types.is_nested(kind):
+        inner = (_unwritable(kind.field(number).type) for number in range(kind.num_fields))
+        return next((held for held in inner if held), "")
+    plain = (types.is_string, types.is_large_string, types.is_string_view, types.is_integer, types.is_floating)
+    is_plain = types.is_null(kind) or types.is_boolean(kind) or any(each(kind) for each in plain)
+    return "" if is_plain else str(kind)
 
 
 def _broken(source: SourceFile, number: int, error: Exception) -> Problem:

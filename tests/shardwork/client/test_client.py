@@ -7,12 +7,14 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shardwork import (
     AsyncClient,
     Change,
+    CheckRequest,
     Client,
     Conflict,
     DataInvalid,
@@ -249,3 +251,48 @@ def test_warnings_of_the_coordinator_are_reasons(client: Client, fake: Fake, job
 def test_a_second_coordinator_is_talked_to_beside_the_first(running: Running, fake: Fake, home: Path) -> None:
     with Client(fake.join, home=home) as one, Client(fake.join, home=home / "other") as two:
         assert one.connect() != two.connect()
+
+
+@pytest.mark.parametrize("sats", [-1, 0, 1.5, True, "5", 10**30])
+def test_an_amount_that_is_no_whole_number_of_sats_is_an_error_like_any_other(
+    client: Client, fake: Fake, job_file: Path, sats: Any
+) -> None:
+    """A truth value is a whole number to Python, and would have paid one sat."""
+    fake.jobs[JOB_ID] = running_job()
+    job = client.job(JOB_ID)
+    for spend in (
+        lambda: client.wallet.deposit(sats),
+        lambda: client.wallet.withdraw(sats, "rig@simulated"),
+        lambda: job.top_up(sats),
+        lambda: job.cost_of("topup", sats=sats),
+        lambda: client.plan(job_file, max_sats=sats),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            spend()
+        assert refused.value.code == "amount.not_whole_sats" and refused.value.exit_code == 3
+    assert fake.top_ups == {}
+
+
+def test_a_cap_holds_for_a_plan_that_was_made_before_it(client: Client, fake: Fake, job_file: Path) -> None:
+    plan = client.plan(job_file)
+    with pytest.raises(InvalidInput) as refused:
+        client.submit(plan, max_sats=1)
+    assert refused.value.code == "budget.below_plan" and fake.submitted == []
+    assert client.plan(plan.measured, max_sats=1600).spec.budget.max_sats == 1600
+
+
+def test_a_folder_that_cannot_be_made_is_named(client: Client, fake: Fake, tmp_path: Path) -> None:
+    fake.jobs[JOB_ID] = succeeded_job()
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(InvalidInput) as refused:
+        client.job(JOB_ID).download(tmp_path / "taken")
+    assert refused.value.code == "download.bad_folder"
+
+
+@pytest.mark.parametrize("wrong", [{"max_length": -5}, {"max_length": "x"}, {"eval_fraction": float("nan")}])
+def test_a_check_with_values_that_no_job_could_have_is_refused(client: Client, tmp_path: Path, wrong: Any) -> None:
+    rows = tmp_path / "rows.txt"
+    rows.write_text("some words")
+    with pytest.raises(InvalidInput) as refused:
+        client.check_data(CheckRequest(files=[rows], **wrong))
+    assert refused.value.code in {"data.bad_length", "data.bad_fraction"}

@@ -5,6 +5,7 @@ Small enough to stand here; Parquet is written when it is asked for.
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -43,6 +44,13 @@ class Broken:
         else:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
+
+
+def _two_columns_of_a_name(path: Path) -> None:
+    library: Any = importlib.import_module("pyarrow")
+    columns = [library.array(["kept"]), library.array(["lost without a word"])]
+    table = library.Table.from_arrays(columns, names=["text", "text"])
+    importlib.import_module("pyarrow.parquet").write_table(table, path)
 
 
 def _parquet(**columns: list[Any]) -> Callable[[Path], object]:
@@ -237,6 +245,20 @@ TABLES: dict[str, Broken] = {
         "messages\nhello\n", "data.wrong_type", 2, "messages", "Correct", name="a.csv"
     ),
     "not parquet": Broken(b"PAR0" + bytes(40), "data.bad_parquet", None, "", "again", name="a.parquet"),
+    "bytes for text in parquet": Broken(
+        _parquet(text=[b"a", b"b"]), "data.column_type", None, "text", "strings", name="a.parquet"
+    ),
+    "a picture in a message in parquet": Broken(
+        _parquet(messages=[[{"role": "user", "content": "hi", "image": b"x"}, ANSWERED]]),
+        "data.column_type",
+        None,
+        "messages",
+        "leave out",
+        name="a.parquet",
+    ),
+    "two columns of a name in parquet": Broken(
+        _two_columns_of_a_name, "data.bad_header", None, "text", "of its own", name="a.parquet"
+    ),
     "half a parquet": Broken(_cut_parquet, "data.bad_parquet", None, "", "whole", name="a.parquet"),
     "parquet with a hole": Broken(_flipped_parquet, "data.bad_parquet", None, "", "again", name="a.parquet"),
     "parquet without rows": Broken(_parquet(text=[]), "data.empty_file", None, "", "fill it", name="a.parquet"),

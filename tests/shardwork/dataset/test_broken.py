@@ -34,6 +34,18 @@ def test_a_broken_file_is_named_by_file_line_key_and_code(name: str, tmp_path: P
     assert caught.value.code == one.code
 
 
+def test_a_row_of_a_list_that_stands_on_one_line_is_named_by_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for text, told in (
+        ('[{"text": "a"}, {"txt": "b"}, {"text": 3}]', ("(row 2 of the list).", "(row 3 of the list).")),
+        ('[\n{"text": 3},\n{"txt": "b"}\n]', ("number.", "'txt'.")),
+    ):
+        path.write_text(text)
+        first, second = check_data([path], recipe=None).errors
+        found = sorted((first, second), key=lambda problem: problem.key, reverse=text.startswith("[{"))
+        assert found[0].sentence.endswith(told[0]) and found[1].sentence.endswith(told[1])
+
+
 def test_orders_of_prepare_bound_their_weights() -> None:
     with pytest.raises(ValueError, match="weights"):
         PrepareOrder(recipe="sft", max_length=8, eval_fraction=None, seed="", weights=(0.0,))

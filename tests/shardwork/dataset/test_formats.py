@@ -229,3 +229,11 @@ def test_weights_are_counted_as_a_pass_reads_them(tmp_path: Path) -> None:
     assert 70 < report.sources[0].reads < 130
     again = check_data(sources, recipe="pretrain", max_length=8)
     assert again.sources[0].reads == report.sources[0].reads
+
+
+def test_what_both_answers_of_a_preference_row_begin_with_is_shown_as_its_prompt(tmp_path: Path) -> None:
+    asked = turn("user", "Why?")
+    row = {"chosen": [asked, turn("assistant", "Because.")], "rejected": [asked, turn("assistant", "No.")]}
+    (sample,) = check_data([write_jsonl(tmp_path / "a.jsonl", [row])], recipe=None).preview
+    assert "".join(text for text, _ in sample.pieces).count("Why?") == 1
+    assert [text.strip() for text, counts in sample.pieces if counts] == ["assistant: Because."]

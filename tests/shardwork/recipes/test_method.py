@@ -13,7 +13,7 @@ from shardwork.recipes import recipe
 from shardwork.recipes.base import StageFacts
 from shardwork.recipes.learning import LearningRecipe
 from shardwork.recipes.method import FULL_LIMIT, choose_method
-from shardwork.recipes.sft import method_choice
+from shardwork.recipes.sft import method_choice, with_method
 
 
 def facts(params: int = 1_000_000, tokens: int = 50_000, rows: int = 500) -> StageFacts:
@@ -81,6 +81,28 @@ def test_an_adapter_s_own_keys_are_refused_elsewhere(key: str, method: str) -> N
     with pytest.raises(InvalidInput) as caught:
         recipe("sft").freeze(stage("sft", 4, method=method, **{key: True}), facts())
     assert (caught.value.code, caught.value.why.evidence["key"]) == ("sft.lora_only", f"params.{key}")
+
+
+@pytest.mark.parametrize(("key", "value"), [("train_head", True), ("last_layers", 3), ("train_final_norm", False)])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_keys_of_the_last_layers_are_refused_elsewhere_and_left_to_auto(key: str, value: Any, method: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        recipe("sft").freeze(stage("sft", 4, method=method, **{key: value}), facts())
+    assert (caught.value.code, caught.value.why.evidence["key"]) == ("sft.partial_only", f"params.{key}")
+    automatic = stage("sft", 4, method="auto", **{key: value})
+    assert recipe("sft").freeze(automatic, facts()).params["method"] == "lora"
+    assert with_method(automatic, facts(), "partial").params[key] == value
+
+
+def test_a_warm_up_that_would_never_end_is_refused() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        recipe("sft").freeze(stage("sft", 4, warmup_steps=1000), facts())
+    assert (caught.value.code, caught.value.why.evidence["key"]) == ("warmup.too_long", "params.warmup_steps")
+
+
+def test_sizes_are_told_in_a_unit_that_fits_them() -> None:
+    choice = method_choice(stage("sft", 4, method="auto"), facts(44_000))
+    assert choice is not None and "about 880 kB on each worker and send 132 kB up" in dict(choice.factors)["resources"]
 
 
 def test_freezing_a_needs_an_adapter() -> None:

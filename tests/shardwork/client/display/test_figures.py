@@ -52,3 +52,7 @@ def test_parameters_and_changes() -> None:
     assert figures.change(4.0, float("inf")) == ""
     assert figures.loss(None) == "–"
     assert figures.loss(float("nan")) == "nan"
+
+
+def test_shares_have_two_digits_and_no_exponent() -> None:
+    assert [figures.share(each) for each in (1.0, 0.187, 0.0012, 0.096)] == ["100 %", "19 %", "0.12 %", "9.6 %"]
