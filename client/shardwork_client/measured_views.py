@@ -67,6 +67,7 @@ def _stage_json(measured: StageMeasure, options: list[MethodOption]) -> Json:
         "recipe": measured.stage.recipe,
         "rows": facts.rows,
         "tokens": facts.tokens,
+        "eval_rows": report.eval_rows if report else None,
         "run_params": facts.run_params,
         "trained_params": facts.trained_params,
         "input_bytes": facts.input_bytes,

@@ -53,6 +53,8 @@ def _stage(stage: StageMeasure, *, named: bool) -> RenderableType:
     rows: list[tuple[str, RenderableType]] = [("data", _data(stage))]
     if stage.report is not None and (len(stage.report.sources) > 1 or stage.stage.weights):
         rows.append(("sources", sources_table(stage.report)))
+    if stage.report is not None and stage.report.eval_rows:
+        rows.append(("held out", f"{figures.count(stage.report.eval_rows)} rows; no worker that learns gets them"))
     if stage.report is not None and stage.report.packing is not None and stage.stage.recipe == "sft":
         rows.append(("packing", packing_text(stage.report.packing)))
     model = _model(stage)

@@ -238,7 +238,16 @@ def _judge(plan: CheckPlan, train: Count, held_out: Count | None, packing: Packi
         train.error(at(train.first_masked, "params.max_length", "data.all_masked", sentence, fix))
         return
     needed = max(plan.options.min_rows, 1) + (MIN_EVAL_ROWS if plan.options.eval_fraction else 0)
-    if learnt < needed:
+    if train.kept and not any(source.reads for source in train.sources):
+        sentence = "The weights choose no row of any source, so there is nothing to learn."
+        train.error(at(None, "data", "data.weight_chooses_none", sentence, "Raise the weights."))
+    elif learnt < needed and train.dropped:
+        sentence = (
+            f"{_rows(train.dropped)} longer than {plan.max_length} tokens dropped; {learnt} left, {needed} needed."
+        )
+        fix = "Raise params.max_length, or set params.overlong: truncate."
+        train.error(at(train.first_long, "params.overlong", "data.too_few", sentence, fix))
+    elif learnt < needed:
         unit = "rows" if plan.layout is Layout.PADDED else f"rows of {plan.max_length} tokens"
         sentence = f"The data gives {max(learnt, 0)} {unit}; at least {needed} are needed."
         train.error(at(None, "data", "data.too_few", sentence, "Give more data or set a smaller batch_size."))

@@ -499,6 +499,12 @@ def test_the_plan_says_what_padding_wastes_and_packing_saves(logged_in: Run, pri
     assert "is padding" in " ".join(checked.stdout.split())
 
 
+def test_the_plan_says_how_many_rows_are_held_out(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
+    job = tiny_model.write_job(tmp_path)
+    assert json_of(logged_in("job", "plan", job, "--json"))["stages"][0]["eval_rows"] == 40
+    assert "held out 40 rows; no worker that learns gets them" in " ".join(logged_in("job", "plan", job).stdout.split())
+
+
 def test_packing_for_a_family_that_mixes_rows_is_refused_with_the_place_of_the_key(
     logged_in: Run, priced: Fake, tmp_path: Path
 ) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from shardwork.dataset import CheckOptions, DataReport, Format, Verdict, check_data
+from shardwork.dataset import CheckOptions, DataReport, Format, Source, Verdict, check_data
 from shardwork.dataset import line as line_module
+from shardwork.dataset.lengths import Overlong
 
 from .folders import CHAT, SENTENCES, tokenizer_folder, turn, write_jsonl
 
@@ -215,3 +216,17 @@ def test_the_clients_side_needs_neither_numpy_nor_torch() -> None:
     code = f"import sys, {modules}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"numpy", "torch", "transformers"}.isdisjoint(loaded)
+
+
+def test_weights_that_choose_nothing_at_all_are_an_error_and_not_only_a_warning(tmp_path: Path) -> None:
+    """The coordinator would find out after the upload."""
+    rows = write_jsonl(tmp_path / "a.jsonl", [{"text": f"row {number}"} for number in range(20)])
+    (problem,) = check_data([Source(files=(rows,), name="a", weight=0.0001)], recipe="sft").errors
+    assert (problem.code, problem.key) == ("data.weight_chooses_none", "data")
+
+
+def test_rows_that_were_all_too_long_are_the_reason_and_not_that_there_are_few(tmp_path: Path, model: Path) -> None:
+    rows = [{"text": f"many words {number} " * 50} for number in range(20)]
+    (problem,) = check_rows(tmp_path, rows, model, max_length=8, overlong=Overlong.DROP).errors
+    assert (problem.code, problem.key) == ("data.too_few", "params.overlong")
+    assert "longer than 8 tokens" in problem.sentence and "max_length" in problem.fix
