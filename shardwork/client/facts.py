@@ -294,6 +294,8 @@ def _measure(
     # the method that was chosen is part of what is agreed to, so it travels
     stage = with_method(stage, facts) if choice else stage
     facts = replace(facts, trained_params=_trained(model, kind.freeze(stage, facts)))
+    if model is not None and frozen.params.get("chat_template", "model") != "model":
+        model = replace(model, has_chat_template=True)  # a stage publishes the template that its rows had
     parent = _parent_of(stage, files, facts)
     if parent is not None:
         sent = sum((parent.folder / name).stat().st_size for name in parent.files)
@@ -430,6 +432,7 @@ def _report_of(
         run_params=model.run_params if model else 0,
         trained_params=_trained(model, stage) if learns else 0,
         from_scratch=stage.base_model is None,
+        has_template=None if model is None or files.base_model is not None else model.has_chat_template,
     )
     report = check_data(
         sources_of(files.sources),

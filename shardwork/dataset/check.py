@@ -274,7 +274,8 @@ def _warnings(count: Count) -> list[Problem]:
             )
             found.append(at(None, "data", "data.weight_chooses_none", sentence, "Raise its weight."))
     options = count.plan.options
-    if count.tokenizer is None and count.is_conversational and options.chat_template == "model":
+    unknown = count.tokenizer is None and options.has_template is None
+    if unknown and count.is_conversational and options.chat_template == "model":
         sentence = "The rows are conversations; whether the model will have a chat template is not known yet."
         fix = "Set params.chat_template: chatml if an earlier stage makes the model from nothing."
         found.append(at(None, "chat_template", "template.unknown_yet", sentence, fix))

@@ -60,6 +60,8 @@ class CheckOptions:
     run_params: int = 0
     trained_params: int = 0
     from_scratch: bool = False
+    #: whether the model has a chat template, where an earlier stage makes it; None: its folder says so, or nobody knows
+    has_template: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,9 @@ class Count:
             self.error(refused)
             return False
         tokenizer = self.tokenizer
-        if row.is_conversational and tokenizer is not None and tokenizer.template is None:
+        options = self.plan.options
+        has_template = tokenizer.template is not None if tokenizer is not None else options.has_template
+        if row.is_conversational and options.chat_template == "model" and has_template is False:
             fix = "Set params.chat_template: chatml (--chat-template chatml), use a chat model, or give text."
             sentence = "The rows are conversations, but the model has no chat template."
             self.error(at(row, "chat_template", "template.missing", sentence, fix))

@@ -228,6 +228,33 @@ def test_two_stages_share_facts_through_their_outputs(logged_in: Run, priced: Fa
     assert tune.trained_params == 4 * preset.layers * widths
 
 
+def test_conversations_for_a_model_from_nothing_are_refused_before_it_is_paid_for(
+    logged_in: Run, priced: Fake, tmp_path: Path
+) -> None:
+    """No preset has a chat template; a stage that brings one hands it on with its model."""
+    (tmp_path / "book.txt").write_text("Once upon a time there was a marketplace. " * 400)
+    talk = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
+    (tmp_path / "chat.jsonl").write_text(f"{json.dumps(talk)}\n" * 40)
+    job = tmp_path / "three.yaml"
+    text = (
+        "name: three\n"
+        "stages:\n"
+        "- {name: base, recipe: pretrain, data: book.txt, params: {preset: tiny-1m, max_length: 32}}\n"
+        "- {name: tune, recipe: sft, base_model: base.model, data: chat.jsonl, params: {method: full, TEMPLATE}}\n"
+        "- {name: more, recipe: sft, base_model: tune.model, data: chat.jsonl}\n"
+        "trust: {class: public}\n"
+        "budget: {max_sats: 5000}\n"
+    )
+    job.write_text(text.replace(", TEMPLATE", ""))
+    refused = logged_in("job", "plan", job, "--json")
+    assert refused.exit_code == 3 and not priced.quoted
+    assert "chat_template: chatml" in error_of(refused)["next_step"]
+    job.write_text(text.replace("TEMPLATE", "chat_template: chatml"))
+    planned = logged_in("job", "plan", job, "--json")
+    assert planned.exit_code == 0, planned.stderr
+    assert not [each for each in json_of(planned)["warnings"] if each["code"].startswith("template.")]
+
+
 def test_a_preset_s_shapes_add_up_to_its_parameters() -> None:
     from shardwork.client.facts import preset_model
     from shardwork.models.presets import PRESETS, preset_params

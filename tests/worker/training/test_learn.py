@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shardwork.errors import Corrupt, InvalidInput
-from shardwork.recipes.orders import LearnOrder, Precision, Schedule
+from shardwork.recipes.orders import LearnOrder, Optimizer, Precision, Schedule
 from shardwork.tensors.checkpoint import DELTA_FORMAT, apply_update, read_update, write_moments, write_step
 from shardwork.tensors.file import read_tensors
 from shardwork_worker.training.trainer import TorchTrainer
@@ -168,3 +168,17 @@ def test_a_loss_that_is_not_finite_stops_the_shard(
     with pytest.raises(InvalidInput) as caught:
         learned(trainer, order, tmp_path / "learn", base=base, checkpoint=first, train=train)
     assert caught.value.code == "trainer.diverged"
+
+
+def test_a_loss_beyond_what_the_coordinator_believes_is_told_as_divergence_and_not_handed_in(
+    trainer: TorchTrainer, base_of: BaseOf, train: Path, tmp_path: Path
+) -> None:
+    """Handed in, it would be refused as a lie, and count against an honest worker."""
+    base = base_of("llama")
+    first = tiny.first_checkpoint(trainer, base, tmp_path / "init")
+    schedule = Schedule(kind="constant", learning_rate=10.0, total_steps=5)
+    order = tiny.learn_order(schedule=schedule, steps=5, optimizer=Optimizer(clip_norm=1e9))
+    with pytest.raises(InvalidInput) as caught:
+        learned(trainer, order, tmp_path / "learn", base=base, checkpoint=first, train=train)
+    assert caught.value.code == "trainer.diverged" and "nats a token" in str(caught.value)
+    assert "learning rate" in caught.value.why.next_step

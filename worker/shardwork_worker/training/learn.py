@@ -18,6 +18,7 @@ import torch
 
 from shardwork.errors import InvalidInput
 from shardwork.recipes.base import Computed, Context
+from shardwork.recipes.checks import MOST_LOSS, WORST_LOSS
 from shardwork.recipes.orders import LearnOrder
 
 from .batches import TrainRows
@@ -36,7 +37,7 @@ def learn(order: LearnOrder, context: Context, built: Built, micro: MicroBatch, 
     `built` is the order's model; its learning weights are overwritten by the checkpoint's. Losses are in nats a label;
     tokens counts what was read, padding not included. A shard that ran out of memory on the way also tells
     micro_batch_before and micro_batch_size, the rows it began with and those that fitted, and memory_halvings.
-    Raises InvalidInput "trainer.diverged" when a loss is not finite, LimitExceeded "trainer.out_of_memory".
+    Raises InvalidInput "trainer.diverged" when a loss is beyond all bounds, LimitExceeded "trainer.out_of_memory".
     """
     checkpoint = context.inputs["checkpoint"]
     losses: list[float] = []
@@ -46,13 +47,17 @@ def learn(order: LearnOrder, context: Context, built: Built, micro: MicroBatch, 
             losses.append(_checked(loss, len(losses), order))
             tokens += read
             context.progress(len(losses) / order.steps, loss=loss)
+    train_loss = sum(losses) / len(losses)
+    if train_loss >= MOST_LOSS or max(losses[0], losses[-1]) >= WORST_LOSS:
+        # the coordinator would refuse such figures as those of a liar
+        raise _diverged(f"The training loss rose to {max(losses):,.4g} nats a token.", len(losses) - 1, order)
     folder = context.output("delta")
     after = moments_of(loop.optimizer, built, loop.moments.step + order.steps)
     write_shard_delta(folder, checkpoint, built, after, order=order)
     metrics = {
         "loss_first": losses[0],
         "loss_last": losses[-1],
-        "train_loss": sum(losses) / len(losses),
+        "train_loss": train_loss,
         "tokens": float(tokens),
     }
     if micro.halvings:
@@ -114,9 +119,13 @@ def _checked(loss: float, step: int, order: LearnOrder) -> float:
     """Stops a shard that has diverged: its delta would be screened out anyway, and would hide why."""
     if math.isfinite(loss):
         return loss
-    raise InvalidInput(
+    raise _diverged("The training loss is no longer a finite number.", step, order)
+
+
+def _diverged(sentence: str, step: int, order: LearnOrder) -> InvalidInput:
+    return InvalidInput(
         "trainer.diverged",
-        "The training loss is no longer a finite number.",
+        sentence,
         next_step="Lower the learning rate, or lengthen the warm-up.",
         step=order.start_step + step,
         learning_rate=order.schedule.learning_rate,
