@@ -191,7 +191,7 @@ def _unreadable(path: Path, error: OSError) -> Problem:
     if path.is_dir():
         inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in {".yaml", ".yml", ".toml"})
         near = str(path / inside[0]) if inside else None
-    elif path.parent.is_dir() and not path.exists():
+    elif path.parent.is_dir() and not os.path.lexists(path):
         near = nearest(path.name, (entry.name for entry in path.parent.iterdir()))
     fix = f"Did you mean {near!r}?" if near else "Check the path, and that you may read it."
     return _file_problem(str(path), "jobfile.missing_file", sentence, fix)
@@ -380,7 +380,7 @@ class _Reading:
             path = self._written(_trim(loc, raw, may_lack=item["type"] == "missing"))
             if item["type"] == "missing" and loc and path in {("recipe",)}:
                 continue
-            if path not in done:
+            if path not in done and not any(known.key == dotted(path) for known in self.problems):
                 done.add(path)
                 self._one(item, loc, path)
 
@@ -398,8 +398,8 @@ class _Reading:
         else:
             key = _key(path)
             known = _keys_at(path if item["type"] == "model_type" else loc[:-1])
-            model = _SECTIONS.get(str(loc[-2])) if len(loc) > 1 else None
-            self._add(path, code_of(item["type"]), sentence_of([item], key), fix_of([item], key, known, model))
+            fix = fix_of([item], key, known, _model_at(loc))
+            self._add(path, code_of(item["type"]), sentence_of([item], key), fix)
 
     def _translate_params(self, error: ValidationError, model: type[BaseModel], index: int, params: object) -> None:
         grouped: dict[KeyPath, list[Any]] = {}
@@ -444,6 +444,8 @@ def _trim(loc: KeyPath, values: Any, *, may_lack: bool) -> KeyPath:
     kept: KeyPath = ()
     here: Any = values
     for part in loc:
+        if isinstance(here, dict) and isinstance(part, int):
+            continue  # one item that was written without its list
         if isinstance(here, dict) and (part in here or may_lack):
             kept, here = (*kept, part), cast("Any", here).get(part)
         elif isinstance(here, list) and isinstance(part, int):
@@ -456,6 +458,13 @@ def _trim(loc: KeyPath, values: Any, *, may_lack: bool) -> KeyPath:
 def _key(path: KeyPath) -> str:
     """The last name of a path; an entry of a list goes by the list's name."""
     return next((part for part in reversed(path) if isinstance(part, str)), "")
+
+
+def _model_at(loc: KeyPath) -> type[BaseModel] | None:
+    """What describes the key at pydantic's place."""
+    if any(part in _SOURCES for part in loc):
+        return DataSource
+    return StageSpec if len(loc) == 3 and loc[0] == "stages" else _SECTIONS.get(str(loc[-2])) if len(loc) > 1 else None
 
 
 def _keys_at(loc: KeyPath) -> tuple[str, ...]:

@@ -187,11 +187,16 @@ def _missing(key: str, pattern: str, path: Path) -> PathFinding:
     sentence = f"No data file lies at {pattern!r}."
     if not parent.is_dir() and not any(mark in pattern for mark in "*?["):
         sentence = f"The folder of {pattern!r} does not exist."
+    fix = f"Did you mean {near!r}?" if near else _RELATIVE
+    if pattern.startswith("~"):
+        fix = "Write the whole path: '~' means nothing in a job file."
+    elif "://" in pattern:
+        fix = "Download it first: a job file names files of this machine."
     return PathFinding(
         key=key,
         code="jobfile.missing_file",
         sentence=sentence,
-        fix=f"Did you mean {near!r}?" if near else "Paths are relative to the job file's folder.",
+        fix=fix,
     )
 
 

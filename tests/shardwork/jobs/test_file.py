@@ -326,3 +326,32 @@ def test_another_registry_may_be_passed(folder: Path) -> None:
     with pytest.raises(JobFileInvalid) as caught:
         load(path, none)
     assert [problem.code for problem in caught.value.problems] == ["jobfile.unknown_recipe"]
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "told"),
+    [
+        ("data: {path: rows.jsonl, maping: {prompt: q}}", "data.maping", "Did you mean 'mapping'?"),
+        ("data: [{path: rows.jsonl, weight: -1}]", "data.0.weight", "how often a pass over the data reads each row"),
+        ("data: [{path: rows.jsonl, weight: .inf}]", "data.0.weight", "Write a plain number."),
+        ("data: ~/rows.jsonl", "data", "'~' means nothing in a job file."),
+        ("data: https://example.org/rows.jsonl", "data", "Download it first"),
+        ("{data: rows.jsonl, eval_fraction: 5%}", "eval_fraction", "share of rows held out"),
+    ],
+)
+def test_advice_fits_the_mistake(line: str, key: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n' * 9)
+    file = tmp_path / "job.yaml"
+    body = line.strip("{}").replace(", eval", "\neval") if line.startswith("{") else line
+    file.write_text(f"name: a\nrecipe: count\n{body}\ntrust: {{class: public}}\nbudget: {{max_sats: 9}}\n")
+    with pytest.raises(JobFileInvalid) as caught:
+        load(file)
+    (problem,) = caught.value.problems
+    assert problem.key == key and told in problem.fix
+
+
+def test_a_link_that_leads_to_itself_is_not_offered_as_its_own_remedy(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").symlink_to("job.yaml")
+    with pytest.raises(JobFileInvalid) as caught:
+        load(tmp_path / "job.yaml")
+    assert "Did you mean" not in caught.value.problems[0].fix
