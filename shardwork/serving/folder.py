@@ -110,6 +110,10 @@ def _refuse_other_folder(folder: Path) -> None:
     if inside:
         fix = f"Name one of its folders: {', '.join(str(folder / name) for name in inside[:5])}."
         raise _refusal("serve.no_config", "This folder holds outputs, and is none itself.", folder, fix)
+    if (folder / "state.json").is_file():
+        model = folder.with_suffix(".model") if folder.suffix == ".checkpoint" else folder.parent
+        fix = f"Name the model of the same job, such as {model}; `continue_from` takes this folder."
+        raise _refusal("serve.no_config", "This is a checkpoint, for training to go on from.", folder, fix)
     sentence = f"The folder has neither config.json nor {CONFIG}."
     raise _refusal("serve.no_config", sentence, folder, "Name a folder that holds a model or an adapter.")
 

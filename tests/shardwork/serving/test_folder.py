@@ -151,3 +151,12 @@ def test_a_broken_model_is_refused(breaking: Break, code: str, copy: Copy) -> No
     folder = copy("llama")
     breaking(folder)
     assert refusal(folder).code == code
+
+
+def test_a_checkpoint_names_the_model_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "sft.checkpoint"
+    folder.mkdir()
+    (folder / "state.json").write_text("{}")
+    found = refusal(folder)
+    assert found.code == "serve.no_config" and "checkpoint" in found.why.sentence
+    assert str(tmp_path / "sft.model") in found.why.next_step

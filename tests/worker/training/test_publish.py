@@ -97,6 +97,9 @@ def test_the_card_has_front_matter_that_hubs_read(
     assert front["base_model"] == "models/tiny"
     assert front["shardwork"] == {"job": "job-1", "stage": "sft", "rounds": "4", "test loss": "3.21 | nats"}
     assert "| test loss | 3.21 \\| nats |" in text
+    # a folder's name alone would be looked up on a hub
+    assert ("from_pretrained('path/to/models/tiny')" in text) == (method == "lora")
+    assert "from_pretrained('models/tiny')" not in text
 
 
 def test_samples_are_taken_from_every_prompt_and_are_the_same_each_time(

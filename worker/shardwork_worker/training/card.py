@@ -79,6 +79,7 @@ def _cell(text: str) -> str:
 
 
 def _loading(base_id: str) -> str:
-    """Arguments that load the base: a hub's model at the commit that was trained on."""
+    """Arguments that load the base: a hub's model at the commit that was trained on. The name of somebody's folder is
+    no address: transformers would look it up on a hub, and a folder called gpt2 would become another model."""
     name, revision = hub_name(base_id)
-    return repr(name) if revision is None else f"{name!r}, revision={revision!r}"
+    return repr(f"path/to/{name}") if revision is None else f"{name!r}, revision={revision!r}"
