@@ -12,11 +12,11 @@ from typing import Any
 
 from shardwork.errors import Conflict, Internal
 
-from ..records import RECORDS, Account, DepositRow, Event, Lease, Payout, Record, Transfer
+from ..records import RECORDS, Account, AuditEntry, DepositRow, Event, Lease, Payout, PolicyChange, Record, Transfer
 from .columns import columns, key_of, table_name
 
 #: rows of these are never edited and never removed
-APPEND_ONLY: tuple[type[Record], ...] = (Transfer, Event)
+APPEND_ONLY: tuple[type[Record], ...] = (Transfer, Event, AuditEntry, PolicyChange)
 
 
 @dataclass(frozen=True, slots=True)

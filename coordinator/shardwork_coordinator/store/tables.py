@@ -27,20 +27,26 @@ from sqlalchemy.types import TypeEngine
 
 from ..records import (
     RECORDS,
+    ApiFile,
+    ApiKey,
     Artifact,
     Attachment,
+    AuditEntry,
     DepositRow,
     Event,
     Job,
     Lease,
     Outbox,
+    Party,
     Payout,
+    PolicyChange,
     Record,
     Replica,
     Shard,
     Share,
     Stage,
     Transfer,
+    WebSession,
 )
 from . import columns as shape
 from .rules import rules
@@ -68,6 +74,18 @@ INDEXES: tuple[tuple[type[Record], tuple[str, ...]], ...] = (
     (Payout, ("state",)),
     (Payout, ("owner", "created_ms")),
     (Attachment, ("coordinator",)),
+    (Party, ("standing",)),
+    (Party, ("last_seen_ms",)),
+    (Party, ("listed",)),
+    (WebSession, ("user",)),
+    (ApiKey, ("owner",)),
+    (ApiFile, ("owner",)),
+    (AuditEntry, ("subject",)),
+    (PolicyChange, ("name", "id")),
+    (Artifact, ("created_ms",)),
+    (Job, ("created_ms",)),
+    (Job, ("name",)),
+    (Lease, ("ended_ms",)),
 )
 
 
