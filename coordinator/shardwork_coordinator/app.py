@@ -85,7 +85,11 @@ from .settings import Settings
 from .store import MemoryStore, SqlStore
 from .store.base import Store
 from .store.database_clock import DatabaseClock
+from .store.writer import Committed, unheard
 from .sweeper import Sweeper
+from .telemetry.calls import Calls
+from .telemetry.instruments import Instruments
+from .telemetry.lag import watch_lag
 from .tls import FILE_NAME as AUTHORITY_FILE
 from .tls import Authority
 from .web import serve_web
@@ -129,28 +133,21 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         database_clock, links = DatabaseClock(), Links(new_id() if shared else "")
         clock: Clock = database_clock if shared else SystemClock()
         _check_not_lost(settings)
-        store = Failing(open_store(settings, database_clock))
+        instruments = Instruments()
+        store = Failing(open_store(settings, database_clock, instruments.committed))
         start_store(store)
         stack.callback(store.close)
         storage = location(settings)
         contents = open_contents(settings)
-        engine = Engine(store, links, clock)
+        engine = Engine(store, links, clock, instruments)
         links.changed = engine.work_ready.set
-        executor = Executor(
-            storage,
-            folder / "scratch",
-            processes=settings.executor_processes,
-            # what is encrypted in the store must not lie beside it in plain for longer than a task needs it
-            cache_bytes=0 if settings.encrypt_at_rest else int(settings.executor_cache_gib * (1 << 30)),
-            reserve_bytes=settings.disk_reserve_mib << 20,
-            storage_key=StorageKey(key_file(settings), settings.encrypt_at_rest),
-        )
+        executor = _open_executor(settings, storage)
         stack.callback(executor.close)
         payments = _open_payments(settings, clock, StoreJournal(store, links.coordinator) if shared else None)
         keys = Keys.open(settings)
         if shared:
             await check_identity(store, keys.identity(await asyncio.to_thread(storage_id, storage), clock.now_ms()))
-        server = grpc.aio.server(options=OPTIONS)
+        server = grpc.aio.server(interceptors=[Calls(instruments)], options=OPTIONS)
         port = _listen(server, settings, keys.authority)
         address = JoinLine(host=host, port=port, ca_sha256=keys.authority.ca_sha256).address
         cluster = await join_cluster(stack, engine, address, settings) if shared else None
@@ -180,6 +177,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
                 ("outbox", OutboxRunner(engine, executor).run()),
                 ("sweeper", sweeper.run()),
                 ("expiry", expiry.run()),
+                ("lag", watch_lag(instruments.lag_seconds.observe)),
                 *(cluster.parts() if cluster else ()),
             )
         )
@@ -187,6 +185,18 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         addresses = cluster.membership.addresses if cluster else (address,)
         join = JoinLine.of(addresses, keys.authority.ca_sha256)
         yield Serving(join=join.text(), web=web, engine=engine, background=background)
+
+
+def _open_executor(settings: Settings, storage: str) -> Executor:
+    return Executor(
+        storage,
+        settings.data_dir / "scratch",
+        processes=settings.executor_processes,
+        # what is encrypted in the store must not lie beside it in plain for longer than a task needs it
+        cache_bytes=0 if settings.encrypt_at_rest else int(settings.executor_cache_gib * (1 << 30)),
+        reserve_bytes=settings.disk_reserve_mib << 20,
+        storage_key=StorageKey(key_file(settings), settings.encrypt_at_rest),
+    )
 
 
 def _add_services(
@@ -293,11 +303,12 @@ def _rates(settings: Settings) -> RateCard:
     )
 
 
-def open_store(settings: Settings, clock: DatabaseClock | None = None) -> Store:
+def open_store(settings: Settings, clock: DatabaseClock | None = None, committed: Committed | None = None) -> Store:
     if settings.database == "memory":
         return MemoryStore()
     path = database_file(settings)
-    return SqlStore(f"sqlite:///{path.absolute()}" if path else settings.database, clock=clock)
+    url = f"sqlite:///{path.absolute()}" if path else settings.database
+    return SqlStore(url, clock=clock, committed=committed or unheard)
 
 
 def database_file(settings: Settings) -> Path | None:

@@ -56,6 +56,7 @@ from .records import (
     StageState,
 )
 from .store.base import Store, Transaction
+from .telemetry.instruments import Instruments
 
 R = TypeVar("R", Shard, Replica)
 T = TypeVar("T")
@@ -66,8 +67,9 @@ LONGEST_LEASE_ID, HIGHEST_NUMBER = 200, 2**31
 class Engine:
     """Carries decisions out. One per coordinator process."""
 
-    def __init__(self, store: Store, links: Links, clock: Clock) -> None:
+    def __init__(self, store: Store, links: Links, clock: Clock, instruments: Instruments | None = None) -> None:
         self.store, self.links, self.clock = store, links, clock
+        self.instruments = instruments or Instruments()
         #: set after a commit that may have made work ready or effects pending
         self.work_ready, self.effects_pending = asyncio.Event(), asyncio.Event()
         #: replaced at each commit; watchers wait on the one they took

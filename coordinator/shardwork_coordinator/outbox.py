@@ -166,7 +166,8 @@ class OutboxRunner:
             seed=bytes.fromhex(payload["seed"]),
         )
         try:
-            return await self._executor.run(task)
+            with self._engine.instruments.phase(task.phase):
+                return await self._executor.run(task)
         except Unreachable as error:
             # what it reads or writes is out of reach, however long that lasts
             _log.warning("effect %s waits: %s", effect.id, error)

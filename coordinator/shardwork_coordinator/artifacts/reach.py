@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -17,6 +18,9 @@ from shardwork.errors import Unreachable
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: calls of this process that the store failed, by the kind of error; for /metrics
+failures: Counter[str] = Counter()
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +33,7 @@ def reaching(call: Callable[P, R]) -> Callable[P, R]:
         try:
             return call(*args, **kwargs)
         except BaseError as error:
+            failures[type(error).__name__] += 1
             _log.warning("the object store failed at %s: %s", call.__name__, str(error).partition("\n")[0][:1_000])
             raise Unreachable(
                 "storage.unreachable",

@@ -29,7 +29,7 @@ from .database_clock import DatabaseClock
 from .migrations import migrate
 from .rules import APPEND_ONLY, check_record, check_replace, duplicate
 from .statements import Statement, Statements, key_parameters, query_parameters, record_of, values_of
-from .writer import Session, Writer
+from .writer import Committed, Session, Writer, unheard
 
 #: how long one process waits for another's write lock
 BUSY_TIMEOUT_MS = 10_000
@@ -170,13 +170,22 @@ def _open_session(engine: Engine, clock: DatabaseClock, patience_s: float) -> Se
 class SqlStore:
     """The Store at a SQLAlchemy URL, e.g. "sqlite:////var/lib/shardwork/coordinator.db"."""
 
-    def __init__(self, url: str, *, clock: DatabaseClock | None = None, patience_s: float = server.PATIENCE_S) -> None:
-        """`clock` is kept at the server's time. `patience_s`: for so long a server is waited for.
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: DatabaseClock | None = None,
+        patience_s: float = server.PATIENCE_S,
+        committed: Committed = unheard,
+    ) -> None:
+        """`clock` is kept at the server's time. `patience_s`: for so long a server is waited for. `committed` hears of
+        each group commit.
 
         Raises InvalidInput "store.bad_url": for SQLite without a file, as readers could not see the writer's rows.
         """
         parsed = _parsed(url)
         self._clock, self._patience_s = clock or DatabaseClock(), patience_s
+        self._committed = committed
         self._is_sqlite = parsed.get_backend_name() == "sqlite"
         self._path = Path(parsed.database) if self._is_sqlite and parsed.database else None
         if self._is_sqlite and (self._path is None or parsed.database == ":memory:"):
@@ -204,7 +213,7 @@ class SqlStore:
         self._read_engine = self._engine(write=False)
         self._read_statements = Statements(self._read_engine.dialect)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
-        self._writer = Writer(partial(_open_session, write_engine, self._clock, self._patience_s))
+        self._writer = Writer(partial(_open_session, write_engine, self._clock, self._patience_s), self._committed)
         self._writer.start()
 
     async def write(self, work: Callable[[Transaction], T]) -> T:

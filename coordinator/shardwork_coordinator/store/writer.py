@@ -14,6 +14,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -42,6 +43,16 @@ class Away(Exception):
         self.error = error
 
 
+class Committed(Protocol):
+    """Who hears of group commits, with how many works; not `kept`: rolled back because of one of its works, or away."""
+
+    def __call__(self, seconds: float, works: int, *, kept: bool) -> None: ...
+
+
+def unheard(seconds: float, works: int, *, kept: bool) -> None:
+    """Nobody."""
+
+
 class Session(Protocol):
     """The writer's own connection. Each call may raise Lost or Away, where the session can tell."""
 
@@ -65,9 +76,9 @@ class _Task:
 
 
 class Writer:
-    def __init__(self, open_session: Callable[[], Session]) -> None:
-        """`open_session` is called once, on the writer's thread."""
-        self._open_session = open_session
+    def __init__(self, open_session: Callable[[], Session], committed: Committed = unheard) -> None:
+        """Both are called on the writer's thread, `open_session` once, `committed` after each group."""
+        self._open_session, self._committed = open_session, committed
         self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         # makes "refused" and "queued before the end" exclusive
@@ -128,9 +139,12 @@ class Writer:
     def _run_group(self, session: Session, tasks: list[_Task]) -> None:
         if not tasks:
             return
+        started = time.perf_counter()
         try:
             kept = _keep(session, tasks)
+            self._committed(time.perf_counter() - started, len(tasks), kept=kept)
         except Away as away:
+            self._committed(time.perf_counter() - started, len(tasks), kept=False)
             for task in tasks:
                 task.error = type(away.error).from_why(away.error.why)
             kept = True

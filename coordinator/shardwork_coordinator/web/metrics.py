@@ -1,11 +1,17 @@
-"""/metrics in Prometheus' conventions, read from the store at scrape time; no ids in labels.
+"""/metrics in Prometheus' conventions; no ids in labels.
 
-Recounting the ledger reads every transfer, so its answer is kept for a minute.
+What this process counted comes from its instruments and is its own. What is stored (jobs, queues, money) is read in
+one transaction, kept for a few seconds for everybody who scrapes, and the same at every coordinator of one database.
+Recounting the ledger reads every transfer: it runs beside the scrapes, at most once a minute.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import shutil
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import (
@@ -21,16 +27,41 @@ from prometheus_client import (
 from shardwork.protocol import software_version
 
 from .. import views
+from ..artifacts import reach
 from ..artifacts.figures import KINDS, StorageFigures
+from ..cluster.membership import living
 from ..engine import Engine
 from ..money import ledger
-from ..records import Event, Job, JobState, Lease, Outbox, Replica, ReplicaState, Shard, ShardState
+from ..records import (
+    DepositRow,
+    DepositState,
+    Event,
+    Job,
+    JobState,
+    Lease,
+    Outbox,
+    OutboxState,
+    Payout,
+    PayoutState,
+    Replica,
+    ReplicaState,
+    Shard,
+    ShardState,
+)
 from ..rpc.operator import worker_states
 from ..store.base import Transaction
+from ..telemetry.verdicts import Verdicts
+from ..telemetry.waiting import waits
 from .kept import Kept
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 KEEP_CHECK_S = 60.0
+#: two Prometheus servers that scrape every 15 s cost as much as one
+KEEP_LOOK_S = 5.0
+#: a scrape that waits longer for the store says that the store is away
+PATIENCE_S = 5.0
+#: and so long for the first count of the ledger
+FIRST_CHECK_S = 1.0
 WORKER_STATES = ("ready", "busy", "paused", "offline")
 ENDINGS = (str(ReplicaState.ACCEPTED), str(ReplicaState.REJECTED), str(ReplicaState.EXPIRED))
 
@@ -39,6 +70,16 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 #: processor seconds, memory and open files of this process, under Prometheus' usual names
 _process = CollectorRegistry()
 ProcessCollector(registry=_process)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What a recount of the ledger found."""
+
+    balanced: bool
+    checked_s: float
 
 
 class Metrics:
@@ -55,33 +96,65 @@ class Metrics:
         """`folder`: the data folder, whose disk is told; None tells of none. `storage`: what sweeps count."""
         self._engine, self._folder = engine, folder
         self._storage = storage or StorageFigures()
+        self._counted = CollectorRegistry()
+        self._verdicts = Verdicts(self._counted)
         self._checked = Kept(self._check, keep_check_s)
+        self._looked = Kept(self._look, KEEP_LOOK_S)
+        self._checking: asyncio.Task[Balance] | None = None
+        self._balance: Balance | None = None
 
     async def scrape(self) -> bytes:
-        """The exposition text: one consistent read, and the ledger's last check."""
+        """The exposition text; it comes without what the store knows while the store does not answer."""
+        await self._recount()
         registry = CollectorRegistry()
-        balanced, checked_s = await self._checked.get()
+        try:
+            stored = await asyncio.wait_for(self._looked.get(), PATIENCE_S)
+        except Exception as error:
+            _log.warning("the store gave no figures: %s", type(error).__name__)
+            stored = b""
+        _gauge(registry, "shardwork_store_up", "1 while the database answers.", 1 if stored else 0)
+        if self._balance is not None:
+            _balance(registry, self._balance)
+        if self._folder is not None:
+            _disk(registry, self._folder)
+        _artifacts(self._storage, registry)
+        links = self._engine.links
+        _gauge(registry, "shardwork_workers_attached", "Workers attached to this coordinator.", len(links.all()))
+        info = Gauge("shardwork_build_info", "1; the labels say what runs.", ["version", "python"], registry=registry)
+        info.labels(software_version(), ".".join(map(str, sys.version_info[:3]))).set(1)
+        own = (registry, self._counted, self._engine.instruments.registry, _process)
+        return stored + b"".join(map(generate_latest, own))
+
+    async def _look(self) -> bytes:
+        registry = CollectorRegistry()
 
         def look(tx: Transaction) -> None:
             _states(tx, self._engine, registry)
             _counters(tx, registry)
             _money(tx, registry)
+            _waits(tx, registry, self._engine.clock.now_ms())
+            self._verdicts.look(tx)
 
         await self._engine.store.read(look)
-        _gauge(registry, "shardwork_ledger_balanced", "1 while every account adds up.", 1 if balanced else 0)
-        text = "When the ledger was last recounted; at most about a minute ago."
-        _gauge(registry, "shardwork_ledger_checked_timestamp_seconds", text, checked_s)
-        if self._folder is not None:
-            free = shutil.disk_usage(self._folder).free
-            _gauge(registry, "shardwork_disk_free_bytes", "Free space on the disk of the data folder.", free)
-        _artifacts(self._storage, registry)
-        info = Gauge("shardwork_build_info", "1; the label says which version runs.", ["version"], registry=registry)
-        info.labels(software_version()).set(1)
-        return generate_latest(registry) + generate_latest(_process)
+        return generate_latest(registry)
 
-    async def _check(self) -> tuple[bool, float]:
+    async def _recount(self) -> None:
+        """Starts a recount when it is time, and takes over what the last one found."""
+        if self._checking is None:
+            self._checking = asyncio.create_task(self._checked.get())
+        await asyncio.wait({self._checking}, timeout=FIRST_CHECK_S if self._balance is None else 0.001)
+        if self._checking.done():
+            finished, self._checking = self._checking, None
+            error = finished.exception()
+            if error is not None:
+                _log.warning("the ledger could not be counted: %s", type(error).__name__)
+                self._balance = None
+            else:
+                self._balance = finished.result()
+
+    async def _check(self) -> Balance:
         checked_s = self._engine.clock.now_ms() / 1000
-        return (await self._engine.store.read(ledger.check)).balanced, checked_s
+        return Balance((await self._engine.store.read(ledger.check)).balanced, checked_s)
 
 
 async def scrape(engine: Engine) -> bytes:
@@ -94,13 +167,22 @@ def _states(tx: Transaction, engine: Engine, registry: CollectorRegistry) -> Non
         ("shardwork_jobs", "Jobs by state.", JobState, tx.count(Job, "state")),
         ("shardwork_shards", "Shards by state.", ShardState, tx.count(Shard, "state")),
         ("shardwork_replicas", "Replicas by state.", ReplicaState, tx.count(Replica, "state")),
+        (
+            "shardwork_outbox_effects",
+            "Effects that follow commits, by state.",
+            OutboxState,
+            tx.count(Outbox, "state"),
+        ),
         ("shardwork_workers", "Enrolled workers by state.", WORKER_STATES, worker_states(tx, engine.links)),
-        ("shardwork_outbox_effects", "Effects that follow commits, by state.", (), tx.count(Outbox, "state")),
+        ("shardwork_payouts", "Payments to workers and requesters by state.", PayoutState, tx.count(Payout, "state")),
+        ("shardwork_deposits", "Invoices for deposits by state.", DepositState, tx.count(DepositRow, "state")),
     ):
         gauge = Gauge(name, text, ["state"], registry=registry)
         # an alert on paused jobs must not wait for the first one before it knows the series
         for state in sorted({*map(str, states), *counts}):
             gauge.labels(state).set(counts.get(state, 0))
+    alive = len(living(tx, engine.clock.now_ms())) if engine.links.coordinator else 1
+    _gauge(registry, "shardwork_coordinators", "Coordinators that live on this database.", alive)
 
 
 def _counters(tx: Transaction, registry: CollectorRegistry) -> None:
@@ -125,6 +207,35 @@ def _money(tx: Transaction, registry: CollectorRegistry) -> None:
         Counter(name, text, registry=registry).inc(msat)
 
 
+def _waits(tx: Transaction, registry: CollectorRegistry, now_ms: int) -> None:
+    found = waits(tx, tx.count(Job, "id", state=JobState.RUNNING), now_ms)
+    for name, text, value in (
+        ("shardwork_queue_oldest_seconds", "Age of the oldest work of running jobs that no worker has.", found.queue_s),
+        ("shardwork_round_oldest_seconds", "Age of the oldest open round of running jobs.", found.round_s),
+        (
+            "shardwork_checkpoint_oldest_seconds",
+            "The longest time that a running stage has kept no new round.",
+            found.checkpoint_s,
+        ),
+        ("shardwork_outbox_oldest_seconds", "Age of the oldest effect that was not carried out.", found.outbox_s),
+        ("shardwork_outbox_attempts", "Failed tries of the pending effect that failed most.", found.outbox_attempts),
+        ("shardwork_payout_oldest_seconds", "Age of the oldest payment that has not ended.", found.payment_s),
+    ):
+        _gauge(registry, name, text, value)
+
+
+def _balance(registry: CollectorRegistry, found: Balance) -> None:
+    _gauge(registry, "shardwork_ledger_balanced", "1 while every account adds up.", 1 if found.balanced else 0)
+    text = "When the ledger was last recounted; at most about a minute ago."
+    _gauge(registry, "shardwork_ledger_checked_timestamp_seconds", text, found.checked_s)
+
+
+def _disk(registry: CollectorRegistry, folder: Path) -> None:
+    usage = shutil.disk_usage(folder)
+    _gauge(registry, "shardwork_disk_free_bytes", "Free space on the disk of the data folder.", usage.free)
+    _gauge(registry, "shardwork_disk_size_bytes", "Size of that disk.", usage.total)
+
+
 def _artifacts(storage: StorageFigures, registry: CollectorRegistry) -> None:
     for name, text, counts in (
         ("shardwork_artifacts", "Stored contents by kind, at the last sweep.", storage.artifacts),
@@ -139,6 +250,14 @@ def _artifacts(storage: StorageFigures, registry: CollectorRegistry) -> None:
         ("shardwork_artifact_sweep_failures", "Sweeps that failed.", storage.failures),
     ):
         Counter(name, text, registry=registry).inc(number)
+    failed = Counter(
+        "shardwork_artifact_store_failures",
+        "Calls that the object store did not answer, by the kind of error.",
+        ["kind"],
+        registry=registry,
+    )
+    for kind, number in reach.failures.items():
+        failed.labels(kind).inc(number)
     text = "When the last sweep ended; 0 before the first."
     _gauge(registry, "shardwork_artifacts_swept_timestamp_seconds", text, storage.swept_ms / 1000)
 

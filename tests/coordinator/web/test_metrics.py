@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shutil
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from shardwork.errors import Unreachable
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.records import Account, Lease
 from shardwork_coordinator.store.base import Transaction
@@ -17,6 +23,8 @@ from shardwork_coordinator.web.server import build
 
 from .scene import Scene, everything
 
+#: every label there is; none of them is an id
+LABELS = {"state", "version", "python", "kind", "phase", "reason", "outcome", "service", "method", "code", "le"}
 UNITS = ("_msat", "_seconds", "_bytes", "_fds")
 
 
@@ -67,7 +75,7 @@ async def test_names_follow_the_conventions_and_labels_hold_no_ids() -> None:
         assert re.fullmatch(r"[a-z][a-z0-9_]*", family.name)
         for sample in family.samples:
             assert sample.name.endswith("_total") == (family.type == "counter")
-            assert set(sample.labels) <= {"state", "version", "kind"}
+            assert set(sample.labels) <= LABELS
         if "msat" in family.name:
             assert family.name.endswith(UNITS)
 
@@ -149,3 +157,46 @@ async def test_a_slow_answer_is_kept_longer() -> None:
     assert await kept.get() == 10.0
     now_s = 201.0
     assert await kept.get() == 211.0
+
+
+async def test_promtool_finds_nothing_to_mend() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed; it comes with Debian's package prometheus")
+    scene = await everything()
+    text = await Metrics(scene.engine, folder=Path("/")).scrape()
+    scene.store.close()
+    done = await asyncio.to_thread(subprocess.run, [promtool, "check", "metrics"], input=text, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+async def test_a_store_that_does_not_answer_leaves_the_rest_of_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = await everything()
+
+    def away(work: object) -> None:
+        raise Unreachable("store.unreachable", "The database does not answer.")
+
+    monkeypatch.setattr(scene.engine.store, "read", away)
+    found = await scraped(scene)
+    scene.store.close()
+    assert found["shardwork_store_up", ""] == 0
+    assert found["shardwork_workers_attached", ""] == 3
+    assert not {"shardwork_jobs", "shardwork_ledger_balanced", "shardwork_escrow_msat"} & {name for name, _ in found}
+
+
+async def test_scrapes_within_seconds_read_the_store_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, looks = await everything(), 0
+    read = scene.engine.store.read
+
+    def counting(work: Callable[[Transaction], object]) -> Awaitable[object]:
+        nonlocal looks
+        looks += 1
+        return read(work)
+
+    monkeypatch.setattr(scene.engine.store, "read", counting)
+    metrics = Metrics(scene.engine)
+    for _ in range(5):
+        await metrics.scrape()
+    scene.store.close()
+    # the ledger's count, and one look
+    assert looks == 2

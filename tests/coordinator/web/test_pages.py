@@ -403,7 +403,7 @@ async def test_health_says_when_the_disk_is_full_and_metrics_how_much_is_free(
         free = [server.LEAST_FREE_BYTES]
 
         def usage(_: object) -> SimpleNamespace:
-            return SimpleNamespace(free=free[-1])
+            return SimpleNamespace(free=free[-1], total=1 << 40)
 
         monkeypatch.setattr(shutil, "disk_usage", usage)
         assert (await client.get("/healthz")).status_code == 200

@@ -1,0 +1,88 @@
+"""Verdicts: results accepted, refused and taken back since this coordinator started, read from the events.
+
+Every coordinator on one database counts them all: add up nothing over instances, take one. Each look reads what was
+noted since the last one, so it costs what happened and not what there is. Used by `web.metrics`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter
+
+from ..records import Event, Shard
+from ..store.base import Transaction
+from .reasons import label_of
+
+ACCEPTED, REJECTED, EXPIRED = "shard.accepted", "shard.rejected", "shard.expired"
+#: phases that are always there, so that an alert knows the series before the first result
+PHASES = ("init", "learn", "evaluate", "publish", "map")
+PAGE = 1_000
+#: what one look reads at most; the rest follows with the next
+MOST_READ = 50_000
+
+
+class Verdicts:
+    """Counters since the first look."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._seen: int | None = None
+        self.accepted = Counter(
+            "shardwork_shards_accepted",
+            "Results accepted and paid since the start, by phase.",
+            ["phase"],
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "shardwork_tokens_accepted", "Planned tokens of accepted results, by phase.", ["phase"], registry=registry
+        )
+        self.rejected = Counter(
+            "shardwork_shards_rejected",
+            "Results refused since the start, by phase and the code of the reason.",
+            ["phase", "reason"],
+            registry=registry,
+        )
+        self.expired = Counter(
+            "shardwork_shards_expired",
+            "Leases that ended without a result since the start, by phase and the code of the reason.",
+            ["phase", "reason"],
+            registry=registry,
+        )
+        for phase in PHASES:
+            self.accepted.labels(phase)
+            self.tokens.labels(phase)
+
+    def look(self, tx: Transaction) -> None:
+        """Counts what was noted since the last look; the first one only learns where the events end."""
+        if self._seen is None:
+            newest = tx.find(Event, order="sequence", descending=True, limit=1)
+            self._seen = newest[0].sequence if newest else 0
+            return
+        for event in _since(tx, self._seen):
+            self._count(tx, event)
+            self._seen = event.sequence
+
+    def _count(self, tx: Transaction, event: Event) -> None:
+        if event.kind not in (ACCEPTED, REJECTED, EXPIRED):
+            return
+        shard = tx.get(Shard, event.subject)
+        if shard is None:
+            return
+        if event.kind == ACCEPTED:
+            self.accepted.labels(shard.phase).inc()
+            self.tokens.labels(shard.phase).inc(shard.tokens)
+            return
+        code = json.loads(event.evidence_json).get("code", "")
+        counter = self.rejected if event.kind == REJECTED else self.expired
+        counter.labels(shard.phase, label_of(code)).inc()
+
+
+def _since(tx: Transaction, sequence: int) -> Iterator[Event]:
+    last = sequence
+    for _ in range(MOST_READ // PAGE):
+        page = tx.find(Event, order="sequence", after=last, limit=PAGE)
+        yield from page
+        if len(page) < PAGE:
+            return
+        last = page[-1].sequence
