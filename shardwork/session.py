@@ -27,6 +27,7 @@ from .identity.role import Role, role_to_proto
 from .ids import party_id
 from .protocol import ENROLMENT_TYPE, PROTOCOL_VERSIONS, TOKEN_LIFETIME_S, negotiate, software_version
 from .v1 import (
+    api_keys_pb2_grpc,
     artifacts_pb2_grpc,
     enrolment_pb2,
     enrolment_pb2_grpc,
@@ -40,6 +41,7 @@ from .v1 import (
 from .wire import error_from_rpc
 
 if TYPE_CHECKING:
+    from .v1.api_keys_pb2_grpc import ApiKeysServiceAsyncStub
     from .v1.artifacts_pb2_grpc import ArtifactsServiceAsyncStub
     from .v1.enrolment_pb2_grpc import EnrolmentServiceAsyncStub
     from .v1.jobs_pb2_grpc import JobsServiceAsyncStub
@@ -164,6 +166,10 @@ class Session:
     @cached_property
     def wallet(self) -> WalletServiceAsyncStub:
         return wallet_pb2_grpc.WalletServiceStub(self.channel)
+
+    @cached_property
+    def api_keys(self) -> ApiKeysServiceAsyncStub:
+        return api_keys_pb2_grpc.ApiKeysServiceStub(self.channel)
 
     @cached_property
     def operator(self) -> OperatorServiceAsyncStub:

@@ -6,6 +6,7 @@
     shardwork data …             commands/data.py
     shardwork job …              commands/jobs.py
     shardwork artifact …         commands/artifacts.py
+    shardwork api-key …          commands/api_keys.py
     shardwork config …           commands/configuration.py
 
 What a command needs beyond typer is imported inside it, so that `--help` stays quick. Failures: `outcome`.
@@ -22,6 +23,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from .commands import (
+    api_keys,
     artifacts,
     before,
     collecting,
@@ -54,6 +56,7 @@ app.command("login")(login.login)
 app.add_typer(wallet.app, name="wallet")
 app.add_typer(data.app, name="data")
 app.add_typer(artifacts.app, name="artifact")
+app.add_typer(api_keys.app, name="api-key")
 app.add_typer(configuration.app, name="config")
 app.add_typer(jobs.app, name="job")
 #: each adds its verbs to `job` when it is loaded, in the order of --help

@@ -35,6 +35,8 @@ from shardwork.errors import Conflict, InvalidInput
 from shardwork.protocol import MAX_MESSAGE_BYTES
 from shardwork.session import JoinLine
 from shardwork.v1 import (
+    api_keys_pb2,
+    api_keys_pb2_grpc,
     artifacts_pb2,
     artifacts_pb2_grpc,
     enrolment_pb2,
@@ -71,6 +73,7 @@ from .money.pricing import RateCard
 from .outbox import OutboxRunner
 from .payments.journal import StoreJournal
 from .payments.simulated import SimulatedPayments
+from .rpc.api_keys import ApiKeysServicer
 from .rpc.artifacts import ArtifactDesk, ArtifactsServicer
 from .rpc.attach import WorkDesk
 from .rpc.auth import TokenGate, Tokens
@@ -241,6 +244,7 @@ def _add_services(
     artifacts_pb2_grpc.add_ArtifactsServiceServicer_to_server(ArtifactsServicer(gate, artifacts), server)
     storage_pb2_grpc.add_StorageServiceServicer_to_server(StorageServicer(gate, artifacts), server)
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(WalletServicer(gate, store, payments, clock), server)
+    api_keys_pb2_grpc.add_ApiKeysServiceServicer_to_server(ApiKeysServicer(gate, store, clock), server)
     operator_pb2_grpc.add_OperatorServiceServicer_to_server(OperatorServicer(gate, OperatorDesk(engine=engine)), server)
     _add_health(server)
     return gate
@@ -250,6 +254,7 @@ def _add_health(server: grpc.aio.Server) -> None:
     names = [
         module.DESCRIPTOR.services_by_name[name].full_name
         for module, name in (
+            (api_keys_pb2, "ApiKeysService"),
             (enrolment_pb2, "EnrolmentService"),
             (work_pb2, "WorkService"),
             (jobs_pb2, "JobsService"),

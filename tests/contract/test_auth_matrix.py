@@ -21,6 +21,7 @@ from shardwork.errors import Internal, ShardworkError, Unreachable
 from shardwork.identity.keys import SigningKey, load_or_create
 from shardwork.identity.role import Role
 from shardwork.v1 import (
+    api_keys_pb2,
     artifacts_pb2,
     enrolment_pb2,
     jobs_pb2,
@@ -41,6 +42,7 @@ from .market import Market
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MODULES: tuple[ModuleType, ...] = (
+    api_keys_pb2,
     artifacts_pb2,
     enrolment_pb2,
     jobs_pb2,
@@ -54,6 +56,9 @@ OWNERS, WORKER, OPERATOR = {Role.REQUESTER, Role.OPERATOR}, {Role.WORKER}, {Role
 ANYBODY = set(Role)
 #: None: the call comes before there is a token
 WHO: dict[str, set[Role] | None] = {
+    "ApiKeysService.CreateApiKey": {Role.REQUESTER},
+    "ApiKeysService.ListApiKeys": {Role.REQUESTER},
+    "ApiKeysService.RevokeApiKey": {Role.REQUESTER},
     "EnrolmentService.GetAuthority": None,
     "EnrolmentService.GetChallenge": None,
     "EnrolmentService.Enrol": None,

@@ -41,6 +41,8 @@ SPEAKS_PROTO: frozenset[str] = frozenset(
         "coordinator/shardwork_coordinator/rpc/results.py",
         "coordinator/shardwork_coordinator/rpc/said.py",
         "coordinator/shardwork_coordinator/rpc/work.py",
+        "coordinator/shardwork_coordinator/rpc/api_keys.py",
+        "shardwork/api_key.py",
         "shardwork/client/calls.py",
         "shardwork/client/facts.py",
         "shardwork/client/hub.py",
