@@ -6,7 +6,7 @@ READY := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help demo pair test check bench nightly proto docs format clean
+.PHONY: help demo pair test check bench nightly proto docs site format clean
 help: ## Say what there is.
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -45,6 +45,9 @@ proto: $(READY) ## Regenerate the stubs from proto/.
 
 docs: $(READY) ## Regenerate docs/reference/ from the code.
 	$(BIN)/python docs/generate.py
+
+site: $(READY) ## Build the documentation site into build/site; any warning fails.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 format: $(READY) ## Format and fix what can be fixed.
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
