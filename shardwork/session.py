@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 import grpc.aio
 
+from . import tracing
 from .channel import SwitchedChannel
 from .clock import Clock, SystemClock
 from .errors import NotAuthenticated, ShardworkError, Unreachable
@@ -251,7 +252,7 @@ class Session:
                 # whoever waited here finds that the first one already renewed it
                 if self._token == stale:
                     await self._enrol()
-        return (("authorization", f"Bearer {self._token}"),)
+        return (("authorization", f"Bearer {self._token}"), *tracing.context())
 
     async def renew(self) -> None:
         """Enrols again at once; for streams that ended with NotAuthenticated."""

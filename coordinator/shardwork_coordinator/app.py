@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import fcntl
 import ipaddress
-import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
@@ -93,6 +92,8 @@ from .sweeper import Sweeper
 from .telemetry.calls import Calls
 from .telemetry.instruments import Instruments
 from .telemetry.lag import watch_lag
+from .telemetry.logs import Log, adopt
+from .telemetry.traces import tracing
 from .tls import FILE_NAME as AUTHORITY_FILE
 from .tls import Authority
 from .web import serve_web
@@ -111,7 +112,7 @@ OPTIONS: list[tuple[str, int]] = [
 ]
 STOP_GRACE_S = 2.0
 
-_log = logging.getLogger(__name__)
+_log = Log("app")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_only_one(folder))
+        stack.enter_context(tracing(settings.traces))
         shared = settings.is_shared
         database_clock, links = DatabaseClock(), Links(new_id() if shared else "")
         clock: Clock = database_clock if shared else SystemClock()
@@ -173,6 +175,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         stack.callback(links.close)
         expiry = Expiry(store, contents, clock, artifact_limits(settings))
         web = await stack.enter_async_context(serve_web(settings, engine, expiry.figures))
+        adopt("uvicorn", "uvicorn.error", "uvicorn.access")
         background = tuple(
             _background(stack, name, work)
             for name, work in (
@@ -359,7 +362,7 @@ def _open_payments(settings: Settings, clock: Clock, shared: StoreJournal | None
             next_step="Say --payments simulated, and everybody will be told that the sats are not real.",
             listen=settings.listen,
         )
-    _log.warning("payments are SIMULATED: no sat here is real, and none can be withdrawn as real")
+    _log.warning("payments.simulated", note="no sat here is real, and none can be withdrawn as real")
     return SimulatedPayments(clock, shared or settings.data_dir / "simulated-payments.jsonl")
 
 

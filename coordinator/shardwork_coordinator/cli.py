@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from shardwork.errors import ShardworkError, Unreachable
+from shardwork.protocol import software_version
 
 app = typer.Typer(
     help="Run a Shardwork coordinator.",
@@ -67,30 +67,36 @@ def serve(
         "encrypt_at_rest": encrypt_at_rest,
         "payments": payments,
     }
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     raise typer.Exit(asyncio.run(_serve(_settings(data_dir, flags))))
 
 
 async def _serve(settings: Any) -> int:
     from .app import serving
+    from .telemetry import logs
 
-    stop = asyncio.Event()
+    stop, log = asyncio.Event(), logs.Log("app")
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(logs.loop_failed)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with serving(settings) as running:
         print(json.dumps({"join": running.join, "web": running.web, "pid": os.getpid()}), flush=True)
+        log.info("coordinator.started", version=software_version(), pid=os.getpid())
         waiting = asyncio.create_task(stop.wait())
         watching = asyncio.create_task(_watch_store(running.engine.store), name="store")
         done, _ = await asyncio.wait({waiting, watching, *running.background}, return_when=asyncio.FIRST_COMPLETED)
         watching.cancel()
         if waiting in done:
+            log.info("coordinator.stopping")
             return 0
         if watching in done:
             watching.result()
         # a part that ended on its own is a broken contract: say which, and stop rather than limp
         broken = next(iter(done))
-        print(f"error: the {broken.get_name()} loop ended: {broken.exception()!r}", file=sys.stderr)
+        error = broken.exception()
+        log.error("coordinator.part_ended", part=broken.get_name(), error=error)
+        how = logs.kind_of(error) if error else "without an error"
+        print(f"error: the {broken.get_name()} loop ended: {how}", file=sys.stderr)
         return 1
 
 
@@ -198,6 +204,7 @@ def _settings(data_dir: Path | None, flags: Mapping[str, object]) -> Any:
     from shardwork.config import Home, load_settings
 
     from .settings import Settings
+    from .telemetry import logs
 
     home = Home.find()
     given = {**flags, "data_dir": data_dir}
@@ -206,7 +213,10 @@ def _settings(data_dir: Path | None, flags: Mapping[str, object]) -> Any:
     )
     others = {name for name in os.environ if name in ("SHARDWORK_FAILPOINT", "SHARDWORK_DEBUG", "SHARDWORK_JOIN")}
     merged = {**given, **defaults}
-    return load_settings(Settings, home.config_dir / "coordinator.toml", os.environ, merged, other_variables=others)
+    file = home.config_dir / "coordinator.toml"
+    settings = load_settings(Settings, file, os.environ, merged, other_variables=others)
+    logs.configure(settings.log_format, settings.log_level)
+    return settings
 
 
 async def _read(settings: Any, work: Any) -> Any:

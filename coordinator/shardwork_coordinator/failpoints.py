@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from .store.base import Store, Transaction
+from .telemetry.traces import part
 
 T = TypeVar("T")
 
@@ -44,7 +45,8 @@ class Failing:
 
     async def _write(self, name: str, work: Callable[[Transaction], T]) -> T:
         hit(name, BEFORE)
-        result = await self._inner.write(work)
+        with part("store.write", commit=name):
+            result = await self._inner.write(work)
         hit(name, AFTER)
         return result
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +32,7 @@ from .records import Account, Attachment, Job, JobState, Lease, Party, Purpose, 
 from .scheduler import Match, ReadyReplica, Worker, pick
 from .settings import Settings
 from .store.base import Transaction
+from .telemetry.logs import Log
 
 #: replicas of one job considered at once; the rest wait for the next round of matching
 MOST_READY = 500
@@ -52,7 +52,7 @@ MOST_MISSES, MISS_MS = 8, 5_000
 MOST_UNCOVERED = 8
 REST_CHECK_S = 5.0
 
-_log = logging.getLogger(__name__)
+_log = Log("granting")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,7 +124,7 @@ class Granting:
     def _part_with_what_failed(self) -> None:
         """One shard that can't be leased must not keep all others from being leased; a database that is away says
         nothing of any shard, and one that fails meanwhile may have failed for that, so nothing waits for ever."""
-        _log.exception("granting failed at %s", self._at)
+        _log.error("granting.failed", at=self._at)
         if self._at is not None:
             self._set_aside[self._at] = self._engine.clock.monotonic() + SET_ASIDE_S
 

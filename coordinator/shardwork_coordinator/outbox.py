@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import logging
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
@@ -26,12 +25,14 @@ from .executor import Executor, ExecutorResult, ExecutorTask
 from .failpoints import AFTER, BEFORE, hit
 from .records import Artifact, ArtifactState, Outbox, OutboxState, Round
 from .store.base import Transaction
+from .telemetry.logs import Log
+from .telemetry.traces import span
 
 #: an effect that fails for reasons of ours is tried this often before its job fails
 MOST_ATTEMPTS = 3
 RETRY_S = 2.0
 
-_log = logging.getLogger(__name__)
+_log = Log("outbox")
 
 
 class OutboxRunner:
@@ -64,8 +65,8 @@ class OutboxRunner:
         """What to carry out now. The database may be away: then it is looked at again, and this loop lives on."""
         try:
             return await self._take()
-        except Exception:
-            _log.warning("effects could not be looked for", exc_info=True)
+        except Exception as error:
+            _log.warning("effects.unseen", error=error)
             asyncio.get_running_loop().call_later(RETRY_S, self._engine.effects_pending.set)
             return []
 
@@ -106,16 +107,17 @@ class OutboxRunner:
 
     async def _carry_out(self, effect: Outbox) -> None:
         try:
-            await self._execute(effect)
+            with span("outbox.effect", kind=effect.kind, attempts=effect.attempts):
+                await self._execute(effect)
         except asyncio.CancelledError:
             raise
         except Unreachable as error:
             # the database is away, which says nothing of the effect: it is carried out again however long that takes
-            _log.warning("effect %s waits: %s", effect.id, error)
+            _log.warning("effect.waits", effect=effect.id, attempts=effect.attempts, error=error)
             self._rest(effect.id)
         except Exception as error:
             # the database refused, or what came of the effect fits nowhere: look again, but not for ever
-            _log.exception("effect %s could not be recorded", effect.id)
+            _log.error("effect.unrecorded", effect=effect.id)
             await self._fail_later(effect, error)
 
     async def _fail_later(self, effect: Outbox, error: Exception) -> None:
@@ -128,7 +130,7 @@ class OutboxRunner:
                 await self._execute(effect, why)
                 return
             except Exception:
-                _log.exception("effect %s could not even be failed", effect.id)
+                _log.error("effect.lost", effect=effect.id)
         self._rest(effect.id)
 
     async def _execute(self, effect: Outbox, failed: Why | None = None) -> None:
@@ -166,15 +168,18 @@ class OutboxRunner:
             seed=bytes.fromhex(payload["seed"]),
         )
         try:
-            with self._engine.instruments.phase(task.phase):
+            with (
+                self._engine.instruments.phase(task.phase),
+                span("executor.phase", phase=task.phase),
+            ):
                 return await self._executor.run(task)
         except Unreachable as error:
             # what it reads or writes is out of reach, however long that lasts
-            _log.warning("effect %s waits: %s", effect.id, error)
+            _log.warning("effect.waits", effect=effect.id, attempts=effect.attempts, error=error)
             await self._note(effect, error.why, failures=0)
             return None
         except Internal as error:
-            _log.warning("effect %s: %s", effect.id, error)
+            _log.warning("effect.failed", effect=effect.id, attempts=effect.attempts, error=error)
             if effect.attempts + 1 >= MOST_ATTEMPTS:
                 return error.why
             await self._note(effect, error.why, failures=1)

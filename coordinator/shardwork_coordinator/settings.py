@@ -95,6 +95,17 @@ class Settings(BaseModel):
         int,
         Field(ge=0, description="disk never filled by uploads and phases; uploads without a lease leave twice as much"),
     ] = 1024
+    log_format: Annotated[
+        Literal["auto", "console", "json"],
+        Field(description="lines of the log; auto: in columns on a terminal, JSON elsewhere"),
+    ] = "auto"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="least level that is logged; debug: every call")
+    ] = "info"
+    traces: Annotated[
+        Literal["auto", "on", "off"],
+        Field(description="OpenTelemetry spans, with the extra `otel`; auto: where OTEL_* variables ask for them"),
+    ] = "auto"
     executor_processes: Annotated[int, Field(ge=1, le=64, description="processes for prepare and merging")] = 1
 
     @property

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import replace
 
@@ -28,6 +27,7 @@ from .records import Job, JobState, Replica, ReplicaState, Round, Shard, ShardSt
 from .scheduler import ReadyReplica, Worker, refusal
 from .settings import Settings
 from .store.base import Transaction
+from .telemetry.logs import Log
 
 TICK_S = 0.5
 #: idle workers hear why they are idle every so many looks
@@ -43,7 +43,7 @@ HAND_IN_S = 5 * 60
 #: ordinary corrections of a clock stay below this
 CLOCK_JUMP_S = 2.0
 
-_log = logging.getLogger(__name__)
+_log = Log("sweeper")
 
 
 class Sweeper:
@@ -97,7 +97,7 @@ class Sweeper:
             try:
                 await part()
             except Exception:
-                _log.exception("a part of a sweep failed: %s", part)
+                _log.error("sweep.part_failed", part=getattr(part, "__name__", ""))
 
     def _clock_was_set(self) -> bool:
         """Whether the wall clock moved by more than time passed since the last look: set by hand, or after a sleep."""
@@ -105,7 +105,7 @@ class Sweeper:
         lead_s = clock.now_ms() / 1000 - clock.monotonic()
         jumped, self._lead_s = abs(lead_s - self._lead_s) > CLOCK_JUMP_S, lead_s
         if jumped:
-            _log.warning("the clock was set; leases live on for a full time")
+            _log.warning("sweep.clock_was_set")
         return jumped
 
     async def _part_from_sleepers(self) -> None:
@@ -255,7 +255,7 @@ def _each_alone(about: str) -> Generator[None]:
     try:
         yield
     except Exception:
-        _log.exception("what time brought for %s could not be carried out", about)
+        _log.error("sweep.step_failed", about=about)
 
 
 def timed_out(tx: Transaction, now_ms: int) -> list[tuple[str, Why]]:

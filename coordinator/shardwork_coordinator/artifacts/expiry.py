@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import logging
 from dataclasses import dataclass, field, replace
 
 from shardwork.clock import Clock
@@ -21,6 +20,7 @@ from ..failpoints import AFTER, BEFORE, hit
 from ..machine.attempts import lease_id
 from ..records import Artifact, ArtifactState, Job, Replica
 from ..store.base import Store, Transaction
+from ..telemetry.logs import Log
 from .figures import StorageFigures
 from .quota import LEASED, ArtifactLimits
 from .retention import HOUSE, HUB, Ages, Need, is_over, needs, outputs_only
@@ -32,7 +32,7 @@ PAGE = 200
 #: jobs that were submitted so long before a mark began are looked at again: another coordinator's clock may be behind
 SLACK_MS = 600_000
 
-_log = logging.getLogger(__name__)
+_log = Log("artifacts.expiry")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class Expiry:
                 await self.sweep()
             except Exception:
                 self.figures.failures += 1
-                _log.exception("a sweep of artifacts failed")
+                _log.error("artifacts.sweep_failed")
             await asyncio.sleep(SWEEP_S)
 
     async def sweep(self, *, dry_run: bool = False) -> Swept:

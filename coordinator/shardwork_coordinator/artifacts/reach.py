@@ -1,13 +1,13 @@
 """Reach: an object store that does not answer, or lets nobody in, told as one kind of error.
 
-What the store says may name the operator's hosts and buckets: it goes to the log, and callers get a sentence. Used on
-every call of `objects` and `direct` that reaches the store.
+What the store says may name the operator's hosts, buckets and keys: the log gets its status, and callers a sentence.
+Used on every call of `objects` and `direct` that reaches the store.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -16,13 +16,18 @@ from obstore.exceptions import BaseError
 
 from shardwork.errors import Unreachable
 
+from ..telemetry.logs import Log
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 #: calls of this process that the store failed, by the kind of error; for /metrics
 failures: Counter[str] = Counter()
 
-_log = logging.getLogger(__name__)
+#: of its answer, which may name hosts, buckets and keys, the status and the store's own word for it are told
+STATUS, SAID = re.compile(r"\b[45]\d\d\b"), re.compile(r"<Code>(\w{1,60})</Code>")
+
+_log = Log("artifacts.reach")
 
 
 def reaching(call: Callable[P, R]) -> Callable[P, R]:
@@ -34,7 +39,7 @@ def reaching(call: Callable[P, R]) -> Callable[P, R]:
             return call(*args, **kwargs)
         except BaseError as error:
             failures[type(error).__name__] += 1
-            _log.warning("the object store failed at %s: %s", call.__name__, str(error).partition("\n")[0][:1_000])
+            _log.warning("artifacts.store_failed", call=call.__name__, error=error, **_answer(str(error)))
             raise Unreachable(
                 "storage.unreachable",
                 "The coordinator's artifact store does not answer.",
@@ -43,3 +48,9 @@ def reaching(call: Callable[P, R]) -> Callable[P, R]:
             ) from None
 
     return reached
+
+
+def _answer(text: str) -> dict[str, str]:
+    """What is fit for the log of a store's answer."""
+    status, said = STATUS.search(text), SAID.search(text)
+    return {**({"status": status[0]} if status else {}), **({"said": said[1]} if said else {})}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from shardwork.why import Why
 
 from ..engine import Engine
 from ..events import Push
+from ..telemetry.logs import Log
 from .membership import Membership
 
 CHANNEL = "shardwork"
@@ -29,7 +29,7 @@ AGAIN_S = 0.5
 #: commits of so long a moment share one notice
 GATHER_S = 0.005
 
-_log = logging.getLogger(__name__)
+_log = Log("cluster.bulletin")
 
 
 class Bulletin:
@@ -61,7 +61,7 @@ class Bulletin:
                         await asyncio.sleep(GATHER_S)
                         await self._send(connection)
             except psycopg.Error as error:
-                _log.warning("the bulletin can't call: %s", error)
+                _log.warning("cluster.cannot_call", error=error)
                 await asyncio.sleep(AGAIN_S)
 
     async def listen(self) -> None:
@@ -76,7 +76,7 @@ class Bulletin:
                     async for notice in connection.notifies():
                         self._hear(notice.payload)
             except psycopg.Error as error:
-                _log.warning("the bulletin can't listen: %s", error)
+                _log.warning("cluster.cannot_listen", error=error)
                 await asyncio.sleep(AGAIN_S)
 
     async def _connect(self, options: str = "") -> psycopg.AsyncConnection[Any]:
@@ -95,7 +95,7 @@ class Bulletin:
             pushes = [_push(one) for one in said["pushes"]]
         except (ValueError, KeyError, TypeError):
             # another version's, or another program's on the same channel
-            _log.warning("a notice could not be read: %.200s", payload)
+            _log.warning("cluster.bad_notice", letters=len(payload))
             return
         if said.get("from") == self._membership.id:
             return

@@ -8,7 +8,6 @@ and a link whose worker moved on is ended. Time is the database's. Called by `ap
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -19,6 +18,7 @@ from ..engine import Engine
 from ..links import Presence, from_hello, is_another
 from ..records import Attachment, Coordinator, Party
 from ..store.base import Transaction
+from ..telemetry.logs import Log
 
 BEAT_S = 1.0
 #: a coordinator that did not beat for so long is dead
@@ -28,7 +28,7 @@ LOOK_PAUSE_S = 0.1
 #: in the data folder: the id of its last run, which is certainly over when the next one starts
 LAST_RUN_FILE = "last-run"
 
-_log = logging.getLogger(__name__)
+_log = Log("cluster.membership")
 
 
 def new_id() -> str:
@@ -127,9 +127,9 @@ class Membership:
         links = self._engine.links
         others = {name: one for name, one in seen.living.items() if name != self.id}
         for name in sorted(others.keys() - self._others):
-            _log.warning("coordinator %s at %s is there", name, others[name].address)
+            _log.warning("cluster.came", coordinator=name)
         for name in sorted(self._others - others.keys()):
-            _log.warning("coordinator %s is gone", name)
+            _log.warning("cluster.went", coordinator=name)
         self._others = frozenset(others)
         for there in seen.moved:
             if (link := links.get(there.worker_id)) is not None:
@@ -176,5 +176,5 @@ async def _carefully(part: Callable[[], Awaitable[None]]) -> None:
     """The database may be away: then the next beat tries again."""
     try:
         await part()
-    except Exception:
-        _log.warning("a beat failed", exc_info=True)
+    except Exception as error:
+        _log.warning("cluster.beat_failed", error=error)

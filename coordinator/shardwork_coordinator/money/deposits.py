@@ -6,7 +6,6 @@ Owns the deposit rows; the ledger owns the money and `payments` the invoice. Cal
 from __future__ import annotations
 
 import hashlib
-import logging
 from dataclasses import replace
 
 from shardwork.clock import Clock
@@ -16,6 +15,7 @@ from shardwork.money import MSAT_PER_SAT, show
 from ..payments.base import InvoiceState, Payments
 from ..records import DepositRow, DepositState
 from ..store.base import Store, Transaction
+from ..telemetry.logs import Log
 from . import ledger
 from .movements import Move, external_account, user_account
 
@@ -24,7 +24,7 @@ MIN_MSAT = MSAT_PER_SAT
 MAX_MSAT = 10 * 100_000_000 * MSAT_PER_SAT
 KEY_MAX_CHARACTERS = 128
 
-log = logging.getLogger(__name__)
+log = Log("deposits")
 
 
 async def create(
@@ -93,7 +93,7 @@ async def sweep(store: Store, payments: Payments, clock: Clock) -> int:
             raise
         except Exception as error:
             # one deposit's trouble must not keep the others waiting
-            log.warning("deposit %s waits", row.id, exc_info=error)
+            log.warning("deposit.waits", deposit=row.id, error=error)
     return settled
 
 

@@ -11,7 +11,6 @@ invoice. Owns payout rows; the ledger owns the money. `advance` is called by the
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
@@ -23,6 +22,7 @@ from shardwork.why import Why
 from ..payments.base import Invoice, Payment, Payments, PaymentState, proves
 from ..records import Account, Party, Payout, PayoutState
 from ..store.base import Store, Transaction
+from ..telemetry.logs import Log
 from . import ledger
 from .movements import Hold, PostHold, VoidHold, external_account, worker_account
 
@@ -31,7 +31,7 @@ LIVE = (PayoutState.CREATED, PayoutState.BOUND, PayoutState.SENT, PayoutState.UN
 PREFIX = "payout:"
 IN_FLIGHT = (PayoutState.SENT, PayoutState.UNKNOWN)
 
-log = logging.getLogger(__name__)
+log = Log("payouts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ async def advance(store: Store, payments: Payments, clock: Clock, rules: PayoutR
             raise
         except Exception as error:
             # one payout's trouble must not keep the others waiting
-            log.warning("payout %s waits", payout.id, exc_info=error)
+            log.warning("payout.waits", payout=payout.id, error=error)
     return ended
 
 
@@ -223,7 +223,7 @@ async def _send(store: Store, payments: Payments, clock: Clock, payout: Payout) 
         answer = await payments.pay(payout.invoice, payout.fee_limit_msat)
     except Exception as error:
         # a back-end that breaks its word: the payment may be on its way
-        log.warning("payout %s: the back-end raised while paying", payout.id, exc_info=error)
+        log.warning("payout.backend_raised", payout=payout.id, error=error)
         answer = Payment(state=PaymentState.UNKNOWN, reason=type(error).__name__)
     return await _take_answer(store, clock, payout, answer)
 

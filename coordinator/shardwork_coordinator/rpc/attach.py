@@ -25,6 +25,7 @@ from ..records import Attachment, Lease, Party, Replica, ReplicaState, Shard
 from ..settings import Settings
 from ..store.base import Transaction
 from ..store.columns import INT_MAX
+from ..telemetry.logs import Log
 from .auth import Caller, Tokens
 from .said import check_count, holdings, plain, shortened
 
@@ -32,6 +33,7 @@ from .said import check_count, holdings, plain, shortened
 HELLO_S = 10.0
 #: a stream that is silent for so many times a lease's time to live is ended
 SILENT_LEASES = 3
+_log = Log("attach")
 GONE = Why(code="lease.stale", sentence="This lease was given to another worker, or its job ended.")
 
 
@@ -70,6 +72,7 @@ async def attach(
     for push in await _reconcile(first.hello, caller, desk):
         yield message(push)
     desk.engine.links.attach(link)
+    _log.info("worker.came", worker=caller.party_id)
     desk.engine.work_ready.set()
     desk.moved()
     listener = asyncio.create_task(_listen(requests, link, caller, desk))
@@ -90,6 +93,7 @@ async def attach(
         for task in (listener, renewer):
             task.cancel()
         if desk.engine.links.detach(link):
+            _log.info("worker.went", worker=caller.party_id)
             # not awaited as part of a cancelled call, or the leases would keep their full time to live
             leaving = asyncio.get_running_loop().create_task(_left(link, desk))
             desk.leaving.add(leaving)

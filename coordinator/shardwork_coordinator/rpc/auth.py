@@ -12,7 +12,6 @@ import base64
 import binascii
 import hmac
 import json
-import logging
 import traceback
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -33,6 +32,7 @@ from shardwork.wire import abort_with, parse_strict
 
 from ..records import Party
 from ..store.base import Store, Transaction
+from ..telemetry.logs import Log, request_id
 
 TOKEN_TYPE = "shardwork.token.v1"
 #: revocation takes effect within this time
@@ -41,7 +41,7 @@ PARTY_CACHE_SIZE = 10_000
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_log = logging.getLogger(__name__)
+_log = Log("rpc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +169,11 @@ async def answer_errors(context: Context) -> AsyncGenerator[None, None]:
         except grpc.aio.AbortError:
             raise
         except Exception:
-            _log.exception("unexpected error in a call")
-            next_step = "Tell the operator; the coordinator's log has the details."
+            _log.error("rpc.unexpected")
+            next_step = "Tell the operator, who finds it in the coordinator's log under this request."
             sentence = "The coordinator met an error of its own."
-            await abort_with(context, Internal("internal.unexpected", sentence, next_step=next_step))
+            request = request_id.get() or "unknown"
+            await abort_with(context, Internal("internal.unexpected", sentence, next_step=next_step, request=request))
     except grpc.aio.AbortError as aborted:
         asyncio.get_running_loop().call_soon(_let_go, aborted)
         raise

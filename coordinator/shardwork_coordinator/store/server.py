@@ -9,7 +9,6 @@ was kept: a restart of the server neither loses nor doubles anything, and needs 
 from __future__ import annotations
 
 import contextlib
-import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shardwork.errors import Internal, ShardworkError, Unreachable
 
+from ..telemetry.logs import Log
 from .base import Transaction
 from .database_clock import DatabaseClock
 from .writer import Away, Lost
@@ -39,7 +39,7 @@ TCP = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "t
 CONNECT_TIMEOUT_S = 5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 
-log = logging.getLogger(__name__)
+log = Log("store.server")
 
 
 class _Ended(Exception):
@@ -148,7 +148,7 @@ class ServerSession:
             kept = patiently(look, self._patience_s)
         except Away:
             raise Away(_unknown(error)) from error
-        log.warning("a commit got no answer; it was %s", "kept" if kept else "not kept")
+        log.warning("store.commit_unanswered", kept=kept)
         return kept
 
     def _held(self) -> Connection:
@@ -199,7 +199,7 @@ def patiently(work: Callable[[], T], patience_s: float) -> T:
         except (DBAPIError, _Ended) as error:
             if time.monotonic() + pause_s > until:
                 raise Away(_unreachable(error)) from error
-        log.warning("the database can't be reached, trying again")
+        log.warning("store.unreachable")
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

@@ -11,7 +11,6 @@ Knows no SQL; `sql` and `server` give it a Session. Called by `SqlStore.write` f
 from __future__ import annotations
 
 import asyncio
-import logging
 import queue
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 
 from shardwork.errors import Internal, ShardworkError, Unreachable
 
+from ..telemetry.logs import Log
 from .base import T, Transaction
 
 #: works in one commit; bounds how long the first of them waits
@@ -28,7 +28,7 @@ GROUP_MAX = 256
 #: a group whose connection ended so often in a row is given up: perhaps it is what ends it
 LOST_MAX = 5
 
-log = logging.getLogger(__name__)
+log = Log("store.writer")
 
 
 class Lost(Exception):
@@ -156,7 +156,7 @@ class Writer:
 
     def _stop(self, error: BaseException, pending: list[_Task]) -> None:
         """A commit or rollback failed: whether the group is durable is unknown, so nobody may be told yes or no."""
-        log.critical("the store's writer stopped: %s", error, exc_info=error)
+        log.error("store.stopped", error=error)
         self._refuse(
             Internal(
                 "store.stopped",
@@ -189,7 +189,7 @@ def _keep(session: Session, tasks: list[_Task]) -> bool:
             session.commit()
             return True
         except Lost as lost:
-            log.warning("the database's connection ended, nothing was kept, trying again: %s", lost)
+            log.warning("store.connection_ended", error=lost.__cause__ or lost)
     raise Away(
         Unreachable(
             "store.unreachable",
@@ -249,4 +249,4 @@ def _close_quietly(session: Session) -> None:
     try:
         session.close()
     except Exception as error:
-        log.warning("closing the writer's connection failed: %s", error)
+        log.warning("store.close_failed", error=error)

@@ -10,18 +10,17 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from . import traces
 from .instruments import Instruments
+from .logs import Log, request_id
 
-#: the call that is being answered, for the log and for what its caller may quote
-request_id: ContextVar[str] = ContextVar("request_id", default="")
-
+_log = Log("rpc")
 OURS, UNKNOWN = "shardwork.", "unknown"
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -71,7 +70,7 @@ class Calls(grpc.aio.ServerInterceptor):
         inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
 
         async def unary(request: Any, context: Any) -> Any:
-            with self._watched(_Call(service, method, context)):
+            with self._watched(_Call(service, method, context), streams=False):
                 return await inner(request, context)
 
         name = "stream_unary" if handler.request_streaming else "unary_unary"
@@ -81,7 +80,7 @@ class Calls(grpc.aio.ServerInterceptor):
         inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
         async def stream(request: Any, context: Any) -> AsyncGenerator[Any, None]:
-            with self._watched(_Call(service, method, context)):
+            with self._watched(_Call(service, method, context), streams=True):
                 async with contextlib.aclosing(inner(request, context)) as answers:
                     async for answer in answers:
                         yield answer
@@ -90,16 +89,21 @@ class Calls(grpc.aio.ServerInterceptor):
         return handler._replace(**{name: stream})
 
     @contextlib.contextmanager
-    def _watched(self, call: _Call) -> Generator[None, None, None]:
+    def _watched(self, call: _Call, *, streams: bool) -> Generator[None, None, None]:
         named = (call.service, call.method)
         request_id.set(secrets.token_hex(6))
         self._instruments.open_calls.labels(*named).inc()
         try:
-            yield
+            with traces.call(
+                f"{call.service}/{call.method}", call.context.invocation_metadata() or (), streams=streams
+            ):
+                yield
         except BaseException as error:
             call.end(error)
             raise
         finally:
             self._instruments.open_calls.labels(*named).dec()
             self._instruments.calls.labels(*named, call.ended).inc()
-            self._instruments.call_seconds.labels(*named).observe(time.perf_counter() - call.started)
+            seconds = time.perf_counter() - call.started
+            self._instruments.call_seconds.labels(*named).observe(seconds)
+            _log.debug("rpc.ended", service=named[0], method=named[1], code=call.ended, seconds=round(seconds, 4))

@@ -8,7 +8,6 @@ Recounting the ledger reads every transfer: it runs beside the scrapes, at most 
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
 import sys
 from dataclasses import dataclass
@@ -50,6 +49,7 @@ from ..records import (
 )
 from ..rpc.operator import worker_states
 from ..store.base import Transaction
+from ..telemetry.logs import Log
 from ..telemetry.verdicts import Verdicts
 from ..telemetry.waiting import waits
 from .kept import Kept
@@ -71,7 +71,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 _process = CollectorRegistry()
 ProcessCollector(registry=_process)
 
-_log = logging.getLogger(__name__)
+_log = Log("metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Metrics:
         try:
             stored = await asyncio.wait_for(self._looked.get(), PATIENCE_S)
         except Exception as error:
-            _log.warning("the store gave no figures: %s", type(error).__name__)
+            _log.warning("metrics.store_away", error=error)
             stored = b""
         _gauge(registry, "shardwork_store_up", "1 while the database answers.", 1 if stored else 0)
         if self._balance is not None:
@@ -147,7 +147,7 @@ class Metrics:
             finished, self._checking = self._checking, None
             error = finished.exception()
             if error is not None:
-                _log.warning("the ledger could not be counted: %s", type(error).__name__)
+                _log.warning("metrics.ledger_uncounted", error=error)
                 self._balance = None
             else:
                 self._balance = finished.result()

@@ -11,8 +11,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from shardwork_coordinator.telemetry.calls import Calls, request_id
+from shardwork_coordinator.telemetry.calls import Calls
 from shardwork_coordinator.telemetry.instruments import Instruments
+from shardwork_coordinator.telemetry.logs import request_id
 
 SERVICE = "shardwork.v1.TestService"
 
