@@ -28,13 +28,14 @@ test: $(READY) ## All tests that gate a change (under 12 minutes on 2 cores), a 
 nightly: $(READY) ## The longer campaigns as well.
 	$(BIN)/python -m pytest
 
-check: $(READY) ## Format, lint, types, import contracts, stub drift.
+check: $(READY) ## Format, lint, types, import contracts, drift of stubs and reference.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.house.stubs
+	$(BIN)/python docs/generate.py --check
 
 bench: $(READY) ## Measure, with ratios against raw limits in the same run; writes bench/results/.
 	for each in bench/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done

@@ -3,7 +3,8 @@
     python docs/generate.py                    write every page
     python docs/generate.py --check [FOLDER]   exit 1 and name the pages that differ from what the code says now
 
-`models` reads pydantic models, `protos` the contract, `python` the public API, `reasons` the source's raise sites.
+`commands` walks the three programs' commands, `models` reads pydantic models, `protos` the contract, `python` the
+public API, `reasons` the source's raise sites.
 `make docs` runs this; a house test runs the check. Needs the coordinator's extra, not torch.
 """
 
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import commands
 import models
 import protos
 import python
@@ -22,6 +24,9 @@ REFERENCE = Path(__file__).parent / "reference"
 HEADER = "<!-- Generated from the code by `make docs`; edit the code instead. -->\n\n"
 
 PAGES: dict[str, Callable[[], str]] = {
+    "shardwork.md": commands.requester,
+    "shardwork-worker.md": commands.provider,
+    "shardwork-coordinator.md": commands.operator,
     "coordinator-settings.md": models.coordinator_settings,
     "worker-settings.md": models.worker_settings,
     "client-settings.md": models.client_settings,

@@ -124,7 +124,9 @@ def path_of(item: str | DataSource) -> str:
 class StageSpec(Section):
     """One stage: a recipe, what it reads and how much of it to do."""
 
+    #: 1-40 of a-z, 0-9, '-' and '_'; left out where a job has one stage: its recipe
     name: str
+    #: what kind of work it is; its parameters go into `params`
     recipe: str
     base_model: Annotated[
         str | None, Field(description="folder in Hugging Face layout, `stage.model`, or hub:ORG/NAME@REVISION")
@@ -139,7 +141,9 @@ class StageSpec(Section):
         list[DataItem], Field(description="held-out files, as `data` without weights; never sent to training workers")
     ] = []
     eval_fraction: Annotated[float | None, Field(gt=0, lt=0.5, description="share of rows held out")] = None
+    #: the recipe's own parameters; every `auto` is frozen by the plan
     params: dict[str, Any] = {}
+    #: how much work it is
     plan: PlanSection = PlanSection()
     timeout_hours: Annotated[
         float | None, Field(gt=0, le=8_784, description="end the job when this stage takes longer")
@@ -203,9 +207,13 @@ class StageSpec(Section):
 class JobSpec(Section):
     """A whole job. A flat job file becomes one stage named after its recipe (`shardwork.jobs.file`)."""
 
+    #: for people; jobs may share a name
     name: Annotated[str, Field(min_length=1, max_length=80)]
+    #: run in order; a later one may read what an earlier one made
     stages: Annotated[list[StageSpec], Field(min_length=1, max_length=32)]
+    #: who may see the data and how results are checked
     trust: TrustSection
+    #: the most that the job may cost
     budget: BudgetSection
     schedule: Annotated[ScheduleSection, Field(description="when and where it runs beside others")] = ScheduleSection()
 

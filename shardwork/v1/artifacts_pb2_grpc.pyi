@@ -36,6 +36,7 @@ class ArtifactsServiceStub:
     UploadLeaves: _grpc.StreamUnaryMultiCallable[_artifacts_pb2.UploadLeavesRequest, _artifacts_pb2.UploadLeavesResponse]
     """Frames of at most 256 KiB, leaves in manifest order from `first_leaf`. Acknowledged bytes are fsynced."""
     GetManifest: _grpc.UnaryUnaryMultiCallable[_artifacts_pb2.GetManifestRequest, _artifacts_pb2.GetManifestResponse]
+    """The canonical list of an artifact's files and leaves, for whoever may read it."""
     DownloadLeaves: _grpc.UnaryStreamMultiCallable[_artifacts_pb2.DownloadLeavesRequest, _artifacts_pb2.DownloadLeavesResponse]
     """Leaves [first_leaf, first_leaf + leaf_count) in frames of at most 256 KiB."""
 
@@ -47,6 +48,7 @@ class ArtifactsServiceAsyncStub(ArtifactsServiceStub):
     UploadLeaves: _aio.StreamUnaryMultiCallable[_artifacts_pb2.UploadLeavesRequest, _artifacts_pb2.UploadLeavesResponse]  # type: ignore[assignment]
     """Frames of at most 256 KiB, leaves in manifest order from `first_leaf`. Acknowledged bytes are fsynced."""
     GetManifest: _aio.UnaryUnaryMultiCallable[_artifacts_pb2.GetManifestRequest, _artifacts_pb2.GetManifestResponse]  # type: ignore[assignment]
+    """The canonical list of an artifact's files and leaves, for whoever may read it."""
     DownloadLeaves: _aio.UnaryStreamMultiCallable[_artifacts_pb2.DownloadLeavesRequest, _artifacts_pb2.DownloadLeavesResponse]  # type: ignore[assignment]
     """Leaves [first_leaf, first_leaf + leaf_count) in frames of at most 256 KiB."""
 
@@ -72,7 +74,8 @@ class ArtifactsServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _artifacts_pb2.GetManifestRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_artifacts_pb2.GetManifestResponse, _abc.Awaitable[_artifacts_pb2.GetManifestResponse]]: ...
+    ) -> _typing.Union[_artifacts_pb2.GetManifestResponse, _abc.Awaitable[_artifacts_pb2.GetManifestResponse]]:
+        """The canonical list of an artifact's files and leaves, for whoever may read it."""
 
     @_abc_1.abstractmethod
     def DownloadLeaves(

@@ -32,17 +32,25 @@ class JobsServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> JobsServiceAsyncStub: ...
     QuoteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.QuoteJobRequest, _jobs_pb2.QuoteJobResponse]
+    """What the job would cost, with its cap. Spends nothing and keeps nothing."""
     SubmitJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.SubmitJobRequest, _jobs_pb2.SubmitJobResponse]
     """Idempotent by submission_id: the same id and spec return the same job."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
+    """The caller's jobs, newest first, a page at a time."""
     GetJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.GetJobResponse]
+    """The job as it is now: stages, rounds, money, and why it waits."""
     GetJobReport: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobReportRequest, _jobs_pb2.GetJobReportResponse]
+    """Rounds, workers and payments of one job."""
     ListJobEvents: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobEventsRequest, _jobs_pb2.ListJobEventsResponse]
+    """What happened to a job, oldest first, a page at a time."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
     """Every event after `after_sequence`, then live ones, until the job is final."""
     PauseJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]
+    """Hands out no more shards; running ones finish and are paid."""
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]
+    """Goes on with a paused job."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
+    """Ends a job for good: valid work is paid, the rest goes back to its owner."""
     TopUpJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.TopUpJobRequest, _jobs_pb2.TopUpJobResponse]
     """Adds to a job's budget from its owner's balance. Idempotent by idempotency_key."""
     PreviewJobControl: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PreviewJobControlRequest, _jobs_pb2.PreviewJobControlResponse]
@@ -52,17 +60,25 @@ class JobsServiceStub:
 class JobsServiceAsyncStub(JobsServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     QuoteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.QuoteJobRequest, _jobs_pb2.QuoteJobResponse]  # type: ignore[assignment]
+    """What the job would cost, with its cap. Spends nothing and keeps nothing."""
     SubmitJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.SubmitJobRequest, _jobs_pb2.SubmitJobResponse]  # type: ignore[assignment]
     """Idempotent by submission_id: the same id and spec return the same job."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
+    """The caller's jobs, newest first, a page at a time."""
     GetJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.GetJobResponse]  # type: ignore[assignment]
+    """The job as it is now: stages, rounds, money, and why it waits."""
     GetJobReport: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobReportRequest, _jobs_pb2.GetJobReportResponse]  # type: ignore[assignment]
+    """Rounds, workers and payments of one job."""
     ListJobEvents: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobEventsRequest, _jobs_pb2.ListJobEventsResponse]  # type: ignore[assignment]
+    """What happened to a job, oldest first, a page at a time."""
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Every event after `after_sequence`, then live ones, until the job is final."""
     PauseJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]  # type: ignore[assignment]
+    """Hands out no more shards; running ones finish and are paid."""
     ResumeJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]  # type: ignore[assignment]
+    """Goes on with a paused job."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
+    """Ends a job for good: valid work is paid, the rest goes back to its owner."""
     TopUpJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.TopUpJobRequest, _jobs_pb2.TopUpJobResponse]  # type: ignore[assignment]
     """Adds to a job's budget from its owner's balance. Idempotent by idempotency_key."""
     PreviewJobControl: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PreviewJobControlRequest, _jobs_pb2.PreviewJobControlResponse]  # type: ignore[assignment]
@@ -74,7 +90,8 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _jobs_pb2.QuoteJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_jobs_pb2.QuoteJobResponse, _abc.Awaitable[_jobs_pb2.QuoteJobResponse]]: ...
+    ) -> _typing.Union[_jobs_pb2.QuoteJobResponse, _abc.Awaitable[_jobs_pb2.QuoteJobResponse]]:
+        """What the job would cost, with its cap. Spends nothing and keeps nothing."""
 
     @_abc_1.abstractmethod
     def SubmitJob(
@@ -89,28 +106,32 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _jobs_pb2.ListJobsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_jobs_pb2.ListJobsResponse, _abc.Awaitable[_jobs_pb2.ListJobsResponse]]: ...
+    ) -> _typing.Union[_jobs_pb2.ListJobsResponse, _abc.Awaitable[_jobs_pb2.ListJobsResponse]]:
+        """The caller's jobs, newest first, a page at a time."""
 
     @_abc_1.abstractmethod
     def GetJob(
         self,
         request: _jobs_pb2.GetJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_jobs_pb2.GetJobResponse, _abc.Awaitable[_jobs_pb2.GetJobResponse]]: ...
+    ) -> _typing.Union[_jobs_pb2.GetJobResponse, _abc.Awaitable[_jobs_pb2.GetJobResponse]]:
+        """The job as it is now: stages, rounds, money, and why it waits."""
 
     @_abc_1.abstractmethod
     def GetJobReport(
         self,
         request: _jobs_pb2.GetJobReportRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_jobs_pb2.GetJobReportResponse, _abc.Awaitable[_jobs_pb2.GetJobReportResponse]]: ...
+    ) -> _typing.Union[_jobs_pb2.GetJobReportResponse, _abc.Awaitable[_jobs_pb2.GetJobReportResponse]]:
+        """Rounds, workers and payments of one job."""
 
     @_abc_1.abstractmethod
     def ListJobEvents(
         self,
         request: _jobs_pb2.ListJobEventsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_jobs_pb2.ListJobEventsResponse, _abc.Awaitable[_jobs_pb2.ListJobEventsResponse]]: ...
+    ) -> _typing.Union[_jobs_pb2.ListJobEventsResponse, _abc.Awaitable[_jobs_pb2.ListJobEventsResponse]]:
+        """What happened to a job, oldest first, a page at a time."""
 
     @_abc_1.abstractmethod
     def WatchJob(
@@ -125,21 +146,24 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _jobs_pb2.PauseJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_jobs_pb2.PauseJobResponse, _abc.Awaitable[_jobs_pb2.PauseJobResponse]]: ...
+    ) -> _typing.Union[_jobs_pb2.PauseJobResponse, _abc.Awaitable[_jobs_pb2.PauseJobResponse]]:
+        """Hands out no more shards; running ones finish and are paid."""
 
     @_abc_1.abstractmethod
     def ResumeJob(
         self,
         request: _jobs_pb2.ResumeJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_jobs_pb2.ResumeJobResponse, _abc.Awaitable[_jobs_pb2.ResumeJobResponse]]: ...
+    ) -> _typing.Union[_jobs_pb2.ResumeJobResponse, _abc.Awaitable[_jobs_pb2.ResumeJobResponse]]:
+        """Goes on with a paused job."""
 
     @_abc_1.abstractmethod
     def CancelJob(
         self,
         request: _jobs_pb2.CancelJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_jobs_pb2.CancelJobResponse, _abc.Awaitable[_jobs_pb2.CancelJobResponse]]: ...
+    ) -> _typing.Union[_jobs_pb2.CancelJobResponse, _abc.Awaitable[_jobs_pb2.CancelJobResponse]]:
+        """Ends a job for good: valid work is paid, the rest goes back to its owner."""
 
     @_abc_1.abstractmethod
     def TopUpJob(

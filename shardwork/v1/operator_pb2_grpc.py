@@ -60,13 +60,15 @@ class OperatorServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def GetOverview(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Jobs and workers by state, and what the network holds, owes and paid.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListWorkers(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Enrolled workers with what they did.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -79,7 +81,8 @@ class OperatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckLedger(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Recounts every account from its transfers; violations are named.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

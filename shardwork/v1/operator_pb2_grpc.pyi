@@ -32,19 +32,25 @@ class OperatorServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OperatorServiceAsyncStub: ...
     GetOverview: _grpc.UnaryUnaryMultiCallable[_operator_pb2.GetOverviewRequest, _operator_pb2.GetOverviewResponse]
+    """Jobs and workers by state, and what the network holds, owes and paid."""
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListWorkersRequest, _operator_pb2.ListWorkersResponse]
+    """Enrolled workers with what they did."""
     SetWorkerReference: _grpc.UnaryUnaryMultiCallable[_operator_pb2.SetWorkerReferenceRequest, _operator_pb2.SetWorkerReferenceResponse]
     """A reference worker's init, evaluate and publish results need no second key."""
     CheckLedger: _grpc.UnaryUnaryMultiCallable[_operator_pb2.CheckLedgerRequest, _operator_pb2.CheckLedgerResponse]
+    """Recounts every account from its transfers; violations are named."""
 
 @_typing.type_check_only
 class OperatorServiceAsyncStub(OperatorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetOverview: _aio.UnaryUnaryMultiCallable[_operator_pb2.GetOverviewRequest, _operator_pb2.GetOverviewResponse]  # type: ignore[assignment]
+    """Jobs and workers by state, and what the network holds, owes and paid."""
     ListWorkers: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListWorkersRequest, _operator_pb2.ListWorkersResponse]  # type: ignore[assignment]
+    """Enrolled workers with what they did."""
     SetWorkerReference: _aio.UnaryUnaryMultiCallable[_operator_pb2.SetWorkerReferenceRequest, _operator_pb2.SetWorkerReferenceResponse]  # type: ignore[assignment]
     """A reference worker's init, evaluate and publish results need no second key."""
     CheckLedger: _aio.UnaryUnaryMultiCallable[_operator_pb2.CheckLedgerRequest, _operator_pb2.CheckLedgerResponse]  # type: ignore[assignment]
+    """Recounts every account from its transfers; violations are named."""
 
 class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -52,14 +58,16 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _operator_pb2.GetOverviewRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operator_pb2.GetOverviewResponse, _abc.Awaitable[_operator_pb2.GetOverviewResponse]]: ...
+    ) -> _typing.Union[_operator_pb2.GetOverviewResponse, _abc.Awaitable[_operator_pb2.GetOverviewResponse]]:
+        """Jobs and workers by state, and what the network holds, owes and paid."""
 
     @_abc_1.abstractmethod
     def ListWorkers(
         self,
         request: _operator_pb2.ListWorkersRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operator_pb2.ListWorkersResponse, _abc.Awaitable[_operator_pb2.ListWorkersResponse]]: ...
+    ) -> _typing.Union[_operator_pb2.ListWorkersResponse, _abc.Awaitable[_operator_pb2.ListWorkersResponse]]:
+        """Enrolled workers with what they did."""
 
     @_abc_1.abstractmethod
     def SetWorkerReference(
@@ -74,6 +82,7 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _operator_pb2.CheckLedgerRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operator_pb2.CheckLedgerResponse, _abc.Awaitable[_operator_pb2.CheckLedgerResponse]]: ...
+    ) -> _typing.Union[_operator_pb2.CheckLedgerResponse, _abc.Awaitable[_operator_pb2.CheckLedgerResponse]]:
+        """Recounts every account from its transfers; violations are named."""
 
 def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

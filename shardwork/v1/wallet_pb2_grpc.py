@@ -75,25 +75,29 @@ class WalletServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def CreateDeposit(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Makes an invoice; its sats count once it is paid.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDeposit(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Whether an invoice was paid.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBalance(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """What is available, held in escrow and, for a worker, earned.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTransfers(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Every transfer of the caller's accounts, newest first, a page at a time.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

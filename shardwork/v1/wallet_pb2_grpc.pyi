@@ -32,9 +32,13 @@ class WalletServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WalletServiceAsyncStub: ...
     CreateDeposit: _grpc.UnaryUnaryMultiCallable[_wallet_pb2.CreateDepositRequest, _wallet_pb2.CreateDepositResponse]
+    """Makes an invoice; its sats count once it is paid."""
     GetDeposit: _grpc.UnaryUnaryMultiCallable[_wallet_pb2.GetDepositRequest, _wallet_pb2.GetDepositResponse]
+    """Whether an invoice was paid."""
     GetBalance: _grpc.UnaryUnaryMultiCallable[_wallet_pb2.GetBalanceRequest, _wallet_pb2.GetBalanceResponse]
+    """What is available, held in escrow and, for a worker, earned."""
     ListTransfers: _grpc.UnaryUnaryMultiCallable[_wallet_pb2.ListTransfersRequest, _wallet_pb2.ListTransfersResponse]
+    """Every transfer of the caller's accounts, newest first, a page at a time."""
     CreateWithdrawal: _grpc.UnaryUnaryMultiCallable[_wallet_pb2.CreateWithdrawalRequest, _wallet_pb2.CreateWithdrawalResponse]
     """Takes a requester's balance out. Idempotent by idempotency_key; sent at most once, whatever crashes."""
     GetWithdrawal: _grpc.UnaryUnaryMultiCallable[_wallet_pb2.GetWithdrawalRequest, _wallet_pb2.GetWithdrawalResponse]
@@ -46,9 +50,13 @@ class WalletServiceStub:
 class WalletServiceAsyncStub(WalletServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDeposit: _aio.UnaryUnaryMultiCallable[_wallet_pb2.CreateDepositRequest, _wallet_pb2.CreateDepositResponse]  # type: ignore[assignment]
+    """Makes an invoice; its sats count once it is paid."""
     GetDeposit: _aio.UnaryUnaryMultiCallable[_wallet_pb2.GetDepositRequest, _wallet_pb2.GetDepositResponse]  # type: ignore[assignment]
+    """Whether an invoice was paid."""
     GetBalance: _aio.UnaryUnaryMultiCallable[_wallet_pb2.GetBalanceRequest, _wallet_pb2.GetBalanceResponse]  # type: ignore[assignment]
+    """What is available, held in escrow and, for a worker, earned."""
     ListTransfers: _aio.UnaryUnaryMultiCallable[_wallet_pb2.ListTransfersRequest, _wallet_pb2.ListTransfersResponse]  # type: ignore[assignment]
+    """Every transfer of the caller's accounts, newest first, a page at a time."""
     CreateWithdrawal: _aio.UnaryUnaryMultiCallable[_wallet_pb2.CreateWithdrawalRequest, _wallet_pb2.CreateWithdrawalResponse]  # type: ignore[assignment]
     """Takes a requester's balance out. Idempotent by idempotency_key; sent at most once, whatever crashes."""
     GetWithdrawal: _aio.UnaryUnaryMultiCallable[_wallet_pb2.GetWithdrawalRequest, _wallet_pb2.GetWithdrawalResponse]  # type: ignore[assignment]
@@ -62,28 +70,32 @@ class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _wallet_pb2.CreateDepositRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_wallet_pb2.CreateDepositResponse, _abc.Awaitable[_wallet_pb2.CreateDepositResponse]]: ...
+    ) -> _typing.Union[_wallet_pb2.CreateDepositResponse, _abc.Awaitable[_wallet_pb2.CreateDepositResponse]]:
+        """Makes an invoice; its sats count once it is paid."""
 
     @_abc_1.abstractmethod
     def GetDeposit(
         self,
         request: _wallet_pb2.GetDepositRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_wallet_pb2.GetDepositResponse, _abc.Awaitable[_wallet_pb2.GetDepositResponse]]: ...
+    ) -> _typing.Union[_wallet_pb2.GetDepositResponse, _abc.Awaitable[_wallet_pb2.GetDepositResponse]]:
+        """Whether an invoice was paid."""
 
     @_abc_1.abstractmethod
     def GetBalance(
         self,
         request: _wallet_pb2.GetBalanceRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_wallet_pb2.GetBalanceResponse, _abc.Awaitable[_wallet_pb2.GetBalanceResponse]]: ...
+    ) -> _typing.Union[_wallet_pb2.GetBalanceResponse, _abc.Awaitable[_wallet_pb2.GetBalanceResponse]]:
+        """What is available, held in escrow and, for a worker, earned."""
 
     @_abc_1.abstractmethod
     def ListTransfers(
         self,
         request: _wallet_pb2.ListTransfersRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_wallet_pb2.ListTransfersResponse, _abc.Awaitable[_wallet_pb2.ListTransfersResponse]]: ...
+    ) -> _typing.Union[_wallet_pb2.ListTransfersResponse, _abc.Awaitable[_wallet_pb2.ListTransfersResponse]]:
+        """Every transfer of the caller's accounts, newest first, a page at a time."""
 
     @_abc_1.abstractmethod
     def CreateWithdrawal(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,39 +15,10 @@ from .tree import ROOT
 
 REFERENCE = ROOT / "docs" / "reference"
 
-#: calls whose name says all, so far; may only shrink
-WORDLESS_CALLS = frozenset(
-    {
-        "CancelJob",
-        "CheckLedger",
-        "CreateDeposit",
-        "GetBalance",
-        "GetDeposit",
-        "GetJob",
-        "GetJobReport",
-        "GetManifest",
-        "GetOverview",
-        "ListJobEvents",
-        "ListJobs",
-        "ListTransfers",
-        "ListWorkers",
-        "PauseJob",
-        "QuoteJob",
-        "ResumeJob",
-    }
-)
-#: keys of a job file without words, so far; may only shrink
-WORDLESS_KEYS = frozenset(
-    {
-        "budget",
-        "name",
-        "params",
-        "plan",
-        "recipe",
-        "stages",
-        "trust",
-    }
-)
+#: errors by class that say what is wrong and not what to do; may only shrink
+STEPLESS = {"InvalidInput": 66, "LimitExceeded": 1, "NotAllowed": 4, "NotAuthenticated": 1, "NotFound": 8}
+#: classes whose errors a person meets who can do something about them, and so is told what
+FOR_PEOPLE = ("InvalidInput", "NotFound", "NotAllowed", "NotAuthenticated", "NotEnoughFunds", "LimitExceeded")
 
 
 def check(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -82,17 +54,37 @@ def test_the_reference_is_what_the_code_says_now() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
-    "name", ["coordinator-settings.md", "worker-settings.md", "client-settings.md", "recipes.md", "metrics.md"]
-)
-def test_every_setting_parameter_and_metric_has_words(name: str) -> None:
-    assert len(list(_rows(_page(name)))) >= 1
-    assert wordless(_page(name)) == set()
+PAGES = sorted(path.name for path in REFERENCE.glob("*.md"))
 
 
-def test_calls_and_keys_without_words_do_not_grow() -> None:
-    assert wordless(_page("rpc.md"), "Call") == WORDLESS_CALLS
-    assert wordless(_page("job-file.md")) == WORDLESS_KEYS
+@pytest.mark.parametrize("name", PAGES)
+def test_every_command_option_setting_call_parameter_and_metric_has_words(name: str) -> None:
+    page = _page(name)
+    if name == "rpc.md":  # its messages' fields mostly say all by their names
+        assert wordless(page, "Call") == set()
+    elif name == "python.md":
+        assert wordless(page, "Name") == set()
+    elif name != "README.md":
+        assert list(_rows(page))
+        assert wordless(page) == set()
+
+
+def test_every_program_is_there_with_its_verbs() -> None:
+    for name, verb in (("shardwork", "job submit"), ("shardwork-worker", "start"), ("shardwork-coordinator", "serve")):
+        assert f"## {name} {verb}\n" in _page(f"{name}.md")
+
+
+def test_every_code_has_a_sentence_and_errors_for_people_a_next_step() -> None:
+    rows = [cells for title, cells in _rows(_page("codes.md")) if title == "Code"]
+    assert len(rows) > 400
+    assert [cells[0] for cells in rows if not cells[2]] == []
+    found = stepless(rows)
+    assert {name: found.get(name, 0) for name in FOR_PEOPLE if found.get(name, 0) > STEPLESS.get(name, 0)} == {}
+
+
+def stepless(rows: Iterable[list[str]]) -> dict[str, int]:
+    """Errors without a next step, by class."""
+    return dict(Counter(cells[1].strip("`") for cells in rows if cells[1] and not cells[3]))
 
 
 def test_an_edited_missing_or_extra_page_is_found(tmp_path: Path) -> None:
@@ -105,6 +97,11 @@ def test_an_edited_missing_or_extra_page_is_found(tmp_path: Path) -> None:
     assert done.returncode == 1
     for name in ("metrics.md", "old.md", "rpc.md"):
         assert f"differs from the code: {name}" in done.stderr
+
+
+def test_an_error_without_a_next_step_is_counted() -> None:
+    rows = [["a.b", "`NotFound`", "It is gone.", "", "x.py"], ["a.c", "`NotFound`", "It is gone.", "Wait.", "x.py"]]
+    assert stepless([*rows, ["a.d", "", "It waits.", "", "x.py"]]) == {"NotFound": 1}
 
 
 def test_a_row_without_words_is_found() -> None:
