@@ -78,10 +78,11 @@ from .rpc.attach import WorkDesk
 from .rpc.auth import TokenGate, Tokens
 from .rpc.enrolment import Challenges, EnrolmentDesk, EnrolmentServicer
 from .rpc.jobs import JobsDesk, JobsServicer
+from .rpc.measure import MeasureDesk
 from .rpc.models import ModelsServicer
 from .rpc.operator import OperatorDesk, OperatorServicer
 from .rpc.storage import StorageServicer
-from .rpc.wallet import WalletServicer
+from .rpc.wallet import Wallet, WalletServicer
 from .rpc.work import WorkServicer
 from .settings import Settings
 from .store import MemoryStore, SqlStore
@@ -235,7 +236,8 @@ def _add_services(
     work = WorkDesk(
         engine=engine, artifacts=contents, tokens=tokens, settings=settings, addresses=addresses, moved=moved
     )
-    work_pb2_grpc.add_WorkServiceServicer_to_server(WorkServicer(gate, work), server)
+    measuring = MeasureDesk(clock=clock, rates=_rates(settings), asset=payments.asset)
+    work_pb2_grpc.add_WorkServiceServicer_to_server(WorkServicer(gate, work, measuring), server)
     jobs = JobsDesk(
         engine=engine,
         rates=_rates(settings),
@@ -246,7 +248,8 @@ def _add_services(
     artifacts = ArtifactDesk(store, contents, clock, artifact_limits(settings))
     artifacts_pb2_grpc.add_ArtifactsServiceServicer_to_server(ArtifactsServicer(gate, artifacts), server)
     storage_pb2_grpc.add_StorageServiceServicer_to_server(StorageServicer(gate, artifacts), server)
-    wallet_pb2_grpc.add_WalletServiceServicer_to_server(WalletServicer(gate, store, payments, clock), server)
+    wallet = Wallet(store, payments, clock, threshold_msat=settings.payout_threshold_sats * 1000)
+    wallet_pb2_grpc.add_WalletServiceServicer_to_server(WalletServicer(gate, wallet), server)
     api_keys_pb2_grpc.add_ApiKeysServiceServicer_to_server(ApiKeysServicer(gate, store, clock), server)
     operator_pb2_grpc.add_OperatorServiceServicer_to_server(OperatorServicer(gate, OperatorDesk(engine=engine)), server)
     _add_health(server)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shardwork.v1 import types_pb2 as shardwork_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19shardwork/v1/wallet.proto\x12\x0cshardwork.v1\x1a\x18shardwork/v1/types.proto\"=\n\x14\x43reateDepositRequest\x12\x0c\n\x04msat\x18\x01 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"\x85\x01\n\x07\x44\x65posit\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04msat\x18\x02 \x01(\x04\x12\x0f\n\x07invoice\x18\x03 \x01(\t\x12\x14\n\x0cpayment_hash\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x17\n\x0f\x65xpires_unix_ms\x18\x06 \x01(\x03\x12\x11\n\tsimulated\x18\x07 \x01(\x08\"?\n\x15\x43reateDepositResponse\x12&\n\x07\x64\x65posit\x18\x01 \x01(\x0b\x32\x15.shardwork.v1.Deposit\"\x1f\n\x11GetDepositRequest\x12\n\n\x02id\x18\x01 \x01(\t\"<\n\x12GetDepositResponse\x12&\n\x07\x64\x65posit\x18\x01 \x01(\x0b\x32\x15.shardwork.v1.Deposit\"\x13\n\x11GetBalanceRequest\"z\n\x12GetBalanceResponse\x12\x16\n\x0e\x61vailable_msat\x18\x01 \x01(\x04\x12\x11\n\theld_msat\x18\x02 \x01(\x04\x12\x15\n\rpaid_out_msat\x18\x03 \x01(\x04\x12\x13\n\x0b\x65\x61rned_msat\x18\x04 \x01(\x04\x12\r\n\x05\x61sset\x18\x05 \x01(\t\">\n\x14ListTransfersRequest\x12\r\n\x05limit\x18\x01 \x01(\r\x12\x17\n\x0f\x62\x65\x66ore_sequence\x18\x02 \x01(\x04\"~\n\x0cTransferView\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\n\n\x02id\x18\x02 \x01(\t\x12\x12\n\nat_unix_ms\x18\x03 \x01(\x03\x12\x0c\n\x04msat\x18\x04 \x01(\x03\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x11\n\treference\x18\x07 \x01(\t\"F\n\x15ListTransfersResponse\x12-\n\ttransfers\x18\x01 \x03(\x0b\x32\x1a.shardwork.v1.TransferView\"Q\n\x17\x43reateWithdrawalRequest\x12\x0c\n\x04msat\x18\x01 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\xd2\x01\n\nWithdrawal\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04msat\x18\x02 \x01(\x04\x12\x16\n\x0e\x66\x65\x65_limit_msat\x18\x03 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x1e\n\x03why\x18\x06 \x01(\x0b\x32\x11.shardwork.v1.Why\x12\x14\n\x0cpayment_hash\x18\x07 \x01(\t\x12\x10\n\x08preimage\x18\x08 \x01(\t\x12\x11\n\tsimulated\x18\t \x01(\x08\x12\x17\n\x0f\x63reated_unix_ms\x18\n \x01(\x03\"H\n\x18\x43reateWithdrawalResponse\x12,\n\nwithdrawal\x18\x01 \x01(\x0b\x32\x18.shardwork.v1.Withdrawal\"\"\n\x14GetWithdrawalRequest\x12\n\n\x02id\x18\x01 \x01(\t\"E\n\x15GetWithdrawalResponse\x12,\n\nwithdrawal\x18\x01 \x01(\x0b\x32\x18.shardwork.v1.Withdrawal\"%\n\x17\x43\x61ncelWithdrawalRequest\x12\n\n\x02id\x18\x01 \x01(\t\"H\n\x18\x43\x61ncelWithdrawalResponse\x12,\n\nwithdrawal\x18\x01 \x01(\x0b\x32\x18.shardwork.v1.Withdrawal2\x85\x05\n\rWalletService\x12X\n\rCreateDeposit\x12\".shardwork.v1.CreateDepositRequest\x1a#.shardwork.v1.CreateDepositResponse\x12O\n\nGetDeposit\x12\x1f.shardwork.v1.GetDepositRequest\x1a .shardwork.v1.GetDepositResponse\x12O\n\nGetBalance\x12\x1f.shardwork.v1.GetBalanceRequest\x1a .shardwork.v1.GetBalanceResponse\x12X\n\rListTransfers\x12\".shardwork.v1.ListTransfersRequest\x1a#.shardwork.v1.ListTransfersResponse\x12\x61\n\x10\x43reateWithdrawal\x12%.shardwork.v1.CreateWithdrawalRequest\x1a&.shardwork.v1.CreateWithdrawalResponse\x12X\n\rGetWithdrawal\x12\".shardwork.v1.GetWithdrawalRequest\x1a#.shardwork.v1.GetWithdrawalResponse\x12\x61\n\x10\x43\x61ncelWithdrawal\x12%.shardwork.v1.CancelWithdrawalRequest\x1a&.shardwork.v1.CancelWithdrawalResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19shardwork/v1/wallet.proto\x12\x0cshardwork.v1\x1a\x18shardwork/v1/types.proto\"=\n\x14\x43reateDepositRequest\x12\x0c\n\x04msat\x18\x01 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"\x85\x01\n\x07\x44\x65posit\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04msat\x18\x02 \x01(\x04\x12\x0f\n\x07invoice\x18\x03 \x01(\t\x12\x14\n\x0cpayment_hash\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x17\n\x0f\x65xpires_unix_ms\x18\x06 \x01(\x03\x12\x11\n\tsimulated\x18\x07 \x01(\x08\"?\n\x15\x43reateDepositResponse\x12&\n\x07\x64\x65posit\x18\x01 \x01(\x0b\x32\x15.shardwork.v1.Deposit\"\x1f\n\x11GetDepositRequest\x12\n\n\x02id\x18\x01 \x01(\t\"<\n\x12GetDepositResponse\x12&\n\x07\x64\x65posit\x18\x01 \x01(\x0b\x32\x15.shardwork.v1.Deposit\"\x13\n\x11GetBalanceRequest\"\xb1\x01\n\x12GetBalanceResponse\x12\x16\n\x0e\x61vailable_msat\x18\x01 \x01(\x04\x12\x11\n\theld_msat\x18\x02 \x01(\x04\x12\x15\n\rpaid_out_msat\x18\x03 \x01(\x04\x12\x13\n\x0b\x65\x61rned_msat\x18\x04 \x01(\x04\x12\r\n\x05\x61sset\x18\x05 \x01(\t\x12\x1d\n\x15payout_threshold_msat\x18\x06 \x01(\x04\x12\x16\n\x0epayout_address\x18\x07 \x01(\t\">\n\x14ListTransfersRequest\x12\r\n\x05limit\x18\x01 \x01(\r\x12\x17\n\x0f\x62\x65\x66ore_sequence\x18\x02 \x01(\x04\"\xca\x01\n\x0cTransferView\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\n\n\x02id\x18\x02 \x01(\t\x12\x12\n\nat_unix_ms\x18\x03 \x01(\x03\x12\x0c\n\x04msat\x18\x04 \x01(\x03\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x11\n\treference\x18\x07 \x01(\t\x12\x14\n\x0cpayment_hash\x18\x08 \x01(\t\x12\x14\n\x0cpayout_state\x18\t \x01(\t\x12\x1e\n\x03why\x18\n \x01(\x0b\x32\x11.shardwork.v1.Why\"F\n\x15ListTransfersResponse\x12-\n\ttransfers\x18\x01 \x03(\x0b\x32\x1a.shardwork.v1.TransferView\"Q\n\x17\x43reateWithdrawalRequest\x12\x0c\n\x04msat\x18\x01 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\xd2\x01\n\nWithdrawal\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04msat\x18\x02 \x01(\x04\x12\x16\n\x0e\x66\x65\x65_limit_msat\x18\x03 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x1e\n\x03why\x18\x06 \x01(\x0b\x32\x11.shardwork.v1.Why\x12\x14\n\x0cpayment_hash\x18\x07 \x01(\t\x12\x10\n\x08preimage\x18\x08 \x01(\t\x12\x11\n\tsimulated\x18\t \x01(\x08\x12\x17\n\x0f\x63reated_unix_ms\x18\n \x01(\x03\"H\n\x18\x43reateWithdrawalResponse\x12,\n\nwithdrawal\x18\x01 \x01(\x0b\x32\x18.shardwork.v1.Withdrawal\"\"\n\x14GetWithdrawalRequest\x12\n\n\x02id\x18\x01 \x01(\t\"E\n\x15GetWithdrawalResponse\x12,\n\nwithdrawal\x18\x01 \x01(\x0b\x32\x18.shardwork.v1.Withdrawal\"%\n\x17\x43\x61ncelWithdrawalRequest\x12\n\n\x02id\x18\x01 \x01(\t\"H\n\x18\x43\x61ncelWithdrawalResponse\x12,\n\nwithdrawal\x18\x01 \x01(\x0b\x32\x18.shardwork.v1.Withdrawal2\x85\x05\n\rWalletService\x12X\n\rCreateDeposit\x12\".shardwork.v1.CreateDepositRequest\x1a#.shardwork.v1.CreateDepositResponse\x12O\n\nGetDeposit\x12\x1f.shardwork.v1.GetDepositRequest\x1a .shardwork.v1.GetDepositResponse\x12O\n\nGetBalance\x12\x1f.shardwork.v1.GetBalanceRequest\x1a .shardwork.v1.GetBalanceResponse\x12X\n\rListTransfers\x12\".shardwork.v1.ListTransfersRequest\x1a#.shardwork.v1.ListTransfersResponse\x12\x61\n\x10\x43reateWithdrawal\x12%.shardwork.v1.CreateWithdrawalRequest\x1a&.shardwork.v1.CreateWithdrawalResponse\x12X\n\rGetWithdrawal\x12\".shardwork.v1.GetWithdrawalRequest\x1a#.shardwork.v1.GetWithdrawalResponse\x12\x61\n\x10\x43\x61ncelWithdrawal\x12%.shardwork.v1.CancelWithdrawalRequest\x1a&.shardwork.v1.CancelWithdrawalResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,28 +44,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDEPOSITRESPONSE']._serialized_end=426
   _globals['_GETBALANCEREQUEST']._serialized_start=428
   _globals['_GETBALANCEREQUEST']._serialized_end=447
-  _globals['_GETBALANCERESPONSE']._serialized_start=449
-  _globals['_GETBALANCERESPONSE']._serialized_end=571
-  _globals['_LISTTRANSFERSREQUEST']._serialized_start=573
-  _globals['_LISTTRANSFERSREQUEST']._serialized_end=635
-  _globals['_TRANSFERVIEW']._serialized_start=637
-  _globals['_TRANSFERVIEW']._serialized_end=763
-  _globals['_LISTTRANSFERSRESPONSE']._serialized_start=765
-  _globals['_LISTTRANSFERSRESPONSE']._serialized_end=835
-  _globals['_CREATEWITHDRAWALREQUEST']._serialized_start=837
-  _globals['_CREATEWITHDRAWALREQUEST']._serialized_end=918
-  _globals['_WITHDRAWAL']._serialized_start=921
-  _globals['_WITHDRAWAL']._serialized_end=1131
-  _globals['_CREATEWITHDRAWALRESPONSE']._serialized_start=1133
-  _globals['_CREATEWITHDRAWALRESPONSE']._serialized_end=1205
-  _globals['_GETWITHDRAWALREQUEST']._serialized_start=1207
-  _globals['_GETWITHDRAWALREQUEST']._serialized_end=1241
-  _globals['_GETWITHDRAWALRESPONSE']._serialized_start=1243
-  _globals['_GETWITHDRAWALRESPONSE']._serialized_end=1312
-  _globals['_CANCELWITHDRAWALREQUEST']._serialized_start=1314
-  _globals['_CANCELWITHDRAWALREQUEST']._serialized_end=1351
-  _globals['_CANCELWITHDRAWALRESPONSE']._serialized_start=1353
-  _globals['_CANCELWITHDRAWALRESPONSE']._serialized_end=1425
-  _globals['_WALLETSERVICE']._serialized_start=1428
-  _globals['_WALLETSERVICE']._serialized_end=2073
+  _globals['_GETBALANCERESPONSE']._serialized_start=450
+  _globals['_GETBALANCERESPONSE']._serialized_end=627
+  _globals['_LISTTRANSFERSREQUEST']._serialized_start=629
+  _globals['_LISTTRANSFERSREQUEST']._serialized_end=691
+  _globals['_TRANSFERVIEW']._serialized_start=694
+  _globals['_TRANSFERVIEW']._serialized_end=896
+  _globals['_LISTTRANSFERSRESPONSE']._serialized_start=898
+  _globals['_LISTTRANSFERSRESPONSE']._serialized_end=968
+  _globals['_CREATEWITHDRAWALREQUEST']._serialized_start=970
+  _globals['_CREATEWITHDRAWALREQUEST']._serialized_end=1051
+  _globals['_WITHDRAWAL']._serialized_start=1054
+  _globals['_WITHDRAWAL']._serialized_end=1264
+  _globals['_CREATEWITHDRAWALRESPONSE']._serialized_start=1266
+  _globals['_CREATEWITHDRAWALRESPONSE']._serialized_end=1338
+  _globals['_GETWITHDRAWALREQUEST']._serialized_start=1340
+  _globals['_GETWITHDRAWALREQUEST']._serialized_end=1374
+  _globals['_GETWITHDRAWALRESPONSE']._serialized_start=1376
+  _globals['_GETWITHDRAWALRESPONSE']._serialized_end=1445
+  _globals['_CANCELWITHDRAWALREQUEST']._serialized_start=1447
+  _globals['_CANCELWITHDRAWALREQUEST']._serialized_end=1484
+  _globals['_CANCELWITHDRAWALRESPONSE']._serialized_start=1486
+  _globals['_CANCELWITHDRAWALRESPONSE']._serialized_end=1558
+  _globals['_WALLETSERVICE']._serialized_start=1561
+  _globals['_WALLETSERVICE']._serialized_end=2206
 # @@protoc_insertion_point(module_scope)

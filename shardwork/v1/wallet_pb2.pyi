@@ -162,12 +162,18 @@ class GetBalanceResponse(_message.Message):
     PAID_OUT_MSAT_FIELD_NUMBER: _builtins.int
     EARNED_MSAT_FIELD_NUMBER: _builtins.int
     ASSET_FIELD_NUMBER: _builtins.int
+    PAYOUT_THRESHOLD_MSAT_FIELD_NUMBER: _builtins.int
+    PAYOUT_ADDRESS_FIELD_NUMBER: _builtins.int
     available_msat: _builtins.int
     held_msat: _builtins.int
     paid_out_msat: _builtins.int
     earned_msat: _builtins.int
     asset: _builtins.str
     """"simulated" or "bitcoin" """
+    payout_threshold_msat: _builtins.int
+    """earnings are paid out from this amount on"""
+    payout_address: _builtins.str
+    """where to, as this key said last; empty: they stay here"""
     def __init__(
         self,
         *,
@@ -176,10 +182,12 @@ class GetBalanceResponse(_message.Message):
         paid_out_msat: _builtins.int = ...,
         earned_msat: _builtins.int = ...,
         asset: _builtins.str = ...,
+        payout_threshold_msat: _builtins.int = ...,
+        payout_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "available_msat", b"available_msat", "earned_msat", b"earned_msat", "held_msat", b"held_msat", "paid_out_msat", b"paid_out_msat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "available_msat", b"available_msat", "earned_msat", b"earned_msat", "held_msat", b"held_msat", "paid_out_msat", b"paid_out_msat", "payout_address", b"payout_address", "payout_threshold_msat", b"payout_threshold_msat"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,6 +226,9 @@ class TransferView(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
+    PAYMENT_HASH_FIELD_NUMBER: _builtins.int
+    PAYOUT_STATE_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     id: _builtins.str
     at_unix_ms: _builtins.int
@@ -228,6 +239,14 @@ class TransferView(_message.Message):
     state: _builtins.str
     """pending, posted, voided"""
     reference: _builtins.str
+    payment_hash: _builtins.str
+    """of a payout or withdrawal, once it has an invoice"""
+    payout_state: _builtins.str
+    """of those: created, bound, sent, settled, failed, unknown"""
+    @_builtins.property
+    def why(self) -> _types_pb2.Why:
+        """why one failed, or is unknown"""
+
     def __init__(
         self,
         *,
@@ -238,10 +257,13 @@ class TransferView(_message.Message):
         kind: _builtins.str = ...,
         state: _builtins.str = ...,
         reference: _builtins.str = ...,
+        payment_hash: _builtins.str = ...,
+        payout_state: _builtins.str = ...,
+        why: _types_pb2.Why | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["why", b"why"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_ms", b"at_unix_ms", "id", b"id", "kind", b"kind", "msat", b"msat", "reference", b"reference", "sequence", b"sequence", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_ms", b"at_unix_ms", "id", b"id", "kind", b"kind", "msat", b"msat", "payment_hash", b"payment_hash", "payout_state", b"payout_state", "reference", b"reference", "sequence", b"sequence", "state", b"state", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

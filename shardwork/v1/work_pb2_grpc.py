@@ -54,6 +54,16 @@ class WorkServiceStub:
                 request_serializer=shardwork_dot_v1_dot_work__pb2.ReleaseLeaseRequest.SerializeToString,
                 response_deserializer=shardwork_dot_v1_dot_work__pb2.ReleaseLeaseResponse.FromString,
                 _registered_method=True)
+        self.Measure = channel.unary_unary(
+                '/shardwork.v1.WorkService/Measure',
+                request_serializer=shardwork_dot_v1_dot_work__pb2.MeasureRequest.SerializeToString,
+                response_deserializer=shardwork_dot_v1_dot_work__pb2.MeasureResponse.FromString,
+                _registered_method=True)
+        self.GetRates = channel.unary_unary(
+                '/shardwork.v1.WorkService/GetRates',
+                request_serializer=shardwork_dot_v1_dot_work__pb2.GetRatesRequest.SerializeToString,
+                response_deserializer=shardwork_dot_v1_dot_work__pb2.GetRatesResponse.FromString,
+                _registered_method=True)
 
 
 class WorkServiceServicer:
@@ -87,6 +97,20 @@ class WorkServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Measure(self, request, context):
+        """For `doctor`: carries bytes both ways and tells the coordinator's time. Each key gets so many bytes a minute.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRates(self, request, context):
+        """What an accepted shard earns here right now; a job keeps the prices of the moment it was submitted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -109,6 +133,16 @@ def add_WorkServiceServicer_to_server(servicer, server):
                     servicer.ReleaseLease,
                     request_deserializer=shardwork_dot_v1_dot_work__pb2.ReleaseLeaseRequest.FromString,
                     response_serializer=shardwork_dot_v1_dot_work__pb2.ReleaseLeaseResponse.SerializeToString,
+            ),
+            'Measure': grpc.unary_unary_rpc_method_handler(
+                    servicer.Measure,
+                    request_deserializer=shardwork_dot_v1_dot_work__pb2.MeasureRequest.FromString,
+                    response_serializer=shardwork_dot_v1_dot_work__pb2.MeasureResponse.SerializeToString,
+            ),
+            'GetRates': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRates,
+                    request_deserializer=shardwork_dot_v1_dot_work__pb2.GetRatesRequest.FromString,
+                    response_serializer=shardwork_dot_v1_dot_work__pb2.GetRatesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -219,6 +253,60 @@ class WorkService:
             '/shardwork.v1.WorkService/ReleaseLease',
             shardwork_dot_v1_dot_work__pb2.ReleaseLeaseRequest.SerializeToString,
             shardwork_dot_v1_dot_work__pb2.ReleaseLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Measure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shardwork.v1.WorkService/Measure',
+            shardwork_dot_v1_dot_work__pb2.MeasureRequest.SerializeToString,
+            shardwork_dot_v1_dot_work__pb2.MeasureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shardwork.v1.WorkService/GetRates',
+            shardwork_dot_v1_dot_work__pb2.GetRatesRequest.SerializeToString,
+            shardwork_dot_v1_dot_work__pb2.GetRatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,10 @@ class WorkServiceStub:
     """Outputs must already be stored. Idempotent: the same envelope gets the first answer again."""
     ReleaseLease: _grpc.UnaryUnaryMultiCallable[_work_pb2.ReleaseLeaseRequest, _work_pb2.ReleaseLeaseResponse]
     """Gives a lease back with a reason, so that nobody waits for it to expire."""
+    Measure: _grpc.UnaryUnaryMultiCallable[_work_pb2.MeasureRequest, _work_pb2.MeasureResponse]
+    """For `doctor`: carries bytes both ways and tells the coordinator's time. Each key gets so many bytes a minute."""
+    GetRates: _grpc.UnaryUnaryMultiCallable[_work_pb2.GetRatesRequest, _work_pb2.GetRatesResponse]
+    """What an accepted shard earns here right now; a job keeps the prices of the moment it was submitted."""
 
 @_typing.type_check_only
 class WorkServiceAsyncStub(WorkServiceStub):
@@ -51,6 +55,10 @@ class WorkServiceAsyncStub(WorkServiceStub):
     """Outputs must already be stored. Idempotent: the same envelope gets the first answer again."""
     ReleaseLease: _aio.UnaryUnaryMultiCallable[_work_pb2.ReleaseLeaseRequest, _work_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
     """Gives a lease back with a reason, so that nobody waits for it to expire."""
+    Measure: _aio.UnaryUnaryMultiCallable[_work_pb2.MeasureRequest, _work_pb2.MeasureResponse]  # type: ignore[assignment]
+    """For `doctor`: carries bytes both ways and tells the coordinator's time. Each key gets so many bytes a minute."""
+    GetRates: _aio.UnaryUnaryMultiCallable[_work_pb2.GetRatesRequest, _work_pb2.GetRatesResponse]  # type: ignore[assignment]
+    """What an accepted shard earns here right now; a job keeps the prices of the moment it was submitted."""
 
 class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -84,5 +92,21 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_work_pb2.ReleaseLeaseResponse, _abc.Awaitable[_work_pb2.ReleaseLeaseResponse]]:
         """Gives a lease back with a reason, so that nobody waits for it to expire."""
+
+    @_abc_1.abstractmethod
+    def Measure(
+        self,
+        request: _work_pb2.MeasureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_work_pb2.MeasureResponse, _abc.Awaitable[_work_pb2.MeasureResponse]]:
+        """For `doctor`: carries bytes both ways and tells the coordinator's time. Each key gets so many bytes a minute."""
+
+    @_abc_1.abstractmethod
+    def GetRates(
+        self,
+        request: _work_pb2.GetRatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_work_pb2.GetRatesResponse, _abc.Awaitable[_work_pb2.GetRatesResponse]]:
+        """What an accepted shard earns here right now; a job keeps the prices of the moment it was submitted."""
 
 def add_WorkServiceServicer_to_server(servicer: WorkServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

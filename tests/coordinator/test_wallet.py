@@ -216,7 +216,7 @@ async def test_pages_join_without_gap_or_repeat(wallet: Wallet) -> None:
 @pytest.fixture
 async def stub(wallet: Wallet) -> AsyncIterator[wallet_pb2_grpc.WalletServiceAsyncStub]:
     server = grpc.aio.server()
-    servicer = WalletServicer(FixedGate(REQUESTER), wallet.store, wallet.payments, wallet.clock)
+    servicer = WalletServicer(FixedGate(REQUESTER), wallet)
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

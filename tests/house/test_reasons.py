@@ -13,6 +13,7 @@ TELLING = (
     *(f"{_COORDINATOR}/{name}.py" for name in ("reasons", "scheduler", "views", "sweeper", "rpc/steering")),
     f"{_COORDINATOR}/queueing/stragglers.py",
     f"{_COORDINATOR}/machine/endings.py",
+    "worker/shardwork_worker/account/reasons.py",
     "worker/shardwork_worker/agent.py",
     "worker/shardwork_worker/offer.py",
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -91,6 +92,12 @@ class FakeCoordinator(
     )
     earned_msat: int = 0
     epoch: int = 0
+    #: how far its clock is ahead
+    clock_offset_ms: int = 0
+    #: answer of ListTransfers, newest first
+    transfers: list[wallet_pb2.TransferView] = field(default_factory=list[wallet_pb2.TransferView])
+    #: what else GetBalance says
+    balance: dict[str, Any] = field(default_factory=dict[str, Any])
     _server: grpc.aio.Server | None = None
     _authority: Authority | None = None
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -311,7 +318,7 @@ class FakeCoordinator(
         self, request: wallet_pb2.GetBalanceRequest, context: Context
     ) -> wallet_pb2.GetBalanceResponse:
         await self.called("GetBalance", request, context)
-        return wallet_pb2.GetBalanceResponse(earned_msat=self.earned_msat, asset="simulated")
+        return wallet_pb2.GetBalanceResponse(earned_msat=self.earned_msat, asset="simulated", **self.balance)
 
     async def CreateDeposit(self, request: wallet_pb2.CreateDepositRequest, context: Context) -> NoReturn:
         raise AssertionError("a worker deposits nothing")
@@ -319,8 +326,13 @@ class FakeCoordinator(
     async def GetDeposit(self, request: wallet_pb2.GetDepositRequest, context: Context) -> NoReturn:
         raise AssertionError("a worker deposits nothing")
 
-    async def ListTransfers(self, request: wallet_pb2.ListTransfersRequest, context: Context) -> NoReturn:
-        raise AssertionError("a worker lists no transfers")
+    async def ListTransfers(
+        self, request: wallet_pb2.ListTransfersRequest, context: Context
+    ) -> wallet_pb2.ListTransfersResponse:
+        await self.called("ListTransfers", request, context)
+        before = request.before_sequence or 2**63
+        found = [one for one in self.transfers if one.sequence < before][: request.limit]
+        return wallet_pb2.ListTransfersResponse(transfers=found)
 
     async def CreateWithdrawal(self, request: wallet_pb2.CreateWithdrawalRequest, context: Context) -> NoReturn:
         raise AssertionError("a worker withdraws nothing: its earnings are paid out")
@@ -383,3 +395,12 @@ class _Work(work_pb2_grpc.WorkServiceServicer):
     async def ReleaseLease(self, request: work_pb2.ReleaseLeaseRequest, context: Any) -> work_pb2.ReleaseLeaseResponse:
         await self._fake.called("ReleaseLease", request, context)
         return work_pb2.ReleaseLeaseResponse()
+
+    async def Measure(self, request: work_pb2.MeasureRequest, context: Any) -> work_pb2.MeasureResponse:
+        await self._fake.called("Measure", request, context)
+        now_ms = self._fake.clock_offset_ms + time.time_ns() // 1_000_000
+        return work_pb2.MeasureResponse(payload=bytes(request.answer_bytes), now_unix_ms=now_ms)
+
+    async def GetRates(self, request: work_pb2.GetRatesRequest, context: Any) -> work_pb2.GetRatesResponse:
+        await self._fake.called("GetRates", request, context)
+        return work_pb2.GetRatesResponse(msat_per_tera_unit=10, minimum_msat=1000, asset="simulated")

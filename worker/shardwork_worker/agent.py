@@ -21,9 +21,12 @@ from shardwork.v1 import types_pb2, work_pb2
 from shardwork.why import Why
 from shardwork.wire import why_from_proto, why_to_proto
 
+from .account import reasons
+from .account.book import Book
+from .account.earnings import Earnings
+from .account.reasons import About, Reason
 from .control import Command
 from .disclosure import disclosed
-from .earnings import Earnings
 from .lease import Ended, Lease, Outcome, Step, Workplace, verdict
 from .log import say
 from .offer import FREE, SignedOffer, Terms, open_offer
@@ -65,6 +68,22 @@ UNEXPECTED = Why(
     next_step="Its owner finds the traceback where it runs.",
 )
 
+JOINING = Why(
+    code="worker.joining", sentence="The coordinator has not welcomed this worker yet.", next_step="Wait a moment."
+)
+UNHEARD = Why(
+    code="worker.unheard",
+    sentence="It waits for an offer; the coordinator has not said yet why there is none.",
+    next_step="Ask again in a minute: idle workers are told.",
+)
+DONATES = Why(
+    code="worker.donates",
+    sentence="This worker gives its work, so nothing is paid for it.",
+    next_step="Start it without --donate, and without donate in worker.toml, to be paid.",
+)
+#: reasons to rest that are its owner's own word
+OWNERS = frozenset({one.code for one in (PAUSED, DRAINING, FINISHED, STOPPED)})
+
 SETTLED = {"accepted": Outcome.ACCEPTED, "rejected": Outcome.REJECTED, "expired": Outcome.LOST}
 
 
@@ -80,7 +99,7 @@ class Agent:
         #: why the coordinator gives nothing, as it said last
         self._idle: Why | None = None
         self.stream = Stream(place.session, self)
-        self._earnings = Earnings(place.session)
+        self._earnings = Earnings(place.session, Book(place.journal.folder), place.clock)
         self._welcomed = False
         #: why there is no connection; None while there is one or none was tried
         self._lost: Why | None = None
@@ -155,9 +174,34 @@ class Agent:
                 self._rest(None)
             case Command.STOP:
                 await self.stop()
+            case Command.WHY:
+                return self.why()
             case Command.STATUS:
                 pass
         return self.status().to_json()
+
+    def why(self) -> dict[str, Any]:
+        """Every reason for what this worker does or does not do, and is or is not paid."""
+        state, why = self._state()
+        earnings = self._earnings
+        told = [Reason(About.LIMIT if why.code in OWNERS else About.WORK, why)] if why is not None else []
+        if self._lease is not None:
+            told.append(Reason(About.WORK, self._working(self._lease)))
+        elif why is None:
+            told.append(Reason(About.WORK, UNHEARD if self._welcomed else JOINING))
+        if self._terms.donates:
+            told.append(Reason(About.PAY, DONATES))
+        told += reasons.from_book(earnings.book, self._place.clock.now_ms(), earnings.payee)
+        return {"state": state.value, "reasons": [reason.to_json() for reason in told]}
+
+    def _working(self, lease: Lease) -> Why:
+        offer = lease.offer.lease
+        return Why(
+            code="worker.working",
+            sentence=f"It works on {lease.offer.lease_id}: {lease.step.value}, {lease.progress:.0%}.",
+            evidence={"recipe": offer.recipe, "phase": offer.phase, "price": self._terms.price(offer)},
+            next_step=reasons.NOTHING_TO_DO,
+        )
 
     def status(self) -> Status:
         lease, place = self._lease, self._place
@@ -254,6 +298,7 @@ class Agent:
         refusal = self._refusal(offer)
         if refusal is not None:
             say(f"gave back {offer.lease_id}: {refusal.render()}")
+            self._earnings.returned(offer.lease, refusal)
             self._send_off(self._release(offer.lease_id, refusal))
         elif self._lease is None:
             self._take(offer)
@@ -269,6 +314,7 @@ class Agent:
         else:
             # handed in and waiting for its verdict: there will be none
             self._earnings.judge(lease_id)
+            self._earnings.ended_later(lease_id, Ended(outcome=Outcome.LOST, why=why))
 
     def on_settlement(self, settlement: work_pb2.Settlement) -> None:
         self._send_off(self._earnings.refresh())
@@ -278,7 +324,12 @@ class Agent:
         if outcome is None or in_hand:
             return
         why = why_from_proto(settlement.why) if settlement.HasField("why") else None
-        self._judge(settlement.lease_id, Ended(outcome=outcome, why=why, paid_msat=settlement.paid_msat))
+        self._later(settlement.lease_id, Ended(outcome=outcome, why=why, paid_msat=settlement.paid_msat))
+
+    def _later(self, lease_id: str, ended: Ended) -> None:
+        """A verdict on a lease that is not in hand any more."""
+        self._earnings.ended_later(lease_id, ended)
+        self._judge(lease_id, ended)
 
     async def _catch_up(self) -> None:
         """Hears the verdicts that came while this worker was away: they were pushed once, to nobody."""
@@ -292,7 +343,7 @@ class Agent:
                 # asked again after the next welcome
                 break
             if ended.outcome is not Outcome.PENDING:
-                self._judge(lease_id, ended)
+                self._later(lease_id, ended)
         await self._earnings.refresh()
 
     # The lease in hand.
@@ -349,9 +400,9 @@ class Agent:
         lease_id = lease.offer.lease_id
         if ended is not None and ended.outcome is Outcome.PENDING:
             say(f"{lease_id} handed in after {seconds:.1f} s, its verdict is pending")
-            if ended.request is not None:
-                self._earnings.hand_in(lease_id, lease.offer.lease.price_msat, ended.request)
+            self._earnings.hand_in(lease.offer.lease, ended, took_ms=round(seconds * 1000))
         elif ended is not None:
+            self._earnings.ended(lease.offer.lease, ended, took_ms=round(seconds * 1000))
             self._judge(lease_id, ended, seconds=seconds)
             self._send_off(self._earnings.refresh())
         if ended is not None and ended.outcome is Outcome.FAILED:
@@ -440,7 +491,10 @@ class Agent:
         if self._lease is lease:
             self._end(lease, None)
             if tell:
+                self._earnings.returned(lease.offer.lease, why)
                 await self._release(lease.offer.lease_id, why)
+            else:
+                self._earnings.ended(lease.offer.lease, Ended(outcome=Outcome.LOST, why=why))
 
     async def _release(self, lease_id: str, why: Why) -> None:
         """Gives a lease back with its reason; if that fails, heartbeats show that it is not held any more."""

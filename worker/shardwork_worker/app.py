@@ -27,7 +27,9 @@ from shardwork.session import JoinLine, Session, backoff_s
 from shardwork.why import Why
 
 from . import control, probe
-from .agent import Agent
+from .account.book import Book
+from .account.reasons import About, Reason, from_book
+from .agent import JOINING, Agent
 from .cache import Cache
 from .control import Command
 from .lease import Workplace
@@ -254,11 +256,14 @@ class Worker:
         return 1 if agent.tripped else 0
 
     async def _obey(self, command: Command) -> Mapping[str, Any]:
+        answer: Mapping[str, Any]
         if self._agent is not None:
             answer = await self._agent.obey(command)
         elif command in (Command.STATUS, Command.STOP):
             state = Status(state=State.JOINING, why=self._why, coordinator=self.start.join.address)
             answer = state.to_json()
+        elif command is Command.WHY:
+            answer = self._why_joining()
         else:
             sentence = "The worker has not joined yet."
             raise Conflict("worker.joining", sentence, next_step="Try again once it has, or stop it.")
@@ -266,6 +271,11 @@ class Worker:
             # after the answer, which is written without waiting once this returns
             asyncio.get_running_loop().call_soon(self.end, 0)
         return answer
+
+    def _why_joining(self) -> Mapping[str, Any]:
+        told = [Reason(About.WORK, self._why or JOINING)]
+        told += from_book(Book(self.folders.state), SystemClock().now_ms())
+        return {"state": State.JOINING.value, "reasons": [reason.to_json() for reason in told]}
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -81,6 +81,23 @@ def status(as_json: JsonFlag = False) -> None:
 
 
 @app.command()
+def why(as_json: JsonFlag = False) -> None:
+    """Why there is no work, why something is not paid, why it rests: code, sentence, evidence and next step of each.
+
+    Exit 4 when no worker runs; what its book explains is told all the same.
+    """
+    from .account import reasons
+
+    exit_code = 0
+    try:
+        found = _ask(Command.WHY)
+    except NotFound as error:
+        found, exit_code = _why_offline(error), error.exit_code
+    typer.echo(json.dumps(found) if as_json else reasons.readable(found))
+    raise typer.Exit(exit_code)
+
+
+@app.command()
 def pause() -> None:
     """Give the shard in hand back at once and take no more."""
     _tell(Command.PAUSE)
@@ -159,6 +176,18 @@ def _file_refused(error: OSError) -> InvalidInput:
         "shardwork-worker doctor",
         file=error.filename or "unknown",
     )
+
+
+def _why_offline(error: NotFound) -> dict[str, Any]:
+    from shardwork.clock import SystemClock
+    from shardwork.config import Home
+
+    from .account.book import Book
+    from .account.reasons import About, Reason, from_book
+
+    book = Book(Home.find().state_dir / "worker")
+    told = [Reason(About.WORK, error.why), *from_book(book, SystemClock().now_ms())]
+    return {"state": "offline", "reasons": [reason.to_json() for reason in told]}
 
 
 def _tell(command: Command) -> None:

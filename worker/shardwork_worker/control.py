@@ -32,6 +32,8 @@ LINE_LIMIT_BYTES = 64 * 1024
 
 class Command(StrEnum):
     STATUS = "status"
+    #: every reason for what it does or does not do, and is or is not paid
+    WHY = "why"
     PAUSE = "pause"
     FINISH = "finish"
     RESUME = "resume"

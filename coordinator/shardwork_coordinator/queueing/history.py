@@ -28,6 +28,8 @@ BLAMELESS = (
     "worker.busy",
     "worker.below_minimum",
     "worker.other_class",
+    # its owner's limits: hours, use by others, power, disk, bytes
+    "worker.limit_",
 )
 #: and of leases that were taken back because the job ended
 JOB_ENDED = "job."

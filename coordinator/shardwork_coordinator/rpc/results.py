@@ -69,7 +69,7 @@ async def submit_result(
 
     def work_(tx: Transaction) -> tuple[list[Push], work_pb2.SubmitResultResponse]:
         if _is_decided(tx, submission, caller, root):
-            return [], _answer(tx, submission.lease_id)
+            return [], _answer(tx, submission.lease_id, desk)
         replica = live_replica(tx, submission.lease_id, caller.party_id)
         _check_offer(replica, submission.lease_sha256)
         if replica.output_root != root:
@@ -92,7 +92,7 @@ async def submit_result(
             refused=finding.why,
         )
         pushes = advance(tx, slice_of_replica(tx, replica), event, world)
-        return pushes, _answer(tx, submission.lease_id)
+        return pushes, _answer(tx, submission.lease_id, desk)
 
     pushes, answer = await desk.engine.store.write(work_)
     # the caller has its answer; nobody else is told of it by this stream
@@ -190,7 +190,7 @@ def _is_decided(tx: Transaction, submission: work_pb2.Submission, caller: Caller
     return same and replica is not None and replica.state in (ReplicaState.ACCEPTED, ReplicaState.SUBMITTED)
 
 
-def _answer(tx: Transaction, lease_id: str) -> work_pb2.SubmitResultResponse:
+def _answer(tx: Transaction, lease_id: str, desk: WorkDesk) -> work_pb2.SubmitResultResponse:
     lease = found(tx.get(Lease, lease_id), "lease", lease_id)
     if lease.state is ReplicaState.ACCEPTED:
         return work_pb2.SubmitResultResponse(state="accepted", paid_msat=lease.paid_msat)
@@ -201,5 +201,7 @@ def _answer(tx: Transaction, lease_id: str) -> work_pb2.SubmitResultResponse:
     waiting = Why(
         code="result.waits_for_agreement",
         sentence="The result passed its checks and waits for a second worker to agree; then it is paid.",
+        evidence={"without_a_second_after_s": f"{desk.settings.agreement_grace_s:g}"},
+        next_step="Nothing to do: without a second worker it is decided after that time, else when that one is done.",
     )
     return work_pb2.SubmitResultResponse(state="submitted", why=wire.why_to_proto(waiting))

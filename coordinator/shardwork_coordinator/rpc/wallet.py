@@ -17,7 +17,7 @@ from shardwork.wire import why_to_proto
 from ..money import deposits, ledger, withdrawals
 from ..money.movements import escrow_account, round_account, user_account, worker_account
 from ..payments.base import Payments
-from ..records import Account, DepositRow, Job, JobState, Payout, Round, Transfer, TransferKind
+from ..records import Account, DepositRow, Job, JobState, Party, Payout, Round, Transfer, TransferKind
 from ..store.base import Store, Transaction
 from .auth import Caller, Context, Gate
 
@@ -37,6 +37,8 @@ class Wallet:
     store: Store
     payments: Payments
     clock: Clock
+    #: from here on earnings are paid out
+    threshold_msat: int = 0
 
 
 async def create_deposit(
@@ -64,7 +66,7 @@ async def get_balance(
     request: wallet_pb2.GetBalanceRequest, caller: Caller, wallet: Wallet
 ) -> wallet_pb2.GetBalanceResponse:
     """A worker sees what it earned; anybody else what it can spend, with the escrow of its live jobs as held."""
-    return await wallet.store.read(lambda tx: _balance(tx, caller, wallet.payments.asset))
+    return await wallet.store.read(lambda tx: _balance(tx, caller, wallet))
 
 
 async def list_transfers(
@@ -132,7 +134,8 @@ def _deposit(row: DepositRow, payments: Payments) -> wallet_pb2.Deposit:
     )
 
 
-def _balance(tx: Transaction, caller: Caller, asset: str) -> wallet_pb2.GetBalanceResponse:
+def _balance(tx: Transaction, caller: Caller, wallet: Wallet) -> wallet_pb2.GetBalanceResponse:
+    party = tx.get(Party, caller.party_id)
     worker = tx.get(Account, worker_account(caller.party_id)) or Account(id="")
     spends = caller.role is not Role.WORKER
     own = user_account(caller.party_id) if spends else worker_account(caller.party_id)
@@ -143,7 +146,9 @@ def _balance(tx: Transaction, caller: Caller, asset: str) -> wallet_pb2.GetBalan
         # routing fees included: earned = available + held + paid out
         paid_out_msat=worker.debits_posted,
         earned_msat=worker.credits_posted,
-        asset=asset,
+        asset=wallet.payments.asset,
+        payout_threshold_msat=wallet.threshold_msat,
+        payout_address=party.payout_address if party else "",
     )
 
 
@@ -185,6 +190,7 @@ def _view(tx: Transaction, account: str, transfer: Transfer) -> wallet_pb2.Trans
         resolved = ledger.resolution(tx, transfer.id)
         if resolved is not None:
             msat, at_ms, state = resolved.msat, resolved.at_ms, _STATES[resolved.kind]
+    payout = tx.get(Payout, transfer.id) if transfer.kind is TransferKind.PENDING else None
     return wallet_pb2.TransferView(
         sequence=transfer.sequence,
         id=transfer.id,
@@ -193,13 +199,15 @@ def _view(tx: Transaction, account: str, transfer: Transfer) -> wallet_pb2.Trans
         kind=transfer.reason,
         state=state,
         reference=transfer.reference,
+        payment_hash=(payout.payment_hash or "") if payout else "",
+        payout_state=payout.state if payout else "",
+        why=why_to_proto(Why.from_json(payout.why_json)) if payout and payout.why_json else None,
     )
 
 
 class WalletServicer(wallet_pb2_grpc.WalletServiceServicer):
-    def __init__(self, gate: Gate, store: Store, payments: Payments, clock: Clock) -> None:
-        self._gate = gate
-        self._wallet = Wallet(store, payments, clock)
+    def __init__(self, gate: Gate, wallet: Wallet) -> None:
+        self._gate, self._wallet = gate, wallet
 
     async def CreateDeposit(
         self, request: wallet_pb2.CreateDepositRequest, context: Context

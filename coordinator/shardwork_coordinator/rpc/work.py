@@ -1,4 +1,5 @@
-"""The worker's side of the wire, as a thin servicer: `attach` is the stream, `results` what comes back for leases."""
+"""The worker's side of the wire, as a thin servicer: `attach` is the stream, `results` what comes back for leases,
+`measure` what a provider asks before its first one."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ from shardwork.v1 import work_pb2, work_pb2_grpc
 
 from .attach import WorkDesk, attach
 from .auth import Context, Gate
+from .measure import MeasureDesk, get_rates, measure
 from .results import commit_result, release_lease, submit_result
 
 
 class WorkServicer(work_pb2_grpc.WorkServiceServicer):
-    def __init__(self, gate: Gate, desk: WorkDesk) -> None:
-        self._gate, self._desk = gate, desk
+    def __init__(self, gate: Gate, desk: WorkDesk, measuring: MeasureDesk) -> None:
+        self._gate, self._desk, self._measuring = gate, desk, measuring
 
     async def Attach(
         self, request_iterator: AsyncIterator[work_pb2.AttachRequest], context: Context
@@ -40,3 +42,11 @@ class WorkServicer(work_pb2_grpc.WorkServiceServicer):
     ) -> work_pb2.ReleaseLeaseResponse:
         async with self._gate.admit(context, Role.WORKER) as caller:
             return await release_lease(request, caller, self._desk)
+
+    async def Measure(self, request: work_pb2.MeasureRequest, context: Context) -> work_pb2.MeasureResponse:
+        async with self._gate.admit(context, Role.WORKER) as caller:
+            return measure(request, caller, self._measuring)
+
+    async def GetRates(self, request: work_pb2.GetRatesRequest, context: Context) -> work_pb2.GetRatesResponse:
+        async with self._gate.admit(context, Role.WORKER):
+            return get_rates(self._measuring)
