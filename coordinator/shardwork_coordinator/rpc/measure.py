@@ -53,7 +53,8 @@ class MeasureDesk:
 def measure(request: work_pb2.MeasureRequest, caller: Caller, desk: MeasureDesk) -> work_pb2.MeasureResponse:
     """Carries the bytes both ways; gRPC compresses nothing here, so zeros will do."""
     if max(len(request.payload), request.answer_bytes) > MOST_BYTES:
-        raise InvalidInput("measure.too_large", f"One call carries at most {MOST_BYTES:,} bytes each way.")
+        sentence = f"One call carries at most {MOST_BYTES:,} bytes each way."
+        raise InvalidInput("measure.too_large", sentence, next_step="Ask for less, and more often.")
     desk.allowance.take(caller.party_id, len(request.payload) + request.answer_bytes, desk.clock.monotonic())
     return work_pb2.MeasureResponse(payload=bytes(request.answer_bytes), now_unix_ms=desk.clock.now_ms())
 
