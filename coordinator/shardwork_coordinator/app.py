@@ -5,7 +5,7 @@
     granting      ready work x idle workers          sweeper       what time brings
     outbox        committed effects                  executor      prepare, merge, apply, in processes
     servicers     gRPC: enrolment, jobs, work, artifacts, wallet, operator, health, reflection
-    web           health, /metrics and the overview page, on loopback
+    web           dashboard, public page, health and /metrics
     cluster       the other coordinators on the same PostgreSQL, if there are any
 
 Everything is imported here and nothing imports this, but `cli`.
@@ -122,6 +122,8 @@ class Serving:
 
     join: str
     web: str
+    #: where the first user of the dashboard is made; empty once there is one
+    setup: str
     engine: Engine
     background: tuple[asyncio.Task[None], ...]
 
@@ -175,7 +177,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         stack.push_async_callback(server.stop, STOP_GRACE_S)
         stack.callback(links.close)
         expiry = Expiry(store, contents, clock, artifact_limits(settings))
-        web = await stack.enter_async_context(serve_web(settings, engine, expiry.figures))
+        web = await stack.enter_async_context(serve_web(settings, engine, keys.authority, expiry.figures))
         adopt("uvicorn", "uvicorn.error", "uvicorn.access")
         background = tuple(
             _background(stack, name, work)
@@ -191,7 +193,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         engine.work_ready.set()
         addresses = cluster.membership.addresses if cluster else (address,)
         join = JoinLine.of(addresses, keys.authority.ca_sha256)
-        yield Serving(join=join.text(), web=web, engine=engine, background=background)
+        yield Serving(join=join.text(), web=web.url, setup=web.setup, engine=engine, background=background)
 
 
 def _open_executor(settings: Settings, storage: str) -> Executor:

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,9 @@ import typer
 
 from shardwork.errors import ShardworkError, Unreachable
 from shardwork.protocol import software_version
+
+from .existing_store import DataDir, existing_store, read, settings_of, write
+from .user_commands import user_app
 
 app = typer.Typer(
     help="Run a Shardwork coordinator.",
@@ -31,6 +33,7 @@ app = typer.Typer(
 ledger_app = typer.Typer(help="Look at the books.", no_args_is_help=True)
 worker_app = typer.Typer(help="Look at and mark workers.", no_args_is_help=True)
 storage_app = typer.Typer(help="Look at stored artifacts, and delete what nobody needs.", no_args_is_help=True)
+app.add_typer(user_app, name="user")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(worker_app, name="worker")
 app.add_typer(storage_app, name="storage")
@@ -38,7 +41,6 @@ app.add_typer(storage_app, name="storage")
 #: how often it is looked whether the store still takes changes
 STORE_CHECK_S = 2.0
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder of keys, database and artifacts.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -46,7 +48,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")
 def serve(
     data_dir: DataDir = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT for gRPC; port 0 is any free one.")] = None,
-    web: Annotated[str | None, typer.Option(help="HOST:PORT for the web page; loopback only.")] = None,
+    web: Annotated[str | None, typer.Option(help="HOST:PORT of dashboard, HTTP API and /metrics.")] = None,
     advertise: Annotated[str | None, typer.Option(help="Host name to put into the join line.")] = None,
     database: Annotated[str | None, typer.Option(help="Database URL; SQLite in the data folder by default.")] = None,
     storage: Annotated[str | None, typer.Option(help="Artifact folder or object-store URL.")] = None,
@@ -67,7 +69,7 @@ def serve(
         "encrypt_at_rest": encrypt_at_rest,
         "payments": payments,
     }
-    raise typer.Exit(asyncio.run(_serve(_settings(data_dir, flags))))
+    raise typer.Exit(asyncio.run(_serve(settings_of(data_dir, flags))))
 
 
 async def _serve(settings: Any) -> int:
@@ -80,7 +82,9 @@ async def _serve(settings: Any) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with serving(settings) as running:
-        print(json.dumps({"join": running.join, "web": running.web, "pid": os.getpid()}), flush=True)
+        said = {"join": running.join, "web": running.web, "pid": os.getpid()}
+        # whoever starts it makes the first user of the dashboard
+        print(json.dumps(said | ({"setup": running.setup} if running.setup else {})), flush=True)
         log.info("coordinator.started", version=software_version(), pid=os.getpid())
         waiting = asyncio.create_task(stop.wait())
         watching = asyncio.create_task(_watch_store(running.engine.store), name="store")
@@ -120,7 +124,7 @@ def ledger_check(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Recount every transfer and compare with the accounts. Exit 1 when the books do not balance."""
     from .money.ledger import check, ledger_report_json
 
-    report = asyncio.run(_read(_settings(data_dir, {}), check))
+    report = asyncio.run(read(settings_of(data_dir, {}), check))
     if as_json:
         print(json.dumps(ledger_report_json(report)))
     else:
@@ -139,7 +143,7 @@ def worker_list(data_dir: DataDir = None, as_json: Json = False) -> None:
     from .links import Links
     from .rpc.operator import worker_views
 
-    views = asyncio.run(_read(_settings(data_dir, {}), partial(worker_views, links=Links())))
+    views = asyncio.run(read(settings_of(data_dir, {}), partial(worker_views, links=Links())))
     if as_json:
         print(json.dumps([MessageToDict(view, preserving_proto_field_name=True) for view in views]))
         return
@@ -169,7 +173,7 @@ def worker_reference(
             raise NotFound("worker.not_found", f"There is no worker {worker!r}.", worker=worker)
         tx.put(replace(party, reference=not off))
 
-    asyncio.run(_write(_settings(data_dir, {}), mark))
+    asyncio.run(write(settings_of(data_dir, {}), mark))
     print(f"{worker} is {'no longer ' if off else ''}a reference worker")
 
 
@@ -178,7 +182,7 @@ def storage_show(data_dir: DataDir = None, as_json: Json = False) -> None:
     """What is stored, by kind, and the ages and limits that are in force."""
     from .storage_commands import show
 
-    found = asyncio.run(show(_settings(data_dir, {}), _existing_store))
+    found = asyncio.run(show(settings_of(data_dir, {}), existing_store))
     print(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
 
 
@@ -192,66 +196,12 @@ def storage_sweep(
     every ten minutes."""
     from .storage_commands import sweep
 
-    swept = asyncio.run(sweep(_settings(data_dir, {}), _existing_store, dry_run=dry_run))
+    swept = asyncio.run(sweep(settings_of(data_dir, {}), existing_store, dry_run=dry_run))
     if as_json:
         print(json.dumps(swept))
         return
     verb = "would delete" if dry_run else "deleted"
     print(f"{verb} {len(swept['artifacts'])} artifacts, {swept['bytes']} bytes, {swept['uploads']} unfinished uploads")
-
-
-def _settings(data_dir: Path | None, flags: Mapping[str, object]) -> Any:
-    from shardwork.config import Home, load_settings
-
-    from .settings import Settings
-    from .telemetry import logs
-
-    home = Home.find()
-    given = {**flags, "data_dir": data_dir}
-    defaults: dict[str, object] = (
-        {} if data_dir or os.environ.get("SHARDWORK_DATA_DIR") else {"data_dir": home.data_dir / "coordinator"}
-    )
-    others = {name for name in os.environ if name in ("SHARDWORK_FAILPOINT", "SHARDWORK_DEBUG", "SHARDWORK_JOIN")}
-    merged = {**given, **defaults}
-    file = home.config_dir / "coordinator.toml"
-    settings = load_settings(Settings, file, os.environ, merged, other_variables=others)
-    logs.configure(settings.log_format, settings.log_level)
-    return settings
-
-
-async def _read(settings: Any, work: Any) -> Any:
-    store = _existing_store(settings)
-    try:
-        return await store.read(work)
-    finally:
-        store.close()
-
-
-async def _write(settings: Any, work: Any) -> Any:
-    store = _existing_store(settings)
-    try:
-        return await store.write(work)
-    finally:
-        store.close()
-
-
-def _existing_store(settings: Any) -> Any:
-    """A started store. Raises NotFound "store.not_here": a mistyped folder has no books that could balance."""
-    from shardwork.errors import NotFound
-
-    from .app import database_file, open_store, start_store
-
-    path = database_file(settings)
-    if path is not None and not path.exists():
-        raise NotFound(
-            "store.not_here",
-            "There is no coordinator's database here.",
-            next_step="Give --data-dir the folder that `serve` uses.",
-            path=path,
-        )
-    store = open_store(settings)
-    start_store(store)
-    return store
 
 
 def main() -> None:

@@ -16,7 +16,24 @@ class Settings(BaseModel):
 
     data_dir: Annotated[Path, Field(description="folder of keys, database and artifacts")]
     listen: Annotated[str, Field(description="HOST:PORT of the gRPC service; port 0 is any free one")] = "127.0.0.1:0"
-    web: Annotated[str, Field(description="HOST:PORT of the web page and /metrics; loopback only")] = "127.0.0.1:0"
+    web: Annotated[
+        str, Field(description="HOST:PORT of the dashboard, the HTTP API and /metrics; TLS wherever it is not loopback")
+    ] = "127.0.0.1:0"
+    web_hosts: Annotated[
+        str, Field(description="further names that the web server answers to, with spaces between; the port is ignored")
+    ] = ""
+    web_certificate_file: Annotated[
+        Path | None,
+        Field(description="PEM chain for the web server; empty: off loopback one of the coordinator's own authority"),
+    ] = None
+    web_key_file: Annotated[Path | None, Field(description="PEM file of mode 0600 with its private key")] = None
+    public_page: Annotated[bool, Field(description="show demand, rates and totals to everybody, without a login")] = (
+        True
+    )
+    metrics_token_file: Annotated[
+        Path | None,
+        Field(description="file of mode 0600 with the bearer token of /metrics; empty: loopback only asks for none"),
+    ] = None
     advertise: Annotated[str, Field(description="host name or address in the join line; empty: the listen host")] = ""
     database: Annotated[str, Field(description="database URL; empty: SQLite in data_dir; `memory` keeps nothing")] = ""
     storage: Annotated[str, Field(description="artifact store: a folder or an obstore URL; empty: in data_dir")] = ""

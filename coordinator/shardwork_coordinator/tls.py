@@ -1,8 +1,8 @@
 """The coordinator's own certificate authority and the certificate it serves gRPC with.
 
 Owns the CA (P-256, made at first start, kept in one private file: its fingerprint is in every join line) and the leaf
-(in memory, made at start and again before it expires). P-256 because gRPC's TLS cannot serve Ed25519 certificates. Not
-for the web server. Used by the app's composition root.
+(in memory, made at start and again before it expires). P-256 because gRPC's TLS cannot serve Ed25519 certificates. The
+web server gets a leaf as well where nobody named another. Used by the app's composition root.
 """
 
 from __future__ import annotations
@@ -82,6 +82,12 @@ class Authority:
         """The certificate that is served now."""
         return self._current().certificate_pem
 
+    def web_leaf(self, names: Sequence[str]) -> bytes:
+        """Key and certificate, PEM, for the web server under these names and addresses; browsers trust it once they
+        trust the authority."""
+        leaf = self._issue(tuple(names))
+        return leaf.key_pem + leaf.certificate_pem
+
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         """Called by gRPC at every handshake, on a thread of its own."""
         leaf = self._current()
@@ -94,15 +100,16 @@ class Authority:
             leaf = self._leaf = self._issue()
         return leaf
 
-    def _issue(self) -> _Leaf:
+    def _issue(self, further: Sequence[str] = ()) -> _Leaf:
         now, key = _now(self._clock), ec.generate_private_key(ec.SECP256R1())
         expires = min(now + LEAF_LIFETIME, self._certificate.not_valid_after_utc)
+        names = [_general_name(name) for name in (*self._names, *further)]
         builder = _builder("Shardwork coordinator", self._certificate.subject, key.public_key())
         certificate = (
             builder.not_valid_before(now - BACKDATE)
             .not_valid_after(expires)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in self._names]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())

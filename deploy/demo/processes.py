@@ -25,7 +25,7 @@ class Processes:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.join = self.web = ""
+        self.join = self.web = self.setup = ""
         #: where each coordinator listens, so that it is started again there
         self.listens: dict[str, str] = {}
         self._running: dict[str, subprocess.Popen[str]] = {}
@@ -59,7 +59,7 @@ class Processes:
             process.wait()
             return
         said = json.loads(line)
-        self.join, self.web = said["join"], said["web"]
+        self.join, self.web, self.setup = said["join"], said["web"], said.get("setup", "")
         self.listens[name] = said["join"].removeprefix("shardwork://").partition("?")[0].partition(",")[0]
 
     def start_worker(self, name: str, *options: str, join: str = "") -> None:

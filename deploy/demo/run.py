@@ -67,7 +67,7 @@ def run(processes: Processes, coordinators: Coordinators, *, faults: bool) -> li
     coordinators.start_all()
     for number, name in enumerate(("alice", "bob", "carol")):
         processes.start_worker(name, join=coordinators.join_of(number))
-    print(f"The overview page is at {processes.web}")
+    print(f"The public page is at {processes.web}, and the dashboard at {processes.setup}")
     processes.client("login", processes.join)
     processes.client("wallet", "deposit", "2000")
 

@@ -53,6 +53,9 @@ IN_DELETION = ("effect:set_aside", "effect:mark_dying", "effect:remove_objects")
 AT_DELETION_BY_OWNER = ("rpc.storage:StorageServicer.DeleteArtifact",)
 AT_DEAD_EXECUTOR = ("outbox:OutboxRunner._note",)
 
+#: somebody signs in to the dashboard, and does something there
+AT_DASHBOARD = ("accounts.users:sign_in", "web.dashboard.desk:Desk.commit")
+
 #: only coordinators on a database server make these: as they start and end, and on the way of a job
 AT_MEETING = ("cluster.identity:check_identity", "cluster.membership:Membership.end")
 ON_A_SERVER = (
@@ -78,6 +81,7 @@ SCENARIOS: Mapping[str, tuple[str, ...]] = {
     "a paused worker": AT_RELEASE,
     "a slow worker": AT_STRAGGLER,
     "one key only": AT_ONE_KEY,
+    "the dashboard": AT_DASHBOARD,
     "a reference worker stays away": AT_LOST_REFERENCE,
     "old uploads": AT_EXPIRY,
     "a hub's model": AT_COPY,

@@ -22,7 +22,7 @@ OTHERS = frozenset(
 #: the wrapper itself
 WRAPPER = PACKAGE + "failpoints.py"
 #: commands that open the database by themselves, without the wrapper
-UNWRAPPED = PACKAGE + "cli.py"
+UNWRAPPED = (PACKAGE + "cli.py", PACKAGE + "user_commands.py", PACKAGE + "existing_store.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def failpoint_names() -> list[str]:
 
 def store_writes(module: Module) -> list[Call]:
     """Commits that go through the wrapper."""
-    if module.path in (WRAPPER, UNWRAPPED):
+    if module.path in (WRAPPER, *UNWRAPPED):
         return []
     return [call for call in writes(module) if _last(call.subject) in STORES]
 

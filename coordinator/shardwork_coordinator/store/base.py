@@ -6,8 +6,8 @@ PostgreSQL later). Owns no rules: the machine and the ledger decide, the store k
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Protocol, TypeVar
 
 from ..records import Record
 
@@ -36,6 +36,20 @@ class Transaction(Protocol):
         **equals: Match,
     ) -> list[R]:
         """Records whose columns match; `after` needs `order`: strictly beyond that value in that direction."""
+        ...
+
+    def pick(
+        self,
+        kind: type[Record],
+        names: Sequence[str],
+        *,
+        order: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        after: str | int | None = None,
+        **equals: Match,
+    ) -> list[tuple[Any, ...]]:
+        """Only these columns of what `find` would give: for thousands of rows whose large texts nobody looks at."""
         ...
 
     def count(self, kind: type[Record], by: str, **equals: Match) -> dict[str, int]:

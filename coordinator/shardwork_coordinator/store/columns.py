@@ -8,7 +8,7 @@ Owns no storage. Used by `memory`, `sql`, `tables` and `rules`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from types import UnionType
@@ -34,6 +34,11 @@ class Column:
     def choices(self) -> tuple[str, ...]:
         """The texts an enum column may hold; empty for other columns."""
         return tuple(str(member) for member in self.type) if issubclass(self.type, StrEnum) else ()
+
+    @property
+    def read(self) -> Callable[[Any], Any] | None:
+        """What makes a value of what a driver gives back plainer: enums as text, SQLite's booleans as numbers."""
+        return self.type if self.choices or self.type is bool else None
 
     def accepts(self, value: object) -> bool:
         """Whether a row may hold this value."""

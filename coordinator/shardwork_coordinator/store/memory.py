@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import threading
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
@@ -142,6 +142,22 @@ class MemoryTransaction:
     ) -> list[R]:
         query = Query.of(kind, equals, order=order, descending=descending, limit=limit, after=after)
         return cast("list[R]", self._tables[kind].find(query))
+
+    def pick(
+        self,
+        kind: type[Record],
+        names: Sequence[str],
+        *,
+        order: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        after: str | int | None = None,
+        **equals: Match,
+    ) -> list[tuple[Any, ...]]:
+        for name in names:
+            column(kind, name)
+        query = Query.of(kind, equals, order=order, descending=descending, limit=limit, after=after)
+        return [tuple([getattr(row, name) for name in names]) for row in self._tables[kind].find(query)]
 
     def count(self, kind: type[Record], by: str, **equals: Match) -> dict[str, int]:
         column(kind, by)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -67,6 +67,29 @@ class SqlTransaction:
         if query.is_impossible:
             return []
         return [record_of(kind, row) for row in self._rows(self._statements.find(query), query_parameters(query))]
+
+    def pick(
+        self,
+        kind: type[Record],
+        names: Sequence[str],
+        *,
+        order: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        after: str | int | None = None,
+        **equals: Match,
+    ) -> list[tuple[Any, ...]]:
+        readers = [column(kind, name).read for name in names]
+        query = Query.of(kind, equals, order=order, descending=descending, limit=limit, after=after)
+        if query.is_impossible:
+            return []
+        rows = self._rows(self._statements.pick(query, tuple(names)), query_parameters(query))
+        if not any(readers):
+            return rows
+        return [
+            tuple([value if read is None else read(value) for read, value in zip(readers, row, strict=True)])
+            for row in rows
+        ]
 
     def count(self, kind: type[Record], by: str, **equals: Match) -> dict[str, int]:
         read = bool if column(kind, by).type is bool else str

@@ -89,6 +89,10 @@ class Statements:
         shape = (*_shape(query), query.order, query.descending, query.limit is None, query.after is None)
         return self._shaped(shape, lambda: _select(query))
 
+    def pick(self, query: Query, names: tuple[str, ...]) -> Statement:
+        shape = (*_shape(query), query.order, query.descending, query.limit is None, query.after is None, names)
+        return self._shaped(shape, lambda: _select(query, names))
+
     def count(self, query: Query, by: str) -> Statement:
         return self._shaped((*_shape(query), "count", by), lambda: _count(query, by))
 
@@ -102,7 +106,7 @@ class Statements:
 
 
 def query_parameters(query: Query) -> dict[str, Any]:
-    """What a statement from `find` or `count` needs to run this query."""
+    """What a statement from `find`, `pick` or `count` needs to run this query."""
     values: dict[str, Any] = {"_limit": query.limit, "_after": query.after}
     for name, match in query.equals.items():
         if isinstance(match, frozenset):
@@ -117,9 +121,8 @@ def key_parameters(kind: type[Record], key: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _readers(kind: type[Record]) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
-    """The columns that a driver gives back as something plainer: enums as text, SQLite's booleans as numbers."""
     found = columns(kind).values()
-    return tuple((column.name, column.type) for column in found if column.choices or column.type is bool)
+    return tuple((column.name, column.read) for column in found if column.read is not None)
 
 
 _NAMES = {kind: tuple(columns(kind)) for kind in RECORDS}
@@ -179,8 +182,11 @@ def _shape(query: Query) -> tuple[object, ...]:
     return (table_name(query.kind), *zip(query.equals, map(str, kinds), strict=True))
 
 
-def _select(query: Query) -> Select[Any]:
-    built = select(TABLES[query.kind]).where(*_conditions(query)).order_by(*_ordering(query))
+def _select(query: Query, names: Sequence[str] = ()) -> Select[Any]:
+    """Of these columns; of all when none is named."""
+    table = TABLES[query.kind]
+    wanted = [table.c[name] for name in names] if names else list(table.c)
+    built = select(*wanted).where(*_conditions(query)).order_by(*_ordering(query))
     return built if query.limit is None else built.limit(bindparam("_limit", type_=Integer))
 
 

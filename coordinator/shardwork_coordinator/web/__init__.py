@@ -1,17 +1,18 @@
-"""The coordinator's web server: health, /metrics and one live overview page. Plain HTTP, on loopback only.
+"""The coordinator's web server: dashboard, public page, health and /metrics. TLS everywhere but on loopback.
 
-    pages      the overview and its stream
-    live       one look at the store, shared by all who watch
+    dashboard  the operator's pages, behind a login
+    live       one look at the store, shared by all who watch the overview
     rows       what a look sees, capped
     metrics    what Prometheus scrapes
-    guard      loopback names only, and the headers of every answer
-    server     binding, health, start and stop
+    guard      which names it answers to, and the headers of every answer
+    binding    address and TLS
+    server     health, start and stop
 
-Reads the store and the links; changes nothing. Called by `app`.
+Called by `app`.
 """
 
 from __future__ import annotations
 
-from .server import serve_web
+from .server import WebAddress, serve_web
 
-__all__ = ["serve_web"]
+__all__ = ["WebAddress", "serve_web"]

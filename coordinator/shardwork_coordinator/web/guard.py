@@ -1,12 +1,13 @@
 """The guard before every page: who may ask, and what each answer says about itself.
 
-A page without a login must not be readable by other web sites. Against DNS rebinding it answers only to loopback names,
-and it refuses what a page of another site asks for. Used by `server`.
+Against DNS rebinding it answers only to loopback names and those that the operator named, and it refuses what a page of
+another site asks for, unless that is a person following a link. Used by `server`.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -15,20 +16,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 #: nothing from elsewhere, nothing inline
 CONTENT_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'"
 HEADERS = {
-    "Content-Security-Policy": f"{CONTENT_POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": f"{CONTENT_POLICY}; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+READS = ("GET", "HEAD")
 
 
 class Guard:
     """ASGI middleware; streams pass through it untouched."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, hosts: Collection[str] = (), *, is_secure: bool = False) -> None:
+        """`hosts`: names beside loopback's. `is_secure`: served over TLS, so browsers are to stay with it."""
         self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._headers = HEADERS | ({"Strict-Transport-Security": "max-age=15552000"} if is_secure else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,22 +43,30 @@ class Guard:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
+                headers.update(self._headers)
                 headers.setdefault("Cache-Control", _caching(scope["path"]))
             await send(message)
 
-        refusal = _refusal(Headers(scope=scope), scope["path"])
+        refusal = self._refusal(scope["method"], Headers(scope=scope))
         await (refusal or self._app)(scope, receive, send_with_headers)
 
-
-def _refusal(headers: Headers, path: str) -> PlainTextResponse | None:
-    if not is_loopback_name(headers.get("host", "")):
-        text = "This page answers only to localhost, 127.0.0.1 and [::1]. A proxy must send one of them as Host.\n"
-        return PlainTextResponse(text, status_code=421)
-    # a link to the page is fine, using its streams and figures from another site is not
-    if path != "/" and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+    def _refusal(self, method: str, headers: Headers) -> PlainTextResponse | None:
+        host = headers.get("host", "")
+        if not is_loopback_name(host) and _name_of(host) not in self._hosts:
+            text = "This server answers only to localhost, 127.0.0.1, [::1] and the names in its setting web_hosts.\n"
+            return PlainTextResponse(text, status_code=421)
+        if headers.get("sec-fetch-site") not in ("cross-site", "same-site"):
+            return None
+        # a link to a page is fine, using its streams, figures and forms from another site is not
+        if method in READS and headers.get("sec-fetch-mode") == "navigate":
+            return None
         return PlainTextResponse("This is not for pages of other sites.\n", status_code=403)
-    return None
+
+
+def _name_of(host: str) -> str:
+    """A Host header without its port."""
+    name, separator, port = host.rpartition(":")
+    return (name if separator and port.isdecimal() else host).lower()
 
 
 def is_loopback_name(host: str) -> bool:

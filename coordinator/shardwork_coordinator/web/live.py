@@ -7,9 +7,11 @@ read at most once per `QUIET_S`, and less often when that read is slow.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import shutil
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +19,19 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
 from sse_starlette import ServerSentEvent
 
+from shardwork.client.display import figures
 from shardwork.money import show
 
 from .. import views
 from ..engine import Engine
+from ..money import ledger
 from . import rows
+from .alerts import Facts
 from .kept import Kept
 
 FOLDER = Path(__file__).parent
 #: the parts of the page that change, each with a template and an event of its own
-PARTS = ("figures", "jobs", "workers", "events")
+PARTS = ("figures", "alerts", "jobs", "workers", "events")
 #: somebody who watches is told something at most this often
 QUIET_S = 1.0
 #: and at least this often, so that a page notices when the coordinator is gone
@@ -35,6 +40,8 @@ REFRESH_S = 5.0
 KEEP_TOTALS_S = 5.0
 #: a look is followed by a rest of this many times its length
 RESTS = 10.0
+#: recounting the ledger reads every transfer
+KEEP_CHECK_S = 60.0
 MOST_LISTENERS = 32
 #: a browser that lost the connection tries again after this long
 RETRY_MS = 1_000
@@ -62,12 +69,21 @@ class Live:
     """Everybody's view of one coordinator."""
 
     def __init__(
-        self, engine: Engine, *, quiet_s: float = QUIET_S, refresh_s: float = REFRESH_S, heartbeat_s: float = 2.0
+        self,
+        engine: Engine,
+        *,
+        quiet_s: float = QUIET_S,
+        refresh_s: float = REFRESH_S,
+        heartbeat_s: float = 2.0,
+        folder: Path | None = None,
     ) -> None:
+        """`folder`: the data folder, whose disk is watched; None watches none."""
         self._engine, self._quiet_s, self._refresh_s, self._heartbeat_s = engine, quiet_s, refresh_s, heartbeat_s
+        self._folder = folder
         self._latest: Snapshot | None = None
         self._lock = asyncio.Lock()
         self._totals = Kept(lambda: engine.store.read(views.house_totals), KEEP_TOTALS_S)
+        self._balanced = Kept(self._balances, KEEP_CHECK_S)
         self._templates = environment()
         self.listeners = 0
         self._is_closing = asyncio.Event()
@@ -90,12 +106,32 @@ class Live:
         await _any_of((self._is_closing,), max(seen.fresh_until - time.monotonic(), 0))
         return seen if self._is_closing.is_set() else await self.now()
 
-    async def updates(self) -> AsyncGenerator[ServerSentEvent, None]:
-        """Each part when it changed, and a beat with the coordinator's clock at least every few seconds."""
-        if self.listeners >= MOST_LISTENERS:
-            return
+    @property
+    def is_closing(self) -> bool:
+        return self._is_closing.is_set()
+
+    @contextlib.contextmanager
+    def listening(self) -> Generator[None, None, None]:
+        """Counts an open stream."""
         self.listeners += 1
         try:
+            yield
+        finally:
+            self.listeners -= 1
+
+    async def wait(self, committed: asyncio.Event, timeout_s: float) -> bool:
+        """Until a commit, the end or the time-out; whether it was a commit."""
+        await _any_of((committed, self._is_closing), timeout_s)
+        return committed.is_set()
+
+    async def updates(
+        self, may_listen: Callable[[], Awaitable[bool]] | None = None
+    ) -> AsyncGenerator[ServerSentEvent, None]:
+        """Each part when it changed, and a beat with the coordinator's clock at least every few seconds, for as long as
+        who listens may."""
+        if self.listeners >= MOST_LISTENERS:
+            return
+        with self.listening():
             sent: dict[str, str] = {}
             snapshot = await self.now()
             while not self._is_closing.is_set():
@@ -105,17 +141,22 @@ class Live:
                         yield ServerSentEvent(snapshot.parts[name], event=name)
                 yield ServerSentEvent(str(snapshot.now_ms), event="beat", retry=RETRY_MS)
                 snapshot = await self.after(snapshot)
-        finally:
-            self.listeners -= 1
+                if may_listen is not None and not await may_listen():
+                    return
+
+    async def _balances(self) -> bool:
+        return (await self._engine.store.read(ledger.check)).balanced
 
     async def _look(self, number: int) -> Snapshot:
         started, engine = time.monotonic(), self._engine
         # taken first: a commit during the look is then another look's reason
         committed, now_ms = engine.committed, engine.clock.now_ms()
         totals = await self._totals.get()
-        links = engine.links.everywhere()
+        balanced = await self._balanced.get()
+        free = shutil.disk_usage(self._folder).free if self._folder else None
+        facts = Facts(now_ms=now_ms, links=engine.links.everywhere(), balanced=balanced, free_bytes=free)
         attached, heartbeat_s = engine.links.attached(), self._heartbeat_s
-        seen = await engine.store.read(lambda tx: rows.overview(tx, links, attached, now_ms, heartbeat_s=heartbeat_s))
+        seen = await engine.store.read(lambda tx: rows.overview(tx, facts, attached, heartbeat_s=heartbeat_s))
         parts = {
             name: self._templates.get_template(f"parts/{name}.html").render(seen=seen, money=totals, now_ms=now_ms)
             for name in PARTS
@@ -154,4 +195,9 @@ def environment() -> Environment:
     found.filters["age"] = rows.age
     found.filters["moment"] = rows.moment
     found.filters["commands"] = commands
+    found.filters["bytes"] = figures.size
+    found.filters["duration"] = figures.duration
+    found.filters["count"] = figures.count
+    found.filters["loss"] = figures.loss
+    found.filters["parameters"] = figures.parameters
     return found

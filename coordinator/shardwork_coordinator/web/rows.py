@@ -25,6 +25,7 @@ from ..records import (
     Lease,
     Party,
     Replica,
+    ReplicaState,
     Round,
     Shard,
     Stage,
@@ -32,7 +33,11 @@ from ..records import (
 )
 from ..scheduler import Worker
 from ..store.base import Transaction
+from .alerts import Alert, Facts, alerts, queue_age_ms
 
+#: pace is of the attempts that ended in this time, and of so many at most
+PACE_MS, MOST_LEASES = 60_000, 500
+ENDED_STATES = (str(ReplicaState.ACCEPTED), str(ReplicaState.REJECTED), str(ReplicaState.EXPIRED))
 MOST_LIVE_JOBS, MOST_ENDED_JOBS, MOST_WORKERS, MOST_EVENTS, MOST_HANDS = 20, 10, 30, 15, 6
 #: offline workers are looked for among this many parties that were seen last
 MOST_PARTIES = 200
@@ -115,6 +120,16 @@ class EventRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What was handed in during the last minute."""
+
+    shards_per_s: float
+    tokens_per_s: float
+    rejected: int
+    expired: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
     jobs: Sequence[JobRow]
     #: number of jobs by state, all of them
@@ -124,12 +139,15 @@ class Overview:
     hidden_workers: int
     attached: int
     busy: int
+    pace: Pace
+    #: how long the oldest waiting shard has been ready
+    queue_age_ms: int
+    alerts: Sequence[Alert]
     events: Sequence[EventRow]
 
 
-def overview(
-    tx: Transaction, links: Sequence[Presence], accepting: Sequence[Worker], now_ms: int, *, heartbeat_s: float = 2.0
-) -> Overview:
+def overview(tx: Transaction, facts: Facts, accepting: Sequence[Worker], *, heartbeat_s: float = 2.0) -> Overview:
+    links, now_ms = facts.links, facts.now_ms
     held = tx.find(Replica, state=[str(state) for state in LIVE])
     jobs, counts = _jobs(tx), tx.count(Job, "state")
     workers, hidden_workers = _workers(tx, links, held, now_ms - int(SILENT_HEARTBEATS * heartbeat_s * 1000))
@@ -141,7 +159,32 @@ def overview(
         hidden_workers=hidden_workers,
         attached=len(links),
         busy=len({one.worker_id for one in held} & {link.worker_id for link in links}),
+        pace=pace(tx, now_ms),
+        queue_age_ms=queue_age_ms(tx, now_ms),
+        alerts=alerts(tx, facts),
         events=_events(tx),
+    )
+
+
+def pace(tx: Transaction, now_ms: int) -> Pace:
+    """From the attempts that ended within a minute, the latest `MOST_LEASES` of them."""
+    found = tx.pick(
+        Lease,
+        ("state", "shard_id", "ended_ms"),
+        order="ended_ms",
+        descending=True,
+        limit=MOST_LEASES,
+        state=ENDED_STATES,
+    )
+    recent = [(state, shard) for state, shard, ended_ms in found if ended_ms > now_ms - PACE_MS]
+    seconds = (now_ms - found[-1][2]) / 1000 if len(recent) == MOST_LEASES else PACE_MS / 1000
+    accepted = sorted({shard for state, shard in recent if state is ReplicaState.ACCEPTED})
+    tokens = sum(count for (count,) in tx.pick(Shard, ("tokens",), id=accepted)) if accepted else 0
+    return Pace(
+        shards_per_s=len(accepted) / max(seconds, 1.0),
+        tokens_per_s=tokens / max(seconds, 1.0),
+        rejected=sum(1 for state, _ in recent if state is ReplicaState.REJECTED),
+        expired=sum(1 for state, _ in recent if state is ReplicaState.EXPIRED),
     )
 
 

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
+import hmac
+import secrets
 import shutil
-import socket
-from collections.abc import AsyncGenerator
+import ssl
+from collections.abc import AsyncGenerator, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from shardwork.errors import InvalidInput
+from shardwork.identity.private_file import read_private
 
 from ..artifacts.figures import StorageFigures
 from ..engine import Engine
-from ..records import Event
+from ..records import Event, WebUser
 from ..settings import Settings
-from . import pages
+from ..tls import Authority
+from . import dashboard
+from .binding import Place, bound, context_of, hosts_of
+from .dashboard.desk import Desk
 from .guard import Guard
-from .live import FOLDER, Live
+from .live import FOLDER, Live, environment
 from .metrics import CONTENT_TYPE, Metrics
 
 #: a store that does not answer a read for this long is not healthy
@@ -34,27 +41,69 @@ STOP_GRACE_S = 2
 LEAST_FREE_BYTES = 16 << 20
 
 
-def build(
-    engine: Engine, folder: Path | None = None, *, heartbeat_s: float = 2.0, storage: StorageFigures | None = None
-) -> FastAPI:
-    """The application, without a socket; tests drive it directly. `folder` lies on the disk that must not be full."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What the web server shows, and to whom."""
+
+    settings: Settings = field(default_factory=lambda: Settings(data_dir=Path()))
+    #: lies on the disk that must not be full; None: no disk is looked at
+    folder: Path | None = None
+    storage: StorageFigures = field(default_factory=StorageFigures)
+    hosts: Collection[str] = ()
+    is_secure: bool = False
+    #: told apart in the cookie's name: cookies know no ports
+    port: int = 0
+    setup_token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    metrics_token: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebAddress:
+    """Where the web server is, and where the first user is made while there is none (empty afterwards)."""
+
+    url: str
+    setup: str
+
+
+def build(engine: Engine, site: Site | None = None) -> FastAPI:
+    """The application, without a socket; tests drive it directly."""
+    site = site or Site()
     app = FastAPI(title="Shardwork coordinator", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    live = Live(engine, heartbeat_s=heartbeat_s)
+    live = Live(engine, heartbeat_s=site.settings.heartbeat_s, folder=site.folder)
     app.state.live = live
-    app.include_router(pages.router(live))
-    metrics = Metrics(engine, folder=folder, storage=storage)
+    desk = Desk(
+        engine=engine,
+        settings=site.settings,
+        live=live,
+        templates=environment(),
+        storage=site.storage,
+        cookie=f"shardwork_{site.port}",
+        is_secure=site.is_secure,
+        setup_token=site.setup_token,
+    )
+    app.include_router(dashboard.router(desk))
+    _add_plain(app, engine, site)
+    app.add_middleware(Guard, hosts=tuple(site.hosts), is_secure=site.is_secure)
+    return app
+
+
+def _add_plain(app: FastAPI, engine: Engine, site: Site) -> None:
+    """What machines ask for: health and metrics."""
+    metrics = Metrics(engine, folder=site.folder, storage=site.storage)
 
     async def health() -> Response:
-        return await _health(engine, folder)
+        return await _health(engine, site.folder)
 
-    async def scrape() -> Response:
+    async def scrape(request: Request) -> Response:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if site.metrics_token and not hmac.compare_digest(given.encode(), site.metrics_token.encode()):
+            text = "Metrics need the bearer token of the setting metrics_token_file.\n"
+            return PlainTextResponse(text, status_code=401, headers={"WWW-Authenticate": "Bearer"})
         return Response(await metrics.scrape(), media_type=CONTENT_TYPE)
 
     app.get("/healthz")(health)
     app.get("/metrics")(scrape)
-    app.add_middleware(Guard)
-    return app
 
 
 async def _health(engine: Engine, folder: Path | None) -> Response:
@@ -70,53 +119,65 @@ async def _health(engine: Engine, folder: Path | None) -> Response:
     return PlainTextResponse("ok\n")
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _metrics_token(settings: Settings, place: Place) -> str:
+    """Raises InvalidInput "web.no_metrics_token"."""
+    path = settings.metrics_token_file
+    text = read_private(path) if path else None
+    token = text.decode("utf-8", "replace").strip() if text else ""
+    if path and not token:
+        raise InvalidInput(
+            "web.no_metrics_token",
+            "The file of the metrics token is empty or not there.",
+            next_step="Write a long random word into it, mode 0600.",
+            path=path,
+        )
+    # off loopback figures are nobody's without a token: one that nobody knows
+    return token or ("" if place.is_loopback else secrets.token_urlsafe(24))
 
 
 @contextlib.asynccontextmanager
 async def serve_web(
-    settings: Settings, engine: Engine, storage: StorageFigures | None = None
-) -> AsyncGenerator[str, None]:
-    """Serves until left; yields the page's address. Raises InvalidInput "web.not_loopback" (no TLS, no login)."""
-    host, _, port = settings.web.rpartition(":")
-    host = host.strip("[]") or "127.0.0.1"
-    if not _is_loopback(host):
-        raise InvalidInput(
-            "web.not_loopback",
-            f"The web page has no login yet, so it is not served on {host}.",
-            next_step="Give a loopback address, and reach it through ssh or a proxy with a login.",
-            web=settings.web,
+    settings: Settings, engine: Engine, authority: Authority, storage: StorageFigures | None = None
+) -> AsyncGenerator[WebAddress, None]:
+    """Serves until left; yields its address. Raises InvalidInput "web.…"."""
+    place = Place.of(settings)
+    with bound(place) as listener:
+        port = listener.getsockname()[1]
+        context = context_of(settings, place, authority)
+        site = Site(
+            settings=settings,
+            folder=settings.data_dir,
+            storage=storage or StorageFigures(),
+            hosts=hosts_of(settings, place),
+            is_secure=context is not None,
+            port=port,
+            metrics_token=_metrics_token(settings, place),
         )
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, int(port)))
-    except (OSError, OverflowError, ValueError) as error:
-        listener.close()
-        raise InvalidInput(
-            "web.port_taken",
-            f"The web page can't listen on {settings.web}.",
-            next_step="Give --web another port, or port 0 for any free one.",
-            reason=str(error),
-        ) from error
-    app = build(engine, settings.data_dir, heartbeat_s=settings.heartbeat_s, storage=storage)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=STOP_GRACE_S
-    )
-    server = uvicorn.Server(config)
-    # the coordinator owns the signals
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    task = asyncio.create_task(server.serve([listener]), name="web")
-    shown = f"[{host}]" if ":" in host else host
-    try:
-        yield f"http://{shown}:{listener.getsockname()[1]}"
-    finally:
-        app.state.live.close()
-        server.should_exit = True
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        listener.close()
+        app = build(engine, site)
+
+        def serve_with(_: object, __: object) -> ssl.SSLContext:
+            assert context is not None
+            return context
+
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=STOP_GRACE_S,
+            ssl_context_factory=serve_with if context else None,
+        )
+        server = uvicorn.Server(config)
+        # the coordinator owns the signals
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        task = asyncio.create_task(server.serve([listener]), name="web")
+        host = (settings.advertise or "localhost") if place.is_everywhere else place.host
+        url = f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+        has_users = bool(await engine.store.read(lambda tx: tx.find(WebUser, limit=1)))
+        try:
+            yield WebAddress(url=url, setup="" if has_users else f"{url}/setup?token={site.setup_token}")
+        finally:
+            app.state.live.close()
+            server.should_exit = True
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

@@ -13,6 +13,7 @@ from dataclasses import replace
 from shardwork.clock import ManualClock
 from shardwork.v1 import work_pb2
 from shardwork.why import Why
+from shardwork_coordinator.accounts import sessions
 from shardwork_coordinator.engine import Engine
 from shardwork_coordinator.links import Link, Links
 from shardwork_coordinator.money import ledger
@@ -39,11 +40,16 @@ from shardwork_coordinator.records import (
     ShardState,
     Stage,
     StageState,
+    WebRole,
+    WebUser,
 )
 from shardwork_coordinator.store import MemoryStore
 from shardwork_coordinator.store.base import Transaction
+from shardwork_coordinator.web.alerts import Facts
 
 OWNER = "0123456789abcdef"
+#: of a site on no port
+COOKIE = "shardwork_0"
 HOSTILE_JOB = "<script>alert('job')</script> \"quoted\" & <img src=x onerror=alert(1)>"
 HOSTILE_WORKER = "</td><script>alert('worker')</script>\"' onmouseover=\"alert(2)"
 LONG_NAME = "a-very-long-name-without-any-place-to-break-it-" * 3
@@ -285,3 +291,21 @@ async def closed(scene: Scene) -> None:
     """Lets what waits for a commit end, and the store with it."""
     await asyncio.sleep(0)
     scene.store.close()
+
+
+async def signed_in(scene: Scene, role: WebRole = WebRole.OPERATOR, name: str = "ada") -> str:
+    """The secret of a session of a new user, as the cookie holds it."""
+    now_ms = scene.clock.now_ms()
+
+    def begin(tx: Transaction) -> str:
+        if tx.get(WebUser, name) is None:
+            tx.insert(WebUser(name=name, role=role, password_hash="", created_ms=now_ms))
+        return sessions.begin(tx, name, now_ms).text
+
+    return await scene.store.write(begin)
+
+
+def facts(scene: Scene, *, balanced: bool = True) -> Facts:
+    """What a look at the store is told beside it."""
+    links = scene.engine.links.everywhere()
+    return Facts(now_ms=scene.clock.now_ms(), links=links, balanced=balanced, free_bytes=None)

@@ -23,26 +23,37 @@ from shardwork.why import Why
 from shardwork_coordinator.records import Event, JobState
 from shardwork_coordinator.settings import Settings
 from shardwork_coordinator.store.base import Transaction
-from shardwork_coordinator.web import guard, live, rows, serve_web, server
+from shardwork_coordinator.tls import Authority
+from shardwork_coordinator.web import WebAddress, guard, live, rows, serve_web, server
 from shardwork_coordinator.web.live import Live
 from shardwork_coordinator.web.server import build
 
-from .scene import HOSTILE_JOB, HOSTILE_WORKER, LONG_NAME, Scene, everything
+from .scene import COOKIE, HOSTILE_JOB, HOSTILE_WORKER, LONG_NAME, Scene, everything, facts, signed_in
 
 
 @contextlib.asynccontextmanager
 async def browser(scene: Scene, host: str = "localhost") -> AsyncGenerator[httpx.AsyncClient, None]:
     transport = httpx.ASGITransport(build(scene.engine))
+    cookies = {COOKIE: await signed_in(scene)}
     try:
-        async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}", cookies=cookies) as client:
             yield client
     finally:
         scene.store.close()
 
 
+def authority(folder: Path) -> Authority:
+    folder.mkdir(exist_ok=True, mode=0o700)
+    return Authority.load_or_create(folder)
+
+
+def cookie_of(address: WebAddress) -> str:
+    return f"shardwork_{address.url.rpartition(':')[2]}"
+
+
 async def page_of(scene: Scene) -> str:
     async with browser(scene) as client:
-        return (await client.get("/")).text
+        return (await client.get("/overview")).text
 
 
 class Tags(HTMLParser):
@@ -109,7 +120,7 @@ async def test_a_running_job_shows_loss_round_progress_hands_and_sats() -> None:
 async def test_a_job_without_held_out_rows_shows_its_training_loss_as_such() -> None:
     scene = Scene()
     job = await scene.job("plain", JobState.RUNNING, rounds=1, losses=False)
-    found = await scene.store.read(lambda tx: rows.overview(tx, [], [], scene.clock.now_ms()))
+    found = await scene.store.read(lambda tx: rows.overview(tx, facts(scene), []))
     assert found.jobs[0].id == job
     assert found.jobs[0].loss is None
     html = await page_of(scene)
@@ -118,9 +129,7 @@ async def test_a_job_without_held_out_rows_shows_its_training_loss_as_such() -> 
 
 async def test_workers_show_what_they_do_and_what_they_earned() -> None:
     scene = await everything()
-    found = await scene.store.read(
-        lambda tx: rows.overview(tx, scene.links.all(), scene.links.accepting(), scene.clock.now_ms())
-    )
+    found = await scene.store.read(lambda tx: rows.overview(tx, facts(scene), scene.links.accepting()))
     shown = {worker.name: worker for worker in found.workers}
     assert (shown["alice"].state, shown["alice"].doing) == ("busy", "learn of news-7b-summaries, 42 %")
     assert (shown["alice"].accepted, shown["alice"].earned_msat) == (1, 3_000)
@@ -155,7 +164,8 @@ async def test_the_page_is_well_formed_and_labels_what_it_shows() -> None:
     assert len(identities) == len(set(identities))
     assert all(attributes.get("aria-label") for attributes in tags.of("progress") + tags.of("svg"))
     # a live swap gives the focus back to what has the same id
-    assert all(attributes.get("id") for attributes in tags.of("a"))
+    swapped = [one for one in tags.of("a") if str(one["href"]).startswith(("#job", "#event"))]
+    assert swapped and all(attributes.get("id") for attributes in swapped)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +219,9 @@ async def test_backticks_in_a_reason_make_code_and_nothing_else() -> None:
 
 async def test_every_answer_forbids_inline_and_foreign_content() -> None:
     async with browser(await everything()) as client:
-        answers = [await client.get(path) for path in ("/", "/static/style.css", "/metrics", "/healthz", "/nothing")]
+        answers = [
+            await client.get(path) for path in ("/overview", "/static/style.css", "/metrics", "/healthz", "/nothing")
+        ]
     for answer in answers:
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy
@@ -224,7 +236,7 @@ async def test_the_page_asks_for_nothing_from_elsewhere() -> None:
     tags = Tags(await page_of(await everything()))
     links = [value for _, attributes in tags.tags for name, value in attributes.items() if name in ("src", "href")]
     assert links
-    assert all(link is not None and link.startswith(("/static/", "#")) for link in links)
+    assert all(link is not None and link.startswith(("/", "#")) and not link.startswith("//") for link in links)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +267,7 @@ def test_other_names_are_not(host: str) -> None:
 
 async def test_a_foreign_host_name_gets_no_figures() -> None:
     async with browser(await everything(), "rebound.example") as client:
-        for path in ("/", "/live", "/metrics", "/static/style.css"):
+        for path in ("/overview", "/live", "/metrics", "/static/style.css"):
             answer = await client.get(path)
             assert answer.status_code == 421
             assert "news-7b" not in answer.text
@@ -264,8 +276,11 @@ async def test_a_foreign_host_name_gets_no_figures() -> None:
 async def test_another_sites_page_may_link_to_this_one_but_not_read_its_stream() -> None:
     async with browser(await everything()) as client:
         strange = {"Sec-Fetch-Site": "cross-site"}
-        assert (await client.get("/", headers=strange)).status_code == 200
+        followed = strange | {"Sec-Fetch-Mode": "navigate"}
+        assert (await client.get("/overview", headers=followed)).status_code == 200
+        assert (await client.get("/overview", headers=strange)).status_code == 403
         assert (await client.get("/live", headers=strange)).status_code == 403
+        assert (await client.post("/logout", headers=followed)).status_code == 403
 
 
 # ---- the stream -----------------------------------------------------------------------------------------------------
@@ -344,9 +359,11 @@ async def test_the_stream_is_server_sent_events_on_a_real_port_and_ends_with_the
     scene = await everything()
     settings = Settings(data_dir=tmp_path_factory.mktemp("data"))
     events: dict[str, Any] = {}
+    secret = await signed_in(scene)
     async with httpx.AsyncClient() as client:
-        async with serve_web(settings, scene.engine) as address:
-            async with client.stream("GET", f"{address}/live") as answer:
+        async with serve_web(settings, scene.engine, authority(tmp_path_factory.mktemp("keys"))) as address:
+            cookies = {"Cookie": f"{cookie_of(address)}={secret}"}
+            async with client.stream("GET", f"{address.url}/live", headers=cookies) as answer:
                 assert answer.headers["content-type"].startswith("text/event-stream")
                 assert "content-security-policy" in answer.headers
                 async with asyncio.timeout(20):
@@ -359,7 +376,7 @@ async def test_the_stream_is_server_sent_events_on_a_real_port_and_ends_with_the
             stopping = time.monotonic()
         assert time.monotonic() - stopping < 5
         with pytest.raises(httpx.ConnectError):
-            await client.get(address)
+            await client.get(address.url)
     assert list(events) == [*live.PARTS, "beat"]
     assert json.loads(events["beat"]) == scene.clock.now_ms()
     scene.store.close()
@@ -371,12 +388,15 @@ async def test_an_open_page_does_not_hold_up_the_end_and_leaves_no_traceback(
     scene = await everything()
     is_open = asyncio.Event()
 
-    async def watch(address: str) -> bytes:
-        async with httpx.AsyncClient() as client, client.stream("GET", f"{address}/live") as answer:
+    secret = await signed_in(scene)
+
+    async def watch(address: WebAddress) -> bytes:
+        cookies = {"Cookie": f"{cookie_of(address)}={secret}"}
+        async with httpx.AsyncClient(headers=cookies) as client, client.stream("GET", f"{address.url}/live") as answer:
             is_open.set()
             return b"".join([part async for part in answer.aiter_bytes()])
 
-    async with serve_web(Settings(data_dir=tmp_path), scene.engine) as address:
+    async with serve_web(Settings(data_dir=tmp_path), scene.engine, authority(tmp_path / "keys")) as address:
         watching = asyncio.create_task(watch(address))
         await is_open.wait()
     assert b"event: beat" in await watching
@@ -398,7 +418,7 @@ async def test_health_says_when_the_disk_is_full_and_metrics_how_much_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = Scene()
-    app = server.build(scene.engine, tmp_path)
+    app = server.build(scene.engine, server.Site(folder=tmp_path))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         free = [server.LEAST_FREE_BYTES]
 

@@ -1,4 +1,5 @@
-// What the page does by itself: ages move on, and a lost connection is said and mended. htmx swaps the rest.
+// What a page does by itself: ages move on, a lost connection is said and mended, and a page that shows live figures asks
+// for itself again when something changed. htmx swaps what comes.
 (() => {
   "use strict";
   // the coordinator is heard at least every 5 s; after this it counts as gone
@@ -21,17 +22,22 @@
   };
 
   const tick = () => {
-    for (const one of document.querySelectorAll("time")) {
+    for (const one of document.querySelectorAll("time[datetime]")) {
       const text = age(Date.now() + ahead - Date.parse(one.dateTime));
       if (one.textContent !== text) one.textContent = text;
     }
   };
+  tick();
+  setInterval(tick, 1000);
+  // before the browser paints what was swapped in
+  document.addEventListener("htmx:afterSwap", tick);
+  // a page without a stream says nothing of a connection
+  if (!shown) return;
 
   const show = (state, text) => {
     if (shown.textContent !== text) shown.textContent = text;
     root.dataset.connection = state;
   };
-
   const lost = () => show("lost", `Reconnecting. This is from ${asOf.toLocaleTimeString()}.`);
 
   document.addEventListener("htmx:sseOpen", (event) => { source = event.detail.source; });
@@ -44,21 +50,31 @@
     ahead = Number(event.detail.data) - Date.now();
     show("live", "Live");
   });
-  // before the browser paints what was swapped in
-  document.addEventListener("htmx:afterSwap", tick);
+
+  // a part in which somebody is about to do something stays as it is
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const part = event.target;
+    if (!part.matches || !part.matches("[data-live]")) return;
+    if (document.hidden || part.querySelector("details.deed[open]")) event.preventDefault();
+  });
+  // signed out elsewhere: the answer is the login page, and not a part of this one
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const answer = event.detail.xhr;
+    if (answer && new URL(answer.responseURL).pathname === "/login") {
+      event.detail.shouldSwap = false;
+      location.reload();
+    }
+  });
 
   setInterval(() => {
-    if (Date.now() - heard > SILENCE_MS) {
-      lost();
-      heard = Date.now();
-      // a connection that died without a word: closing it makes the extension open another
-      if (source && source.readyState !== EventSource.CLOSED) {
-        source.close();
-        source.onerror(new Event("error"));
-      }
+    if (Date.now() - heard <= SILENCE_MS) return;
+    lost();
+    heard = Date.now();
+    // a connection that died without a word: closing it makes the extension open another
+    if (source && source.readyState !== EventSource.CLOSED) {
+      source.close();
+      source.onerror(new Event("error"));
     }
-    tick();
   }, 1000);
   show("connecting", "Connecting");
-  tick();
 })();

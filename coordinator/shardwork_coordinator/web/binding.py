@@ -1,0 +1,115 @@
+"""Binding: the address that the web server listens on, and the TLS it speaks there. Used by `server`."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+import ssl
+import tempfile
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardwork.errors import InvalidInput
+from shardwork.identity.private_file import read_private
+
+from ..settings import Settings
+from ..tls import Authority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the web server listens."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Place:
+        """Raises InvalidInput "web.bad_address"."""
+        host, _, port = settings.web.rpartition(":")
+        if not port.isdecimal() or int(port) > 65535:
+            raise InvalidInput(
+                "web.bad_address",
+                f"The web server can't listen on {settings.web}.",
+                next_step="Give --web as HOST:PORT; port 0 is any free one.",
+                web=settings.web,
+            )
+        return cls(host=host.strip("[]") or "127.0.0.1", port=int(port))
+
+    @property
+    def is_loopback(self) -> bool:
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def is_everywhere(self) -> bool:
+        return self.host in ("0.0.0.0", "::")
+
+
+@contextlib.contextmanager
+def bound(place: Place) -> Generator[socket.socket, None, None]:
+    """A listening socket. Raises InvalidInput "web.port_taken"."""
+    listener = socket.socket(socket.AF_INET6 if ":" in place.host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((place.host, place.port))
+    except (OSError, OverflowError, ValueError) as error:
+        listener.close()
+        raise InvalidInput(
+            "web.port_taken",
+            f"The web page can't listen on {place.host}:{place.port}.",
+            next_step="Give --web another port, or port 0 for any free one.",
+            reason=str(error),
+        ) from error
+    with contextlib.closing(listener):
+        yield listener
+
+
+def hosts_of(settings: Settings, place: Place) -> tuple[str, ...]:
+    """Names that the server answers to beside loopback's: what the operator named, and the address it listens on."""
+    own = () if place.is_loopback or place.is_everywhere else (place.host,)
+    advertised = (settings.advertise,) if settings.advertise else ()
+    return tuple(dict.fromkeys((*settings.web_hosts.split(), *advertised, *own)))
+
+
+def context_of(settings: Settings, place: Place, authority: Authority) -> ssl.SSLContext | None:
+    """TLS of the operator's certificate, or off loopback of our own authority; None on loopback without one.
+
+    Raises InvalidInput "web.bad_certificate".
+    """
+    if settings.web_certificate_file is None and place.is_loopback:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.web_certificate_file is None:
+        _load(context, authority.web_leaf(("localhost", *hosts_of(settings, place))))
+        return context
+    try:
+        key = settings.web_key_file
+        if key is not None and read_private(key) is None:
+            raise FileNotFoundError(2, "No such file", str(key))
+        context.load_cert_chain(settings.web_certificate_file, key)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidInput(
+            "web.bad_certificate",
+            "The web server's certificate or key can't be used.",
+            next_step="web_certificate_file is a PEM chain, web_key_file its key in a file of mode 0600.",
+            reason=str(error),
+        ) from error
+    return context
+
+
+def _load(context: ssl.SSLContext, pem: bytes) -> None:
+    """Python takes certificates from files only; this one is gone before anybody connects."""
+    number, name = tempfile.mkstemp(suffix=".pem")
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(pem)
+        context.load_cert_chain(name)
+    finally:
+        Path(name).unlink()

@@ -1,0 +1,36 @@
+"""The operator's dashboard: pages behind a login, and the actions on them. Rendered on the server, readable without
+scripts; a stream says when to look again.
+
+    desk      what every page works with
+    visits    who is asking, and with which right
+    shell     the frame around each page; errors and what was done, in words
+    signing   login, first user, leaving; one's own password and codes
+    people    who may sign in
+    pulse     "something changed", as a stream
+    …         a page each
+
+What is shown comes from one consistent read; what is done goes through the same functions as the RPCs, with an entry in
+the audit log in the same transaction. Mounted by `server`.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from . import overview, people, pulse, signing
+from .desk import Desk
+from .shell import Shell
+
+__all__ = ["router"]
+
+#: pages in a frame of their own, each a module with `router(shell)`
+PAGES = (signing, overview, people)
+
+
+def router(desk: Desk) -> APIRouter:
+    """Every route of the dashboard."""
+    routes, shell = APIRouter(), Shell(desk)
+    routes.include_router(pulse.router(desk))
+    for page in PAGES:
+        routes.include_router(page.router(shell))
+    return routes

@@ -1,0 +1,60 @@
+"""Pulse: tells an open page that something changed, a few times a minute at most, and that the coordinator is there.
+
+The page then asks for itself again, in its own time; nothing is sent that its reader might not see. A stream whose
+session ended is ended as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from fastapi import APIRouter
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from ..live import MOST_LISTENERS, RETRY_MS
+from .desk import Desk
+from .visits import visit_of
+
+#: a page is told of changes at most this often
+QUIET_S = 2.0
+#: and hears something at least this often
+BEAT_S = 5.0
+
+
+def router(desk: Desk) -> APIRouter:
+    routes = APIRouter()
+
+    async def stream(request: Request) -> Response:
+        if await visit_of(request, desk) is None:
+            return PlainTextResponse("Sign in first.\n", status_code=401)
+        if desk.live.listeners >= MOST_LISTENERS:
+            text = f"{MOST_LISTENERS} pages are open already; close one.\n"
+            return PlainTextResponse(text, status_code=503, headers={"Retry-After": "10"})
+        return EventSourceResponse(beats(request, desk), ping=3_600)
+
+    routes.add_api_route("/pulse", stream, methods=["GET"], include_in_schema=False)
+    return routes
+
+
+async def beats(request: Request, desk: Desk) -> AsyncGenerator[ServerSentEvent, None]:
+    """ "beat" with the coordinator's clock, and "changed" after commits."""
+    live, engine = desk.live, desk.engine
+    with live.listening():
+        yield _beat(desk)
+        while not live.is_closing:
+            committed = engine.committed
+            changed = await live.wait(committed, BEAT_S)
+            if live.is_closing or await visit_of(request, desk) is None:
+                return
+            if changed:
+                yield ServerSentEvent(str(engine.clock.now_ms()), event="changed")
+            yield _beat(desk)
+            # commits that came meanwhile are told together
+            await asyncio.sleep(QUIET_S)
+
+
+def _beat(desk: Desk) -> ServerSentEvent:
+    return ServerSentEvent(str(desk.engine.clock.now_ms()), event="beat", retry=RETRY_MS)

@@ -1,0 +1,143 @@
+"""Shell: the frame around each page, and how a page or an action becomes an answer.
+
+Owns navigation, messages about what was done, and errors in words. A page is a function of (request, visit); an action
+one of (visit, form) that returns where to go on and what to say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from shardwork.errors import NotAllowed, ShardworkError
+
+from ...accounts import audit
+from ...store.base import T, Transaction
+from ..statuses import http_status
+from .desk import Desk
+from .visits import Visit, check_form, form_of, login_path, visit_of
+
+NAVIGATION = (
+    ("/overview", "Overview"),
+    ("/jobs", "Jobs"),
+    ("/workers", "Workers"),
+    ("/artifacts", "Artifacts"),
+    ("/money", "Money"),
+    ("/policy", "Policy"),
+    ("/audit", "Audit"),
+    ("/people", "People"),
+)
+#: holds what the next page says once
+SAID = "shardwork_said"
+LONGEST_SAID = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """Where to go on after an action, and what to say there."""
+
+    path: str
+    sentence: str
+
+
+Page = Callable[[Request, Visit], Awaitable[Response]]
+Action = Callable[[Request, Visit, dict[str, str]], Awaitable[Done]]
+
+
+class Shell:
+    """Renders and guards the pages of one desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def html(
+        self, request: Request, visit: Visit | None, template: str, *, status: int = 200, **seen: Any
+    ) -> HTMLResponse:
+        """A page in its frame, and once what an action before it said."""
+        said = unquote(request.cookies.get(SAID, ""))[:LONGEST_SAID]
+        text = self.desk.templates.get_template(template).render(
+            visit=visit,
+            navigation=NAVIGATION if visit else (),
+            here=request.url.path,
+            said=said,
+            now_ms=self.desk.engine.clock.now_ms(),
+            **seen,
+        )
+        response = HTMLResponse(text, status_code=status)
+        if said:
+            response.delete_cookie(SAID, path="/")
+        return response
+
+    def error(self, request: Request, visit: Visit | None, error: ShardworkError) -> Response:
+        status = http_status(error)
+        return self.html(request, visit, "dashboard/error.html", status=status, why=error.why, status_code=status)
+
+    def page(self, routes: APIRouter, path: str, work: Page) -> None:
+        """Serves `work` at `path` to whoever signed in; everybody else is led to the login."""
+
+        async def answer(request: Request) -> Response:
+            visit = await visit_of(request, self.desk)
+            if visit is None:
+                return RedirectResponse(login_path(request), status_code=303)
+            try:
+                return await work(request, visit)
+            except ShardworkError as error:
+                return self.error(request, visit, error)
+
+        routes.add_api_route(path, answer, methods=["GET"], include_in_schema=False)
+
+    def action(self, routes: APIRouter, path: str, work: Action, *, viewers: bool = False) -> None:
+        """Serves a form's `work` at `path` to operators (and to viewers what concerns only themselves)."""
+
+        async def answer(request: Request) -> Response:
+            visit = await visit_of(request, self.desk)
+            if visit is None:
+                return RedirectResponse("/login", status_code=303)
+            try:
+                form = await form_of(request)
+                check_form(visit, form)
+                if not (visit.may_act or viewers):
+                    raise viewer_refused(visit)
+                done = await work(request, visit, form)
+            except ShardworkError as error:
+                return self.error(request, visit, error)
+            return say(RedirectResponse(done.path, status_code=303), done.sentence)
+
+        routes.add_api_route(path, answer, methods=["POST"], include_in_schema=False)
+
+    async def do(self, visit: Visit, deed: audit.Deed, work: Callable[[Transaction], T]) -> T:
+        """Does it and writes down who did it: both or neither."""
+
+        def both(tx: Transaction) -> T:
+            found = work(tx)
+            audit.enter(tx, deed, visit.user, self.desk.engine.clock.now_ms())
+            return found
+
+        return await self.desk.commit(both)
+
+
+def say(response: Response, sentence: str) -> Response:
+    """Has the next page say it."""
+    response.set_cookie(SAID, quote(sentence[:LONGEST_SAID]), max_age=30, httponly=True, samesite="lax", path="/")
+    return response
+
+
+def viewer_refused(visit: Visit) -> NotAllowed:
+    return NotAllowed(
+        "login.viewer",
+        f"{visit.user!r} may look, but not act.",
+        next_step="Ask an operator, or sign in as one.",
+        role=visit.role,
+    )
+
+
+def as_json(value: Any) -> str:
+    """For a data attribute; the template escapes it."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
