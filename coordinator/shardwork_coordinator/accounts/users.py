@@ -52,7 +52,12 @@ def named(tx: Transaction, name: str) -> WebUser:
     user = tx.get(WebUser, name)
     if user is None:
         known = ", ".join(one.name for one in tx.find(WebUser, limit=10)) or "none"
-        raise NotFound("user.not_found", f"There is no user {name[:40]!r}.", users=known)
+        raise NotFound(
+            "user.not_found",
+            f"There is no user {name[:40]!r}.",
+            next_step="`shardwork-coordinator user list` shows everybody.",
+            users=known,
+        )
     return user
 
 
@@ -113,7 +118,11 @@ def _decide(
     if not is_right or user.disabled:
         return _failed(tx, user, now_ms)
     if user.totp_secret and not attempt.code:
-        return NotAuthenticated("login.code_needed", "The code of your authenticator app is needed as well.")
+        return NotAuthenticated(
+            "login.code_needed",
+            "The code of your authenticator app is needed as well.",
+            next_step="Enter it beside your password.",
+        )
     if user.totp_secret:
         step = codes.used_step(user.totp_secret, attempt.code, now_ms, user.totp_step)
         if step is None:
