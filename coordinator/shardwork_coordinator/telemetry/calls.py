@@ -7,6 +7,7 @@ Changes nothing of a call. Built by `app`.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -85,8 +86,13 @@ class Calls(grpc.aio.ServerInterceptor):
                     async for answer in answers:
                         yield answer
 
+        async def written(request: Any, context: Any) -> None:
+            """For a handler that writes to its context and yields nothing: the other form that gRPC knows."""
+            with self._watched(_Call(service, method, context), streams=True):
+                await inner(request, context)
+
         name = "stream_stream" if handler.request_streaming else "unary_stream"
-        return handler._replace(**{name: stream})
+        return handler._replace(**{name: stream if inspect.isasyncgenfunction(inner) else written})
 
     @contextlib.contextmanager
     def _watched(self, call: _Call, *, streams: bool) -> Generator[None, None, None]:

@@ -41,6 +41,12 @@ class Stand:
         if request == b"hang":
             await asyncio.Event().wait()
 
+    async def write(self, request: bytes, context: Any) -> None:
+        for number in range(3):
+            await context.write(bytes([number]))
+        if request == b"refuse":
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "later")
+
     def counted(self) -> dict[tuple[str, ...], float]:
         return {
             tuple(sample.labels.values()): sample.value
@@ -56,6 +62,7 @@ async def served(stand: Stand) -> AsyncGenerator[Any, None]:
     handlers: dict[str, Any] = {
         "Echo": grpc.unary_unary_rpc_method_handler(stand.echo),
         "Count": grpc.unary_stream_rpc_method_handler(stand.count),
+        "Write": grpc.unary_stream_rpc_method_handler(stand.write),
     }
     for service in (SERVICE, "other.v1.Health"):
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
@@ -111,6 +118,18 @@ async def test_a_stream_is_one_call_that_ends_when_it_ends() -> None:
         ("TestService", "Count", "UNAVAILABLE"): 1,
         ("TestService", "Count", "CANCELLED"): 1,
     }
+
+
+async def test_a_handler_that_writes_to_its_context_streams_as_well() -> None:
+    stand = Stand()
+    async with served(stand) as channel:
+        write = channel.unary_stream(f"/{SERVICE}/Write")
+        assert [one async for one in write(b"")] == [b"\0", b"\1", b"\2"]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in write(b"refuse"):
+                pass
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert stand.counted() == {("TestService", "Write", "OK"): 1, ("TestService", "Write", "UNAVAILABLE"): 1}
 
 
 async def test_names_that_nobody_serves_are_one_label_and_other_services_are_left_alone() -> None:
