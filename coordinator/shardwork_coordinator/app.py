@@ -162,7 +162,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         gate = _add_services(server, settings, engine, contents, keys, payments, cluster)
         mirror = HubMirror(HubSource(HubRules.of(settings)), store, contents, clock, folder / "scratch" / "hub")
         stack.push_async_callback(mirror.close)
-        models_pb2_grpc.add_ModelsServiceServicer_to_server(ModelsServicer(gate, mirror), server)
+        models_pb2_grpc.add_ModelsServiceServicer_to_server(ModelsServicer(gate, mirror, store, clock), server)
 
         async def money() -> None:
             await deposits.sweep(store, payments, clock)

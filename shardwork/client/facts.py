@@ -28,7 +28,7 @@ from ..jobs.spec import STAGE_OUTPUT, StageSpec
 from ..models.architectures import check_packable
 from ..models.checkpoint import CheckpointFacts, inspect_checkpoint
 from ..models.folder import ModelFacts, inspect_model
-from ..models.hub import PREFIX
+from ..models.hub import is_remote
 from ..models.presets import check_preset, preset_params
 from ..problem import Problem, suggest
 from ..recipes import recipe as find_recipe
@@ -458,7 +458,7 @@ def _input_bytes(stage: StageSpec, files: StageFiles, model: ModelFacts | None, 
     counted = (*report.sources, *report.eval_sources) if report else ()
     read = source_files(sources_of(files.sources)) + source_files(sources_of(files.eval_sources))
     paths = [file.path for file in read if travels_as_it_is(file)]
-    is_mirrored = (stage.base_model or "").startswith(PREFIX)
+    is_mirrored = is_remote(stage.base_model)
     if files.base_model is not None and model is not None and not is_mirrored:
         paths += [files.base_model / name for name in model.files]
     return sum(path.stat().st_size for path in paths) + sum(source.converted_bytes for source in counted)

@@ -1,4 +1,4 @@
-"""`hub:` models on the requester's side: pinned and described by the coordinator, copied by it, never downloaded here.
+"""`hub:` and `offered:` models on the requester's side: pinned and described by the coordinator, never downloaded here.
 
 A plan needs config, tokenizer and shapes; they come as one small artifact and are unfolded into the cache folder, which
 keeps a few of them. Used by `plan` and `submit`.
@@ -16,7 +16,7 @@ from pathlib import Path
 from .. import transfer
 from ..errors import Corrupt
 from ..jobs.spec import JobSpec
-from ..models.hub import PREFIX, unfold
+from ..models.hub import is_remote, unfold
 from ..session import Session
 from ..v1 import models_pb2
 from .progress import OnProgress, told
@@ -36,9 +36,9 @@ class HubChoice:
 
 
 def references(spec: JobSpec) -> list[str]:
-    """The hub models that a job names."""
+    """The models that a job names and the coordinator holds."""
     named = (stage.base_model or "" for stage in spec.stages)
-    return list(dict.fromkeys(name for name in named if name.startswith(PREFIX)))
+    return list(dict.fromkeys(name for name in named if is_remote(name)))
 
 
 async def resolve(session: Session, named: Sequence[str], cache_dir: Path) -> dict[str, HubChoice]:

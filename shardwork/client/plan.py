@@ -15,7 +15,7 @@ from ..errors import InvalidInput, NotEnoughFunds
 from ..jobs.file import LoadedJob
 from ..jobs.paths import StageFiles
 from ..jobs.spec import BudgetSection, JobSpec
-from ..models.hub import PREFIX
+from ..models.hub import is_remote
 from ..money import MSAT_PER_SAT, Msat, ceil_sats, sats, show, whole_sats
 from ..session import Session
 from ..v1 import jobs_pb2
@@ -174,7 +174,7 @@ def _with_hub(loaded: LoadedJob, hub: Mapping[str, HubChoice]) -> LoadedJob:
     stages, files = list(loaded.spec.stages), dict(loaded.files)
     for position, stage in enumerate(stages):
         named = stage.base_model or ""
-        if not named.startswith(PREFIX):
+        if not is_remote(named):
             continue
         if named not in hub:
             raise InvalidInput(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import transfer
-from ..models.hub import PREFIX
+from ..models.hub import is_remote
 from ..session import Session
 from ..v1 import jobs_pb2, types_pb2
 from . import calls, hub, staging
@@ -52,7 +52,7 @@ async def upload_inputs(
     found: list[types_pb2.NamedArtifact] = []
     for stage in measured.stages:
         named = stage.stage.base_model or ""
-        if named.startswith(PREFIX):
+        if is_remote(named):
             copy_id = await hub.mirror(session, named, on_progress=on_progress)
             found.append(types_pb2.NamedArtifact(name=f"{stage.stage.name}.base_model", artifact_id=copy_id))
         with staging.staging_area(cache_dir) as area:
@@ -67,7 +67,7 @@ def stage_inputs(stage: StageMeasure, area: Path) -> list[tuple[str, Path]]:
     """(input name, staged folder) of what this stage reads from this machine; `stage.output` is not among it."""
     name, files = stage.stage.name, stage.files
     found: list[tuple[str, Path]] = []
-    is_mirrored = (stage.stage.base_model or "").startswith(PREFIX)
+    is_mirrored = is_remote(stage.stage.base_model)
     if stage.model is not None and files.base_model is not None and not is_mirrored:
         folder = staging.stage_model(files.base_model, stage.model.files, area / "base_model")
         found.append((f"{name}.base_model", folder))

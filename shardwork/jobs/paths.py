@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import InvalidInput
-from ..models.hub import PREFIX, HubModel
+from ..models.hub import check_reference, is_remote
 from ..problem import nearest
 from .spec import STAGE_OUTPUT, checkpoint_meant, is_local
 
@@ -203,9 +203,9 @@ def _missing(key: str, pattern: str, path: Path) -> PathFinding:
 def _base_model(named: object, folder: Path, findings: list[PathFinding]) -> Path | None:
     if not isinstance(named, str) or STAGE_OUTPUT.match(named):
         return None
-    if named.startswith(PREFIX):
+    if is_remote(named):
         try:
-            HubModel.parse(named)
+            check_reference(named)
         except InvalidInput as error:
             why = error.why
             findings.append(PathFinding(key="base_model", code=why.code, sentence=why.sentence, fix=why.next_step))

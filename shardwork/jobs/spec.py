@@ -129,7 +129,8 @@ class StageSpec(Section):
     #: what kind of work it is; its parameters go into `params`
     recipe: str
     base_model: Annotated[
-        str | None, Field(description="folder in Hugging Face layout, `stage.model`, or hub:ORG/NAME@REVISION")
+        str | None,
+        Field(description="folder in Hugging Face layout, `stage.model`, offered:NAME, or hub:ORG/NAME@REVISION"),
     ] = None
     data: Annotated[
         list[DataItem],

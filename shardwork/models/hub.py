@@ -1,4 +1,4 @@
-"""Models named on a hub: "hub:ORG/NAME@REVISION", and the small stand-in that a plan is made from.
+"""Models that the coordinator holds: "hub:ORG/NAME@REVISION", "offered:NAME"; the small stand-in a plan is made from.
 
 Owns the reference, which of a repository's files may travel, and the facts folder: the coordinator writes config,
 tokenizer and the headers of the weights; the requester unfolds it into a model folder whose weights are holes of the
@@ -19,11 +19,14 @@ from ..errors import Corrupt, InvalidInput
 from .folder import COMPANIONS, INDEX, SINGLE
 
 PREFIX = "hub:"
+#: what the operator put into the store for everybody
+OFFERED = "offered:"
 #: sizes of the weight files, by name
 SIZES = "weights.json"
 HEADERS = "headers"
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,95}"
 _REFERENCE = re.compile(rf"hub:({_PART})/({_PART})@([A-Za-z0-9](?:[A-Za-z0-9_/-]|\.(?!\.)){{0,99}})")
+_OFFERED = re.compile(r"offered:([A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,62})")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WEIGHTS = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.)){0,199}\.safetensors")
 _MOST_BYTES = 2**50
@@ -63,6 +66,32 @@ class HubModel:
 
     def __str__(self) -> str:
         return f"{PREFIX}{self.repository}@{self.revision}"
+
+
+def is_remote(reference: str | None) -> bool:
+    """Whether a base model lies at the coordinator and is named, not sent."""
+    return (reference or "").startswith((PREFIX, OFFERED))
+
+
+def check_reference(reference: str) -> None:
+    """Raises InvalidInput "hub.bad_reference" or "offered.bad_name" for a name that no remote model can have."""
+    if reference.startswith(OFFERED):
+        offered_name(reference)
+    else:
+        HubModel.parse(reference)
+
+
+def offered_name(reference: str) -> str:
+    """Raises InvalidInput "offered.bad_name"."""
+    found = _OFFERED.fullmatch(reference)
+    if found is None:
+        raise InvalidInput(
+            "offered.bad_name",
+            f"{reference[:120]!r} names no offered model.",
+            next_step="Write offered:NAME, with letters, digits, '-', '_' and single dots.",
+            key="base_model",
+        )
+    return found[1]
 
 
 def check_pinned(reference: str) -> HubModel:
@@ -115,6 +144,21 @@ def weight_files(names: Mapping[str, object], index: Mapping[str, object] | None
         f"The repository holds neither {SINGLE} nor {INDEX}.",
         next_step="Choose a model that transformers can load.",
     )
+
+
+def facts_of(model: Path, into: Path) -> None:
+    """The facts folder of a model folder that was inspected."""
+    (into / HEADERS).mkdir(parents=True)
+    sizes: dict[str, int] = {}
+    for path in sorted(model.iterdir()):
+        if path.name.endswith(".safetensors"):
+            sizes[path.name] = path.stat().st_size
+            with path.open("rb") as file:
+                first = file.read(8)
+                (into / HEADERS / path.name).write_bytes(first + file.read(int.from_bytes(first, "little")))
+        else:
+            shutil.copyfile(path, into / path.name)
+    write_facts(into, sizes)
 
 
 def write_facts(folder: Path, sizes: Mapping[str, int]) -> None:

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from shardwork.models.hub import OFFERED
+
 from ..records import Artifact
 from .retention import HOUSE, HUB
 
-#: what content is, by its rows
+#: what content is, by its rows; a model that the operator offers counts with those of hubs
 KINDS = ("input", "result", "output", "executor", "hub")
 
 
@@ -40,7 +42,7 @@ class StorageFigures:
 
 def kind_of(row: Artifact) -> str:
     """One of KINDS."""
-    if row.purpose.startswith(HUB):
+    if row.purpose.startswith((HUB, OFFERED)):
         return "hub"
     if row.owner == HOUSE:
         return "executor"

@@ -11,7 +11,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..records import Artifact, ArtifactState, Job, JobState, Replica, ReplicaState, Round, RoundState, Stage
+from ..records import (
+    Artifact,
+    ArtifactState,
+    Job,
+    JobState,
+    OfferedModel,
+    Replica,
+    ReplicaState,
+    Round,
+    RoundState,
+    Stage,
+)
 from ..store.base import Transaction
 
 DAY_MS = 24 * 3600 * 1000
@@ -88,6 +99,13 @@ def needs(tx: Transaction, job: Job, ages: Ages) -> Iterator[Need]:
                 job_id=job.id,
                 until_ms=until_ms,
             )
+
+
+def offered(tx: Transaction) -> set[tuple[str, str]]:
+    """(artifact, owner) of the models that the operator offers, and of their facts."""
+    rows = tx.find(OfferedModel, withdrawn=False)
+    ids = (one for row in rows for one in (row.artifact_id, json.loads(row.facts_json)["facts_artifact_id"]))
+    return {(one, HOUSE) for one in ids}
 
 
 def output_until(tx: Transaction, job: Job, artifact_id: str, ages: Ages) -> int:

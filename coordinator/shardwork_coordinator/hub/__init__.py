@@ -2,6 +2,7 @@
 
 rules     what the operator allows: which hub, which models, which hosts, how large
 source    the hub over HTTP: resolve a revision, read pieces, fetch files that resume
+offered   what the operator put into the store for everybody
 mirror    copies as artifacts, one at a time each, with rows that say what they are
 """
 

@@ -11,13 +11,14 @@ from pydantic import ValidationError
 
 from shardwork.errors import InvalidInput
 from shardwork.jobs.spec import STAGE_OUTPUT, JobSpec, StageSpec
-from shardwork.models.hub import check_pinned
+from shardwork.models.hub import OFFERED, check_pinned
 from shardwork.money import show
 from shardwork.recipes import recipe
 from shardwork.recipes.base import StageFacts, StageType
 from shardwork.v1 import jobs_pb2
 
 from ..artifacts.retention import HOUSE, HUB
+from ..hub import offered
 from ..money.pricing import JobQuote
 from ..records import Artifact, ArtifactState
 from ..store.base import Transaction
@@ -126,6 +127,17 @@ def _check_copy(tx: Transaction, row: Artifact, reference: str) -> None:
         )
 
 
+def _check_offered(tx: Transaction, row: Artifact, reference: str) -> None:
+    """As `_check_copy`, for a model that the operator offers."""
+    if offered.find(tx, reference).artifact_id != row.id:
+        raise InvalidInput(
+            "offered.other_model",
+            f"What was named is not this coordinator's {reference}.",
+            next_step="Submit again: the coordinator says which one it is.",
+            key="base_model",
+        )
+
+
 def check_cap(spec: JobSpec, priced: JobQuote, max_msat: int) -> None:
     cap = min(spec.budget.max_sats * 1000, max_msat or spec.budget.max_sats * 1000)
     if priced.reserve_msat > cap:
@@ -163,6 +175,8 @@ def own_inputs(
             row = tx.get(Artifact, artifact, caller.party_id) if artifact else None
             if row is not None and values[0].startswith(HUB):
                 _check_copy(tx, row, values[0])
+            if row is not None and key == "base_model" and values[0].startswith(OFFERED):
+                _check_offered(tx, row, values[0])
             if row is None or row.state is not ArtifactState.STORED:
                 raise InvalidInput(
                     "job.input_missing",
