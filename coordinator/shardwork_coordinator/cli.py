@@ -182,7 +182,7 @@ def worker_reference(
 @storage_app.command("show")
 def storage_show(data_dir: DataDir = None, as_json: Json = False) -> None:
     """What is stored, by kind, and the ages and limits that are in force."""
-    from .storage_commands import show
+    from .artifacts.commands import show
 
     found = asyncio.run(show(settings_of(data_dir, {}), existing_store))
     print(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
@@ -196,7 +196,7 @@ def storage_sweep(
 ) -> None:
     """Delete what no job, lease or owner keeps any more; safe beside a coordinator that serves. `serve` does the same
     every ten minutes."""
-    from .storage_commands import sweep
+    from .artifacts.commands import sweep
 
     swept = asyncio.run(sweep(settings_of(data_dir, {}), existing_store, dry_run=dry_run))
     if as_json:

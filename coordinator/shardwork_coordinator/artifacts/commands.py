@@ -7,12 +7,12 @@ from typing import Any
 
 from shardwork.clock import SystemClock
 
-from .artifacts.expiry import Expiry
-from .artifacts.figures import KINDS, StorageFigures
-from .artifacts.opening import artifact_limits, open_contents
-from .records import Artifact, ArtifactState
-from .settings import Settings
-from .store.base import Store
+from ..records import Artifact, ArtifactState
+from ..settings import Settings
+from ..store.base import Store
+from .expiry import Expiry
+from .figures import KINDS, StorageFigures
+from .opening import artifact_limits, open_contents
 
 
 async def show(settings: Settings, open_store: Callable[[Settings], Store]) -> dict[str, Any]:
