@@ -22,6 +22,7 @@ from shardwork.protocol import software_version
 
 from .existing_store import DataDir, existing_store, read, settings_of, write
 from .model_commands import model_app
+from .upkeep import commands as upkeep
 from .user_commands import user_app
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ app = typer.Typer(
 ledger_app = typer.Typer(help="Look at the books.", no_args_is_help=True)
 worker_app = typer.Typer(help="Look at and mark workers.", no_args_is_help=True)
 storage_app = typer.Typer(help="Look at stored artifacts, and delete what nobody needs.", no_args_is_help=True)
+upkeep.add_to(app)
 app.add_typer(user_app, name="user")
 app.add_typer(model_app, name="model")
 app.add_typer(ledger_app, name="ledger")

@@ -26,7 +26,7 @@ from . import server
 from .base import Match, R, T, Transaction
 from .columns import Query, can_be, column, key_of
 from .database_clock import DatabaseClock
-from .migrations import migrate
+from .migrations import Migration, migrate
 from .rules import APPEND_ONLY, check_record, check_replace, duplicate
 from .statements import Statement, Statements, key_parameters, query_parameters, record_of, values_of
 from .writer import Committed, Session, Writer, unheard
@@ -238,6 +238,24 @@ class SqlStore:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._writer = Writer(partial(_open_session, write_engine, self._clock, self._patience_s), self._committed)
         self._writer.start()
+
+    def migrate(self, *, dry_run: bool = False) -> Migration:
+        """What `start` does to the schema, and nothing else. `dry_run`: all of it runs, and is taken back."""
+        is_new = self._path is not None and not self._path.exists()
+        if dry_run and is_new:
+            self._url = self._url.set(database=":memory:")
+        elif self._path is not None:
+            _prepare_file(self._path)
+        try:
+            with self._engine(write=True).connect() as connection, connection.begin() as transaction:
+                if not self._is_sqlite:
+                    server.take_turn(connection, self._clock)
+                done = migrate(connection)
+                if dry_run:
+                    transaction.rollback()
+        finally:
+            self.close()
+        return done
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         if self._writer is None:

@@ -1,0 +1,168 @@
+"""Backup: a consistent copy of everything a coordinator needs to go on, also while it serves.
+
+Order is what makes it consistent. Artifacts are linked before the database is copied, so that a sweep can't take one
+away in between, and again afterwards, for those that came meanwhile: a row is written after its artifact is whole, so
+every row of the copy finds its bytes. The payment node's journal comes last: it may know of a payment that the copy
+does not, never the other way round, and nothing is paid twice. Called by `commands`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+
+from shardwork.errors import Conflict, InvalidInput, NotFound
+from shardwork.protocol import software_version
+
+from ..app import database_file
+from ..artifacts.opening import key_file, location
+from ..keyring import keys_folder
+from ..settings import Settings
+from .examined import examine
+from .snapshot import (
+    ARTIFACTS,
+    DATABASE,
+    FORMAT,
+    JOURNAL,
+    KEYS,
+    PACKS,
+    SAYS,
+    Snapshot,
+    copy_private,
+    digest,
+    revision_of,
+    size_of,
+)
+
+#: the server's own tools make a consistent dump; this is what is said of them
+SERVER = (
+    "Run pg_dump --format=custom --file shardwork.dump URL, then copy the folder of keys (cp -a) and the artifact "
+    "store. docs/operating/backup.md has the whole recipe."
+)
+
+
+async def back_up(settings: Settings, target: Path) -> Snapshot:
+    """Makes the folder `target`, which must be new or empty. Raises InvalidInput "backup.server", Conflict
+    "backup.not_empty", NotFound "store.not_here"."""
+    source = database_file(settings)
+    if source is None:
+        raise InvalidInput("backup.server", "A database server is backed up with its own tools.", next_step=SERVER)
+    if not source.exists():
+        raise NotFound(
+            "store.not_here",
+            "There is no coordinator's database here.",
+            next_step="Give --data-dir the folder that `serve` uses.",
+            path=source,
+        )
+    begin(target)
+    artifacts = Path(location(settings)) if "://" not in location(settings) else None
+    if artifacts is not None:
+        _link_artifacts(artifacts, target / ARTIFACTS)
+    copy_database(source, target / DATABASE)
+    if artifacts is not None:
+        _link_artifacts(artifacts, target / ARTIFACTS)
+    keys = _copy_keys(settings, target / KEYS)
+    journal = settings.data_dir / JOURNAL
+    if journal.exists():
+        copy_private(journal, target / JOURNAL)
+    report = (await examine(target / DATABASE)).report
+    snapshot = Snapshot(
+        format=FORMAT,
+        software_version=software_version(),
+        revision=revision_of(target / DATABASE),
+        created_ms=time.time_ns() // 1_000_000,
+        database_sha256=digest(target / DATABASE),
+        database_bytes=(target / DATABASE).stat().st_size,
+        keys=keys,
+        artifacts=len(list((target / ARTIFACTS / PACKS).iterdir())) if artifacts else 0,
+        artifact_bytes=size_of(target / ARTIFACTS) if artifacts else 0,
+        artifacts_elsewhere="" if artifacts else location(settings),
+        transfers=report.transfers,
+        accounts=report.accounts,
+    )
+    draft = target / f"{SAYS}.draft"
+    draft.write_text(snapshot.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _sync(target)
+    draft.rename(target / SAYS)
+    return snapshot
+
+
+def begin(target: Path) -> None:
+    """An empty folder of mode 0700: there will be keys in it. Raises Conflict "backup.not_empty"."""
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any(target.iterdir()):
+        raise Conflict(
+            "backup.not_empty",
+            "A backup goes into a new or empty folder; nothing is overwritten.",
+            next_step="Name another folder, with the date in it for example.",
+            folder=target,
+        )
+    target.chmod(0o700)
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """SQLite's own backup: one moment of the database, whatever is written meanwhile."""
+    target.touch(mode=0o600)
+    reader = sqlite3.connect(f"file:{source}?mode=ro", uri=True)
+    writer = sqlite3.connect(target)
+    try:
+        reader.backup(writer)
+        # one file without a log beside it
+        writer.execute("PRAGMA journal_mode=DELETE")
+    finally:
+        writer.close()
+        reader.close()
+
+
+def _link_artifacts(source: Path, target: Path) -> None:
+    """Every whole artifact, by a hard link where both lie on one file system. What is in transit is left out: its
+    sender goes on or begins again."""
+    target.mkdir(mode=0o700, exist_ok=True)
+    (target / PACKS).mkdir(mode=0o700, exist_ok=True)
+    for note in source.iterdir():
+        if note.is_file() and not note.name.endswith(".tmp"):
+            copy_private(note, target / note.name)
+    for folder in (source / PACKS).iterdir():
+        into = target / PACKS / folder.name
+        if folder.name.startswith(".") or into.exists():
+            continue
+        try:
+            _link_folder(folder, into)
+        except FileNotFoundError:
+            # a sweep took it: no row needs it any more
+            shutil.rmtree(into, ignore_errors=True)
+
+
+def _link_folder(source: Path, target: Path) -> None:
+    target.mkdir(mode=0o700)
+    for file in source.iterdir():
+        try:
+            os.link(file, target / file.name)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            shutil.copy2(file, target / file.name)
+
+
+def _copy_keys(settings: Settings, target: Path) -> list[str]:
+    """The folder of keys, and the storage key wherever it lies; their names."""
+    folder = keys_folder(settings)
+    files = {path.name: path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+    if key_file(settings).exists():
+        files["storage.key"] = key_file(settings)
+    for name, path in files.items():
+        copy_private(path, target / name)
+    return sorted(files)
+
+
+def _sync(folder: Path) -> None:
+    """Everything in the folder survives a power cut."""
+    for path in [folder, *folder.rglob("*")]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,110 @@
+"""`migrate`, `backup`, `restore` and `keys`: the command line over upkeep. Called by `cli`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..existing_store import DataDir, settings_of
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+keys_app = typer.Typer(help="Make the keys of a coordinator before it runs.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(migrate)
+    app.command()(backup)
+    app.command()(restore)
+    app.add_typer(keys_app, name="keys")
+
+
+def migrate(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the SQL that would run; change nothing.")] = False,
+    data_dir: DataDir = None,
+    database: Annotated[str | None, typer.Option(help="Database URL; SQLite in the data folder by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring the database to this version's schema, in one transaction. `serve` does the same at its start; run it
+    before an upgrade to see what comes, or as a job of its own."""
+    from ..app import open_store
+    from ..store import SqlStore
+
+    store = open_store(settings_of(data_dir, {"database": database}))
+    if not isinstance(store, SqlStore):
+        print("nothing to do: this database is kept in memory")
+        return
+    done = store.migrate(dry_run=dry_run)
+    if as_json:
+        steps = [{"revision": one.revision, "what": one.what} for one in done.steps]
+        print(json.dumps({"before": done.before, "after": done.after, "steps": steps, "dry_run": dry_run}))
+        return
+    for step in done.steps:
+        print(f"-- {step.revision}: {step.what}")
+    if dry_run:
+        print("\n".join(f"{statement};" for statement in done.statements))
+    verb = "would go" if dry_run else "went"
+    where = f"{verb} from {done.before or 'nothing'} to {done.after}" if done.steps else f"is at {done.after} already"
+    print(f"-- the database {where}")
+
+
+def backup(
+    target: Annotated[Path, typer.Argument(help="New or empty folder; there will be keys in it.")],
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Copy database, keys and artifacts, consistently, also while the coordinator serves. The ledger of the copy is
+    checked."""
+    from .backup import back_up
+
+    snapshot = asyncio.run(back_up(settings_of(data_dir, {}), target))
+    if as_json:
+        print(snapshot.model_dump_json())
+        return
+    print(f"backed up to {target}: revision {snapshot.revision}, {snapshot.transfers} transfers that balance")
+    print(f"{snapshot.artifacts} artifacts of {snapshot.artifact_bytes} bytes, {len(snapshot.keys)} keys")
+    if snapshot.artifacts_elsewhere:
+        print("the artifacts stay in their object store, which is not copied: keep its old versions")
+    print("it holds keys: whoever has it is the coordinator. Take it to another machine")
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="Folder that `backup` made.")],
+    data_dir: DataDir = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Don't read every byte of every artifact.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a new data folder from a backup: checks digests, books and artifacts, and overwrites nothing."""
+    from .restore import restore as bring_back
+
+    settings = settings_of(data_dir, {})
+    done = asyncio.run(bring_back(source, settings.data_dir, reads_all=not quick))
+    if as_json:
+        found = {"artifacts_checked": done.artifacts_checked, "artifacts_elsewhere": done.artifacts_elsewhere}
+        print(json.dumps({"data_dir": str(settings.data_dir), **found, **json.loads(done.snapshot.model_dump_json())}))
+        return
+    print(f"restored to {settings.data_dir}: {done.snapshot.transfers} transfers that balance")
+    print(f"{done.artifacts_checked} artifacts checked, {len(done.snapshot.keys)} keys")
+    if done.artifacts_elsewhere:
+        print(f"{done.artifacts_elsewhere} artifacts lie in {done.snapshot.artifacts_elsewhere} and were not looked at")
+    print(f"start it: shardwork-coordinator serve --data-dir {settings.data_dir} …")
+
+
+@keys_app.command("create")
+def keys_create(
+    folder: Annotated[Path, typer.Argument(help="New folder for the keys.")],
+    encrypt_at_rest: Annotated[bool, typer.Option(help="A key for encrypted artifacts as well.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the keys that all coordinators of one market share, and their authority's certificate `ca.pem`."""
+    from .keys import create
+
+    digest = create(folder, encrypts=encrypt_at_rest)
+    if as_json:
+        print(json.dumps({"folder": str(folder), "ca_sha256": digest}))
+        return
+    print(f"keys in {folder}; workers and clients will know the coordinator by ca={digest}")

@@ -1,0 +1,202 @@
+"""Backup and restore: consistent while the coordinator works, checked before anything may be served, no overwriting."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from shardwork.errors import Conflict, InvalidInput, NotFound
+from shardwork_coordinator.app import open_store
+from shardwork_coordinator.money import ledger
+from shardwork_coordinator.settings import Settings
+from shardwork_coordinator.upkeep import backup as backups
+from shardwork_coordinator.upkeep.backup import back_up
+from shardwork_coordinator.upkeep.restore import restore
+from shardwork_coordinator.upkeep.snapshot import Snapshot, revision_of
+
+from .stand import deposited, furnished, older, row, settings_of, stored
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+async def balance(folder: Path) -> tuple[bool, int]:
+    store = open_store(settings_of(folder))
+    store.start()
+    report = await store.read(ledger.check)
+    store.close()
+    return report.balanced, report.transfers
+
+
+async def test_what_was_backed_up_comes_back_whole(data: Path, tmp_path: Path) -> None:
+    artifact = await furnished(data)
+    snapshot = await back_up(settings_of(data), tmp_path / "backup")
+    assert (snapshot.transfers, snapshot.artifacts, snapshot.keys) == (
+        3,
+        1,
+        ["authority.pem", "ca.pem", "coordinator.key", "operator.key"],
+    )
+    done = await restore(tmp_path / "backup", tmp_path / "new")
+    assert done.artifacts_checked == 1
+    assert await balance(tmp_path / "new") == (True, 3)
+    for name in ("keys/coordinator.key", "keys/authority.pem", "simulated-payments.jsonl"):
+        assert (tmp_path / "new" / name).read_bytes() == (data / name).read_bytes()
+    assert (tmp_path / "new" / "artifacts" / "packs" / artifact / "manifest").is_file()
+
+
+async def test_others_can_read_nothing_of_it(data: Path, tmp_path: Path) -> None:
+    await furnished(data)
+    await back_up(settings_of(data), tmp_path / "backup")
+    await restore(tmp_path / "backup", tmp_path / "new")
+    for folder in (tmp_path / "backup", tmp_path / "new"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        for path in (folder / "keys", folder / "keys" / "coordinator.key", folder / "coordinator.db"):
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+async def test_a_coordinator_that_writes_all_the_while_is_caught_at_one_moment(data: Path, tmp_path: Path) -> None:
+    await furnished(data)
+    store = open_store(settings_of(data))
+    store.start()
+    stop = asyncio.Event()
+
+    async def busy() -> int:
+        number = 100
+        while not stop.is_set():
+            number += 1
+            await store.write(lambda tx, number=number: deposited(tx, number))  # type: ignore[misc]
+        return number
+
+    writing = asyncio.create_task(busy())
+    snapshots = [await back_up(settings_of(data), tmp_path / f"backup{number}") for number in range(2)]
+    stop.set()
+    assert await writing > 101
+    store.close()
+    for number, snapshot in enumerate(snapshots):
+        await restore(tmp_path / f"backup{number}", tmp_path / f"new{number}")
+        assert await balance(tmp_path / f"new{number}") == (True, snapshot.transfers)
+
+
+async def test_an_artifact_that_comes_or_goes_meanwhile_is_there_with_its_row(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = await furnished(data)
+    come: list[str] = []
+    copy = backups.copy_database
+
+    def meanwhile(source: Path, target: Path) -> None:
+        come.append(stored(data, "another row "))
+        connection = sqlite3.connect(source)
+        late = row(come[0])
+        connection.execute(
+            "insert into artifact (id, owner, purpose, state, bytes, leaves, created_ms) values (?, ?, ?, ?, 1, 1, 0)",
+            (late.id, late.owner, late.purpose, str(late.state)),
+        )
+        connection.commit()
+        connection.close()
+        copy(source, target)
+        for file in (data / "artifacts" / "packs" / gone).iterdir():
+            file.unlink()
+
+    monkeypatch.setattr(backups, "copy_database", meanwhile)
+    await back_up(settings_of(data), tmp_path / "backup")
+    assert (await restore(tmp_path / "backup", tmp_path / "new")).artifacts_checked == 2
+
+
+async def test_nothing_is_overwritten(data: Path, tmp_path: Path) -> None:
+    await furnished(data)
+    await back_up(settings_of(data), tmp_path / "backup")
+    with pytest.raises(Conflict) as caught:
+        await back_up(settings_of(data), tmp_path / "backup")
+    assert caught.value.code == "backup.not_empty"
+    with pytest.raises(Conflict) as caught:
+        await restore(tmp_path / "backup", data)
+    assert caught.value.code == "restore.not_empty"
+    assert await balance(data) == (True, 3)
+
+
+@pytest.mark.parametrize(
+    ("harm", "code"),
+    [
+        ("database", "restore.changed"),
+        ("missing", "restore.artifacts"),
+        ("leaf", "restore.artifacts"),
+        ("manifest", "restore.artifacts"),
+        ("unfinished", "backup.not_one"),
+    ],
+)
+async def test_a_damaged_backup_is_refused_and_leaves_nothing_to_serve(
+    data: Path, tmp_path: Path, harm: str, code: str
+) -> None:
+    artifact = await furnished(data)
+    await back_up(settings_of(data), tmp_path / "backup")
+    packs = tmp_path / "backup" / "artifacts" / "packs" / artifact
+    match harm:
+        case "database":
+            with (tmp_path / "backup" / "coordinator.db").open("ab") as file:
+                file.write(b"x")
+        case "missing":
+            packs.rename(tmp_path / "elsewhere")
+        case "leaf":
+            # written anew: the data folder's own file is the same one by a hard link
+            broken = b"X" + (packs / "0").read_bytes()[1:]
+            (packs / "0").unlink()
+            (packs / "0").write_bytes(broken)
+        case "manifest":
+            (packs / "manifest").unlink()
+            (packs / "manifest").write_bytes(b"{}")
+        case _:
+            (tmp_path / "backup" / "backup.json").unlink()
+    with pytest.raises((Conflict, InvalidInput)) as caught:
+        await restore(tmp_path / "backup", tmp_path / "new")
+    assert caught.value.code == code
+    assert not (tmp_path / "new" / "coordinator.db").exists()
+
+
+async def test_a_quick_restore_looks_at_manifests_only(data: Path, tmp_path: Path) -> None:
+    artifact = await furnished(data)
+    await back_up(settings_of(data), tmp_path / "backup")
+    pack = tmp_path / "backup" / "artifacts" / "packs" / artifact / "0"
+    pack.unlink()
+    pack.write_bytes(b"")
+    done = await restore(tmp_path / "backup", tmp_path / "new", reads_all=False)
+    assert done.artifacts_checked == 1
+
+
+async def test_a_backup_keeps_the_version_of_its_database(data: Path, tmp_path: Path) -> None:
+    await furnished(data)
+    (data / "coordinator.db").unlink()
+    older(data / "coordinator.db", "r0006")
+    snapshot = await back_up(settings_of(data), tmp_path / "backup")
+    assert snapshot.revision == "r0006" == revision_of(tmp_path / "backup" / "coordinator.db")
+    await restore(tmp_path / "backup", tmp_path / "new")
+    assert revision_of(tmp_path / "new" / "coordinator.db") == "r0006"
+    assert not list((tmp_path / "new").glob("coordinator.db?*")) + list((tmp_path / "backup").glob(".examined*"))
+
+
+async def test_books_that_do_not_add_up_make_no_backup(data: Path, tmp_path: Path) -> None:
+    await furnished(data)
+    connection = sqlite3.connect(data / "coordinator.db")
+    connection.execute("update account set credits_posted = credits_posted + 1 where id = 'user:r'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(Conflict) as caught:
+        await back_up(settings_of(data), tmp_path / "backup")
+    assert caught.value.code == "backup.unbalanced"
+    with pytest.raises(InvalidInput):
+        Snapshot.read(tmp_path / "backup")
+
+
+async def test_a_server_is_told_to_use_its_own_tools_and_a_mistyped_folder_has_nothing(tmp_path: Path) -> None:
+    server = Settings(data_dir=tmp_path, database="postgresql://db/shardwork")
+    with pytest.raises(InvalidInput) as caught:
+        await back_up(server, tmp_path / "backup")
+    assert caught.value.code == "backup.server" and "pg_dump" in caught.value.why.next_step
+    with pytest.raises(NotFound):
+        await back_up(settings_of(tmp_path / "mistyped"), tmp_path / "backup")

@@ -1,0 +1,72 @@
+"""Migrations as a step of their own: what would run is told and changes nothing, on both databases; keys made ahead."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from pathlib import Path
+
+import database
+import pytest
+
+from shardwork.errors import Conflict
+from shardwork_coordinator.keyring import Keys
+from shardwork_coordinator.settings import Settings
+from shardwork_coordinator.store import SqlStore
+from shardwork_coordinator.upkeep import keys
+
+from .stand import older
+
+
+def dump(path: Path) -> list[str]:
+    connection = sqlite3.connect(path)
+    try:
+        return list(connection.iterdump())
+    finally:
+        connection.close()
+
+
+def test_a_dry_run_tells_the_sql_and_keeps_nothing_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "coordinator.db"
+    older(file, "r0004")
+    before = dump(file)
+    store = SqlStore(f"sqlite:///{file}")
+    told = store.migrate(dry_run=True)
+    assert (told.before, [step.revision for step in told.steps][:2]) == ("r0004", ["r0005", "r0006"])
+    assert any("ADD COLUMN parts_told" in statement for statement in told.statements)
+    assert not any(statement.upper().startswith("SELECT") for statement in told.statements)
+    assert dump(file) == before
+    done = store.migrate()
+    assert done.statements == told.statements and done.after == told.after
+    assert store.migrate().steps == ()
+    assert all(step.what.endswith(".") for step in done.steps)
+
+
+def test_a_dry_run_of_a_new_database_makes_no_file(tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "coordinator.db"
+    told = SqlStore(f"sqlite:///{file}").migrate(dry_run=True)
+    assert told.before == "" and told.steps[0].revision == "r0001"
+    assert not file.parent.exists()
+
+
+def test_a_servers_database_is_migrated_the_same_way(server: database.Server) -> None:
+    url = server.new_database()
+    told = SqlStore(url).migrate(dry_run=True)
+    assert told.steps and any("CREATE TABLE" in statement for statement in told.statements)
+    assert SqlStore(url).migrate(dry_run=True).before == ""
+    assert SqlStore(url).migrate().after == told.after
+    assert SqlStore(url).migrate().steps == ()
+
+
+def test_keys_are_made_ahead_as_a_coordinator_would_make_them(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    digest = keys.create(folder, encrypts=True)
+    opened = Keys.open(Settings(data_dir=tmp_path / "data", keys_dir=folder))
+    assert opened.authority.ca_sha256 == digest
+    assert (folder / "ca.pem").read_bytes() == opened.authority.ca_pem
+    assert b"PRIVATE" not in (folder / "ca.pem").read_bytes()
+    for name in ("authority.pem", "coordinator.key", "operator.key", "storage.key"):
+        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+    with pytest.raises(Conflict) as caught:
+        keys.create(folder)
+    assert caught.value.code == "keys.exist"
