@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .artifact import LEAF_BYTES, Manifest, open_leaf_file, read_leaf
 from .errors import Corrupt, NotAllowed, ShardworkError, Unreachable
 from .guarded import Address, Guarded, MayReach, is_public
+from .pace import Pace, pace_of
 from .v1 import storage_pb2 as pb
 
 if TYPE_CHECKING:
@@ -93,6 +95,18 @@ class DirectDownload:
             raise Unreachable("direct.cut", "The store sent less than was asked for.")
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Who hears of bytes that went up."""
+
+    progress: Callable[[int], None]
+    pace: Pace
+
+    async def sent(self, count_bytes: int) -> None:
+        self.progress(count_bytes)
+        await self.pace.went_up(count_bytes)
+
+
 async def upload(session: Any, folder: Path, manifest: Manifest, told: Callable[[int], None]) -> bool:
     """Puts the packs that are missing and has them accepted; False when gRPC has to do it. `told` hears bytes as they
     go."""
@@ -113,7 +127,7 @@ async def upload(session: Any, folder: Path, manifest: Manifest, told: Callable[
                     return True
                 http = http or Guarded(await neighbourhood(session))
                 for pack in answer.packs:
-                    await _put(http, pack, folder, manifest, told)
+                    await _put(http, pack, folder, manifest, _Told(told, pace_of(session)))
             except Unreachable:
                 continue
         return await _accepted(session, stub, manifest)
@@ -134,9 +148,7 @@ async def _accepted(session: Any, stub: Any, manifest: Manifest) -> bool:
     return bool(answer.complete)
 
 
-async def _put(
-    http: Guarded, pack: pb.SignedPack, folder: Path, manifest: Manifest, told: Callable[[int], None]
-) -> None:
+async def _put(http: Guarded, pack: pb.SignedPack, folder: Path, manifest: Manifest, told: _Told) -> None:
     leaves = range(pack.first_leaf, pack.first_leaf + pack.leaf_count)
     size = sum(manifest.leaf(number).size_bytes for number in leaves)
     body = _leaves(folder, manifest, leaves, told)
@@ -145,7 +157,7 @@ async def _put(
         _check(response, HTTPStatus.OK)
 
 
-async def _leaves(folder: Path, manifest: Manifest, leaves: range, told: Callable[[int], None]) -> AsyncIterator[bytes]:
+async def _leaves(folder: Path, manifest: Manifest, leaves: range, told: _Told) -> AsyncIterator[bytes]:
     buffer = bytearray(LEAF_BYTES)
     for number in leaves:
         leaf = manifest.leaf(number)
@@ -158,7 +170,7 @@ async def _leaves(folder: Path, manifest: Manifest, leaves: range, told: Callabl
         data = await asyncio.to_thread(read)
         leaf.check(data)
         yield data
-        told(len(data))
+        await told.sent(len(data))
 
 
 def _check(response: httpx.Response, wanted: HTTPStatus) -> None:

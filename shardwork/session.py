@@ -26,6 +26,7 @@ from .identity.envelope import seal
 from .identity.keys import SigningKey
 from .identity.role import Role, role_to_proto
 from .ids import party_id
+from .pace import Pace
 from .protocol import ENROLMENT_TYPE, PROTOCOL_VERSIONS, TOKEN_LIFETIME_S, negotiate, software_version
 from .v1 import (
     api_keys_pb2_grpc,
@@ -93,6 +94,8 @@ class Session:
         #: the addresses of the join line
         self._given = join.addresses
         self._ca_pem = b""
+        #: holds transfers back and counts them; None: nobody does
+        self.pace: Pace | None = None
         self._switch: SwitchedChannel
 
     @classmethod

@@ -20,6 +20,7 @@ from . import direct
 from .artifact import LEAF_BYTES, Manifest, describe_folder, open_leaf_file, read_leaf, verify_folder
 from .errors import Corrupt, NotAuthenticated, ShardworkError, Unreachable
 from .ids import sha256_hex
+from .pace import Pace, pace_of
 from .partial import PartialDownload
 from .v1 import artifacts_pb2 as pb
 from .wire import error_from_rpc
@@ -133,7 +134,7 @@ async def download(
         patience.reached(partial.done)
         if partial.done < manifest.leaf_count:
             shortcut = direct.DirectDownload(
-                session, manifest, lambda: partial.done, lambda: _Filling(partial, progress).add
+                session, manifest, lambda: partial.done, lambda: _Filling(partial, progress, pace_of(session)).add
             )
             await shortcut.run()
         while partial.done < manifest.leaf_count:
@@ -147,6 +148,11 @@ async def download(
         partial.close()
     _tell(progress, manifest.total_bytes, manifest.total_bytes)
     return manifest
+
+
+async def size_of(session: ArtifactSession, artifact_id: str) -> int:
+    """Bytes of an artifact's files, without fetching them. Raises NotFound, Unreachable after a while."""
+    return (await _fetch_manifest(session, artifact_id, _Patience(GIVE_UP_S))).total_bytes
 
 
 class _Patience:
@@ -192,6 +198,7 @@ async def _send(
                 async for frame in frames:
                     async with asyncio.timeout(STALL_S):
                         await call.write(frame)
+                    await pace_of(session).went_up(len(frame.data))
             await call.done_writing()
         except asyncio.InvalidStateError:
             pass  # the coordinator ended the call early; its answer says why
@@ -254,7 +261,7 @@ async def _receive(session: ArtifactSession, partial: PartialDownload, progress:
     request = pb.DownloadLeavesRequest(
         artifact_id=manifest.id, first_leaf=partial.done, leaf_count=manifest.leaf_count - partial.done
     )
-    filling = _Filling(partial, progress)
+    filling = _Filling(partial, progress, pace_of(session))
     async with _one_stream():
         call = _stub(session).DownloadLeaves(request, metadata=await session.metadata())
         try:
@@ -273,8 +280,8 @@ async def _receive(session: ArtifactSession, partial: PartialDownload, progress:
 class _Filling:
     """Gathers frames in one reused leaf buffer and hands each whole leaf to the disk."""
 
-    def __init__(self, partial: PartialDownload, progress: Progress | None) -> None:
-        self._partial = partial
+    def __init__(self, partial: PartialDownload, progress: Progress | None, pace: Pace) -> None:
+        self._partial, self._pace = partial, pace
         self._progress = progress
         self._buffer = memoryview(bytearray(LEAF_BYTES))
         self._filled = 0
@@ -282,6 +289,7 @@ class _Filling:
 
     async def add(self, data: bytes) -> None:
         partial = self._partial
+        await self._pace.came_down(len(data))
         rest = memoryview(data)
         while rest:
             if partial.done == partial.manifest.leaf_count:

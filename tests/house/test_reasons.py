@@ -15,6 +15,8 @@ TELLING = (
     f"{_COORDINATOR}/machine/endings.py",
     "worker/shardwork_worker/account/reasons.py",
     "worker/shardwork_worker/agent.py",
+    "worker/shardwork_worker/limits/guard.py",
+    "worker/shardwork_worker/refusals.py",
     "worker/shardwork_worker/offer.py",
 )
 CODES = "docs/reference/codes.md"

@@ -116,6 +116,30 @@ async def test_a_folder_comes_back_as_it_was_sent(tmp_path: Path) -> None:
     assert not (tmp_path / "out.part").exists()
 
 
+async def test_a_sessions_pace_hears_of_every_byte_that_goes_and_comes(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "in", a=LEAF_BYTES + 17)
+    async with serving(tmp_path / "store") as service:
+        session: Any = NamedSession(service.port, OWNER)
+        session.pace = meter = Heard()
+        manifest = await transfer.upload_folder(session, folder, purpose="input")
+        await transfer.download(session, manifest.id, tmp_path / "out")
+        assert await transfer.size_of(session, manifest.id) == manifest.total_bytes
+    assert meter.up == meter.down == manifest.total_bytes
+
+
+class Heard:
+    """A pace that only counts."""
+
+    up = 0
+    down = 0
+
+    async def came_down(self, count_bytes: int) -> None:
+        self.down += count_bytes
+
+    async def went_up(self, count_bytes: int) -> None:
+        self.up += count_bytes
+
+
 async def test_an_artifact_of_empty_files_needs_no_leaf(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", a=0, b=0)
     async with serving(tmp_path / "store") as service:

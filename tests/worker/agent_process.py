@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from shardwork.config import Home
 from shardwork.errors import ShardworkError
@@ -15,11 +16,11 @@ from shardwork_worker.settings import WorkerSettings
 FAKE_CHILD = (sys.executable, str(Path(__file__).with_name("fake_child.py")))
 
 
-def start(join: JoinLine, folder: Path, *, idle_s: float | None = None, minimum_sats: int = 0) -> Start:
+def start(join: JoinLine, folder: Path, *, idle_s: float | None = None, **settings: Any) -> Start:
     return Start(
         join=join,
         home=Home.find({"SHARDWORK_HOME": str(folder)}),
-        settings=WorkerSettings(name="test", minimum_sats=minimum_sats, sandbox=Mode.OFF),
+        settings=WorkerSettings(name="test", sandbox=Mode.OFF, **settings),
         idle_s=idle_s,
         child_command=FAKE_CHILD,
     )

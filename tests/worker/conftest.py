@@ -53,9 +53,9 @@ class Workers:
     _tasks: list[asyncio.Task[int]] = field(default_factory=list[asyncio.Task[int]])
     _processes: list[asyncio.subprocess.Process] = field(default_factory=list[asyncio.subprocess.Process])
 
-    async def here(self, *, idle_s: float | None = None, minimum_sats: int = 0) -> InProcess:
+    async def here(self, *, idle_s: float | None = None, **settings: Any) -> InProcess:
         """A worker in this process, joined."""
-        wanted = start(self.coordinator.join, self.home, idle_s=idle_s, minimum_sats=minimum_sats)
+        wanted = start(self.coordinator.join, self.home, idle_s=idle_s, **settings)
         folders = Folders.of(wanted.home)
         folders.make()
         task = asyncio.create_task(_run(Worker(wanted, folders), folders))

@@ -28,8 +28,23 @@ from .account.reasons import About, Reason
 from .control import Command
 from .disclosure import disclosed
 from .lease import Ended, Lease, Outcome, Step, Workplace, verdict
+from .limits.guard import CODES as LIMITED
+from .limits.guard import Guard
 from .log import say
 from .offer import FREE, SignedOffer, Terms, open_offer
+from .refusals import (
+    BUSY,
+    DONATES,
+    DRAINING,
+    FINISHED,
+    JOINING,
+    OWNERS,
+    PAUSED,
+    REPLACED,
+    STOPPED,
+    UNEXPECTED,
+    UNHEARD,
+)
 from .state_file import LeaseRecord, takes_files
 from .status import State, Status
 from .stream import Stream
@@ -41,48 +56,16 @@ BREAKER_REST_S, LONGEST_REST_S = 60.0, 3600.0
 #: codes of failures that are this machine's, and how often it is looked whether they are over
 DISK_TROUBLE = "worker.disk_"
 DISK_CHECK_S = 30.0
+#: how often the owner's limits are looked at
+LIMITS_CHECK_S = 5.0
 #: codes of failures that every worker would meet: of the job's model, rows or rate. They say nothing of this machine,
 #: and other requesters' shards must not wait for somebody's mistake
-JOB_TROUBLE = ("model.", "tokenizer.", "template.", "packing.", "continue.", "rows.", "trainer.diverged")
+JOB_TROUBLE = ("model.", "tokenizer.", "template.", "packing.", "continue.", "rows.", "trainer.diverged", LIMITED)
 RELEASE_TIMEOUT_S = 5.0
 #: artifacts of its cache that the coordinator is told of
 MOST_HOLDINGS = 64
 #: how long a pending verdict keeps `--until-idle` from ending
 VERDICT_PATIENCE_S = 60.0
-
-PAUSED = Why(code="worker.paused", sentence="The worker was paused by its owner.", next_step="shardwork-worker resume")
-DRAINING = Why(code="worker.draining", sentence="The worker completes its shard and then takes no more.")
-FINISHED = Why(
-    code="worker.finished", sentence="The worker finished as its owner asked.", next_step="shardwork-worker resume"
-)
-STOPPED = Why(code="worker.stopping", sentence="The worker was stopped by its owner.")
-BUSY = Why(code="worker.busy", sentence="The worker has another lease in hand.")
-REPLACED = Why(
-    code="worker.replaced",
-    sentence="Another worker with this key attached and took over what this one had in hand.",
-    next_step="Give each worker a SHARDWORK_HOME of its own. To take over again: shardwork-worker resume",
-)
-UNEXPECTED = Why(
-    code="worker.unexpected",
-    sentence="The worker hit an error that it does not know.",
-    next_step="Its owner finds the traceback where it runs.",
-)
-
-JOINING = Why(
-    code="worker.joining", sentence="The coordinator has not welcomed this worker yet.", next_step="Wait a moment."
-)
-UNHEARD = Why(
-    code="worker.unheard",
-    sentence="It waits for an offer; the coordinator has not said yet why there is none.",
-    next_step="Ask again in a minute: idle workers are told.",
-)
-DONATES = Why(
-    code="worker.donates",
-    sentence="This worker gives its work, so nothing is paid for it.",
-    next_step="Start it without --donate, and without donate in worker.toml, to be paid.",
-)
-#: reasons to rest that are its owner's own word
-OWNERS = frozenset({one.code for one in (PAUSED, DRAINING, FINISHED, STOPPED)})
 
 SETTLED = {"accepted": Outcome.ACCEPTED, "rejected": Outcome.REJECTED, "expired": Outcome.LOST}
 
@@ -90,8 +73,13 @@ SETTLED = {"accepted": Outcome.ACCEPTED, "rejected": Outcome.REJECTED, "expired"
 class Agent:
     """One worker on one device. All methods run on the event loop that made it."""
 
-    def __init__(self, place: Workplace, capability: work_pb2.Capability, terms: Terms = FREE) -> None:
+    def __init__(
+        self, place: Workplace, capability: work_pb2.Capability, terms: Terms = FREE, guard: Guard | None = None
+    ) -> None:
         self._place = place
+        self._guard = guard
+        #: the owner's limit that keeps shards away now
+        self._limit: Why | None = None
         self._capability = capability
         self._terms = terms
         #: what the coordinator was last told that the cache holds
@@ -131,6 +119,11 @@ class Agent:
         """Where the lease in hand keeps its outputs; None without one."""
         return self._lease.folder if self._lease else None
 
+    @property
+    def inputs_in_hand(self) -> frozenset[str]:
+        """Artifacts that the lease in hand reads."""
+        return frozenset(self._lease.offer.inputs.values()) if self._lease else frozenset()
+
     def go_on_with(self, record: LeaseRecord) -> None:
         """Takes up the lease that an earlier process had in hand."""
         try:
@@ -152,6 +145,23 @@ class Agent:
             await asyncio.wait(self._errands, timeout=RELEASE_TIMEOUT_S)
         for errand in self._errands:
             errand.cancel()
+
+    async def keep_limits(self) -> None:
+        """Looks at the owner's limits for as long as the worker lives. Ends by cancellation."""
+        while True:
+            await asyncio.sleep(LIMITS_CHECK_S)
+            await self.look_at_limits()
+
+    async def look_at_limits(self) -> None:
+        """Takes shards or none, as the owner's limits say now; gives the one in hand back where they say so."""
+        held = await self._guard.look() if self._guard is not None else None
+        before, self._limit = self._limit, held.why if held else None
+        if (before is None) != (held is None) or (before and held and before.code != held.why.code):
+            say(held.why.render() if held else "no limit keeps shards away any more")
+            self._active_at_s = self._place.clock.monotonic()
+            self.stream.nudge()
+        if held is not None and held.at_once:
+            await self._drop(held.why)
 
     def idle_s(self) -> float | None:
         """Seconds since there was anything to do; None while there is, while paused by the owner, or disconnected."""
@@ -184,7 +194,7 @@ class Agent:
         """Every reason for what this worker does or does not do, and is or is not paid."""
         state, why = self._state()
         earnings = self._earnings
-        told = [Reason(About.LIMIT if why.code in OWNERS else About.WORK, why)] if why is not None else []
+        told = [Reason(About.LIMIT if why.code.startswith(OWNERS) else About.WORK, why)] if why is not None else []
         if self._lease is not None:
             told.append(Reason(About.WORK, self._working(self._lease)))
         elif why is None:
@@ -227,7 +237,12 @@ class Agent:
 
     @property
     def accepting(self) -> bool:
-        return self._resting is None
+        return self._kept_away is None
+
+    @property
+    def _kept_away(self) -> Why | None:
+        """Why no offer is taken; None while offers are."""
+        return self._resting or self._limit
 
     def running(self) -> Sequence[work_pb2.LeaseStatus]:
         """The lease in hand, and the offer that waits for its end: unsaid, it would be taken back as silent."""
@@ -358,8 +373,8 @@ class Agent:
 
     def _refusal(self, offer: SignedOffer) -> Why | None:
         lease, ours = offer.lease, self._capability.execution_class
-        if self._resting is not None:
-            return self._resting
+        if (away := self._kept_away) is not None:
+            return away
         if self._next is not None or (self._lease is not None and not self._is_ending):
             return BUSY
         if lease.execution_class not in ("", ours):
@@ -413,7 +428,7 @@ class Agent:
         if following is not None and self.accepting:
             self._take(following)
         elif following is not None:
-            self._send_off(self._release(following.lease_id, self._resting or BUSY))
+            self._send_off(self._release(following.lease_id, self._kept_away or BUSY))
 
     def _judge(self, lease_id: str, ended: Ended, *, seconds: float = 0.0) -> None:
         """Tells a verdict once and counts it for the breaker."""
@@ -515,6 +530,8 @@ class Agent:
             return State.DRAINING, DRAINING
         if self._resting is not None:
             return State.PAUSED, self._resting
+        if self._limit is not None:
+            return State.PAUSED if self._lease is None else State.DRAINING, self._limit
         if self._lease is not None:
             return State.BUSY, self._lost
         if self._lost is not None:

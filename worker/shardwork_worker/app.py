@@ -29,12 +29,15 @@ from shardwork.why import Why
 from . import control, probe
 from .account.book import Book
 from .account.reasons import About, Reason, from_book
-from .agent import JOINING, Agent
+from .agent import Agent
 from .cache import Cache
 from .control import Command
 from .lease import Workplace
+from .limits.guard import Guard
+from .limits.meter import Meter
 from .log import say
 from .offer import terms_of
+from .refusals import JOINING
 from .sandbox.choice import Ground, choose, lacking
 from .sandbox.jail import Mode
 from .settings import WorkerSettings
@@ -43,6 +46,8 @@ from .status import State, Status
 from .trainer_process import TrainerProcess
 
 CHILD_COMMAND = (sys.executable, "-I", "-m", "shardwork_worker.child")
+#: as `shardwork_worker.child` reads it
+MEMORY_SHARE = "--memory-share"
 EXIT_INTERRUPTED = 130
 #: tries for a join line that never worked before: a wrong one must not wait for ever
 FIRST_JOIN_TRIES = 3
@@ -100,7 +105,14 @@ def ground(home: Home, settings: WorkerSettings) -> Ground:
         keys=home.key_path("worker").parent,
         output_bytes=settings.output_bytes,
         processes="*" in settings.device,
+        memory_share=settings.memory_share,
     )
+
+
+def child_command(start: Start) -> list[str]:
+    """How the training child is started; it is told what share of a GPU's memory it may use."""
+    share = start.settings.memory_share
+    return [*start.child_command, *([MEMORY_SHARE, str(share)] if share < 1 else [])]
 
 
 def state_folder(home: Home) -> Path:
@@ -169,29 +181,49 @@ class Worker:
             sandbox = await choose(start.settings.sandbox, ground(start.home, start.settings))
             if start.settings.sandbox is not Mode.OFF and not sandbox.holds:
                 say(lacking(sandbox).render())
-            trainer = TrainerProcess(sandbox.command(start.child_command), log=folders.state / "trainer.log")
+            trainer = TrainerProcess(sandbox.command(child_command(start)), log=folders.state / "trainer.log")
             stack.push_async_callback(trainer.stop)
             ready = await trainer.start()
             device = probe.choose_device(ready, start.settings.device)
             session = await self._join(key)
             stack.push_async_callback(session.close)
+            settings = start.settings
+            cache = Cache(folders.artifacts, limit_bytes=settings.cache_bytes)
+            session.pace = meter = Meter(
+                down_bytes_per_s=settings.down_bytes_per_s, up_bytes_per_s=settings.up_bytes_per_s
+            )
             place = Workplace(
                 session=session,
                 trainer=trainer,
-                cache=Cache(folders.artifacts, limit_bytes=start.settings.cache_bytes),
+                cache=cache,
                 journal=Journal(folders.state / "lease.json"),
                 key=key,
                 clock=SystemClock(),
                 device=device.device,
                 work_folder=folders.work,
                 handed_folder=folders.handed,
-                output_bytes=start.settings.output_bytes,
+                output_bytes=settings.output_bytes,
+                input_bytes=settings.input_bytes,
                 sandbox=sandbox,
             )
-            capability = probe.capability(ready, device, disk=folders.artifacts, sandbox=sandbox.word)
-            agent = Agent(place, capability, terms_of(start.settings))
+            capability = probe.capability(
+                ready, device, disk=folders.artifacts, sandbox=sandbox.word, settings=settings
+            )
+            guard = Guard(
+                settings,
+                device.device,
+                Book(folders.state),
+                meter,
+                disk=folders.artifacts,
+                make_room=lambda: cache.make_room(keep=agent.inputs_in_hand),
+            )
+            stack.callback(guard.left_over)
+            agent = Agent(place, capability, terms_of(settings), guard)
             self._agent = agent
             self._take_up(agent, place.journal)
+            await agent.look_at_limits()
+            looking = asyncio.create_task(agent.keep_limits())
+            stack.callback(looking.cancel)
             streaming = asyncio.create_task(agent.stream.run())
             stack.callback(streaming.cancel)
             # last in, first out: the lease is given back while everything it needs is still there

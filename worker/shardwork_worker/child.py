@@ -38,7 +38,7 @@ from shardwork.why import Why
 
 from .frames import read_frame, write_frame
 from .sandbox.confine import confine, jail_of
-from .training.context import Inputs, Interrupted, ShardContext, TrainerSource
+from .training.context import MEMORY_SHARE_VARIABLE, Inputs, Interrupted, ShardContext, TrainerSource
 
 #: set before torch is imported: no network, no second thread pool, repeatable matrix products on GPUs
 ENVIRONMENT = {
@@ -54,6 +54,9 @@ ENVIRONMENT = {
 
 OrderT = TypeVar("OrderT", bound=Order)
 
+#: on the command line: the share of a GPU's memory that the owner allows
+MEMORY_SHARE = "--memory-share"
+
 DEVICE_BROKEN = "trainer.device_broken"
 #: of NVIDIA's driver, of AMD's, and of Windows' below Linux
 GPU_NODES = ("nvidiactl", "kfd", "dxg")
@@ -63,6 +66,8 @@ OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough mem
 def main() -> int:
     """Entry of the process: settles environment and descriptors, then serves until the pipe closes."""
     os.environ.update(ENVIRONMENT)
+    if MEMORY_SHARE in sys.argv:
+        os.environ[MEMORY_SHARE_VARIABLE] = sys.argv[sys.argv.index(MEMORY_SHARE) + 1]
     _die_first()
     frames_in = os.fdopen(os.dup(0), "rb", buffering=0)
     frames_out = os.fdopen(os.dup(1), "wb", buffering=0)

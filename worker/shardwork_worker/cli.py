@@ -43,6 +43,25 @@ def start(
         typer.Option(metavar="MSAT", help="Least pay, in msat, for 10^12 work units (tokens x parameters).", min=0),
     ] = None,
     donate: Annotated[bool | None, typer.Option("--donate", help="Give the work: take no pay at all.")] = None,
+    hours: Annotated[str | None, typer.Option(help="Local times at which shards are taken, as 22:00-07:00.")] = None,
+    at_limit: Annotated[
+        str | None, typer.Option(help="When hours or the day's bytes end: finish the shard, or give_back.")
+    ] = None,
+    idle_only: Annotated[
+        bool | None, typer.Option("--idle-only", help="Work only while nobody else uses this machine.")
+    ] = None,
+    memory_share: Annotated[float | None, typer.Option(help="Share of the device's memory to use, as 0.5.")] = None,
+    power_watts: Annotated[float | None, typer.Option(help="Rest when a GPU draws more (nvidia-smi).")] = None,
+    keep_free_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help="Leave so much disk free.")] = None,
+    down_bytes_per_s: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Download at most so much a second, as 2MB.")
+    ] = None,
+    up_bytes_per_s: Annotated[str | None, typer.Option(metavar="SIZE", help="Upload at most so much a second.")] = None,
+    day_bytes: Annotated[str | None, typer.Option(metavar="SIZE", help="Move at most so much a day, as 50GB.")] = None,
+    input_bytes: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Take no shard that has to fetch more than so much.")
+    ] = None,
+    recipes: Annotated[str | None, typer.Option(help="Job kinds to take, with commas: sft,pretrain.")] = None,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="Exit 0 once no work came for a while.")] = False,
     idle_seconds: Annotated[float, typer.Option(hidden=True, min=0)] = 10.0,
 ) -> None:
@@ -62,6 +81,17 @@ def start(
         "minimum_msat_per_tera_unit": minimum_rate,
         "donate": donate,
         "sandbox": sandbox,
+        "hours": hours,
+        "at_limit": at_limit,
+        "idle_only": idle_only,
+        "memory_share": memory_share,
+        "power_watts": power_watts,
+        "keep_free_bytes": keep_free_bytes,
+        "down_bytes_per_s": down_bytes_per_s,
+        "up_bytes_per_s": up_bytes_per_s,
+        "day_bytes": day_bytes,
+        "input_bytes": input_bytes,
+        "recipes": recipes,
     }
     settings = load(home, os.environ, flags)
     wanted = Start(join=JoinLine.parse(join), home=home, settings=settings, idle_s=idle_seconds if until_idle else None)

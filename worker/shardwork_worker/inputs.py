@@ -7,16 +7,17 @@ update (about one byte a parameter) and lets the child rebuild; the result must 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from shardwork.errors import LimitExceeded, ShardworkError
 from shardwork.session import Session
-from shardwork.transfer import download
+from shardwork.transfer import download, size_of
 
 from .cache import Cache
+from .limits.size import show
 from .log import say
 
 #: another way to `checkpoint`; the phase itself reads none of them
@@ -36,11 +37,14 @@ class InputFetcher:
     rebuilder: Rebuilder
     on_progress: Callable[[float], None]
     bytes_down: int = 0
+    #: a shard that would bring more is not for this worker; None: any
+    limit_bytes: int | None = None
 
     async def fetch(self, inputs: Mapping[str, str]) -> dict[str, Path]:
         """Input name -> folder, only those that the phase reads. Raises what `download` raises."""
         has_update = "checkpoint" in inputs and set(inputs) >= UPDATE_NAMES
         needed = {name: inputs[name] for name in inputs if not (has_update and name in UPDATE_NAMES)}
+        await self._check_size(needed.values())
         folders: dict[str, Path] = {}
         for count, (name, artifact_id) in enumerate(sorted(needed.items())):
             self.on_progress(count / len(needed))
@@ -50,6 +54,20 @@ class InputFetcher:
             folders[name] = folder or await self._download_with_room(artifact_id, inputs)
         self.cache.trim(keep=set(inputs.values()))
         return folders
+
+    async def _check_size(self, artifacts: Iterable[str]) -> None:
+        """Raises LimitExceeded "worker.limit_input_bytes" before anything is fetched."""
+        if self.limit_bytes is None:
+            return
+        missing = [one for one in artifacts if not self.cache.place(one).is_dir()]
+        total = sum([await size_of(self.session, one) for one in missing])
+        if total > self.limit_bytes:
+            raise LimitExceeded(
+                "worker.limit_input_bytes",
+                f"The shard's inputs are {show(total)}, and this worker's owner allows {show(self.limit_bytes)}.",
+                next_step="Raise input_bytes in worker.toml to take such shards.",
+                input_bytes=total,
+            )
 
     async def _download_with_room(self, artifact_id: str, inputs: Mapping[str, str]) -> Path:
         """Downloads it; on a full disk once more after the cache gave way, since nothing in it is irreplaceable."""

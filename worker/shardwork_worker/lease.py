@@ -91,6 +91,8 @@ class Workplace:
     handed_folder: Path
     #: all that one shard may write there
     output_bytes: int = OUTPUT_BYTES
+    #: a shard whose missing inputs are larger is given back; None: any
+    input_bytes: int | None = None
     #: what shuts the child in
     sandbox: Sandbox = OFF
 
@@ -222,7 +224,7 @@ class Lease:
     async def _fetch(self) -> dict[str, Path]:
         place = self._place
         rebuilder = RebuildingInside(place.trainer, place.work_folder)
-        fetcher = InputFetcher(place.session, place.cache, rebuilder, self._on_fetch)
+        fetcher = InputFetcher(place.session, place.cache, rebuilder, self._on_fetch, limit_bytes=place.input_bytes)
         folders = await self._persist(lambda: fetcher.fetch(self.offer.inputs))
         self._record = replace(self._record, bytes_down=fetcher.bytes_down)
         return folders

@@ -14,6 +14,7 @@ from shardwork import recipes
 from shardwork.errors import InvalidInput
 from shardwork.v1 import work_pb2
 
+from .settings import WorkerSettings
 from .trainer_process import Device, Ready
 
 #: the child's settings; both are part of the execution class because they change results
@@ -38,15 +39,19 @@ def choose_device(ready: Ready, wanted: str) -> Device:
     )
 
 
-def capability(ready: Ready, device: Device, *, disk: Path, sandbox: str = "none") -> work_pb2.Capability:
-    """What the coordinator matches shards against. `disk` is any folder on the disk that holds the cache."""
+def capability(
+    ready: Ready, device: Device, *, disk: Path, sandbox: str = "none", settings: WorkerSettings | None = None
+) -> work_pb2.Capability:
+    """What the coordinator matches shards against. `disk` is any folder on the disk that holds the cache. What the
+    owner does not want is not told, so that no offer of it comes."""
+    wanted = settings or WorkerSettings()
     return work_pb2.Capability(
         device=device.device,
         device_name=device.name,
-        memory_bytes=device.memory_bytes,
+        memory_bytes=int(device.memory_bytes * wanted.memory_share),
         execution_class=execution_class(ready, device),
         threads=THREADS,
-        recipes=recipes.kinds(),
+        recipes=[kind for kind in recipes.kinds() if not wanted.recipes or kind in wanted.recipes],
         can_train=bool(ready.torch),
         torch_version=ready.torch,
         disk_free_bytes=shutil.disk_usage(disk).free,

@@ -10,6 +10,7 @@ import torch
 
 from shardwork.recipes.abilities import Ability
 from shardwork_worker.training import device, quantised
+from shardwork_worker.training.context import MEMORY_SHARE_VARIABLE
 
 CUDA = [torch.device("cuda", number) for number in range(2)]
 FEW = [Ability.BASE_4BIT, Ability.BASE_8BIT]
@@ -82,3 +83,23 @@ def test_a_package_that_is_there_and_does_not_load_is_not_announced(
     quantised._imports.cache_clear()  # pyright: ignore[reportPrivateUsage]
     assert quantised.readable(torch.device("cuda", 0)) and not quantised.readable(torch.device("cpu"))
     quantised._imports.cache_clear()  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize(("share", "told"), [("0.5", [(0.5, CUDA[1])]), ("1", []), (None, [])])
+def test_the_owners_share_of_a_gpus_memory_is_held_by_torch(
+    share: str | None, told: list[tuple[float, torch.device]], cards: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[float, torch.device]] = []
+
+    def hold(part: float, one: torch.device) -> None:
+        found.append((part, one))
+
+    def nothing(_value: object) -> None: ...
+
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", hold)
+    monkeypatch.setattr(torch, "set_num_interop_threads", nothing)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", nothing)
+    if share is not None:
+        monkeypatch.setenv(MEMORY_SHARE_VARIABLE, share)
+    device.settle("cuda:1")
+    assert found == told

@@ -16,6 +16,7 @@ from shardwork.v1 import wallet_pb2, work_pb2
 from shardwork.why import Why
 
 from ..lease import Ended, Outcome
+from ..limits.guard import CODES as LIMITED
 from ..status import Earned
 from .book import Book, Fate, Line
 from .payee import Payee
@@ -61,7 +62,10 @@ class Earnings:
         self.book.note(self._line(lease, ended, took_ms=took_ms), request)
 
     def ended(self, lease: work_pb2.LeaseOffer, ended: Ended, *, took_ms: int = 0) -> None:
-        """Notes in the book how a lease ended."""
+        """Notes in the book how a lease ended; one that the owner's limits did not allow was given back."""
+        if ended.outcome is Outcome.FAILED and ended.why is not None and ended.why.code.startswith(LIMITED):
+            self.returned(lease, ended.why)
+            return
         self.book.note(self._line(lease, ended, took_ms=took_ms))
 
     def returned(self, lease: work_pb2.LeaseOffer, why: Why) -> None:

@@ -50,6 +50,8 @@ class Ground:
     output_bytes: int
     #: one process for each GPU
     processes: bool = False
+    #: of this machine's memory, for the child
+    memory_share: float = 1.0
 
     def jail(self) -> Jail:
         return Jail(
@@ -57,7 +59,7 @@ class Ground:
             writable=(str(self.work),),
             devices=tuple(gpu_nodes()),
             hidden=tuple(sorted({str(folder) for folder in self.hidden})),
-            memory_bytes=physical_memory_bytes(),
+            memory_bytes=int(physical_memory_bytes() * self.memory_share),
             file_bytes=self.output_bytes,
             processes=self.processes,
         )

@@ -17,6 +17,8 @@ from shardwork.recipes.base import Trainer
 if TYPE_CHECKING:
     from .trainer import TorchTrainer
 
+#: in the child's environment: the share of a GPU's memory that shards may use
+MEMORY_SHARE_VARIABLE = "SHARDWORK_MEMORY_SHARE"
 OUTPUT_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
 
 

@@ -9,6 +9,7 @@ are in `shardwork_worker.child`.
 from __future__ import annotations
 
 import gc
+import os
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
@@ -19,6 +20,7 @@ from shardwork.errors import InvalidInput
 from shardwork.recipes.abilities import Ability
 from shardwork.recipes.orders import Precision
 
+from .context import MEMORY_SHARE_VARIABLE
 from .quantised import readable
 
 #: CUDA's compute capability (Ampere); ROCm's devices that PyTorch supports are all beyond
@@ -42,7 +44,16 @@ def settle(name: str) -> torch.device:
     there = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}
     if (device.index or 0) >= there.get(device.type, 0):
         raise InvalidInput("trainer.no_device", "This machine has no such device.", device=name)
+    _bound_memory(device)
     return device
+
+
+def _bound_memory(device: torch.device) -> None:
+    """Holds shards to the owner's share of the GPU's memory; beyond it they run out of memory, as on a smaller GPU. A
+    CPU's share is held by the sandbox."""
+    share = float(os.environ.get(MEMORY_SHARE_VARIABLE, "1"))
+    if share < 1 and device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(share, device)
 
 
 def use_threads(count: int) -> None:
