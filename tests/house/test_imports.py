@@ -62,6 +62,7 @@ SPEAKS_PROTO: frozenset[str] = frozenset(
         "shardwork/work.py",
         "worker/shardwork_worker/agent.py",
         "worker/shardwork_worker/account/earnings.py",
+        "worker/shardwork_worker/doctor/line.py",
         "worker/shardwork_worker/lease.py",
         "worker/shardwork_worker/offer.py",
         "worker/shardwork_worker/probe.py",

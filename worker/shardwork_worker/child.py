@@ -15,8 +15,10 @@ at once. torch is imported by the first shard that needs it and stays warm from 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -57,6 +59,8 @@ OrderT = TypeVar("OrderT", bound=Order)
 #: on the command line: the share of a GPU's memory that the owner allows
 MEMORY_SHARE = "--memory-share"
 
+#: a line of torch's version.py; "None" where it was built without
+TORCH_CUDA = re.compile(r"^cuda\b[^=]*=\s*['\"](\d+\.\d+)", re.MULTILINE)
 DEVICE_BROKEN = "trainer.device_broken"
 #: of NVIDIA's driver, of AMD's, and of Windows' below Linux
 GPU_NODES = ("nvidiactl", "kfd", "dxg")
@@ -226,6 +230,7 @@ def ready() -> dict[str, Any]:
     return {
         "type": "ready",
         "torch": _torch_version(),
+        "cuda": _torch_cuda(),
         "device_name": first["name"],
         "memory_bytes": first["memory_bytes"],
         "devices": devices,
@@ -285,6 +290,17 @@ def _torch_version() -> str:
         return metadata.version("torch")
     except metadata.PackageNotFoundError:
         return ""
+
+
+def _torch_cuda() -> str:
+    """What torch was built for, read from its own file: importing it takes seconds."""
+    found = importlib.util.find_spec("torch") if _torch_version() else None
+    try:
+        text = Path(found.origin).with_name("version.py").read_text() if found and found.origin else ""
+    except OSError:
+        text = ""
+    built = TORCH_CUDA.search(text)
+    return built[1] if built else ""
 
 
 def _cpu_name() -> str:

@@ -156,13 +156,17 @@ def doctor(
     join: Annotated[str | None, typer.Argument(help="Also check that this coordinator can be reached.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check disk, key, torch, devices, sandbox and coordinator, with cause and fix. Exit 1 when something is broken."""
+    """Check disk, key, memory, torch, GPU, sandbox and the line, with cause and fix. Exit 1 when something is broken.
+
+    With a join line it also enrols and measures: name, port, TLS, fingerprint, clock, bandwidth.
+    """
     import asyncio
 
     from shardwork.config import Home
     from shardwork.session import JoinLine
 
-    from .doctor import Health, examine
+    from .doctor.examination import examine
+    from .doctor.finding import Health
     from .settings import load
 
     home = Home.find()
@@ -177,7 +181,7 @@ def doctor(
     if as_json:
         typer.echo(json.dumps({"ok": not is_broken, "checks": [finding.to_json() for finding in findings]}))
     else:
-        typer.echo("\n".join(hanging(f"{one.health:<5} {one.check:<12} ", one.why.render()) for one in findings))
+        typer.echo("\n".join(hanging(f"{one.health:<5} {one.check:<17} ", one.why.render()) for one in findings))
     raise typer.Exit(1 if is_broken else 0)
 
 

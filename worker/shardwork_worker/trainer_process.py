@@ -47,8 +47,10 @@ class Device:
 class Ready:
     #: version, empty when torch cannot be imported
     torch: str
+    #: the CUDA that this torch was built for, as "12.6"; empty without, or when there is no GPU to ask for
+    cuda: str = ""
     #: best first
-    devices: Sequence[Device]
+    devices: Sequence[Device] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +265,7 @@ def _parse_ready(frame: Message) -> Ready:
         )
         for entry in frame.get("devices", [first])
     ]
-    return Ready(torch=str(frame.get("torch") or ""), devices=devices)
+    return Ready(torch=str(frame.get("torch") or ""), cuda=str(frame.get("cuda") or ""), devices=devices)
 
 
 def _kill_group(process: asyncio.subprocess.Process) -> None:

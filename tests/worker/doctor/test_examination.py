@@ -11,14 +11,16 @@ from typer.testing import CliRunner
 
 from shardwork.config import Home
 from shardwork.session import JoinLine
-from shardwork_worker import cli, doctor
-from shardwork_worker.doctor import Finding, Health, examine
+from shardwork_worker import cli
+from shardwork_worker.doctor import examination
+from shardwork_worker.doctor.examination import examine
+from shardwork_worker.doctor.finding import Finding, Health
 from shardwork_worker.sandbox.choice import OFF, Ground, Sandbox
 from shardwork_worker.sandbox.jail import Mode
 from shardwork_worker.settings import WorkerSettings
 
-from .agent_process import FAKE_CHILD
-from .fake_coordinator import FakeCoordinator
+from ..agent_process import FAKE_CHILD
+from ..fake_coordinator import FakeCoordinator
 
 
 def home_of(folder: Path) -> Home:
@@ -40,7 +42,7 @@ async def test_a_sound_machine_without_torch_is_told_what_it_lacks(
     }
     assert "shardwork[worker]" in found["torch"].why.next_step
     assert found["device cpu"].why.evidence["memory"] == "1.0 GiB"
-    assert set(coordinator.calls) == {"GetAuthority"}
+    assert set(coordinator.calls) == {"GetAuthority", "GetChallenge", "Enrol", "Measure"}
 
 
 async def test_the_sandbox_is_told_layer_by_layer_with_what_to_install(
@@ -61,7 +63,7 @@ async def test_a_sandbox_that_is_off_or_lacks_is_said(
     async def nothing(_mode: Mode, _ground: Ground) -> Sandbox:
         return OFF
 
-    monkeypatch.setattr(doctor, "choose", nothing)
+    monkeypatch.setattr(examination, "choose", nothing)
     settings = WorkerSettings(sandbox=mode)
     found = by_check(await examine(home_of(tmp_path / "home"), settings=settings, child_command=FAKE_CHILD))
     assert found["sandbox"].health is health and "no sandbox" in found["sandbox"].why.sentence
