@@ -3,6 +3,7 @@
     store         rows and money                     artifacts     bytes
     links         attached workers                   engine        machine x store, pushes, wake-ups
     granting      ready work x idle workers          sweeper       what time brings
+    policy        rules that change meanwhile        expiry        content that nobody needs
     outbox        committed effects                  executor      prepare, merge, apply, in processes
     servicers     gRPC: enrolment, jobs, work, artifacts, wallet, operator, health, reflection
     web           dashboard, public page, health and /metrics
@@ -72,6 +73,7 @@ from .money.pricing import RateCard
 from .outbox import OutboxRunner
 from .payments.journal import StoreJournal
 from .payments.simulated import SimulatedPayments
+from .policy.house import House
 from .rpc.api_keys import ApiKeysServicer
 from .rpc.artifacts import ArtifactDesk, ArtifactsServicer
 from .rpc.attach import WorkDesk
@@ -125,6 +127,7 @@ class Serving:
     #: where the first user of the dashboard is made; empty once there is one
     setup: str
     engine: Engine
+    house: House
     background: tuple[asyncio.Task[None], ...]
 
 
@@ -159,16 +162,18 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         port = _listen(server, settings, keys.authority)
         address = JoinLine(host=host, port=port, ca_sha256=keys.authority.ca_sha256).address
         cluster = await join_cluster(stack, engine, address, settings) if shared else None
-        gate = _add_services(server, settings, engine, contents, keys, payments, cluster)
+        house = House(store, settings)
+        await house.refresh()
+        gate = _add_services(server, house, engine, contents, keys, payments, cluster)
         mirror = HubMirror(HubSource(HubRules.of(settings)), store, contents, clock, folder / "scratch" / "hub")
         stack.push_async_callback(mirror.close)
+        house.follow(lambda now: mirror.allow(now.hub_allow.split()))
         models_pb2_grpc.add_ModelsServiceServicer_to_server(ModelsServicer(gate, mirror, store, clock), server)
 
         async def money() -> None:
             await deposits.sweep(store, payments, clock)
-            await payouts.advance(
-                store, payments, clock, payouts.PayoutRules(threshold_msat=settings.payout_threshold_sats * 1000)
-            )
+            rules = payouts.PayoutRules(threshold_msat=house.now.payout_threshold_sats * 1000)
+            await payouts.advance(store, payments, clock, rules)
 
         sweeper = Sweeper(engine, settings, money)
         if cluster is None or not cluster.membership.has_others:
@@ -176,16 +181,17 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         await server.start()
         stack.push_async_callback(server.stop, STOP_GRACE_S)
         stack.callback(links.close)
-        expiry = Expiry(store, contents, clock, artifact_limits(settings))
-        web = await stack.enter_async_context(serve_web(settings, engine, keys.authority, expiry.figures))
+        expiry, granting = _following(house, engine, contents, keys)
+        web = await stack.enter_async_context(serve_web(settings, engine, keys.authority, expiry.figures, house))
         adopt("uvicorn", "uvicorn.error", "uvicorn.access")
         background = tuple(
             _background(stack, name, work)
             for name, work in (
-                ("granting", Granting(engine, keys.signing, settings).run()),
+                ("granting", granting.run()),
                 ("outbox", OutboxRunner(engine, executor).run()),
                 ("sweeper", sweeper.run()),
                 ("expiry", expiry.run()),
+                ("policy", house.run()),
                 ("lag", watch_lag(instruments.lag_seconds.observe)),
                 *(cluster.parts() if cluster else ()),
             )
@@ -193,7 +199,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         engine.work_ready.set()
         addresses = cluster.membership.addresses if cluster else (address,)
         join = JoinLine.of(addresses, keys.authority.ca_sha256)
-        yield Serving(join=join.text(), web=web.url, setup=web.setup, engine=engine, background=background)
+        yield Serving(join=join.text(), web=web.url, setup=web.setup, engine=engine, house=house, background=background)
 
 
 def _open_executor(settings: Settings, storage: str) -> Executor:
@@ -208,9 +214,22 @@ def _open_executor(settings: Settings, storage: str) -> Executor:
     )
 
 
+def _following(house: House, engine: Engine, contents: ArtifactStore, keys: Keys) -> tuple[Expiry, Granting]:
+    """What works by itself, and obeys the rules of the house."""
+    expiry = Expiry(engine.store, contents, engine.clock, artifact_limits(house.now))
+    granting = Granting(engine, keys.signing, house.now)
+
+    def obey(now: Settings) -> None:
+        expiry.limits = artifact_limits(now)
+        granting.obey(now)
+
+    house.follow(obey)
+    return expiry, granting
+
+
 def _add_services(
     server: grpc.aio.Server,
-    settings: Settings,
+    house: House,
     engine: Engine,
     contents: ArtifactStore,
     keys: Keys,
@@ -218,7 +237,7 @@ def _add_services(
     cluster: Fellowship | None,
 ) -> TokenGate:
     """The gate that they share."""
-    store, clock, authority = engine.store, engine.clock, keys.authority
+    store, clock, authority, settings = engine.store, engine.clock, keys.authority, house.now
     tokens = Tokens(keys.signing, authority.ca_sha256, clock)
     gate = TokenGate(tokens, store, clock, operator_public_key=keys.operator.public_key)
     addresses: Callable[[], Sequence[str]] = (lambda: cluster.membership.addresses) if cluster else tuple
@@ -240,21 +259,25 @@ def _add_services(
     )
     measuring = MeasureDesk(clock=clock, rates=_rates(settings), asset=payments.asset)
     work_pb2_grpc.add_WorkServiceServicer_to_server(WorkServicer(gate, work, measuring), server)
-    jobs = JobsDesk(
-        engine=engine,
-        rates=_rates(settings),
-        max_open_jobs=settings.max_open_jobs,
-        max_running_shards=settings.max_running_shards,
-    )
+    jobs = JobsDesk(engine=engine, rates=_rates(settings))
     jobs_pb2_grpc.add_JobsServiceServicer_to_server(JobsServicer(gate, jobs), server)
     artifacts = ArtifactDesk(store, contents, clock, artifact_limits(settings))
     artifacts_pb2_grpc.add_ArtifactsServiceServicer_to_server(ArtifactsServicer(gate, artifacts), server)
     storage_pb2_grpc.add_StorageServiceServicer_to_server(StorageServicer(gate, artifacts), server)
-    wallet = Wallet(store, payments, clock, threshold_msat=settings.payout_threshold_sats * 1000)
+    wallet = Wallet(store, payments, clock)
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(WalletServicer(gate, wallet), server)
     api_keys_pb2_grpc.add_ApiKeysServiceServicer_to_server(ApiKeysServicer(gate, store, clock), server)
     operator_pb2_grpc.add_OperatorServiceServicer_to_server(OperatorServicer(gate, OperatorDesk(engine=engine)), server)
     _add_health(server)
+
+    def obey(now: Settings) -> None:
+        jobs.rates = measuring.rates = _rates(now)
+        jobs.is_open = now.intake == "open"
+        jobs.max_open_jobs, jobs.max_running_shards = now.max_open_jobs, now.max_running_shards
+        artifacts.limits = artifact_limits(now)
+        wallet.threshold_msat = now.payout_threshold_sats * 1000
+
+    house.follow(obey)
     return gate
 
 

@@ -22,6 +22,7 @@ from shardwork.protocol import software_version
 
 from .existing_store import DataDir, existing_store, read, settings_of, write
 from .model_commands import model_app
+from .policy.commands import policy_app
 from .upkeep import commands as upkeep
 from .user_commands import user_app
 
@@ -38,6 +39,7 @@ storage_app = typer.Typer(help="Look at stored artifacts, and delete what nobody
 upkeep.add_to(app)
 app.add_typer(user_app, name="user")
 app.add_typer(model_app, name="model")
+app.add_typer(policy_app, name="policy")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(worker_app, name="worker")
 app.add_typer(storage_app, name="storage")

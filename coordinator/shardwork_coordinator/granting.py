@@ -103,6 +103,11 @@ class Granting:
         #: when to look again although nothing was heard of: somebody rests, or not every job was looked at
         self._again_s: float | None = None
 
+    def obey(self, settings: Settings) -> None:
+        """Other rules of the house, from the next round of matching on."""
+        self._settings = settings
+        self._engine.work_ready.set()
+
     @property
     def is_half_done(self) -> bool:
         """Whether the last round of matching left jobs for another one that is due at once."""

@@ -65,35 +65,59 @@ class Settings(BaseModel):
         float, Field(ge=1, description="a shard slower than this many times its siblings' median gets a copy")
     ] = 2.0
     backup_min_s: Annotated[float, Field(ge=0, description="no copy before a shard ran this long")] = 5.0
+    intake: Annotated[
+        Literal["open", "closed"], Field(description="whether new jobs are taken; closed: those that run go on")
+    ] = "open"
     max_running_shards: Annotated[
-        int, Field(ge=0, description="shards of one requester that may run at the same time; 0: any number")
+        int,
+        Field(ge=0, le=1_000_000, description="shards of one requester that may run at the same time; 0: any number"),
     ] = 0
     max_open_jobs: Annotated[
-        int, Field(ge=1, description="jobs of one requester that may run or be paused at the same time")
+        int, Field(ge=1, le=1_000_000, description="jobs of one requester that may run or be paused at the same time")
     ] = 1_000
-    payout_threshold_sats: Annotated[int, Field(ge=1, description="earnings are paid out from this amount on")] = 1_000
-    msat_per_tera_unit: Annotated[int, Field(ge=0, description="price of 10^12 tokens x parameters")] = 10
-    minimum_shard_msat: Annotated[int, Field(ge=0, description="no shard costs less")] = 1_000
+    payout_threshold_sats: Annotated[
+        int, Field(ge=1, le=100_000_000, description="earnings are paid out from this amount on")
+    ] = 1_000
+    msat_per_tera_unit: Annotated[
+        int, Field(ge=0, le=1_000_000_000, description="price of 10^12 tokens x parameters")
+    ] = 10
+    minimum_shard_msat: Annotated[int, Field(ge=0, le=1_000_000_000, description="no shard costs less")] = 1_000
     fee_basis_points: Annotated[int, Field(ge=0, le=5_000, description="the house's share on top")] = 200
     upload_quota_gib: Annotated[
-        float, Field(gt=0, description="uploads of one party that no job or result uses may take so much")
+        float,
+        Field(gt=0, le=1_048_576, description="uploads of one party that no job or result uses may take so much"),
     ] = 32.0
     upload_keep_hours: Annotated[
         float, Field(gt=0, description="such uploads and unfinished ones are deleted after this time")
     ] = 24.0
     owner_quota_gib: Annotated[
-        float, Field(gt=0, description="all that one party stores: its uploads and the outputs of its jobs")
+        float,
+        Field(gt=0, le=1_048_576, description="all that one party stores: its uploads and the outputs of its jobs"),
     ] = 512.0
     keep_days: Annotated[
         float,
-        Field(gt=0, description="days that inputs and intermediate results stay after their job or round has ended"),
+        Field(
+            gt=0,
+            le=36_500,
+            description="days that inputs and intermediate results stay after their job or round has ended",
+        ),
     ] = 7.0
     keep_outputs_days: Annotated[
-        float, Field(ge=0, description="days that outputs stay after their job has ended; 0: until their owner deletes")
+        float,
+        Field(
+            ge=0,
+            le=36_500,
+            description="days that outputs stay after their job has ended; 0: until their owner deletes",
+        ),
     ] = 90.0
     hub_url: Annotated[str, Field(description="the hub that `hub:` models are copied from")] = "https://huggingface.co"
     hub_allow: Annotated[
-        str, Field(description="models that may be copied, as patterns of ORG/NAME with spaces between; empty: none")
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9._*?/\[\]! -]*$",
+            max_length=2_000,
+            description="models that may be copied, as patterns of ORG/NAME with spaces between; empty: none",
+        ),
     ] = ""
     hub_hosts: Annotated[
         str, Field(description="hosts that the hub may send a download on to, as patterns with spaces between")

@@ -96,7 +96,7 @@ async def test_shares_of_jobs_that_ended_are_closed() -> None:
 async def test_a_quota_of_running_shards_holds_and_is_told() -> None:
     simulation = Unruly(workers=4)
     simulation.settings = simulation.settings.model_copy(update={"max_running_shards": 2})
-    simulation.granting._settings = simulation.settings  # pyright: ignore[reportPrivateUsage]
+    simulation.granting.obey(simulation.settings)
     await simulation.submit(count_job(parts=10), job_id="anna00000000", owner=ANNA)
     assert len(await simulation.grant_all()) == 2
     await simulation.submit(count_job(parts=10), job_id="boris0000000", owner=BORIS)

@@ -7,6 +7,7 @@ from typing import Any
 
 from shardwork.clock import SystemClock
 
+from ..policy.changes import in_force
 from ..records import Artifact, ArtifactState
 from ..settings import Settings
 from ..store.base import Store
@@ -20,9 +21,9 @@ async def show(settings: Settings, open_store: Callable[[Settings], Store]) -> d
     store, figures = open_store(settings), StorageFigures()
     try:
         figures.count(await store.read(lambda tx: tx.find(Artifact, state=ArtifactState.STORED)))
+        limits = artifact_limits(await store.read(lambda tx: in_force(tx, settings)))
     finally:
         store.close()
-    limits = artifact_limits(settings)
     return {
         **{f"{kind}_bytes": figures.bytes[kind] for kind in KINDS},
         "artifacts": figures.artifacts.total(),
@@ -39,7 +40,8 @@ async def sweep(settings: Settings, open_store: Callable[[Settings], Store], *, 
     """One sweep, with what it deleted or would delete."""
     store, contents = open_store(settings), open_contents(settings)
     try:
-        expiry = Expiry(store, contents, SystemClock(), artifact_limits(settings))
+        limits = artifact_limits(await store.read(lambda tx: in_force(tx, settings)))
+        expiry = Expiry(store, contents, SystemClock(), limits)
         swept = await expiry.sweep(dry_run=dry_run)
     finally:
         contents.close()

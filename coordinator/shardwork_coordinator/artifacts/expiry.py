@@ -59,6 +59,8 @@ class Expiry:
 
     def __init__(self, store: Store, contents: ArtifactStore, clock: Clock, limits: ArtifactLimits) -> None:
         self._store, self._contents, self._clock, self._limits = store, contents, clock, limits
+        #: what the next sweep goes by; one sweep goes by one state of the rules
+        self.limits = limits
         self.figures = StorageFigures()
 
     async def run(self) -> None:
@@ -73,6 +75,7 @@ class Expiry:
 
     async def sweep(self, *, dry_run: bool = False) -> Swept:
         """One look at every job, every row and every stored artifact. `dry_run` only says what would go."""
+        self._limits = self.limits
         swept, counted, mark = Swept(), StorageFigures(), await self._mark()
         dropped: dict[tuple[str, str], int] = {}
         last = ""

@@ -12,6 +12,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -68,6 +69,10 @@ class HubMirror:
         self._copies: dict[str, Copy] = {}
         self._slots = asyncio.Semaphore(COPIES_AT_ONCE)
         self._resolving = asyncio.Semaphore(COPIES_AT_ONCE)
+
+    def allow(self, patterns: Sequence[str]) -> None:
+        """Other models may be asked for, from the next call on."""
+        self._source.rules = replace(self._source.rules, allow=tuple(patterns))
 
     async def close(self) -> None:
         """Stops what is under way; it goes on when somebody asks again."""

@@ -21,6 +21,7 @@ from shardwork.jobs.spec import JobSpec
 from shardwork.recipes import recipe
 from shardwork.recipes.base import StageFacts
 from shardwork.v1 import jobs_pb2, jobs_pb2_grpc
+from shardwork.why import Why
 
 from .. import views
 from ..engine import Engine, start_next_stage, write_change
@@ -46,17 +47,24 @@ MOST_EVENTS = 1_000
 MOST_AT_ONCE = 64
 HIGHEST_SEQUENCE = 2**63 - 1
 OWNERS = (Role.REQUESTER, Role.OPERATOR)
+CLOSED = Why(
+    code="job.intake_closed",
+    sentence="This coordinator takes no new jobs at the moment; those that run go on.",
+    next_step="Submit it later, or ask the operator when intake opens again. Nothing was paid.",
+)
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 #: work units a second when nothing was measured yet: a laptop's cores, and a fast GPU
 SLOW_UNITS_PER_S, FAST_UNITS_PER_S = 10**10, 10**13
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class JobsDesk:
-    """What the handlers need."""
+    """What the handlers need. The rules among it may change at any time; a call looks at one state of them."""
 
     engine: Engine
     rates: RateCard
+    #: whether new jobs are taken
+    is_open: bool = True
     #: jobs of one requester that may run or be paused at the same time
     max_open_jobs: int = 1_000
     #: shards of one requester that may run at the same time; 0: any number
@@ -71,6 +79,7 @@ class JobsDesk:
 
 
 async def quote_job(request: jobs_pb2.QuoteJobRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.QuoteJobResponse:
+    desk = replace(desk)
     spec, facts = parse_spec(request.spec_json), parse_facts(list(request.facts))
     # refused before a sat moves, and before anything is uploaded
     await desk.engine.store.read(lambda tx: parents(tx, spec, facts, caller))
@@ -81,6 +90,8 @@ async def submit_job(request: jobs_pb2.SubmitJobRequest, caller: Caller, desk: J
     """Escrows the quote's reserve and starts the job; the same submission id gives the same job."""
     if not 8 <= len(request.submission_id) <= 64:
         raise InvalidInput("job.bad_submission_id", "A submission id has 8 to 64 characters.")
+    # the price and the frozen rates must be of one card
+    desk = replace(desk)
     spec, facts = parse_spec(request.spec_json), parse_facts(list(request.facts))
     check_facts(spec, facts)
     priced = await _price(spec, facts, desk)
@@ -94,6 +105,8 @@ async def submit_job(request: jobs_pb2.SubmitJobRequest, caller: Caller, desk: J
             if known[0].spec_json != spec.canonical_json():
                 raise Conflict("job.submission_reused", "This submission id belongs to another job.", job=known[0].id)
             return known[0].id, []
+        if not desk.is_open:
+            raise Conflict.from_why(CLOSED)
         _check_quota(tx, caller, desk)
         inputs = own_inputs(tx, spec, sent, caller, facts)
         draft = _draft(request, spec, caller, job_id, priced, desk, world.now_ms, facts)
@@ -184,6 +197,7 @@ async def _quoted(spec: JobSpec, facts: Mapping[str, StageFacts], priced: JobQuo
     slow, fast = await _speeds(desk)
     workers = max(len(desk.engine.links.accepting()), 1)
     warnings = prospects.warnings(spec, priced.largest, desk.engine.links.attached())
+    warnings += [] if desk.is_open else [CLOSED]
     up, down = _bytes(spec, facts)
     return jobs_pb2.Quote(
         shards=priced.shards,

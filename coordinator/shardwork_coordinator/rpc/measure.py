@@ -40,7 +40,7 @@ class Allowance:
         self._by_key[party_id], self._all = mine, self._all + count_bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class MeasureDesk:
     """What the handlers need."""
 

@@ -30,7 +30,7 @@ SEQUENCE_MAX = 2**63 - 1
 _STATES = {TransferKind.POST: "posted", TransferKind.VOID: "voided"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Wallet:
     """What the handlers need."""
 

@@ -23,6 +23,7 @@ from shardwork.identity.private_file import read_private
 
 from ..artifacts.figures import StorageFigures
 from ..engine import Engine
+from ..policy.house import House
 from ..records import Event, WebUser
 from ..settings import Settings
 from ..tls import Authority
@@ -46,6 +47,8 @@ class Site:
     """What the web server shows, and to whom."""
 
     settings: Settings = field(default_factory=lambda: Settings(data_dir=Path()))
+    #: the rules that may change; None: those of the settings
+    house: House | None = None
     #: lies on the disk that must not be full; None: no disk is looked at
     folder: Path | None = None
     storage: StorageFigures = field(default_factory=StorageFigures)
@@ -74,7 +77,7 @@ def build(engine: Engine, site: Site | None = None) -> FastAPI:
     app.state.live = live
     desk = Desk(
         engine=engine,
-        settings=site.settings,
+        house=site.house or House(engine.store, site.settings),
         live=live,
         templates=environment(),
         storage=site.storage,
@@ -137,7 +140,11 @@ def _metrics_token(settings: Settings, place: Place) -> str:
 
 @contextlib.asynccontextmanager
 async def serve_web(
-    settings: Settings, engine: Engine, authority: Authority, storage: StorageFigures | None = None
+    settings: Settings,
+    engine: Engine,
+    authority: Authority,
+    storage: StorageFigures | None = None,
+    house: House | None = None,
 ) -> AsyncGenerator[WebAddress, None]:
     """Serves until left; yields its address. Raises InvalidInput "web.…"."""
     place = Place.of(settings)
@@ -146,6 +153,7 @@ async def serve_web(
         context = context_of(settings, place, authority)
         site = Site(
             settings=settings,
+            house=house,
             folder=settings.data_dir,
             storage=storage or StorageFigures(),
             hosts=hosts_of(settings, place),

@@ -11,6 +11,7 @@ from shardwork.identity.role import Role
 
 from ...artifacts.figures import StorageFigures
 from ...engine import Engine
+from ...policy.house import House
 from ...rpc.auth import Caller
 from ...settings import Settings
 from ...store.base import T, Transaction
@@ -24,7 +25,7 @@ OPERATOR = Caller(party_id="operator", public_key=b"", role=Role.OPERATOR)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
     engine: Engine
-    settings: Settings
+    house: House
     live: Live
     templates: Environment
     storage: StorageFigures
@@ -35,6 +36,11 @@ class Desk:
     #: lets the first user be made, as long as there is none
     setup_token: str
     logins: Limiter = field(default_factory=Limiter)
+
+    @property
+    def settings(self) -> Settings:
+        """What counts now, with the rules of the house."""
+        return self.house.now
 
     async def commit(self, work: Callable[[Transaction], T]) -> T:
         """Whatever somebody does here is one transaction, and they all are committed here."""
