@@ -61,6 +61,7 @@ SPEAKS_PROTO: frozenset[str] = frozenset(
         "shardwork/wire.py",
         "shardwork/work.py",
         "worker/shardwork_worker/agent.py",
+        "worker/shardwork_worker/account/asking.py",
         "worker/shardwork_worker/account/earnings.py",
         "worker/shardwork_worker/doctor/line.py",
         "worker/shardwork_worker/lease.py",

@@ -14,6 +14,8 @@ import typer
 
 from shardwork.errors import InvalidInput, NotFound, ShardworkError
 
+from .commands import bench
+from .commands.options import JsonFlag
 from .control import Command, ask
 from .status import hanging, offline, readable
 
@@ -24,8 +26,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command()
@@ -183,6 +183,9 @@ def doctor(
     else:
         typer.echo("\n".join(hanging(f"{one.health:<5} {one.check:<17} ", one.why.render()) for one in findings))
     raise typer.Exit(1 if is_broken else 0)
+
+
+app.add_typer(bench.app)
 
 
 def main() -> None:

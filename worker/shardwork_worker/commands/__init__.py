@@ -1,0 +1,1 @@
+"""Commands of `shardwork-worker` beside starting and steering; `cli` puts them together."""
