@@ -112,6 +112,7 @@ def test_the_alerts_fire_when_they_should() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.nightly
 def test_a_broken_threshold_is_noticed(tmp_path: Path) -> None:
     shutil.copytree(RULES.parents[1], tmp_path / "prometheus")
     broken = tmp_path / "prometheus" / "rules" / RULES.name
