@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +19,10 @@ import typer
 from shardwork.errors import ShardworkError, Unreachable
 from shardwork.protocol import software_version
 
-from .existing_store import DataDir, existing_store, read, settings_of, write
+from .existing_store import DataDir, existing_store, read, settings_of
 from .model_commands import model_app
 from .policy.commands import policy_app
+from .queueing.commands import worker_app
 from .upkeep import commands as upkeep
 from .user_commands import user_app
 
@@ -34,7 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 ledger_app = typer.Typer(help="Look at the books.", no_args_is_help=True)
-worker_app = typer.Typer(help="Look at and mark workers.", no_args_is_help=True)
 storage_app = typer.Typer(help="Look at stored artifacts, and delete what nobody needs.", no_args_is_help=True)
 upkeep.add_to(app)
 app.add_typer(user_app, name="user")
@@ -139,48 +138,6 @@ def ledger_check(data_dir: DataDir = None, as_json: Json = False) -> None:
         for violation in report.violations:
             print(f"violation: {violation.render()}")
     raise typer.Exit(0 if report.balanced else 1)
-
-
-@worker_app.command("list")
-def worker_list(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Every worker that ever enrolled."""
-    from google.protobuf.json_format import MessageToDict
-
-    from .links import Links
-    from .rpc.operator import worker_views
-
-    views = asyncio.run(read(settings_of(data_dir, {}), partial(worker_views, links=Links())))
-    if as_json:
-        print(json.dumps([MessageToDict(view, preserving_proto_field_name=True) for view in views]))
-        return
-    for view in views:
-        mark = " reference" if view.reference else ""
-        print(f"{view.id}  {view.name or '-'}  accepted {view.accepted}  rejected {view.rejected}{mark}")
-
-
-@worker_app.command("reference")
-def worker_reference(
-    worker: Annotated[str, typer.Argument(help="Worker id.")],
-    off: Annotated[bool, typer.Option("--off", help="Take the mark away.")] = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Mark a worker as `reference`: its init, evaluate and publish results need no second key. Takes effect when the
-    worker attaches again."""
-    from dataclasses import replace
-
-    from shardwork.errors import NotFound
-
-    from .records import Party
-    from .store.base import Transaction
-
-    def mark(tx: Transaction) -> None:
-        party = tx.get(Party, worker)
-        if party is None:
-            raise NotFound("worker.not_found", f"There is no worker {worker!r}.", worker=worker)
-        tx.put(replace(party, reference=not off))
-
-    asyncio.run(write(settings_of(data_dir, {}), mark))
-    print(f"{worker} is {'no longer ' if off else ''}a reference worker")
 
 
 @storage_app.command("show")

@@ -39,6 +39,7 @@ from .machine.gates import why_skipped
 from .machine.planning import spec_of
 from .machine.states import LIVE
 from .money import ledger
+from .queueing import standing
 from .records import (
     Artifact,
     ArtifactState,
@@ -47,6 +48,7 @@ from .records import (
     Lease,
     Outbox,
     OutboxState,
+    Party,
     Record,
     Replica,
     Round,
@@ -231,6 +233,7 @@ def live_replica(tx: Transaction, lease: str, worker_id: str) -> Replica:
         or replica.worker_id != worker_id
         or replica.epoch != identity.epoch
         or replica.state not in LIVE
+        or _is_distrusted(tx, worker_id)
     ):
         raise StaleLease(
             "lease.stale",
@@ -239,6 +242,12 @@ def live_replica(tx: Transaction, lease: str, worker_id: str) -> Replica:
             next_step="Drop the work; nothing of it is lost for the job.",
         )
     return replica
+
+
+def _is_distrusted(tx: Transaction, worker_id: str) -> bool:
+    """Its leases are about to be taken back: what it hands in meanwhile comes too late."""
+    party = tx.get(Party, worker_id)
+    return party is not None and party.standing in standing.DISTRUSTED
 
 
 def found(record: T | None, what: str, name: str) -> T:

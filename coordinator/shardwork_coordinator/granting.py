@@ -25,6 +25,7 @@ from .events import LeaseGranted, Push, ReserveExtended, World
 from .machine.states import LIVE
 from .money import ledger
 from .money.movements import round_account, worker_account
+from .queueing import standing
 from .queueing.fairness import cost
 from .queueing.history import history_of
 from .queueing.line import KnownJobs, Line
@@ -285,9 +286,11 @@ def attached_here(tx: Transaction, workers: set[str], coordinator: str) -> set[s
 
 
 def with_standing(tx: Transaction, workers: Sequence[Worker]) -> list[Worker]:
-    """The workers whose keys are not revoked, with whether each has earned anything here."""
+    """The workers that the operator lets take work, with whether each has earned anything here."""
     revoked = {one.id for one in tx.find(Party, id=[worker.id for worker in workers], revoked=True)}
-    workers = [worker for worker in workers if worker.id not in revoked]
+    # links learn it within a second; here nothing may be granted a moment too late
+    barred = revoked | standing.among(tx, standing.RESTRICTED)
+    workers = [worker for worker in workers if worker.id not in barred]
     accounts = tx.find(Account, id=[worker_account(worker.id) for worker in workers])
     earners = {account.id for account in accounts if account.credits_posted > 0}
     return [replace(one, proven=one.reference or worker_account(one.id) in earners) for one in workers]

@@ -8,7 +8,7 @@ by `rpc.work` and `cluster`, read by `granting`, the sweeper, views and metrics.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shardwork import wire
@@ -17,7 +17,9 @@ from shardwork.v1 import types_pb2, work_pb2
 from shardwork.why import Why
 
 from .events import Push, World
-from .records import Attachment, Party
+from .queueing import standing
+from .queueing.standing import Restriction
+from .records import Attachment, Party, Standing
 from .scheduler import Worker
 
 #: offers, revocations and settlements a worker may lag behind before its stream is dropped
@@ -48,6 +50,17 @@ class Presence:
     instance: str = ""
     #: estimated bytes of the smallest shard that its memory did not hold; 0: none yet
     too_large_bytes: int = 0
+    #: what the operator decided of it, at most about a second ago; None: it may do everything
+    restriction: Restriction | None = None
+
+    @property
+    def takes_work(self) -> bool:
+        """It says so, and the operator lets it."""
+        return self.accepting and self.restriction is None
+
+    @property
+    def is_banned(self) -> bool:
+        return self.restriction is not None and self.restriction.standing is Standing.BANNED
 
     def as_worker(self) -> Worker:
         return Worker(
@@ -64,6 +77,7 @@ class Presence:
             abilities=known(self.capability.abilities),
             holds=self.holds,
             idle_since_ms=self.idle_since_ms or self.since_ms,
+            restricted=self.restriction.why if self.restriction else None,
         )
 
     def _memory_bytes(self) -> int:
@@ -168,10 +182,20 @@ class Links:
 
     def accepting_here(self) -> list[Worker]:
         """Those that this coordinator may lease to."""
-        return [link.as_worker() for link in self._links.values() if link.accepting]
+        return [link.as_worker() for link in self._links.values() if link.takes_work]
 
     def accepting(self) -> list[Worker]:
-        return [one.as_worker() for one in self.everywhere() if one.accepting]
+        """Those that would take work and may, wherever they are attached."""
+        return [one.as_worker() for one in self.everywhere() if one.takes_work]
+
+    def know_restrictions(self, restrictions: Mapping[str, Restriction]) -> None:
+        """What the operator decided, as the store has it now."""
+        changed = False
+        for one in self.everywhere():
+            before, one.restriction = one.restriction, restrictions.get(one.worker_id)
+            changed |= before != one.restriction
+        if changed:
+            self.changed()
 
     def attached(self) -> list[Worker]:
         """Those that take nothing for now as well."""
@@ -241,6 +265,7 @@ def from_hello(row: Attachment, party: Party, last_seen_ms: int) -> Presence:
         reference=party.reference,
         since_ms=row.since_ms,
         last_seen_ms=last_seen_ms,
+        restriction=standing.of(party),
     )
 
 

@@ -127,6 +127,8 @@ def _tried_again(tx: Transaction, job: Job) -> Iterator[Why]:
 
 def why_idle(worker: Worker, waiting: Sequence[ReadyReplica]) -> Why:
     """Why an attached worker is given nothing, of the oldest shards that wait. Pure."""
+    if worker.restricted:
+        return worker.restricted
     if worker.rests:
         return Why(
             code="worker.rests",

@@ -14,6 +14,12 @@ from shardwork.why import Why
 
 #: prices for work are quoted for so many work units
 TERA = 10**12
+#: why a worker gets nothing because the operator says so, as clauses; what its owner is told is `queueing.standing`'s
+RESTRICTED = {
+    "worker.drained_by_operator": "is drained by the operator",
+    "worker.quarantined_by_operator": "is in the operator's quarantine",
+    "worker.banned_by_operator": "is banned by the operator",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +77,8 @@ class Worker:
     idle_since_ms: int = 0
     #: why it gets nothing for a while, as a clause: its last shards all failed
     rests: str = ""
+    #: why the operator lets it take nothing
+    restricted: Why | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +112,8 @@ def pick(ready: Sequence[ReadyReplica], idle: Sequence[Worker], everyone: Sequen
 
 def refusal(replica: ReadyReplica, worker: Worker) -> str | None:
     """Why this worker can't take this replica, as a clause, or None."""
+    if worker.restricted:
+        return RESTRICTED.get(worker.restricted.code, "is restricted by the operator")
     if worker.paused:
         return "is paused"
     if worker.id in replica.excluded:

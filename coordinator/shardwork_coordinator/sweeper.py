@@ -20,6 +20,7 @@ from .machine.phases import HOUR_MS
 from .machine.states import FINAL_JOB, FINAL_ROUND, LIVE
 from .money import ledger
 from .money.movements import round_account
+from .queueing import standing
 from .queueing.line import JobFacts
 from .queueing.stragglers import Speeds, speeds_of, stragglers
 from .reasons import why_idle
@@ -84,6 +85,7 @@ class Sweeper:
     async def sweep(self) -> None:
         """One look at everything. What fails is logged and looked at again; it keeps nothing else from being done."""
         looks = (
+            self._enforce_standings,
             self._expire,
             self._time_out,
             self._copy_stragglers,
@@ -116,6 +118,34 @@ class Sweeper:
             if link.last_seen_ms < silent_ms:
                 self._engine.links.detach(link)
                 link.end()
+
+    # ---- what the operator decided of workers ------------------------------------------------------------------
+
+    async def _enforce_standings(self) -> None:
+        """Takes effect whoever decided it: another coordinator's dashboard, or a command beside this one. Links learn
+        it, leases of those that are not trusted go to others, and streams of banned keys end."""
+        engine, world = self._engine, self._engine.world()
+        restrictions, taken = await engine.store.read(lambda tx: (standing.restrictions(tx), _held_by_distrusted(tx)))
+        engine.links.know_restrictions(restrictions)
+        for link in engine.links.all():
+            if link.is_banned:
+                engine.links.detach(link)
+                link.end()
+        for replica in taken:
+
+            def work(tx: Transaction, replica: Replica = replica) -> list[Push]:
+                row = tx.get(Replica, replica.shard_id, replica.number)
+                if row is None or (row.epoch, row.worker_id) != (replica.epoch, replica.worker_id):
+                    return []
+                if row.state not in LIVE or row.worker_id not in standing.among(tx, standing.DISTRUSTED):
+                    return []
+                event = LeaseLost(
+                    shard_id=row.shard_id, number=row.number, why=standing.why_taken_back(), costs_an_attempt=False
+                )
+                return advance(tx, slice_of_replica(tx, row), event, world)
+
+            with _each_alone(replica.shard_id):
+                engine.after_commit(await engine.store.write(work))
 
     # ---- expiry -----------------------------------------------------------------------------------------------
 
@@ -197,8 +227,14 @@ class Sweeper:
     async def _tell_the_idle(self) -> None:
         """Says to each worker that is given nothing why that is, when the reason changed."""
         self._looks += 1
-        idle = await self._idle_workers() if self._looks % TELL_EVERY == 0 else set[str]()
-        workers = [worker for worker in self._engine.links.accepting() if worker.id in idle]
+        if self._looks % TELL_EVERY:
+            return
+        idle, links = await self._idle_workers(), self._engine.links
+        for one in links.all():
+            # also while it finishes what it holds: its owner should know
+            if one.restriction is not None:
+                one.tell(one.restriction.why)
+        workers = [worker for worker in links.accepting() if worker.id in idle]
         if not workers:
             return
         world = self._engine.world()
@@ -256,6 +292,11 @@ def _each_alone(about: str) -> Generator[None]:
         yield
     except Exception:
         _log.error("sweep.step_failed", about=about)
+
+
+def _held_by_distrusted(tx: Transaction) -> list[Replica]:
+    distrusted = sorted(standing.among(tx, standing.DISTRUSTED))
+    return tx.find(Replica, worker_id=distrusted, state=[str(state) for state in LIVE]) if distrusted else []
 
 
 def timed_out(tx: Transaction, now_ms: int) -> list[tuple[str, Why]]:

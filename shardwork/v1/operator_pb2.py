@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshardwork/v1/operator.proto\x12\x0cshardwork.v1\"\x14\n\x12GetOverviewRequest\"\xaa\x03\n\x13GetOverviewResponse\x12\x39\n\x04jobs\x18\x01 \x03(\x0b\x32+.shardwork.v1.GetOverviewResponse.JobsEntry\x12?\n\x07workers\x18\x02 \x03(\x0b\x32..shardwork.v1.GetOverviewResponse.WorkersEntry\x12=\n\x06shards\x18\x03 \x03(\x0b\x32-.shardwork.v1.GetOverviewResponse.ShardsEntry\x12\x13\n\x0b\x65scrow_msat\x18\x04 \x01(\x04\x12\x11\n\towed_msat\x18\x05 \x01(\x04\x12\x11\n\tpaid_msat\x18\x06 \x01(\x04\x12\x11\n\tfees_msat\x18\x07 \x01(\x04\x1a+\n\tJobsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a.\n\x0cWorkersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a-\n\x0bShardsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"\xdb\x01\n\nWorkerView\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x04 \x01(\t\x12\x17\n\x0f\x65xecution_class\x18\x05 \x01(\t\x12\x11\n\treference\x18\x06 \x01(\x08\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x07 \x01(\r\x12\x10\n\x08rejected\x18\x08 \x01(\r\x12\x0f\n\x07\x65xpired\x18\t \x01(\r\x12\x13\n\x0b\x65\x61rned_msat\x18\n \x01(\x04\x12\x19\n\x11last_seen_unix_ms\x18\x0b \x01(\x03\"\x14\n\x12ListWorkersRequest\"@\n\x13ListWorkersResponse\x12)\n\x07workers\x18\x01 \x03(\x0b\x32\x18.shardwork.v1.WorkerView\"A\n\x19SetWorkerReferenceRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\x08\"\x1c\n\x1aSetWorkerReferenceResponse\"\x14\n\x12\x43heckLedgerRequest\"r\n\x13\x43heckLedgerResponse\x12\x10\n\x08\x62\x61lanced\x18\x01 \x01(\x08\x12\x10\n\x08sum_msat\x18\x02 \x01(\x03\x12\x12\n\nviolations\x18\x03 \x03(\t\x12\x11\n\ttransfers\x18\x04 \x01(\x04\x12\x10\n\x08\x61\x63\x63ounts\x18\x05 \x01(\x04\x32\xf6\x02\n\x0fOperatorService\x12R\n\x0bGetOverview\x12 .shardwork.v1.GetOverviewRequest\x1a!.shardwork.v1.GetOverviewResponse\x12R\n\x0bListWorkers\x12 .shardwork.v1.ListWorkersRequest\x1a!.shardwork.v1.ListWorkersResponse\x12g\n\x12SetWorkerReference\x12\'.shardwork.v1.SetWorkerReferenceRequest\x1a(.shardwork.v1.SetWorkerReferenceResponse\x12R\n\x0b\x43heckLedger\x12 .shardwork.v1.CheckLedgerRequest\x1a!.shardwork.v1.CheckLedgerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bshardwork/v1/operator.proto\x12\x0cshardwork.v1\"\x14\n\x12GetOverviewRequest\"\xaa\x03\n\x13GetOverviewResponse\x12\x39\n\x04jobs\x18\x01 \x03(\x0b\x32+.shardwork.v1.GetOverviewResponse.JobsEntry\x12?\n\x07workers\x18\x02 \x03(\x0b\x32..shardwork.v1.GetOverviewResponse.WorkersEntry\x12=\n\x06shards\x18\x03 \x03(\x0b\x32-.shardwork.v1.GetOverviewResponse.ShardsEntry\x12\x13\n\x0b\x65scrow_msat\x18\x04 \x01(\x04\x12\x11\n\towed_msat\x18\x05 \x01(\x04\x12\x11\n\tpaid_msat\x18\x06 \x01(\x04\x12\x11\n\tfees_msat\x18\x07 \x01(\x04\x1a+\n\tJobsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a.\n\x0cWorkersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a-\n\x0bShardsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"\xed\x01\n\nWorkerView\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x04 \x01(\t\x12\x17\n\x0f\x65xecution_class\x18\x05 \x01(\t\x12\x11\n\treference\x18\x06 \x01(\x08\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x07 \x01(\r\x12\x10\n\x08rejected\x18\x08 \x01(\r\x12\x0f\n\x07\x65xpired\x18\t \x01(\r\x12\x13\n\x0b\x65\x61rned_msat\x18\n \x01(\x04\x12\x19\n\x11last_seen_unix_ms\x18\x0b \x01(\x03\x12\x10\n\x08standing\x18\x0c \x01(\t\"\x14\n\x12ListWorkersRequest\"@\n\x13ListWorkersResponse\x12)\n\x07workers\x18\x01 \x03(\x0b\x32\x18.shardwork.v1.WorkerView\"A\n\x19SetWorkerReferenceRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\x08\"\x1c\n\x1aSetWorkerReferenceResponse\"\x14\n\x12\x43heckLedgerRequest\"r\n\x13\x43heckLedgerResponse\x12\x10\n\x08\x62\x61lanced\x18\x01 \x01(\x08\x12\x10\n\x08sum_msat\x18\x02 \x01(\x03\x12\x12\n\nviolations\x18\x03 \x03(\t\x12\x11\n\ttransfers\x18\x04 \x01(\x04\x12\x10\n\x08\x61\x63\x63ounts\x18\x05 \x01(\x04\x32\xf6\x02\n\x0fOperatorService\x12R\n\x0bGetOverview\x12 .shardwork.v1.GetOverviewRequest\x1a!.shardwork.v1.GetOverviewResponse\x12R\n\x0bListWorkers\x12 .shardwork.v1.ListWorkersRequest\x1a!.shardwork.v1.ListWorkersResponse\x12g\n\x12SetWorkerReference\x12\'.shardwork.v1.SetWorkerReferenceRequest\x1a(.shardwork.v1.SetWorkerReferenceResponse\x12R\n\x0b\x43heckLedger\x12 .shardwork.v1.CheckLedgerRequest\x1a!.shardwork.v1.CheckLedgerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,19 +48,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETOVERVIEWRESPONSE_SHARDSENTRY']._serialized_start=449
   _globals['_GETOVERVIEWRESPONSE_SHARDSENTRY']._serialized_end=494
   _globals['_WORKERVIEW']._serialized_start=497
-  _globals['_WORKERVIEW']._serialized_end=716
-  _globals['_LISTWORKERSREQUEST']._serialized_start=718
-  _globals['_LISTWORKERSREQUEST']._serialized_end=738
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=740
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=804
-  _globals['_SETWORKERREFERENCEREQUEST']._serialized_start=806
-  _globals['_SETWORKERREFERENCEREQUEST']._serialized_end=871
-  _globals['_SETWORKERREFERENCERESPONSE']._serialized_start=873
-  _globals['_SETWORKERREFERENCERESPONSE']._serialized_end=901
-  _globals['_CHECKLEDGERREQUEST']._serialized_start=903
-  _globals['_CHECKLEDGERREQUEST']._serialized_end=923
-  _globals['_CHECKLEDGERRESPONSE']._serialized_start=925
-  _globals['_CHECKLEDGERRESPONSE']._serialized_end=1039
-  _globals['_OPERATORSERVICE']._serialized_start=1042
-  _globals['_OPERATORSERVICE']._serialized_end=1416
+  _globals['_WORKERVIEW']._serialized_end=734
+  _globals['_LISTWORKERSREQUEST']._serialized_start=736
+  _globals['_LISTWORKERSREQUEST']._serialized_end=756
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=758
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=822
+  _globals['_SETWORKERREFERENCEREQUEST']._serialized_start=824
+  _globals['_SETWORKERREFERENCEREQUEST']._serialized_end=889
+  _globals['_SETWORKERREFERENCERESPONSE']._serialized_start=891
+  _globals['_SETWORKERREFERENCERESPONSE']._serialized_end=919
+  _globals['_CHECKLEDGERREQUEST']._serialized_start=921
+  _globals['_CHECKLEDGERREQUEST']._serialized_end=941
+  _globals['_CHECKLEDGERRESPONSE']._serialized_start=943
+  _globals['_CHECKLEDGERRESPONSE']._serialized_end=1057
+  _globals['_OPERATORSERVICE']._serialized_start=1060
+  _globals['_OPERATORSERVICE']._serialized_end=1434
 # @@protoc_insertion_point(module_scope)

@@ -154,6 +154,7 @@ class WorkerView(_message.Message):
     EXPIRED_FIELD_NUMBER: _builtins.int
     EARNED_MSAT_FIELD_NUMBER: _builtins.int
     LAST_SEEN_UNIX_MS_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     state: _builtins.str
@@ -166,6 +167,8 @@ class WorkerView(_message.Message):
     expired: _builtins.int
     earned_msat: _builtins.int
     last_seen_unix_ms: _builtins.int
+    standing: _builtins.str
+    """normal, or what the operator decided: drained, quarantined, banned"""
     def __init__(
         self,
         *,
@@ -180,10 +183,11 @@ class WorkerView(_message.Message):
         expired: _builtins.int = ...,
         earned_msat: _builtins.int = ...,
         last_seen_unix_ms: _builtins.int = ...,
+        standing: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "device_name", b"device_name", "earned_msat", b"earned_msat", "execution_class", b"execution_class", "expired", b"expired", "id", b"id", "last_seen_unix_ms", b"last_seen_unix_ms", "name", b"name", "reference", b"reference", "rejected", b"rejected", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "device_name", b"device_name", "earned_msat", b"earned_msat", "execution_class", b"execution_class", "expired", b"expired", "id", b"id", "last_seen_unix_ms", b"last_seen_unix_ms", "name", b"name", "reference", b"reference", "rejected", b"rejected", "standing", b"standing", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

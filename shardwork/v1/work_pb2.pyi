@@ -209,6 +209,7 @@ class Hello(_message.Message):
     DONATES_FIELD_NUMBER: _builtins.int
     HOLDINGS_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
+    LISTED_FIELD_NUMBER: _builtins.int
     minimum_msat: _builtins.int
     """asks at least this for a shard; 0 gives the work"""
     software_version: _builtins.str
@@ -219,6 +220,8 @@ class Hello(_message.Message):
     """takes no pay; its offers say 0"""
     instance: _builtins.str
     """random, of this process: another one with the same key takes over"""
+    listed: _builtins.bool
+    """its owner wants its name on the coordinator's public page"""
     @_builtins.property
     def capability(self) -> Global___Capability: ...
     @_builtins.property
@@ -239,10 +242,11 @@ class Hello(_message.Message):
         donates: _builtins.bool = ...,
         holdings: Global___Holdings | None = ...,
         instance: _builtins.str = ...,
+        listed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "holdings", b"holdings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepting", b"accepting", "capability", b"capability", "donates", b"donates", "holdings", b"holdings", "instance", b"instance", "minimum_msat", b"minimum_msat", "minimum_msat_per_tera_unit", b"minimum_msat_per_tera_unit", "running", b"running", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepting", b"accepting", "capability", b"capability", "donates", b"donates", "holdings", b"holdings", "instance", b"instance", "listed", b"listed", "minimum_msat", b"minimum_msat", "minimum_msat_per_tera_unit", b"minimum_msat_per_tera_unit", "running", b"running", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

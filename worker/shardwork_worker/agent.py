@@ -256,6 +256,7 @@ class Agent:
             minimum_msat=self._terms.minimum_msat,
             minimum_msat_per_tera_unit=self._terms.minimum_msat_per_tera_unit,
             donates=self._terms.donates,
+            listed=self._terms.listed,
             holdings=self._holdings(),
             running=self.running(),
             software_version=software_version(),

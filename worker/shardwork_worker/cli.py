@@ -27,6 +27,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Listed = Annotated[
+    bool | None, typer.Option("--listed/--no-listed", help="Show this worker's name on the public page.")
+]
+
 
 @app.command()
 def start(
@@ -62,6 +66,7 @@ def start(
         str | None, typer.Option(metavar="SIZE", help="Take no shard that has to fetch more than so much.")
     ] = None,
     recipes: Annotated[str | None, typer.Option(help="Job kinds to take, with commas: sft,pretrain.")] = None,
+    listed: Listed = None,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="Exit 0 once no work came for a while.")] = False,
     idle_seconds: Annotated[float, typer.Option(hidden=True, min=0)] = 10.0,
 ) -> None:
@@ -80,6 +85,7 @@ def start(
         "minimum_sats": minimum_sats,
         "minimum_msat_per_tera_unit": minimum_rate,
         "donate": donate,
+        "listed": listed,
         "sandbox": sandbox,
         "hours": hours,
         "at_limit": at_limit,

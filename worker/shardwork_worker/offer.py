@@ -89,6 +89,8 @@ class Terms:
     minimum_msat_per_tera_unit: int = 0
     #: takes nothing
     donates: bool = False
+    #: its owner wants its name on the coordinator's public page
+    listed: bool = False
 
     def refusal(self, price_msat: int, work_units: int) -> Why | None:
         """Why this worker does not work at this price."""
@@ -131,4 +133,5 @@ def terms_of(settings: WorkerSettings) -> Terms:
         minimum_msat=0 if settings.donate else sats(settings.minimum_sats),
         minimum_msat_per_tera_unit=0 if settings.donate else settings.minimum_msat_per_tera_unit,
         donates=settings.donate,
+        listed=settings.listed,
     )

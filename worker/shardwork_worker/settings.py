@@ -43,6 +43,8 @@ class WorkerSettings(BaseModel):
     minimum_msat_per_tera_unit: int = Field(default=0, ge=0)
     #: takes no pay at all: what its shards would cost stays with their requesters
     donate: bool = False
+    #: shows its name, and what it gave and was paid, on the coordinator's public page
+    listed: bool = False
     #: inputs kept for later shards, least recently used dropped first
     cache_bytes: Size = Field(default=DEFAULT_LIMIT_BYTES, ge=0)
     #: auto shuts the training child in as well as this machine allows, require takes no work unless that holds

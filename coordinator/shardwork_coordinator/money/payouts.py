@@ -15,11 +15,12 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 from shardwork.clock import Clock
-from shardwork.errors import Internal, InvalidInput, NotEnoughFunds, Unreachable
+from shardwork.errors import Internal, InvalidInput, NotAllowed, NotEnoughFunds, Unreachable
 from shardwork.money import Msat, sats, share_ceil, show
 from shardwork.why import Why
 
 from ..payments.base import Invoice, Payment, Payments, PaymentState, proves
+from ..queueing import standing
 from ..records import Account, Party, Payout, PayoutState
 from ..store.base import Store, Transaction
 from ..telemetry.logs import Log
@@ -57,7 +58,7 @@ async def advance(store: Store, payments: Payments, clock: Clock, rules: PayoutR
     due = await store.read(lambda tx: [owner for owner in _earners(tx) if _due(tx, owner, rules, clock.now_ms())])
     if due:
         await store.write(lambda tx: _create_due(tx, due, payments.asset, rules, clock.now_ms()))
-    live = await store.read(lambda tx: tx.find(Payout, state=LIVE, order="created_ms"))
+    live = await store.read(_live)
     ended = 0
     for payout in live:
         try:
@@ -70,10 +71,17 @@ async def advance(store: Store, payments: Payments, clock: Clock, rules: PayoutR
     return ended
 
 
+def _live(tx: Transaction) -> list[Payout]:
+    """Payouts that have not ended, without those that the operator holds before they were sent."""
+    held = standing.among(tx, standing.DISTRUSTED)
+    live = tx.find(Payout, state=LIVE, order="created_ms")
+    return [one for one in live if one.state in IN_FLIGHT or one.owner not in held or not _is_earned(one)]
+
+
 def request(tx: Transaction, owner: str, asset: str, rules: PayoutRules, now_ms: int) -> Payout:
     """Starts a payout of all that is earned, now; the live one when there is one.
 
-    Raises InvalidInput "payout.no_address" and NotEnoughFunds "payout.too_little".
+    Raises InvalidInput "payout.no_address", NotAllowed "payout.held" and NotEnoughFunds "payout.too_little".
     """
     live = [row for row in tx.find(Payout, owner=owner, state=LIVE) if _is_earned(row)]
     if live:
@@ -84,6 +92,13 @@ def request(tx: Transaction, owner: str, asset: str, rules: PayoutRules, now_ms:
             "payout.no_address",
             "There is no payout address for this key.",
             next_step="Start the worker with --payout-address.",
+        )
+    if (restriction := standing.of(party)) and restriction.standing in standing.DISTRUSTED:
+        raise NotAllowed(
+            "payout.held",
+            "The operator holds this worker's earnings; they stay on its account.",
+            next_step="Ask the operator.",
+            **restriction.why.evidence,
         )
     earned = ledger.available(tx, worker_account(owner))
     if payable(earned) < rules.minimum_msat:
@@ -123,7 +138,7 @@ def _due(tx: Transaction, owner: str, rules: PayoutRules, now_ms: int) -> bool:
     if earned < rules.threshold_msat or payable(earned) == 0:
         return False
     party = tx.get(Party, owner)
-    if party is None or not party.payout_address or party.revoked:
+    if party is None or not party.payout_address or party.revoked or party.standing in standing.DISTRUSTED:
         return False
     latest = [row for row in tx.find(Payout, owner=owner, order="created_ms", descending=True) if _is_earned(row)]
     if not latest or latest[0].state is PayoutState.SETTLED:
@@ -230,7 +245,12 @@ async def _send(store: Store, payments: Payments, clock: Clock, payout: Payout) 
 
 def _intend(tx: Transaction, payout_id: str, now_ms: int) -> tuple[bool, Payout]:
     """Bound becomes sent; the flag says that this call did it."""
-    won = _existing(tx, payout_id).state is PayoutState.BOUND
+    row = _existing(tx, payout_id)
+    party = tx.get(Party, row.owner) if _is_earned(row) else None
+    if party is not None and party.standing in standing.DISTRUSTED:
+        # put into quarantine since it was bound
+        return False, row
+    won = row.state is PayoutState.BOUND
     row = _change(tx, payout_id, (PayoutState.BOUND,), lambda old: replace(old, state=PayoutState.SENT), now_ms)
     return won, row
 

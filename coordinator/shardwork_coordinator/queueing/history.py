@@ -33,6 +33,9 @@ BLAMELESS = (
 )
 #: and of leases that were taken back because the job ended
 JOB_ENDED = "job."
+#: as for those that the operator took from it (`standing.TAKEN_BACK`)
+OPERATOR = "operator."
+NOT_ITS_OWN = (JOB_ENDED, OPERATOR)
 #: falling silent is the worker's own doing; anything else may be the job's
 SILENT = "lease.silent"
 
@@ -73,7 +76,7 @@ def history(leases: Sequence[Lease]) -> History:
     for lease in leases:
         if lease.state is ReplicaState.ACCEPTED:
             break
-        if not _is_blameless(lease):
+        if not is_blameless(lease):
             failures.append(lease)
     # a job that fails everywhere counts once: whoever submits one must not send all workers to rest
     causes = {lease.id if _has(lease, SILENT) else lease.job_id for lease in failures}
@@ -85,8 +88,9 @@ def history(leases: Sequence[Lease]) -> History:
     )
 
 
-def _is_blameless(lease: Lease) -> bool:
-    return any(_has(lease, code) for code in (*BLAMELESS, JOB_ENDED))
+def is_blameless(lease: Lease) -> bool:
+    """Whether its end says nothing against its worker."""
+    return any(_has(lease, code) for code in (*BLAMELESS, *NOT_ITS_OWN))
 
 
 def _has(lease: Lease, code: str) -> bool:

@@ -10,23 +10,24 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from shardwork.errors import Conflict, InvalidInput, ShardworkError, Unreachable
+from shardwork.errors import Conflict, InvalidInput, NotAllowed, ShardworkError, Unreachable
 from shardwork.protocol import TOKEN_LIFETIME_S
 from shardwork.v1 import work_pb2
 from shardwork.why import Why
 
 from ..artifacts import ArtifactStore
-from ..engine import Engine, parse_lease, write_note
+from ..engine import Engine, found, parse_lease, write_note
 from ..events import Push
 from ..links import Link, message, to_hello
 from ..machine.attempts import lease_id, progressed
 from ..machine.states import LIVE
+from ..queueing import standing
 from ..records import Attachment, Lease, Party, Replica, ReplicaState, Shard
 from ..settings import Settings
 from ..store.base import Transaction
 from ..store.columns import INT_MAX
 from ..telemetry.logs import Log
-from .auth import Caller, Tokens
+from .auth import Caller, Tokens, revoked
 from .said import check_count, holdings, plain, shortened
 
 #: a stream must begin with its Hello within this time, and goes on with heartbeats
@@ -82,6 +83,8 @@ async def attach(
             yield pushed
         if listener.done() and isinstance(refused := listener.exception(), ShardworkError):
             raise refused
+        if link.is_banned:
+            raise await _refused(caller, desk)
         if link.replaced:
             raise Conflict(
                 "attach.replaced",
@@ -98,6 +101,11 @@ async def attach(
             leaving = asyncio.get_running_loop().create_task(_left(link, desk))
             desk.leaving.add(leaving)
             leaving.add_done_callback(desk.leaving.discard)
+
+
+async def _refused(caller: Caller, desk: WorkDesk) -> NotAllowed:
+    party = await desk.engine.store.read(lambda tx: tx.get(Party, caller.party_id))
+    return revoked(found(party, "party", caller.party_id))
 
 
 async def _greet(hello: work_pb2.Hello, caller: Caller, desk: WorkDesk) -> Link:
@@ -120,32 +128,34 @@ async def _greet(hello: work_pb2.Hello, caller: Caller, desk: WorkDesk) -> Link:
 
     def seen(tx: Transaction) -> Party | None:
         party = tx.get(Party, caller.party_id)
+        if party is not None and party.revoked:
+            # the gate remembers a party for a moment
+            raise revoked(party)
         if party is not None:
-            party = replace(party, last_seen_ms=now_ms, software_version=plain(hello.software_version, 64))
+            said = plain(hello.software_version, 64)
+            party = replace(party, last_seen_ms=now_ms, software_version=said, listed=hello.listed)
             tx.put(party)
         _note_attached(tx, link, desk)
         return party
 
     party = await desk.engine.store.write(seen)
     if party is not None:
-        link.name, link.reference = party.name, party.reference
+        link.name, link.reference, link.restriction = party.name, party.reference, standing.of(party)
     return link
 
 
 def _note_attached(tx: Transaction, link: Link, desk: WorkDesk) -> None:
-    """For the other coordinators, if there may be any."""
-    coordinator = desk.engine.links.coordinator
-    if coordinator:
-        tx.put(
-            Attachment(
-                worker_id=link.worker_id,
-                coordinator=coordinator,
-                hello=to_hello(link),
-                minimum_msat=link.minimum_msat,
-                accepting=link.accepting,
-                since_ms=link.since_ms,
-            )
+    """For the other coordinators, if there may be any, and for who asks what a worker was that has left."""
+    tx.put(
+        Attachment(
+            worker_id=link.worker_id,
+            coordinator=desk.engine.links.coordinator,
+            hello=to_hello(link),
+            minimum_msat=link.minimum_msat,
+            accepting=link.accepting,
+            since_ms=link.since_ms,
         )
+    )
 
 
 def _note_left(tx: Transaction, link: Link, coordinator: str) -> bool:

@@ -28,6 +28,7 @@ from shardwork.identity.role import Role
 from shardwork.ids import party_id
 from shardwork.protocol import TOKEN_LIFETIME_S
 from shardwork.v1 import types_pb2
+from shardwork.why import Why
 from shardwork.wire import abort_with, parse_strict
 
 from ..records import Party
@@ -36,7 +37,7 @@ from ..telemetry.logs import Log, request_id
 
 TOKEN_TYPE = "shardwork.token.v1"
 #: revocation takes effect within this time
-PARTY_CACHE_S = 5.0
+PARTY_CACHE_S = 1.0
 PARTY_CACHE_SIZE = 10_000
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -195,8 +196,13 @@ def check_role(caller: Caller, roles: tuple[Role, ...]) -> None:
 
 
 def revoked(party: Party) -> NotAllowed:
+    told = Why.from_json(party.standing_why_json).evidence if party.standing_why_json else dict[str, str]()
     return NotAllowed(
-        "auth.revoked", "The operator has revoked this key.", next_step="Ask the operator.", party=party.id
+        "auth.revoked",
+        "The operator has revoked this key.",
+        next_step="Ask the operator.",
+        party=party.id,
+        **{name: told[name] for name in ("reason",) if told.get(name)},
     )
 
 

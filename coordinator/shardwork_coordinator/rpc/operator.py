@@ -83,6 +83,7 @@ def worker_views(tx: Transaction, links: Links) -> list[operator_pb2.WorkerView]
                 device_name=link.capability.device_name if link else "",
                 execution_class=link.capability.execution_class if link else "",
                 reference=party.reference,
+                standing=party.standing,
                 accepted=counts.get("accepted", 0),
                 rejected=counts.get("rejected", 0),
                 expired=counts.get("expired", 0),

@@ -14,7 +14,7 @@ from shardwork.recipes.abilities import known
 from shardwork.v1 import types_pb2, work_pb2
 from shardwork.why import Why
 
-from ..queueing.history import JOB_ENDED
+from ..queueing.history import NOT_ITS_OWN
 
 #: metrics and outputs a submission may name, and letters of such a name
 MOST_METRICS, MOST_OUTPUTS, LONGEST_NAME = 1_000, 64, 100
@@ -32,8 +32,8 @@ def plain(text: str, limit: int) -> str:
 
 def reason(said: types_pb2.Why) -> Why:
     """A worker's reason, shortened: requesters read it, and every row and event that holds it is sent to them."""
-    # what ends a job is the coordinator's to say, and says nothing against a worker
-    is_own = CODE.fullmatch(said.code) and not said.code.startswith(JOB_ENDED)
+    # what ends a job, or takes a worker out of service, is not the worker's to say: it would count as no fault of its
+    is_own = CODE.fullmatch(said.code) and not said.code.startswith(NOT_ITS_OWN)
     code = said.code if is_own else "worker.gave_back"
     evidence = {plain(key, 40): plain(said.evidence[key], 200) for key in sorted(said.evidence)[:8]}
     return Why(

@@ -107,7 +107,7 @@ def _disk(tx: Transaction, facts: Facts) -> Alert | None:
 
 def _nobody(tx: Transaction, facts: Facts) -> Alert | None:
     running = tx.count(Job, "state", state=JobState.RUNNING).get("running", 0)
-    if not running or any(link.accepting for link in facts.links):
+    if not running or any(link.takes_work for link in facts.links):
         return None
     nobody = "no attached worker takes work" if facts.links else "no worker is attached"
     return Alert(
@@ -120,7 +120,7 @@ def _nobody(tx: Transaction, facts: Facts) -> Alert | None:
 
 def _queue(tx: Transaction, facts: Facts) -> Alert | None:
     age_ms = queue_age_ms(tx, facts.now_ms)
-    if age_ms < OLD_QUEUE_MS or not any(link.accepting for link in facts.links):
+    if age_ms < OLD_QUEUE_MS or not any(link.takes_work for link in facts.links):
         return None
     return Alert(
         severity=Severity.WARN,

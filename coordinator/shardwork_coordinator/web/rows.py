@@ -52,6 +52,16 @@ WORK_PHASES = frozenset({"learn", "map"})
 #: what needs a person comes first
 ORDER = (JobState.PAUSED, JobState.RUNNING, JobState.FUNDED, JobState.DRAFT)
 
+#: what a worker that computes nothing does, by its state
+DOING = {
+    "ready": "waits for work",
+    "paused": "takes no work: paused on its own machine",
+    "silent": "not heard",
+    "drained": "gets nothing new, by the operator's word",
+    "quarantined": "gets nothing, and its earnings are held",
+    "banned": "its key is refused",
+}
+
 _PARTY_ID = re.compile(r"\b[0-9a-f]{16}\b")
 
 
@@ -316,10 +326,7 @@ def _worker_row(
 ) -> WorkerRow:
     counts = tx.count(Lease, "state", worker_id=party.id)
     account = tx.get(Account, worker_account(party.id))
-    state = "offline" if link is None else "busy" if hand else "ready" if link.accepting else "paused"
-    # a laptop that sleeps keeps its connection for a while
-    if link is not None and link.last_seen_ms < silent_ms:
-        state = "silent"
+    state = state_of(link, is_busy=hand is not None, silent_ms=silent_ms)
     return WorkerRow(
         id=party.id,
         name=party.name or party.id,
@@ -336,10 +343,21 @@ def _worker_row(
     )
 
 
+def state_of(link: Presence | None, *, is_busy: bool, silent_ms: int) -> str:
+    """What an attached or absent worker is doing, in one word; `silent_ms`: when one should have been heard last."""
+    if link is None:
+        return "offline"
+    # a laptop that sleeps keeps its connection for a while
+    if link.last_seen_ms < silent_ms:
+        return "silent"
+    if is_busy:
+        return "busy"
+    return str(link.restriction.standing) if link.restriction else "ready" if link.accepting else "paused"
+
+
 def _doing(tx: Transaction, state: str, hand: Replica | None) -> str:
     if hand is None or state != "busy":
-        words = {"ready": "waits for work", "paused": "takes no work: paused on its own machine", "silent": "not heard"}
-        return words.get(state, "not connected")
+        return DOING.get(state, "not connected")
     job = tx.get(Job, hand.job_id)
     return f"{hand.phase} of {isolated(job.name) if job else hand.job_id}, {int(100 * hand.progress)} %"
 
