@@ -59,7 +59,7 @@ async def control(
         if job.state is JobState.CANCELLED and isinstance(event, JobCancelled):
             # asked again because the first answer was lost
             return []
-        _check_lives(job)
+        check_lives(job)
         return advance(tx, slice_of_job(tx, job), event, world)
 
     engine.after_commit(await engine.store.write(work))
@@ -100,7 +100,7 @@ async def top_up_job(request: jobs_pb2.TopUpJobRequest, caller: Caller, engine: 
                     "job.key_reused", "This idempotency key belongs to a top-up of another amount.", msat=known.msat
                 )
             return []
-        _check_lives(job)
+        check_lives(job)
         _check_balance(tx, job, msat)
         return advance(tx, slice_of_job(tx, job), ToppedUp(msat=msat, transfer=transfer), world)
 
@@ -124,15 +124,15 @@ async def preview_job_control(
     def look(tx: Transaction) -> jobs_pb2.PreviewJobControlResponse:
         job = own_job(tx, request.job_id, caller)
         if not (request.action == "cancel" and job.state is JobState.CANCELLED):
-            _check_lives(job)
+            check_lives(job)
         if request.action == "topup":
             _check_balance(tx, job, request.msat)
-        return _preview(tx, job, request.action, request.msat)
+        return preview(tx, job, request.action, request.msat)
 
     return await engine.store.read(look)
 
 
-def _preview(tx: Transaction, job: Job, action: str, msat: int) -> jobs_pb2.PreviewJobControlResponse:
+def preview(tx: Transaction, job: Job, action: str, msat: int) -> jobs_pb2.PreviewJobControlResponse:
     running = tx.find(Replica, job_id=job.id, state=[str(state) for state in LIVE])
     waiting = tx.find(Replica, job_id=job.id, state=ReplicaState.SUBMITTED)
     running_msat, handed_in_msat = _cost(tx, running), _cost(tx, waiting)
@@ -223,7 +223,7 @@ def _check_balance(tx: Transaction, job: Job, msat: int) -> None:
         )
 
 
-def _check_lives(job: Job) -> None:
+def check_lives(job: Job) -> None:
     if job.state in FINAL_JOB:
         raise Conflict(
             "job.final",

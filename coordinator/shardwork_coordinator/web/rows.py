@@ -162,7 +162,7 @@ def overview(tx: Transaction, facts: Facts, accepting: Sequence[Worker], *, hear
     jobs, counts = _jobs(tx), tx.count(Job, "state")
     workers, hidden_workers = _workers(tx, links, held, now_ms - int(SILENT_HEARTBEATS * heartbeat_s * 1000))
     return Overview(
-        jobs=[_job_row(tx, job, accepting) for job in jobs],
+        jobs=[job_row(tx, job, accepting) for job in jobs],
         counts=counts,
         hidden_jobs=sum(counts.values()) - len(jobs),
         workers=workers,
@@ -211,7 +211,7 @@ def _jobs(tx: Transaction) -> list[Job]:
     return found + tx.find(Job, state=final, order="ended_ms", descending=True, limit=MOST_ENDED_JOBS)
 
 
-def _job_row(tx: Transaction, job: Job, accepting: Sequence[Worker]) -> JobRow:
+def job_row(tx: Transaction, job: Job, accepting: Sequence[Worker]) -> JobRow:
     stages = tx.find(Stage, job_id=job.id, order="position")
     rounds = tx.find(Round, job_id=job.id, order="number")
     stage = next((one for one in stages if one.state is StageState.RUNNING), stages[-1])

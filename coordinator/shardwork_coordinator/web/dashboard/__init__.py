@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from . import overview, people, pulse, signing
+from . import job, jobs, overview, people, pulse, shard, signing, steering
 from .desk import Desk
 from .shell import Shell
 
 __all__ = ["router"]
 
 #: pages in a frame of their own, each a module with `router(shell)`
-PAGES = (signing, overview, people)
+PAGES = (signing, overview, jobs, shard, job, steering, people)
 
 
 def router(desk: Desk) -> APIRouter:

@@ -1,0 +1,199 @@
+"""The page of one job: stage graph, curves, shard grid, attempts, events, outputs and money. Actions are `steering`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from shardwork.errors import NotFound
+from shardwork.jobs.spec import JobSpec, StageSpec, references
+from shardwork.v1 import jobs_pb2
+from shardwork.why import Why
+
+from ... import views
+from ...machine.states import FINAL_JOB
+from ...reasons import reasons_of
+from ...records import Event, Job, Party, Round, Stage
+from ...rpc import steering
+from ...scheduler import Worker
+from ...store.base import Transaction
+from .. import rows
+from . import curves, grid, tries
+from .shell import Shell, as_json
+from .visits import Visit
+
+PATH = "/jobs/{job_id}"
+MOST_EVENTS = 40
+LOG_PAGE = 200
+#: what an operator may do while the job lives, and in which states
+STEPS = {"pause": ("running", "funded"), "resume": ("paused",), "cancel": ("running", "paused", "funded", "draft")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageBox:
+    """A stage in the graph."""
+
+    stage: Stage
+    #: stages that it reads from or waits for
+    reads: Sequence[str]
+    rounds: Sequence[jobs_pb2.RoundView]
+    merged: int
+    why: Why | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    job: Job
+    row: rows.JobRow
+    owner_name: str
+    view: jobs_pb2.JobView
+    why: Why
+    reasons: Sequence[Why]
+    stages: Sequence[StageBox]
+    charts: Sequence[curves.Chart]
+    grid: grid.Grid | None
+    held: Sequence[tries.Held]
+    attempts: tries.Attempts
+    events: Sequence[Event]
+    #: action -> what it would mean now
+    steps: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def router(shell: Shell) -> APIRouter:
+    routes, engine = APIRouter(), shell.desk.engine
+
+    async def show(request: Request, visit: Visit) -> Response:
+        asked, attached, now_ms = Asked.of(request), engine.links.attached(), engine.clock.now_ms()
+        most = shell.desk.settings.max_running_shards
+        seen = await engine.store.read(lambda tx: page(tx, asked, attached, now_ms, most_running=most))
+        return shell.html(request, visit, "dashboard/job.html", seen=seen, asked=asked, as_json=as_json)
+
+    async def log(request: Request, visit: Visit) -> Response:
+        asked = Asked.of(request)
+        seen = await engine.store.read(lambda tx: log_page(tx, asked))
+        return shell.html(request, visit, "dashboard/log.html", asked=asked, **seen)
+
+    async def job_file(request: Request, visit: Visit) -> Response:
+        job = await engine.store.read(lambda tx: named(tx, Asked.of(request).job_id))
+        name = f'attachment; filename="job-{job.id}.yaml"'
+        return Response(as_yaml(job), media_type="application/yaml", headers={"Content-Disposition": name})
+
+    shell.page(routes, PATH, show)
+    shell.page(routes, f"{PATH}/log", log)
+    shell.page(routes, f"{PATH}/job.yaml", job_file)
+    return routes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What of a job is looked at."""
+
+    job_id: str
+    #: stage, round and phase of the shard grid; empty: where the job is
+    stage: str = ""
+    round: int | None = None
+    phase: str = ""
+    #: attempts of this state only, and those before this moment
+    state: str = ""
+    before: int | None = None
+
+    @classmethod
+    def of(cls, request: Request) -> Asked:
+        query = request.query_params
+
+        def number(name: str) -> int | None:
+            text = query.get(name, "")
+            return int(text) if text.isascii() and text.isdigit() and len(text) < 17 else None
+
+        return cls(
+            job_id=str(request.path_params["job_id"])[:64].replace("\0", ""),
+            stage=query.get("stage", "")[:64].replace("\0", ""),
+            round=number("round"),
+            phase=query.get("phase", "")[:32].replace("\0", ""),
+            state=query.get("state", "") if query.get("state", "") in tries.STATES else "",
+            before=number("before"),
+        )
+
+
+def named(tx: Transaction, job_id: str) -> Job:
+    """Raises NotFound "job.not_found"."""
+    job = tx.get(Job, job_id)
+    if job is None:
+        raise NotFound(
+            "job.not_found", f"There is no job {job_id!r}.", next_step="The list of jobs can be searched.", job=job_id
+        )
+    return job
+
+
+def page(tx: Transaction, asked: Asked, attached: Sequence[Worker], now_ms: int, *, most_running: int) -> JobPage:
+    job = named(tx, asked.job_id)
+    stages = tx.find(Stage, job_id=job.id, order="position")
+    rounds = tx.find(Round, job_id=job.id, order="number")
+    view = views.job_view(tx, job, attached)
+    owner = tx.get(Party, job.owner)
+    return JobPage(
+        job=job,
+        row=rows.job_row(tx, job, attached),
+        owner_name=owner.name if owner else "",
+        view=view,
+        why=views.job_why(tx, job, stages, attached),
+        reasons=reasons_of(tx, job, most_running=most_running),
+        stages=[_box(stage, stages, view) for stage in stages],
+        charts=curves.charts(tx, job, stages, rounds),
+        grid=grid.look(tx, job, stages, rounds, (asked.stage, asked.round, asked.phase)),
+        held=tries.held(tx, job, now_ms),
+        attempts=tries.attempts(tx, job, asked.state, asked.before),
+        events=tx.find(Event, job_id=job.id, order="sequence", descending=True, limit=MOST_EVENTS, detail=False),
+        steps=_steps(tx, job),
+    )
+
+
+def _steps(tx: Transaction, job: Job) -> dict[str, str]:
+    """What may be done now, and what it would cost."""
+    if job.state in FINAL_JOB:
+        return {}
+    possible = [name for name, states in STEPS.items() if job.state in states]
+    return {name: steering.preview(tx, job, name, 0).why.sentence for name in possible}
+
+
+def _box(stage: Stage, stages: Sequence[Stage], view: jobs_pb2.JobView) -> StageBox:
+    spec = StageSpec.model_validate_json(stage.spec_json) if len(stage.spec_json) > 2 else None
+    wanted = {one.split(".", 1)[0] for one in references(spec)} if spec else set[str]()
+    if spec and spec.run_if:
+        wanted.add(spec.run_if.stage)
+    mine = next(one for one in view.stages if one.name == stage.name)
+    return StageBox(
+        stage=stage,
+        reads=[one.name for one in stages if one.name in wanted],
+        rounds=list(mine.rounds),
+        merged=sum(1 for one in mine.rounds if one.state == "merged" and one.kind not in ("setup", "publish")),
+        why=Why.from_json(stage.why_json) if stage.why_json else None,
+    )
+
+
+def log_page(tx: Transaction, asked: Asked) -> dict[str, Any]:
+    """Everything that was said of the job, newest first, details as well."""
+    job = named(tx, asked.job_id)
+    before = {} if asked.before is None else {"after": asked.before}
+    events = tx.find(Event, job_id=job.id, order="sequence", descending=True, limit=LOG_PAGE + 1, **before)
+    more = len(events) > LOG_PAGE
+    return {
+        "job": job,
+        "events": [(one, json.loads(one.evidence_json)) for one in events[:LOG_PAGE]],
+        "older": f"/jobs/{job.id}/log?before={events[LOG_PAGE - 1].sequence}" if more else "",
+        "newer": f"/jobs/{job.id}/log" if asked.before is not None else "",
+    }
+
+
+def as_yaml(job: Job) -> str:
+    """The job as a file that its owner can submit again; paths are those of its owner's machine."""
+    spec = JobSpec.model_validate_json(job.spec_json).model_dump(by_alias=True, mode="json", exclude_defaults=True)
+    head = f"# Job {job.id} as it was submitted. Files are named as on its owner's machine.\n"
+    return head + yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)

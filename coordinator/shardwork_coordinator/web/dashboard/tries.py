@@ -1,0 +1,141 @@
+"""Tries: every attempt at a job's shards, those that run and those that ended, with worker, time, pay and reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shardwork.why import Why
+
+from ...machine.states import LIVE
+from ...records import Job, Lease, Party, Replica, Shard
+from ...store.base import Transaction
+
+PAGE = 50
+MOST_HELD = 100
+STATES = ("accepted", "rejected", "expired")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A shard in somebody's hands."""
+
+    shard_id: str
+    position: int
+    number: int
+    epoch: int
+    purpose: str
+    phase: str
+    round: int
+    worker_id: str
+    worker: str
+    state: str
+    step: str
+    percent: int
+    loss: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """An attempt that ended."""
+
+    lease_id: str
+    shard_id: str
+    position: int
+    replica: int
+    phase: str
+    worker_id: str
+    worker: str
+    state: str
+    ended_ms: int
+    seconds: float
+    compute_seconds: float
+    paid_msat: int
+    donated: bool
+    why: Why | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempts:
+    """A page of them, the latest first."""
+
+    tries: Sequence[Attempt]
+    counts: dict[str, int]
+    newer: str
+    older: str
+
+
+def held(tx: Transaction, job: Job, now_ms: int, shard_id: str = "") -> list[Held]:
+    """What is being worked on, of the job or of one of its shards."""
+    living = [str(state) for state in LIVE]
+    found = tx.find(Replica, job_id=job.id, state=living, order="granted_ms", limit=MOST_HELD)
+    if shard_id:
+        found = tx.find(Replica, shard_id=shard_id, state=living)
+    names = _names(tx, {one.worker_id for one in found})
+    return [
+        Held(
+            shard_id=one.shard_id,
+            position=_position(tx, one.shard_id),
+            number=one.number,
+            epoch=one.epoch,
+            purpose=str(one.purpose),
+            phase=one.phase,
+            round=one.round,
+            worker_id=one.worker_id,
+            worker=names.get(one.worker_id, one.worker_id),
+            state=str(one.state),
+            step=one.step,
+            percent=int(100 * one.progress),
+            loss=one.loss,
+            seconds=(now_ms - one.granted_ms) / 1000,
+        )
+        for one in found
+    ]
+
+
+def attempts(tx: Transaction, job: Job, state: str, before: int | None) -> Attempts:
+    wanted = [state] if state else list(STATES)
+    before_ = {} if before is None else {"after": before}
+    found = tx.find(Lease, job_id=job.id, state=wanted, order="ended_ms", descending=True, limit=PAGE + 1, **before_)
+    of_state = f"&state={state}" if state else ""
+    more = len(found) > PAGE
+    return Attempts(
+        tries=ended(tx, found[:PAGE]),
+        counts=tx.count(Lease, "state", job_id=job.id),
+        newer=f"/jobs/{job.id}?{of_state.lstrip('&')}#attempts" if before is not None else "",
+        older=f"/jobs/{job.id}?before={found[PAGE - 1].ended_ms}{of_state}#attempts" if more else "",
+    )
+
+
+def ended(tx: Transaction, leases: Sequence[Lease]) -> list[Attempt]:
+    names = _names(tx, {one.worker_id for one in leases})
+    return [
+        Attempt(
+            lease_id=one.id,
+            shard_id=one.shard_id,
+            position=_position(tx, one.shard_id),
+            replica=one.replica,
+            phase=one.phase,
+            worker_id=one.worker_id,
+            worker=names.get(one.worker_id, one.worker_id),
+            state=str(one.state),
+            ended_ms=one.ended_ms,
+            seconds=max(one.ended_ms - one.granted_ms, 0) / 1000,
+            compute_seconds=one.compute_ms / 1000,
+            paid_msat=one.paid_msat,
+            donated=one.donated_msat > 0,
+            why=Why.from_json(one.why_json) if one.why_json else None,
+        )
+        for one in leases
+    ]
+
+
+def _names(tx: Transaction, workers: set[str]) -> dict[str, str]:
+    found = tx.pick(Party, ("id", "name"), id=sorted(workers)) if workers else []
+    return {worker: name or worker for worker, name in found}
+
+
+def _position(tx: Transaction, shard_id: str) -> int:
+    found = tx.pick(Shard, ("position",), id=shard_id)
+    return found[0][0] if found else 0
