@@ -44,6 +44,8 @@ from .records import (
 from .scheduler import ReadyReplica, Worker, why_waiting
 from .store.base import Transaction
 
+JobView, RoundView = jobs_pb2.JobView, jobs_pb2.RoundView
+
 #: how publishing names what it found learned by heart
 MEMORISED = "memorised."
 #: payments that one report lists: an answer has at most 4 MiB

@@ -368,11 +368,6 @@ def _doing(tx: Transaction, state: str, hand: Replica | None) -> str:
 def _events(tx: Transaction) -> list[EventRow]:
     newest = tx.find(Event, order="sequence", descending=True, limit=MOST_EVENTS, detail=False)
     jobs = {name: tx.get(Job, name) for name in {one.job_id for one in newest}}
-
-    def named(found: re.Match[str]) -> str:
-        party = tx.get(Party, found[0])
-        return f"“{isolated(party.name)}”" if party and party.name else found[0]
-
     return [
         EventRow(
             sequence=one.sequence,
@@ -380,10 +375,22 @@ def _events(tx: Transaction) -> list[EventRow]:
             kind=one.kind,
             job_id=one.job_id,
             job=job.name if (job := jobs[one.job_id]) else one.job_id,
-            sentence=_PARTY_ID.sub(named, one.sentence),
+            sentence=sentence,
         )
-        for one in newest
+        for one, sentence in zip(newest, in_words(tx, newest), strict=True)
     ]
+
+
+def in_words(tx: Transaction, events: Sequence[Event]) -> list[str]:
+    """Their sentences, with workers called by their names where they have one."""
+    parties = {name for one in events for name in _PARTY_ID.findall(one.sentence)}
+    names = dict(tx.pick(Party, ("id", "name"), id=sorted(parties)))
+
+    def named(found: re.Match[str]) -> str:
+        name = names.get(found[0])
+        return f"“{isolated(name)}”" if name else found[0]
+
+    return [_PARTY_ID.sub(named, one.sentence) for one in events]
 
 
 # ---- words ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from starlette.responses import Response
 
 from shardwork.errors import NotFound
 from shardwork.jobs.spec import JobSpec, StageSpec, references
-from shardwork.v1 import jobs_pb2
 from shardwork.why import Why
 
 from ... import views
@@ -43,7 +42,7 @@ class StageBox:
     stage: Stage
     #: stages that it reads from or waits for
     reads: Sequence[str]
-    rounds: Sequence[jobs_pb2.RoundView]
+    rounds: Sequence[views.RoundView]
     merged: int
     why: Why | None
 
@@ -53,7 +52,7 @@ class JobPage:
     job: Job
     row: rows.JobRow
     owner_name: str
-    view: jobs_pb2.JobView
+    view: views.JobView
     why: Why
     reasons: Sequence[Why]
     stages: Sequence[StageBox]
@@ -61,7 +60,8 @@ class JobPage:
     grid: grid.Grid | None
     held: Sequence[tries.Held]
     attempts: tries.Attempts
-    events: Sequence[Event]
+    #: each with its sentence, in which workers have names
+    events: Sequence[tuple[Event, str]]
     #: action -> what it would mean now
     steps: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -138,6 +138,7 @@ def page(tx: Transaction, asked: Asked, attached: Sequence[Worker], now_ms: int,
     rounds = tx.find(Round, job_id=job.id, order="number")
     view = views.job_view(tx, job, attached)
     owner = tx.get(Party, job.owner)
+    events = tx.find(Event, job_id=job.id, order="sequence", descending=True, limit=MOST_EVENTS, detail=False)
     return JobPage(
         job=job,
         row=rows.job_row(tx, job, attached),
@@ -150,7 +151,7 @@ def page(tx: Transaction, asked: Asked, attached: Sequence[Worker], now_ms: int,
         grid=grid.look(tx, job, stages, rounds, (asked.stage, asked.round, asked.phase)),
         held=tries.held(tx, job, now_ms),
         attempts=tries.attempts(tx, job, asked.state, asked.before),
-        events=tx.find(Event, job_id=job.id, order="sequence", descending=True, limit=MOST_EVENTS, detail=False),
+        events=list(zip(events, rows.in_words(tx, events), strict=True)),
         steps=_steps(tx, job),
     )
 
@@ -163,7 +164,7 @@ def _steps(tx: Transaction, job: Job) -> dict[str, str]:
     return {name: steering.preview(tx, job, name, 0).why.sentence for name in possible}
 
 
-def _box(stage: Stage, stages: Sequence[Stage], view: jobs_pb2.JobView) -> StageBox:
+def _box(stage: Stage, stages: Sequence[Stage], view: views.JobView) -> StageBox:
     spec = StageSpec.model_validate_json(stage.spec_json) if len(stage.spec_json) > 2 else None
     wanted = {one.split(".", 1)[0] for one in references(spec)} if spec else set[str]()
     if spec and spec.run_if:
@@ -186,7 +187,10 @@ def log_page(tx: Transaction, asked: Asked) -> dict[str, Any]:
     more = len(events) > LOG_PAGE
     return {
         "job": job,
-        "events": [(one, json.loads(one.evidence_json)) for one in events[:LOG_PAGE]],
+        "events": [
+            (one, sentence, json.loads(one.evidence_json))
+            for one, sentence in zip(events[:LOG_PAGE], rows.in_words(tx, events[:LOG_PAGE]), strict=True)
+        ],
         "older": f"/jobs/{job.id}/log?before={events[LOG_PAGE - 1].sequence}" if more else "",
         "newer": f"/jobs/{job.id}/log" if asked.before is not None else "",
     }

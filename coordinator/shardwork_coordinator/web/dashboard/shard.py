@@ -16,6 +16,7 @@ from shardwork.why import Why
 
 from ...records import Event, Job, Lease, Replica, Shard
 from ...store.base import Transaction
+from .. import rows
 from . import tries
 from .job import named
 from .shell import Shell
@@ -37,7 +38,7 @@ class ShardPage:
     #: what the accepted result holds
     outputs: Mapping[str, str]
     metrics: Mapping[str, float]
-    events: Sequence[Event]
+    events: Sequence[tuple[Event, str]]
 
 
 def router(shell: Shell) -> APIRouter:
@@ -87,5 +88,5 @@ def page(tx: Transaction, job_id: str, place: str, now_ms: int) -> ShardPage:
         attempts=tries.ended(tx, [one for one in leases if one.ended_ms]),
         outputs=json.loads(canonical.outputs_json) if canonical else {},
         metrics=json.loads(canonical.metrics_json) if canonical else {},
-        events=events,
+        events=list(zip(events, rows.in_words(tx, events), strict=True)),
     )
