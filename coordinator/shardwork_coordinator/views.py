@@ -9,6 +9,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from shardwork import wire
 from shardwork.jobs.spec import StageSpec
@@ -44,7 +45,8 @@ from .records import (
 from .scheduler import ReadyReplica, Worker, why_waiting
 from .store.base import Transaction
 
-JobView, RoundView = jobs_pb2.JobView, jobs_pb2.RoundView
+JobView: TypeAlias = jobs_pb2.JobView
+RoundView: TypeAlias = jobs_pb2.RoundView
 
 #: how publishing names what it found learned by heart
 MEMORISED = "memorised."
