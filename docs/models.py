@@ -206,5 +206,7 @@ def _named(annotation: Any) -> str:
         return "table"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation.__name__
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return " or ".join(code(one.value) for one in annotation)
     names = {str: "text", bool: "true or false", int: "integer", float: "number", Path: "path"}
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))

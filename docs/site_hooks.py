@@ -5,7 +5,7 @@ and on the site.
 
 - ARCHITECTURE.md and GLOSSARY.md of the root are pages of the site, and links to them lead there.
 - A link to anything else outside docs/ (source, measurements) stays as text: the site has no such file.
-- An SVG becomes part of its page, so that it takes the page's colours, light or dark.
+- A drawn SVG becomes part of its page, so that it takes the page's colours, light or dark.
 - `folder/*` in the nav stands for the pages of that folder which nothing else in the nav names; what no line covers is
   added under More, so that no page is without a place.
 """
@@ -26,6 +26,8 @@ DOCS = ROOT / "docs"
 ROOT_PAGES = ("ARCHITECTURE.md", "GLOSSARY.md")
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>[^)#\s]+)(?P<part>#[^)]*)?\)")
 PICTURE = re.compile(r'<img alt="(?P<alt>[^"]*)" src="(?P<source>[^":]+\.svg)"\s*/?>')
+#: marks a picture whose style touches nothing else on the page
+DRAWN = 'class="sw"'
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 
 Nav = list[Any]
@@ -89,6 +91,8 @@ def _inlined(found: re.Match[str], page: Page) -> str:
     if not path.is_file():
         return found[0]
     text = path.read_text(encoding="utf-8")
+    if DRAWN not in text:
+        return found[0]
     # blank lines would end the block, were it read as Markdown again
     return f'<figure class="drawn">{" ".join(line.strip() for line in text.splitlines() if line.strip())}</figure>'
 

@@ -29,7 +29,7 @@ SMALLER = (
 #: commands that are somebody else's to check: a target of the Makefile (tests/house/test_blocks.py), an activation
 ELSEWHERE = re.compile(r"^(make |\. |JOIN=)")
 #: these ask on a terminal, and a test has none
-ASKING = re.compile(r"^shardwork (init|job (submit|cancel|topup)|artifact delete|wallet withdraw)\b")
+ASKING = re.compile(r"^shardwork (init|job (submit|topup)|wallet withdraw)\b")
 WHO: dict[str, str] = {"requester": "home", "provider": "machine"}
 
 
