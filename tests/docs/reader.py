@@ -30,7 +30,6 @@ SMALLER = (
 ELSEWHERE = re.compile(r"^(make |\. |JOIN=)")
 #: these ask on a terminal, and a test has none
 ASKING = re.compile(r"^shardwork (init|job (submit|topup)|wallet withdraw)\b")
-WHO: dict[str, str] = {"requester": "home", "provider": "machine"}
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -52,7 +51,7 @@ def prepare(folder: Path) -> None:
 @dataclass(slots=True)
 class Reader:
     shell: Shell
-    #: where the requester's and the provider's things lie
+    #: where the things of each role lie; the quickstart's requester and operator are one
     homes: dict[str, str]
     web: str = ""
     done: list[Ran] = field(default_factory=list[Ran])

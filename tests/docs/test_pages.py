@@ -33,7 +33,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     folder = tmp_path_factory.mktemp("network")
     prepare(folder)
     shell = Shell(folder, environment(folder / "home"))
-    reader = Reader(shell, homes={"requester": str(folder / "home")})
+    reader = Reader(shell, homes=dict.fromkeys(("requester", "operator"), str(folder / "home")))
     try:
         wrong = reader.follow(PAGES[QUICKSTART])
         assert not wrong, wrong
@@ -55,7 +55,7 @@ def test_the_quickstart_ends_with_a_model_that_loads(network: Reader) -> None:
 def test_every_command_of_the_page_does_what_it_says(page: str, network: Reader) -> None:
     folder = network.shell.folder / "pages" / page.replace("/", "-").removesuffix(".md")
     prepare(folder)
-    homes = {"requester": network.homes["requester"], "provider": str(folder / "machine")}
+    homes = {**network.homes, "provider": str(folder / "machine")}
     shell = Shell(folder, environment(folder / "machine"))
     shell.set("JOIN", network.shell.value('echo "$JOIN"'))
     try:

@@ -8,7 +8,7 @@ The convention, for every page under docs/ and the README:
 
     <!-- not run: REASON -->   right above a block: it can't be run here (a cluster, a GPU, root), and why
     <!-- exit: 3 -->           right above a block: its last command leaves with this
-    <!-- as: provider -->      from here on the page is somebody else's: requester, provider
+    <!-- as: provider -->      from here on the page is somebody else's: requester, provider, operator
     ```yaml title="job.yaml"   a file that later commands read
 
 Any other block that looks like a shell's is refused by `test_blocks`. The README's indented blocks are commands without
