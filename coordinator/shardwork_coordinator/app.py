@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import ipaddress
 import os
+import shutil
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +56,10 @@ from shardwork.v1 import (
     work_pb2_grpc,
 )
 
+from .api import ApiDesk
+from .api import router as api_router
+from .api.keys import KeyGate
+from .api.measuring import Measurer
 from .artifacts import ArtifactStore
 from .artifacts.expiry import Expiry
 from .artifacts.opening import artifact_limits, key_file, location, open_contents
@@ -164,7 +169,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         cluster = await join_cluster(stack, engine, address, settings) if shared else None
         house = House(store, settings)
         await house.refresh()
-        gate = _add_services(server, house, engine, contents, keys, payments, cluster)
+        gate, desk = _add_services(server, house, engine, contents, keys, payments, cluster)
         mirror = HubMirror(HubSource(HubRules.of(settings)), store, contents, clock, folder / "scratch" / "hub")
         stack.push_async_callback(mirror.close)
         house.follow(lambda now: mirror.allow(now.hub_allow.split()))
@@ -182,7 +187,9 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         stack.push_async_callback(server.stop, STOP_GRACE_S)
         stack.callback(links.close)
         expiry, granting = _following(house, engine, contents, keys)
-        web = await stack.enter_async_context(serve_web(settings, engine, keys.authority, expiry.figures, house))
+        site = serve_web(settings, engine, keys.authority, expiry.figures, house, api_router(desk))
+        web = await stack.enter_async_context(site)
+        stack.callback(desk.close)  # before the server: its streams end by themselves
         adopt("uvicorn", "uvicorn.error", "uvicorn.access")
         background = tuple(
             _background(stack, name, work)
@@ -235,8 +242,8 @@ def _add_services(
     keys: Keys,
     payments: SimulatedPayments,
     cluster: Fellowship | None,
-) -> TokenGate:
-    """The gate that they share."""
+) -> tuple[TokenGate, ApiDesk]:
+    """The gate that they share, and what the HTTP API calls them with."""
     store, clock, authority, settings = engine.store, engine.clock, keys.authority, house.now
     tokens = Tokens(keys.signing, authority.ca_sha256, clock)
     gate = TokenGate(tokens, store, clock, operator_public_key=keys.operator.public_key)
@@ -278,7 +285,18 @@ def _add_services(
         wallet.threshold_msat = now.payout_threshold_sats * 1000
 
     house.follow(obey)
-    return gate
+    scratch = settings.data_dir / "scratch" / "api"
+    shutil.rmtree(scratch, ignore_errors=True)
+    key = StorageKey(key_file(settings), settings.encrypt_at_rest)
+    return gate, ApiDesk(
+        engine=engine,
+        jobs=jobs,
+        artifacts=artifacts,
+        wallet=wallet,
+        gate=KeyGate(store, clock),
+        measurer=Measurer(location(settings), scratch, key),
+        scratch=scratch,
+    )
 
 
 def _add_health(server: grpc.aio.Server) -> None:

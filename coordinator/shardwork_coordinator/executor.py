@@ -157,7 +157,7 @@ class Executor:
                 outcome = await asyncio.wait_for(running, patience_s)
             except TimeoutError:
                 self._busy.discard(process)
-                await asyncio.to_thread(_end, process)
+                await asyncio.to_thread(end_process, process)
                 raise LimitExceeded(
                     "executor.too_slow",
                     f"The {work.task.phase} phase took longer than any honest input of its size does.",
@@ -166,7 +166,7 @@ class Executor:
                 ) from None
             except BaseException:
                 self._busy.discard(process)
-                await asyncio.to_thread(_end, process)
+                await asyncio.to_thread(end_process, process)
                 raise
             self._busy.discard(process)
             self._idle.append(process)
@@ -176,14 +176,14 @@ class Executor:
         """How long the task may take: a bound where foreign files are tokenised; the others work on numbers."""
         if task.phase != "prepare":
             return None
-        store = _open(self._location, self._storage_key)
+        store = open_artifacts(self._location, self._storage_key)
         read_bytes = sum(store.manifest(one).total_bytes for name, one in task.inputs.items() if name != "base")
         return PREPARE_SECONDS + read_bytes / PREPARE_BYTES_A_SECOND
 
     def close(self) -> None:
         """Ends the processes at once: tasks are pure, and whoever asked runs them again after a restart."""
         for process in [*self._idle, *self._busy]:
-            _end(process)
+            end_process(process)
         self._idle.clear()
         self._busy.clear()
 
@@ -194,17 +194,17 @@ class Executor:
         else:
             # spawn: a fork of a process with threads and gRPC inside may hang
             context = multiprocessing.get_context("spawn")
-            process = ProcessPoolExecutor(1, mp_context=context, initializer=_start_child)
+            process = ProcessPoolExecutor(1, mp_context=context, initializer=start_child)
         self._busy.add(process)
         return process
 
 
-def _open(location: str, key: StorageKey | None) -> ArtifactStore:
+def open_artifacts(location: str, key: StorageKey | None) -> ArtifactStore:
     """On both sides: what is sealed can be read without its key by neither."""
     return ArtifactStore.open(location, sealer=PLAIN if key is None else sealer_of(key.file, seals=key.seals))
 
 
-def _end(process: ProcessPoolExecutor) -> None:
+def end_process(process: ProcessPoolExecutor) -> None:
     # the pool itself could only wait for a merge of minutes; a broken one has none left
     for child in list((process._processes or {}).values()):
         child.kill()
@@ -228,7 +228,7 @@ class Work:
     storage_key: StorageKey | None = None
 
 
-def _start_child() -> None:
+def start_child() -> None:
     """Ctrl-C is the parent's business, and a child does not outlive its parent. When memory ends, it ends first: its
     task is tried again, and a coordinator that the system picked would take every worker's stream along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -281,7 +281,7 @@ def _told(error: Exception, work: Work) -> str:
 
 
 def _run(work: Work) -> ExecutorResult:
-    store = _open(work.artifact_location, work.storage_key)
+    store = open_artifacts(work.artifact_location, work.storage_key)
     cache = InputCache(work.cache, store, limit_bytes=work.cache_bytes)
     wanted = {store.manifest(one) for one in work.task.inputs.values() if not cache.has(one)}
     missing_bytes = sum(one.total_bytes for one in wanted)

@@ -17,12 +17,17 @@ PACKAGE = "coordinator/shardwork_coordinator/"
 STORES = frozenset({"store", "_store", "rows"})
 #: things with a `write` that are no store: files, streams, RPC contexts, tensor writers
 OTHERS = frozenset(
-    {"context", "outer[which]", "steps[candidate]", "stderr", "stdout", "os", "file", "_file", "sink", "out"}
+    {"parser", "context", "outer[which]", "steps[candidate]", "stderr", "stdout", "os", "file", "_file", "sink", "out"}
 )
 #: the wrapper itself
 WRAPPER = PACKAGE + "failpoints.py"
 #: commands that open the database by themselves, without the wrapper
-UNWRAPPED = (PACKAGE + "cli.py", PACKAGE + "user_commands.py", PACKAGE + "existing_store.py")
+UNWRAPPED = (
+    PACKAGE + "cli.py",
+    PACKAGE + "user_commands.py",
+    PACKAGE + "model_commands.py",
+    PACKAGE + "existing_store.py",
+)
 
 
 @dataclass(frozen=True, slots=True)

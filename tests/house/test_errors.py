@@ -28,7 +28,7 @@ EXIT_CODES = {
     "JobFailed": 8,
 }
 #: raised and caught inside one process, so never looked up by name; they add a list of problems to their parent
-LOCAL = {"JobFileInvalid": "InvalidInput", "DataInvalid": "InvalidInput"}
+LOCAL = {"JobFileInvalid": "InvalidInput", "DataInvalid": "InvalidInput", "Unfit": "InvalidInput"}
 
 DRAWN = re.compile(r"[├└]── (\w+) +exit (\d+) +([A-Z_]+)")
 CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")

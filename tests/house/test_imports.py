@@ -24,6 +24,10 @@ CHILD_ONLY = "worker/shardwork_worker/training/"
 SPEAKS_PROTO: frozenset[str] = frozenset(
     (
         "coordinator/shardwork_coordinator/app.py",
+        "coordinator/shardwork_coordinator/api/native.py",
+        "coordinator/shardwork_coordinator/api/streams.py",
+        "coordinator/shardwork_coordinator/api/submitting.py",
+        "coordinator/shardwork_coordinator/api/uploads.py",
         "coordinator/shardwork_coordinator/rpc/artifacts.py",
         "coordinator/shardwork_coordinator/rpc/auth.py",
         "coordinator/shardwork_coordinator/rpc/enrolment.py",

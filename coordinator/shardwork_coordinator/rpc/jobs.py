@@ -18,6 +18,7 @@ from shardwork.errors import Conflict, InvalidInput, LimitExceeded
 from shardwork.identity.role import Role
 from shardwork.ids import job_id as derive_job_id
 from shardwork.jobs.spec import JobSpec
+from shardwork.problem import suggest
 from shardwork.recipes import recipe
 from shardwork.recipes.base import StageFacts
 from shardwork.v1 import jobs_pb2, jobs_pb2_grpc
@@ -31,7 +32,7 @@ from ..machine.phases import HOUR_MS
 from ..money.pricing import JobQuote, RateCard, quote
 from ..reasons import reasons_of
 from ..records import Event, Job, JobState, Lease, Shard, Stage, StageState
-from ..store.base import Transaction
+from ..store.base import Match, Transaction
 from . import prospects, steering
 from .auth import Caller, Context, Gate
 from .continuing import parents
@@ -253,10 +254,10 @@ def _bytes(spec: JobSpec, facts: Mapping[str, StageFacts]) -> tuple[int, int]:
 async def list_jobs(request: jobs_pb2.ListJobsRequest, caller: Caller, desk: JobsDesk) -> jobs_pb2.ListJobsResponse:
     size = min(request.page_size or 50, 200)
     last = _page(request.page_token)
-    workers = desk.engine.links.attached()
+    workers, states = desk.engine.links.attached(), _states(request)
 
     def look(tx: Transaction) -> jobs_pb2.ListJobsResponse:
-        found = _jobs_before(tx, last, size + MOST_AT_ONCE + 1, caller)
+        found = _jobs_before(tx, last, size + MOST_AT_ONCE + 1, {**_mine(caller), **states})
         jobs = found[:size]
         token = f"{jobs[-1].created_ms}-{jobs[-1].id}" if len(found) > size else ""
         shown = [views.job_view(tx, job, workers, rounds=False) for job in jobs]
@@ -265,11 +266,25 @@ async def list_jobs(request: jobs_pb2.ListJobsRequest, caller: Caller, desk: Job
     return await desk.engine.store.read(look)
 
 
-def _jobs_before(tx: Transaction, last: tuple[int, str] | None, limit: int, caller: Caller) -> list[Job]:
-    """The caller's jobs, newest first, behind the last of the page before; those of one millisecond go by id."""
-    mine = {} if caller.role is Role.OPERATOR else {"owner": caller.party_id}
+def _mine(caller: Caller) -> dict[str, Match]:
+    return {} if caller.role is Role.OPERATOR else {"owner": caller.party_id}
+
+
+def _states(request: jobs_pb2.ListJobsRequest) -> dict[str, Match]:
+    """Raises InvalidInput "job.no_state"."""
+    known = [str(state) for state in JobState]
+    odd = next((state for state in request.states if state not in known), None)
+    if odd is not None:
+        raise InvalidInput(
+            "job.no_state", f"No job is {odd[:40]!r}.", next_step=suggest(odd, known, what="states"), key="states"
+        )
+    return {"state": list(request.states)} if request.states else {}
+
+
+def _jobs_before(tx: Transaction, last: tuple[int, str] | None, limit: int, named: Mapping[str, Match]) -> list[Job]:
+    """Such jobs, newest first, behind the last of the page before; those of one millisecond go by id."""
     after = None if last is None else last[0] + 1
-    found = tx.find(Job, order="created_ms", descending=True, limit=limit, after=after, **mine)
+    found = tx.find(Job, order="created_ms", descending=True, limit=limit, after=after, **named)
     return [job for job in found if last is None or (job.created_ms, job.id) < last]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -58,6 +58,8 @@ class Site:
     port: int = 0
     setup_token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     metrics_token: str = ""
+    #: the HTTP API; None: none is served
+    api: APIRouter | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,8 @@ def build(engine: Engine, site: Site | None = None) -> FastAPI:
         is_secure=site.is_secure,
         setup_token=site.setup_token,
     )
+    if site.api is not None:
+        app.include_router(site.api)
     app.include_router(dashboard.router(desk))
     _add_plain(app, engine, site)
     app.add_middleware(Guard, hosts=tuple(site.hosts), is_secure=site.is_secure)
@@ -145,6 +149,7 @@ async def serve_web(
     authority: Authority,
     storage: StorageFigures | None = None,
     house: House | None = None,
+    api: APIRouter | None = None,
 ) -> AsyncGenerator[WebAddress, None]:
     """Serves until left; yields its address. Raises InvalidInput "web.…"."""
     place = Place.of(settings)
@@ -160,6 +165,7 @@ async def serve_web(
             is_secure=context is not None,
             port=port,
             metrics_token=_metrics_token(settings, place),
+            api=api,
         )
         app = build(engine, site)
 

@@ -1,0 +1,131 @@
+"""Bytes of artifacts over HTTP: one file with ranges, or all of them as a tar whose bytes never differ.
+
+Whole leaves are read and checked in threads, one ahead of what is sent. Who may read what is `rpc.artifacts`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tarfile
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from shardwork.artifact import LEAF_BYTES, Manifest
+
+from ..artifacts import ArtifactStore
+from .desk import ApiDesk
+
+_RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
+_BLOCK = 512
+#: at the end of a tar
+_END = b"\0" * (2 * _BLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some bytes of a whole: a file of an artifact, or bytes that are known."""
+
+    size: int
+    #: path in the manifest; empty where `data` holds it
+    path: str = ""
+    data: bytes = b""
+
+
+def of_file(manifest: Manifest, path: str) -> list[Piece]:
+    """Raises NotFound "artifact.no_such_file"."""
+    manifest.leaf_span(path)
+    entry = next(entry for entry in manifest.files if entry.path == path)
+    return [Piece(entry.size, path)]
+
+
+def of_tar(manifest: Manifest, folder: str) -> list[Piece]:
+    """Every file below `folder`, with the same bytes whenever and wherever it is made."""
+    found: list[Piece] = []
+    for entry in manifest.files:
+        header = tarfile.TarInfo(f"{folder}/{entry.path}")
+        header.size, header.mode = entry.size, 0o644
+        data = header.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        found += [Piece(len(data), data=data), Piece(entry.size, entry.path)]
+        if rest := -entry.size % _BLOCK:
+            found.append(Piece(rest, data=b"\0" * rest))
+    return [*found, Piece(len(_END), data=_END)]
+
+
+def size_of(pieces: list[Piece]) -> int:
+    return sum(piece.size for piece in pieces)
+
+
+def answer(request: Request, desk: ApiDesk, manifest: Manifest, pieces: list[Piece], name: str) -> Response:
+    """The whole, or the range that was asked for."""
+    size = size_of(pieces)
+    headers = {
+        "Accept-Ranges": "bytes",
+        "ETag": f'"{manifest.id[:32]}-{size}"',
+        # the name may hold letters that a header can't
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(PurePosixPath(name).name, safe='')}",
+    }
+    first, last, status = 0, size - 1, 200
+    asked = request.headers.get("range", "")
+    if asked and request.headers.get("if-range", headers["ETag"]) == headers["ETag"]:
+        found = _range(asked, size)
+        if found == (0, -1):
+            return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
+        if found is not None:
+            first, last = found
+            status, headers["Content-Range"] = 206, f"bytes {first}-{last}/{size}"
+    headers["Content-Length"] = str(last - first + 1)
+    body = _sent(desk.artifacts.contents, manifest, pieces, range(first, last + 1))
+    return StreamingResponse(body, status, headers, "application/octet-stream")
+
+
+def _range(asked: str, size: int) -> tuple[int, int] | None:
+    """(first, last); (0, -1) for one that can't be; None for several or none that we know, which is all of it."""
+    found = _RANGE.fullmatch(asked.strip())
+    if found is None or not (found[1] or found[2]):
+        return None
+    if not found[1]:
+        count = min(int(found[2]), size)
+        return (size - count, size - 1) if count else (0, -1)
+    first, last = int(found[1]), min(int(found[2]) if found[2] else size - 1, size - 1)
+    return (first, last) if first <= last else (0, -1)
+
+
+async def _sent(
+    store: ArtifactStore, manifest: Manifest, pieces: list[Piece], wanted: range
+) -> AsyncGenerator[bytes, None]:
+    """A leaf that does not match ends the answer short of its length, which every client notices."""
+    parts = _parts(store, manifest, pieces, wanted)
+    ahead = asyncio.create_task(asyncio.to_thread(next, parts, b""))
+    try:
+        while data := await ahead:
+            ahead = asyncio.create_task(asyncio.to_thread(next, parts, b""))
+            yield data
+    finally:
+        await asyncio.wait({ahead})
+        ahead.exception()
+
+
+def _parts(store: ArtifactStore, manifest: Manifest, pieces: list[Piece], wanted: range) -> Iterator[bytes]:
+    at = 0
+    for piece in pieces:
+        first, last = max(wanted.start - at, 0), min(wanted.stop - at, piece.size)
+        at += piece.size
+        if first >= last:
+            continue
+        if piece.data:
+            yield piece.data[first:last]
+            continue
+        start, _ = manifest.leaf_span(piece.path)
+        numbers = range(first // LEAF_BYTES, (last - 1) // LEAF_BYTES + 1)
+        offset = numbers.start * LEAF_BYTES
+        for leaf in store.read_leaves(manifest.id, start + numbers.start, len(numbers)):
+            data = leaf[max(first - offset, 0) : last - offset]
+            offset += len(leaf)
+            if data:
+                yield data

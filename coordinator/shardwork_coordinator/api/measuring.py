@@ -1,0 +1,285 @@
+"""Measuring: what the command line measures on a requester's own machine, measured here for one who has only HTTP.
+
+Rows, tokens and parameters of inputs that lie in the artifact store, by the same code (`shardwork.client.facts`), in a
+process of its own with the executor's limits: tokenising holds the interpreter for seconds, and files are strangers'.
+Only headers of weights are read. The measured job is then submitted as everybody's is, and `prepare` counts again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import re
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from shardwork.artifact import Manifest
+from shardwork.client.facts import DataInvalid, StageMeasure, measure_stages
+from shardwork.errors import Internal, InvalidInput, LimitExceeded, ShardworkError
+from shardwork.jobs.file import LoadedJob
+from shardwork.jobs.paths import SourceFiles, StageFiles
+from shardwork.jobs.spec import DataItem, JobSpec, StageSpec, is_local, path_of
+from shardwork.problem import Problem
+from shardwork.recipes.base import StageFacts
+from shardwork.tensors.header import MAX_HEADER_BYTES
+from shardwork.why import Why
+
+from ..artifacts import ArtifactStore
+from ..executor import (
+    PREPARE_BYTES_A_SECOND,
+    PREPARE_SECONDS,
+    Failed,
+    StorageKey,
+    end_process,
+    open_artifacts,
+    start_child,
+)
+from .failures import Unfit
+
+#: rows of one job; more are measured where they lie, by the command line
+MOST_DATA_BYTES = 2 << 30
+#: of a model's small files, each
+MOST_COMPANION_BYTES = 64 << 20
+#: measurements of one requester that run or wait
+OF_ONE_MAX = 2
+_NUMBERED = re.compile(r"^[0-9]{5}-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    #: with everything that had to fit the model, as it is submitted
+    spec_json: str
+    #: stage -> facts
+    facts: Mapping[str, StageFacts]
+    #: of the data
+    warnings: tuple[Why, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Unfit:
+    """`Unfit` on its way between processes."""
+
+    why_json: str
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    spec_json: str
+    #: "<stage>.data" and so on -> artifact id
+    inputs: Mapping[str, str]
+    location: str
+    storage_key: StorageKey | None
+    folder: Path
+
+
+@dataclass(slots=True)
+class Measurer:
+    location: str
+    scratch: Path
+    storage_key: StorageKey | None = None
+    _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    _of_party: Counter[str] = field(default_factory=Counter[str])
+    _process: ProcessPoolExecutor | None = None
+
+    async def measure(self, spec: JobSpec, inputs: Mapping[str, str], party: str) -> Measured:
+        """The inputs must be the party's own. Raises Unfit "data.invalid", InvalidInput of models and parameters,
+        LimitExceeded "measuring.*"."""
+        if self._of_party[party] >= OF_ONE_MAX:
+            raise LimitExceeded(
+                "measuring.too_many", "Files of yours are being measured.", next_step="Try again when that is done."
+            )
+        self._of_party[party] += 1
+        try:
+            async with self._turn:
+                return await self._ask(spec, inputs)
+        finally:
+            self._of_party[party] -= 1
+            if not self._of_party[party]:
+                del self._of_party[party]
+
+    async def _ask(self, spec: JobSpec, inputs: Mapping[str, str]) -> Measured:
+        folder = self.scratch / f"measure-{secrets.token_hex(8)}"
+        question = Question(
+            spec_json=spec.canonical_json(),
+            inputs=dict(inputs),
+            location=self.location,
+            storage_key=self.storage_key,
+            folder=folder,
+        )
+        patience_s = PREPARE_SECONDS / 2 + await asyncio.to_thread(_bytes_of, question) / PREPARE_BYTES_A_SECOND
+        try:
+            running = asyncio.get_running_loop().run_in_executor(self._running(), measure_here, question)
+            outcome = await asyncio.wait_for(running, patience_s)
+        except BaseException as error:
+            await asyncio.to_thread(self.close)
+            if isinstance(error, TimeoutError):
+                raise LimitExceeded(
+                    "measuring.too_slow",
+                    "Measuring the files took longer than any honest file of their size does.",
+                    next_step="Look for a row that takes for ever, or submit with `shardwork job submit`.",
+                ) from None
+            if isinstance(error, BrokenProcessPool):
+                raise Internal(
+                    "measuring.died", "Measuring the files took more memory than there is.", next_step="Send less."
+                ) from None
+            raise
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        if isinstance(outcome, _Unfit):
+            raise Unfit(Why.from_json(outcome.why_json), list(outcome.problems))
+        if isinstance(outcome, Failed):
+            raise outcome.to_error()
+        return outcome
+
+    def close(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            end_process(process)
+
+    def _running(self) -> ProcessPoolExecutor:
+        if self._process is None:
+            context = multiprocessing.get_context("spawn")
+            self._process = ProcessPoolExecutor(1, mp_context=context, initializer=start_child)
+        return self._process
+
+
+def _bytes_of(question: Question) -> int:
+    """Of the rows. Raises LimitExceeded "measuring.too_large"."""
+    store = open_artifacts(question.location, question.storage_key)
+    data = [one for name, one in question.inputs.items() if name.endswith(("data", "eval_data"))]
+    found = sum(store.manifest(one).total_bytes for one in data)
+    if found > MOST_DATA_BYTES:
+        raise LimitExceeded(
+            "measuring.too_large",
+            "The files are larger than what is measured here.",
+            next_step="Submit with `shardwork job submit`, which measures them on your machine, or send `facts`.",
+            bytes=found,
+            limit_bytes=MOST_DATA_BYTES,
+        )
+    return found
+
+
+# ---- the process -------------------------------------------------------------------------------------------------
+
+
+def measure_here(question: Question) -> Measured | _Unfit | Failed:
+    """Errors come back as values, without a word of where on the operator's disk the files lay."""
+    try:
+        return _measure(question)
+    except DataInvalid as error:
+        problems = tuple(_cleaned(problem, question) for problem in error.problems[:50])
+        return _Unfit(_clean(error.why.to_json(), question), problems)
+    except ShardworkError as error:
+        return Failed(type(error).__name__, _clean(error.why.to_json(), question))
+    except Exception as error:
+        found = Internal("measuring.failed", "The files can't be measured.", error=type(error).__name__)
+        return Failed("Internal", found.why.to_json())
+
+
+def _measure(question: Question) -> Measured:
+    store = open_artifacts(question.location, question.storage_key)
+    spec = JobSpec.model_validate_json(question.spec_json)
+    files = {stage.name: _files(stage, question, store) for stage in spec.stages}
+    stages = measure_stages(LoadedJob(spec=spec, folder=question.folder, files=files, file="job"))
+    spec = spec.model_copy(update={"stages": [each.stage for each in stages]})
+    return Measured(
+        spec_json=spec.canonical_json(),
+        facts={each.stage.name: each.facts for each in stages},
+        warnings=tuple(_cleaned_why(why, question) for each in stages for why in _doubts(each)),
+    )
+
+
+def _doubts(stage: StageMeasure) -> list[Why]:
+    return list(stage.warnings)
+
+
+def _files(stage: StageSpec, question: Question, store: ArtifactStore) -> StageFiles:
+    if stage.continue_from is not None and is_local(stage.continue_from):
+        raise InvalidInput(
+            "measuring.checkpoint",
+            "A checkpoint that was sent is not measured here.",
+            next_step="Continue from JOB.stage.checkpoint, or submit with `shardwork job submit`.",
+            key="continue_from",
+        )
+    model = question.inputs.get(f"{stage.name}.base_model")
+    place = question.folder / stage.name
+    return StageFiles(
+        sources=_sources(stage.data, question.inputs.get(f"{stage.name}.data"), place / "data", store),
+        eval_sources=_sources(stage.eval_data, question.inputs.get(f"{stage.name}.eval_data"), place / "eval", store),
+        base_model=sparse_model(store, model, place / "model") if model else None,
+    )
+
+
+def _sources(
+    items: list[DataItem], artifact_id: str | None, into: Path, store: ArtifactStore
+) -> tuple[SourceFiles, ...]:
+    """Each item with its files; several have a folder each, as `shardwork.client.staging` lays them out."""
+    if artifact_id is None:
+        return ()
+    store.materialise(artifact_id, into)
+    found: list[SourceFiles] = []
+    for number, item in enumerate(items):
+        folder = into / f"source-{number:03d}" if len(items) > 1 else into
+        paths = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
+        source = SourceFiles(path=path_of(item), files=paths)
+        if not isinstance(item, str):
+            source = replace(source, weight=item.weight, mapping=item.mapping, format=item.format)
+        found.append(source)
+    return tuple(found)
+
+
+def sparse_model(store: ArtifactStore, artifact_id: str, into: Path) -> Path:
+    """A model folder whose weights are headers and holes."""
+    manifest = store.manifest(artifact_id)
+    into.mkdir(parents=True)
+    for entry in manifest.files:
+        if "/" in entry.path:
+            continue
+        start, count = manifest.leaf_span(entry.path)
+        with (into / entry.path).open("wb") as file:
+            if entry.path.endswith(".safetensors"):
+                file.write(_header(store, manifest, start, count))
+                file.truncate(entry.size)
+                continue
+            if entry.size > MOST_COMPANION_BYTES:
+                raise LimitExceeded("measuring.too_large", "A file of the model is too large.", file=entry.path)
+            for leaf in store.read_leaves(artifact_id, start, count):
+                file.write(leaf)
+    return into
+
+
+def _header(store: ArtifactStore, manifest: Manifest, start: int, count: int) -> bytes:
+    """The first bytes of a safetensors file to the end of its header; an unsound one is `inspect_model`'s to refuse."""
+    data = bytearray()
+    for leaf in store.read_leaves(manifest.id, start, count):
+        data += leaf
+        wanted = 8 + min(int.from_bytes(data[:8], "little"), MAX_HEADER_BYTES)
+        if len(data) >= wanted:
+            return bytes(data[:wanted])
+    return bytes(data)
+
+
+def _cleaned(problem: Problem, question: Question) -> Problem:
+    return replace(
+        problem,
+        file=_NUMBERED.sub("", Path(problem.file).name),
+        sentence=_clean(problem.sentence, question),
+        fix=_clean(problem.fix, question),
+    )
+
+
+def _cleaned_why(why: Why, question: Question) -> Why:
+    return Why.from_json(_clean(why.to_json(), question))
+
+
+def _clean(text: str, question: Question) -> str:
+    """Without our folders and the numbers before the names in them."""
+    place = re.escape(str(question.folder))
+    return re.sub(rf"{place}/(?:[^/\s\"',:]+/)*(?:[0-9]{{5}}-)?", "", text).replace(str(question.folder), "…")
