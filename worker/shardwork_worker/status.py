@@ -52,6 +52,10 @@ class Status:
     why: Why | None = None
     #: lease in hand
     shard: str | None = None
+    #: what it is of, and what it pays
+    recipe: str = ""
+    phase: str = ""
+    price_msat: int = 0
     progress: float | None = None
     #: fetching, computing, committing, uploading
     step: str | None = None
@@ -72,6 +76,9 @@ class Status:
             "state": self.state.value,
             "why": why_to_json(self.why),
             "shard": self.shard,
+            "recipe": self.recipe,
+            "phase": self.phase,
+            "price_msat": self.price_msat,
             "progress": self.progress,
             "step": self.step,
             "loss": self.loss,

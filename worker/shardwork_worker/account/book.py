@@ -101,6 +101,10 @@ class Book:
         """Lines that changed from then on, newest first."""
         return self._lines("WHERE at_ms >= ? ORDER BY at_ms DESC, lease_id", at_ms)
 
+    def newest(self, most: int) -> list[Line]:
+        """The lines that changed last, newest first."""
+        return self._lines("ORDER BY at_ms DESC, lease_id LIMIT ?", most)
+
     def pending(self, coordinator: str | None = None) -> list[Line]:
         """What waits for its verdict, oldest first; of one coordinator, or of all."""
         if coordinator is None:
