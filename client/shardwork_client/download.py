@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.text import Text
 
 from shardwork.client.display import figures
+from shardwork.client.display.loading import loading
 from shardwork.client.results import Download
 
 from .outcome import say
@@ -24,30 +25,8 @@ def show_fetched(fetched: Sequence[Download]) -> None:
     """One line an output on stdout, and on stderr the lines that load it."""
     for each in fetched:
         console().print(Text(f"✓ {each.output.name}  {figures.size(each.output.bytes)}  {each.folder}"), soft_wrap=True)
-        for line in loading(each.output.kind, each.folder):
+        for line in loading(each.output.kind, str(each.folder), base=_base_of(each.folder)):
             say(f"    {line}")
-
-
-def loading(kind: str, folder: Path) -> list[str]:
-    """Python that loads an output of this kind."""
-    path = str(folder)
-    if kind == "model":
-        return [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            f"model = AutoModelForCausalLM.from_pretrained({path!r})",
-            f"tokenizer = AutoTokenizer.from_pretrained({path!r})",
-        ]
-    if kind == "adapter":
-        return [
-            "from peft import PeftModel",
-            "from transformers import AutoModelForCausalLM",
-            f"base = AutoModelForCausalLM.from_pretrained({_base_of(folder)!r})  # the folder of the model you tuned",
-            f"model = PeftModel.from_pretrained(base, {path!r})",
-        ]
-    if kind == "rows":
-        files = str(folder / "*.jsonl")
-        return ["from datasets import load_dataset", f"rows = load_dataset('json', data_files={files!r})"]
-    return []
 
 
 def _base_of(folder: Path) -> str:

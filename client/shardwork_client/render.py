@@ -23,7 +23,7 @@ from shardwork.money import show as sats
 from shardwork.why import Why
 
 if TYPE_CHECKING:
-    from shardwork.client.results import Balance, Event, JobStatus, Report, Round, Stage, StoredArtifact, Transfer
+    from shardwork.client.results import Balance, Event, JobStatus, Round, Stage, StoredArtifact, Transfer
     from shardwork.problem import Problem
 
 #: columns assumed when output is piped, so that ids and sentences are not cut
@@ -333,43 +333,6 @@ def outputs_table(job: JobStatus) -> Table:
             output.name, output.kind, figures.size(output.bytes), Text(f"{output.artifact_id[:16]}…", style="dim")
         )
     return grid
-
-
-def report_page(report: Report) -> RenderableType:
-    """`job report`: the job page, who computed what, and every payment."""
-    workers = table(
-        "worker", "name", "shards", "accepted", "rejected", "paid", right=("shards", "accepted", "rejected", "paid")
-    )
-    for each in report.workers:
-        rejected = Text(str(each.rejected), style="red" if each.rejected else "dim")
-        name = clean(each.name) or "–"
-        workers.add_row(each.worker_id, name, str(each.shards), str(each.accepted), rejected, sats(each.paid_msat))
-    payments = table("payment for shard", "worker", "amount", right=("amount",))
-    for paid in report.payments:
-        shard = paid.shard.removeprefix(f"{report.status.id}/")
-        shard = shard if paid.replica == 0 else f"{shard} (copy {paid.replica})"
-        payments.add_row(shard, paid.worker_id, sats(paid.msat))
-    parts: list[RenderableType] = [job_page(report.status)]
-    parts += [Text(told) for told in (memorised_line(stage) for stage in report.status.stages) if told]
-    if report.workers:
-        parts += [Text(""), workers]
-    if report.payments:
-        parts += [Text(""), payments]
-    if report.payments_left_out:
-        parts.append(Text(f"and {report.payments_left_out:,} earlier payments, counted above", style="dim"))
-    return Group(*parts)
-
-
-def memorised_line(stage: Stage) -> str:
-    """What the stage's model gives back word for word, beside what it could only guess; empty where nobody asked."""
-    known = stage.memorised
-    parts = [
-        f"{known[f'{side}.reproduced']:.0f} of {known[f'{side}.rows']:.0f} {name} (longest run "
-        f"{known[f'{side}.longest_run']:.0f} tokens)"
-        for side, name in (("train", "training rows"), ("held_out", "held-out rows"))
-        if {f"{side}.{each}" for each in ("rows", "reproduced", "longest_run")} <= set(known)
-    ]
-    return f"{clean(stage.name)} knows by heart: {', '.join(parts)}" if parts else ""
 
 
 def event_line(event: Event) -> Text:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Quote,
         Report,
         Round,
+        Sample,
         Stage,
         StoredArtifact,
         Transfer,
@@ -134,6 +135,8 @@ def report_json(report: Report) -> Json:
                 "accepted": worker.accepted,
                 "rejected": worker.rejected,
                 "paid_msat": worker.paid_msat,
+                "donated": worker.donated,
+                "donated_msat": worker.donated_msat,
             }
             for worker in report.workers
         ],
@@ -148,6 +151,34 @@ def report_json(report: Report) -> Json:
             for payment in report.payments
         ],
         "payments_left_out": report.payments_left_out,
+        "fees_msat": report.fees_msat,
+        "quote": _submitted_json(report.quote) if report.quote else None,
+        "spent": [{"phase": each.phase, "results": each.results, "paid_msat": each.paid_msat} for each in report.spent],
+        "samples": [sample_json(each) for each in report.samples],
+    }
+
+
+def _submitted_json(quote: Quote) -> Json:
+    """What a job was priced at when it was submitted: of its quote, what is kept."""
+    return {
+        "shards": quote.shards,
+        "rounds": quote.rounds,
+        "estimate_msat": {"low": quote.estimate_low_msat, "high": quote.estimate_high_msat},
+        "compute_msat": quote.compute_msat,
+        "verification_msat": quote.verification_msat,
+        "fees_msat": quote.fees_msat,
+        "reserve_msat": quote.reserve_msat,
+    }
+
+
+def sample_json(sample: Sample) -> Json:
+    return {
+        "stage": sample.stage,
+        "side": sample.side,
+        "prompt": sample.prompt,
+        "base": sample.base,
+        "completion": sample.completion,
+        "expected": sample.expected or None,
     }
 
 

@@ -22,6 +22,7 @@ from .machine.planning import effect_id
 from .machine.states import LIVE
 from .money import ledger
 from .money.movements import FEES, escrow_account, round_account
+from .money.pricing import JobQuote
 from .queueing.line import JobFacts
 from .records import (
     Account,
@@ -253,6 +254,7 @@ def report_view(tx: Transaction, job: Job, workers: Sequence[Worker]) -> jobs_pb
     names = {one.id: one.name for one in tx.find(Party, id=sorted({lease.worker_id for lease in leases}))}
     shares: dict[str, jobs_pb2.WorkerShare] = {}
     shards: dict[str, set[str]] = defaultdict(set)
+    spent: dict[str, jobs_pb2.PhaseSpent] = {}
     payments: list[jobs_pb2.ShardPayment] = []
     for lease in leases:
         share = shares.setdefault(
@@ -264,6 +266,10 @@ def report_view(tx: Transaction, job: Job, workers: Sequence[Worker]) -> jobs_pb
         share.paid_msat += lease.paid_msat
         share.donated += lease.donated_msat > 0
         share.donated_msat += lease.donated_msat
+        if lease.paid_msat:
+            phase = spent.setdefault(lease.phase, jobs_pb2.PhaseSpent(phase=lease.phase))
+            phase.results += 1
+            phase.paid_msat += lease.paid_msat
         if lease.state is ReplicaState.ACCEPTED:
             payments.append(
                 jobs_pb2.ShardPayment(
@@ -282,6 +288,26 @@ def report_view(tx: Transaction, job: Job, workers: Sequence[Worker]) -> jobs_pb
         workers=sorted(shares.values(), key=lambda share: -share.paid_msat),
         payments=payments[-MOST_PAYMENTS:],
         payments_left_out=max(len(payments) - MOST_PAYMENTS, 0),
+        quote=_submitted_quote(job),
+        spent=sorted(spent.values(), key=lambda each: -each.paid_msat),
+    )
+
+
+def _submitted_quote(job: Job) -> jobs_pb2.Quote:
+    """The sums of the price that the job was submitted at."""
+    kept = json.loads(job.quote_json)
+    if not kept:
+        return jobs_pb2.Quote()
+    priced = JobQuote(**kept)
+    return jobs_pb2.Quote(
+        shards=priced.shards,
+        rounds=priced.rounds,
+        estimate_low_msat=priced.low_msat,
+        estimate_high_msat=priced.reserve_msat,
+        compute_msat=priced.compute_msat,
+        verification_msat=priced.verification_msat,
+        fees_msat=priced.fees_msat,
+        reserve_msat=priced.reserve_msat,
     )
 
 

@@ -15,7 +15,8 @@ from ..v1 import jobs_pb2
 from ..why import Why
 from ..wire import why_from_proto
 from . import calls, received
-from .download import download_outputs
+from .outputs import samples
+from .outputs.download import download_outputs
 from .progress import OnProgress
 from .results import Change, ControlCost, Download, Event, JobStatus, LogLine, Report
 from .settings import Access
@@ -56,8 +57,11 @@ class AsyncJob:
         return (await self.status()).why
 
     async def report(self) -> Report:
-        """Rounds, workers, payments and money."""
-        return received.report(await calls.report(await self._session(), self.id))
+        """Rounds, workers, payments and money, and samples of what each stage published."""
+        session = await self._session()
+        answer = await calls.report(session, self.id)
+        taken = await samples.fetch(session, self._took(answer.job), self._access().home.cache_dir)
+        return received.report(answer, taken)
 
     async def events(self, *, after_sequence: int = 0) -> AsyncGenerator[Event, None]:
         """Everything that happened so far after `after_sequence`, oldest first."""

@@ -153,7 +153,7 @@ def running_shard(view: jobs_pb2.RunningShard) -> results.RunningShard:
     )
 
 
-def report(answer: jobs_pb2.GetJobReportResponse) -> results.Report:
+def report(answer: jobs_pb2.GetJobReportResponse, samples: tuple[results.Sample, ...] = ()) -> results.Report:
     return results.Report(
         status=job_status(answer.job),
         workers=tuple(
@@ -164,6 +164,8 @@ def report(answer: jobs_pb2.GetJobReportResponse) -> results.Report:
                 accepted=each.accepted,
                 rejected=each.rejected,
                 paid_msat=each.paid_msat,
+                donated=each.donated,
+                donated_msat=each.donated_msat,
             )
             for each in answer.workers
         ),
@@ -174,6 +176,12 @@ def report(answer: jobs_pb2.GetJobReportResponse) -> results.Report:
             for each in answer.payments
         ),
         payments_left_out=answer.payments_left_out,
+        quote=quote(answer.quote) if answer.quote.reserve_msat else None,
+        spent=tuple(
+            results.PhaseSpent(phase=each.phase, results=each.results, paid_msat=each.paid_msat)
+            for each in answer.spent
+        ),
+        samples=samples,
     )
 
 

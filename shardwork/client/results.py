@@ -195,6 +195,9 @@ class WorkerShare:
     accepted: int
     rejected: int
     paid_msat: int
+    #: accepted results that it gave for nothing, and what they would have cost
+    donated: int = 0
+    donated_msat: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,17 +207,6 @@ class ShardPayment:
     worker_id: str
     phase: str
     msat: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """A job, who worked for it, and every payment."""
-
-    status: JobStatus
-    workers: tuple[WorkerShare, ...]
-    payments: tuple[ShardPayment, ...]
-    #: older payments of a large job; the workers' sums hold all
-    payments_left_out: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +251,57 @@ class Quote:
     msat_per_tera_unit: int = 0
     minimum_shard_msat: int = 0
     fee_basis_points: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseSpent:
+    """What the workers of a phase were paid, without the house's fees."""
+
+    phase: str
+    #: paid ones
+    results: int
+    paid_msat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What a stage's model wrote when it was published; whoever published it says so."""
+
+    stage: str
+    prompt: str
+    completion: str
+    #: what the model wrote before this stage; None where there was none
+    base: str | None = None
+    #: how the row really goes on; empty where the prompt is of no row
+    expected: str = ""
+    #: whose row the prompt begins: "held_out", "train", or "order" where it is of no row
+    side: str = "order"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A job, who worked for it, every payment, what it was priced at, and samples of what it learned."""
+
+    status: JobStatus
+    workers: tuple[WorkerShare, ...]
+    payments: tuple[ShardPayment, ...]
+    #: older payments of a large job; the workers' sums hold all
+    payments_left_out: int
+    #: what it was priced at when it was submitted, counts and sums only; None from an older coordinator
+    quote: Quote | None = None
+    spent: tuple[PhaseSpent, ...] = ()
+    samples: tuple[Sample, ...] = ()
+
+    @property
+    def fees_msat(self) -> int:
+        """The house's share of what was spent."""
+        return self.status.spent_msat - sum(worker.paid_msat for worker in self.workers)
+
+    def html(self) -> str:
+        """The report as one self-contained HTML document, to keep, print or send on."""
+        from .display.document import document
+
+        return document(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

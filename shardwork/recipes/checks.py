@@ -18,6 +18,8 @@ DELTA_FILES = frozenset({"delta.safetensors", "m.safetensors", "v.safetensors", 
 PUBLISHED = (".safetensors", ".json", ".jsonl", ".md", ".jinja", ".txt", ".model")
 #: tokens that publishing reads and writes to see what was learned by heart: 32 rows of at most 96
 PROBED_TOKENS = 3072
+#: a few short texts: whoever publishes must not make the owner fetch more
+MOST_SAMPLES_BYTES = 256 * 1024
 #: what it may report of that, of training rows and of held-out ones
 MEMORY_METRICS = frozenset(
     f"memorised.{side}.{name}"
@@ -109,6 +111,9 @@ def _check_memory(reported: Reported) -> Finding:
         return _refused(
             "check.metrics", "What was learned by heart is told in numbers that cannot be.", metric=odd[0][:80]
         )
+    size = sum(reported.output_files["samples"].values())
+    if size > MOST_SAMPLES_BYTES:
+        return _refused("check.samples", "The samples are far larger than samples can be.", bytes=str(size))
     return _check_files("publish", reported)
 
 

@@ -737,6 +737,32 @@ class ShardPayment(_message.Message):
 Global___ShardPayment: _TypeAlias = ShardPayment  # noqa: Y015
 
 @_typing.final
+class PhaseSpent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    PAID_MSAT_FIELD_NUMBER: _builtins.int
+    phase: _builtins.str
+    results: _builtins.int
+    """paid ones"""
+    paid_msat: _builtins.int
+    def __init__(
+        self,
+        *,
+        phase: _builtins.str = ...,
+        results: _builtins.int = ...,
+        paid_msat: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["paid_msat", b"paid_msat", "phase", b"phase", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PhaseSpent: _TypeAlias = PhaseSpent  # noqa: Y015
+
+@_typing.final
 class GetJobReportRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -763,6 +789,8 @@ class GetJobReportResponse(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     PAYMENTS_FIELD_NUMBER: _builtins.int
     PAYMENTS_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    QUOTE_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
     payments_left_out: _builtins.int
     """older ones; the workers' sums hold all"""
     @_builtins.property
@@ -773,6 +801,14 @@ class GetJobReportResponse(_message.Message):
     def payments(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardPayment]:
         """the latest ones of a large job"""
 
+    @_builtins.property
+    def quote(self) -> Global___Quote:
+        """what it was priced at when it was submitted: counts and sums only"""
+
+    @_builtins.property
+    def spent(self) -> _containers.RepeatedCompositeFieldContainer[Global___PhaseSpent]:
+        """what its workers were paid, by phase, without the house's fees"""
+
     def __init__(
         self,
         *,
@@ -780,10 +816,12 @@ class GetJobReportResponse(_message.Message):
         workers: _abc.Iterable[Global___WorkerShare] | None = ...,
         payments: _abc.Iterable[Global___ShardPayment] | None = ...,
         payments_left_out: _builtins.int = ...,
+        quote: Global___Quote | None = ...,
+        spent: _abc.Iterable[Global___PhaseSpent] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "quote", b"quote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "payments", b"payments", "payments_left_out", b"payments_left_out", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "payments", b"payments", "payments_left_out", b"payments_left_out", "quote", b"quote", "spent", b"spent", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

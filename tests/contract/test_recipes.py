@@ -180,7 +180,9 @@ def tampered(phase: str, report: Reported) -> dict[str, Reported]:
         files = report.output_files[name]
         for bad in ("weights.pkl", "pytorch_model.bin", "modeling.py", "run.sh", "lib.so"):
             found[f"{name} with {bad}"] = with_files(report, name, {**files, bad: 1})
-        if name != "samples":
+        if name == "samples":
+            found["samples of a gigabyte"] = with_files(report, name, {"samples.json": 1 << 30})
+        else:
             found[f"{name} without files"] = with_files(report, name, {})
             largest = max(files, key=lambda path: files[path])
             found[f"{name} without {largest}"] = with_files(

@@ -48,7 +48,8 @@ ROUND = {
     *("accepted", "rejected", "seconds", "bytes_up", "bytes_down"),
 }
 OUTPUT = {"name", "kind", "digest", "bytes"}
-SHARE = {"id", "name", "shards", "accepted", "rejected", "paid_msat"}
+SHARE = {"id", "name", "shards", "accepted", "rejected", "paid_msat", "donated", "donated_msat"}
+REPORT_KEYS = {"workers", "payments", "payments_left_out", "fees_msat", "quote", "spent", "samples"}
 PAYMENT = {"shard", "replica", "worker", "phase", "msat"}
 EVENT = {"sequence", "at_unix_ms", "kind", "subject", "sentence", "evidence"}
 PLAN = {
@@ -119,7 +120,7 @@ def test_show_has_its_keys(town: World, chain: str) -> None:
 
 def test_report_has_its_keys_and_adds_up(town: World, chain: str) -> None:
     report = town.ask("job", "report", chain)
-    assert set(report) == JOB_KEYS | {"workers", "payments", "payments_left_out"}
+    assert set(report) == JOB_KEYS | REPORT_KEYS
     check_job_keys(report)
     assert {frozenset(share) for share in report["workers"]} == {frozenset(SHARE)}
     assert {frozenset(payment) for payment in report["payments"]} == {frozenset(PAYMENT)}

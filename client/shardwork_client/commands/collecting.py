@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..outcome import emit, guard
+from ..outcome import emit, guard, say
 from .jobs import COLLECT, app
 from .options import JobIdArgument, JsonOption
 
@@ -17,19 +17,46 @@ if TYPE_CHECKING:
 
 
 @app.command(rich_help_panel=COLLECT)
-def report(context: typer.Context, job_id: JobIdArgument, json_output: JsonOption = False) -> None:
-    """Rounds, workers, payments, outputs and money."""
+def report(
+    context: typer.Context,
+    job_id: JobIdArgument,
+    document: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", dir_okay=False, help="Write it as one self-contained HTML file."),
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Rounds, samples, workers, payments, outputs and money.
+
+    With --html it is one file that needs no network: curves, samples of base and tuned model side by side, money.
+
+    Example:  shardwork job report 6b61 --html report.html
+    """
     with guard(json_output):
-        from .. import access, render, views
+        from .. import access, render, report_page, views
 
         async def reported(client: AsyncClient) -> Report:
             return await (await client.job(job_id)).report()
 
         found = access.run(context, reported)
+        if document is not None:
+            _write(document, found.html())
         if json_output:
             emit(views.report_json(found))
-        else:
-            render.show(render.report_page(found))
+        elif document is None:
+            render.show(report_page.report_page(found))
+        if document is not None:
+            say(f"✓ Wrote {document}")
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: a report that is there stays when the disk is full."""
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 @app.command(rich_help_panel=COLLECT)

@@ -279,7 +279,7 @@ def _stage_done(state: Slice, change: Change) -> Change:
     artifacts = json.loads(state.stage.artifacts_json)
     method = spec_of(state).params.get("method")
     outputs: dict[str, dict[str, str]] = {}
-    for output in ("model", "report"):
+    for output in ("model", "report", "samples"):
         if output in results:
             kind = "adapter" if output == "model" and method == "lora" else output
             outputs[f"{state.stage.name}.{output}"] = {"artifact_id": results[output], "kind": kind}

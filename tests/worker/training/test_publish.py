@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,11 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from shardwork.errors import Internal
 from shardwork.recipes.base import Computed
-from shardwork.tensors.file import open_tensors
+from shardwork.tensors.file import open_tensors, read_tensors, write_tensors
 from shardwork_worker.training import publish as publishing
+from shardwork_worker.training.probing.samples import SAMPLED_ROWS
 from shardwork_worker.training.trainer import TorchTrainer
 
 from . import tiny
+from .test_recall import rows, write_probe
 
 BaseOf = Callable[[str], Path]
 
@@ -111,6 +114,34 @@ def test_samples_are_taken_from_every_prompt_and_are_the_same_each_time(
     ]
     assert texts[0] == texts[1]
     assert [entry["prompt"] for entry in json.loads(texts[0])["samples"]] == ["", "The worker"]
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "scratch"])
+def test_samples_stand_beside_what_the_base_writes_and_how_the_row_goes_on(
+    method: str, trainer: TorchTrainer, base_of: BaseOf, tmp_path: Path
+) -> None:
+    base = base_of("llama")
+    tuned = "full" if method == "scratch" else method
+    checkpoint = tiny.first_checkpoint(trainer, base, tmp_path / "init", tuned)
+    with torch.no_grad():
+        tensors = {name: values + 0.3 for name, values in read_tensors(checkpoint / "weights.safetensors").items()}
+    write_tensors(checkpoint / "weights.safetensors", tensors)
+    probe = write_probe(tmp_path / "probe", rows(4, 1), rows(4, 2), first_label=9)
+    order = tiny.publish_order(tuned, from_scratch=method == "scratch")
+    done = trainer.publish(order, tiny.context(tmp_path / "out", base=base, checkpoint=checkpoint, probe=probe))
+    found = json.loads((done.outputs["samples"] / "samples.json").read_text())["samples"]
+    assert [entry["side"] for entry in found] == ["order", "order", *["held_out"] * SAMPLED_ROWS]
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    held_out = rows(4, 2)[0]
+    assert found[2]["prompt"] == tokenizer.decode(held_out[:9], skip_special_tokens=True)
+    assert found[2]["expected"] == tokenizer.decode(held_out[9:], skip_special_tokens=True)
+    assert all(("base" in entry) == (method != "scratch") for entry in found)
+    if method != "scratch":
+        model: Any = AutoModelForCausalLM.from_pretrained(base, local_files_only=True)
+        ids = tokenizer("The worker", return_tensors="pt").input_ids
+        said = model.generate(input_ids=ids, do_sample=False, max_new_tokens=48)[0, ids.shape[1] :]
+        assert found[1]["base"] == tokenizer.decode(said, skip_special_tokens=True)
+        assert [entry["completion"] for entry in found] != [entry["base"] for entry in found]
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

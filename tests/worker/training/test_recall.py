@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from shardwork.errors import Corrupt
 from shardwork.tensors.file import write_tensors
-from shardwork_worker.training.recall import FILE, common_run, read_probes, recall
+from shardwork_worker.training.probing.recall import FILE, common_run, read_probes, recall
 from shardwork_worker.training.trainer import TorchTrainer
 
 from . import tiny

@@ -4,8 +4,8 @@
 
 A LoRA job gives a PEFT adapter folder, every other job a Hugging Face model folder; both with a model card, in
 safetensors, with no path of this machine anywhere. What was written is loaded again with plain transformers or PEFT,
-must give the logits of the model in memory, and is sampled from. `card` writes the README; equal inputs give equal
-bytes.
+must give the logits of the model in memory, and is sampled from (`samples`). `card` writes the README; equal inputs
+give equal bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from shardwork.dataset.template import NAMED
 from shardwork.errors import Internal
@@ -27,8 +27,9 @@ from shardwork.recipes.orders import Method, PublishOrder
 from .card import write_card
 from .checkpoints import load_weights
 from .model import build
+from .probing.recall import Recall, recall
+from .probing.samples import load_tokenizer, prompts_of, sample, write_samples
 from .quantised import loading
-from .recall import Recall, recall
 
 #: what makes up a tokenizer; copied from the base as it is
 TOKENIZER_FILES = (
@@ -45,7 +46,6 @@ TOKENIZER_FILES = (
 #: keys that hold a path of the machine that wrote the file, or name code
 DROPPED_KEYS = ("_name_or_path", "name_or_path", "auto_map")
 MAX_LOGIT_DIFFERENCE = 1e-5
-SAMPLE_TOKENS = 48
 PROBE_TOKENS = 16
 
 
@@ -79,9 +79,7 @@ def publish(order: PublishOrder, context: Context, device: torch.device) -> Comp
         sentence = "The published model does not give the trained model's logits."
         raise Internal("publish.reload_differs", sentence, difference=difference)
     context.progress(0.75)
-    samples = context.output("samples")
-    taken = sample(reloaded, base, order.sample_prompts, context)
-    (samples / "samples.json").write_text(json.dumps({"samples": taken}, indent=2, ensure_ascii=False) + "\n")
+    samples = sampled(reloaded, base, order, context)
     metrics = {"reload_difference": difference} | (known.metrics() if known is not None else {})
     return Computed(outputs={"model": folder, "samples": samples}, metrics=metrics)
 
@@ -90,7 +88,7 @@ def _recall(model: Any, base: Path, context: Context) -> Recall | None:
     """What was learned by heart; None where no rows to ask about came with the shard."""
     if "probe" not in context.inputs:
         return None
-    tokenizer: Any = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    tokenizer = load_tokenizer(base)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
     vocabulary = model.config.get_text_config().vocab_size
     return recall(model, context.inputs["probe"], pad_token=pad if 0 <= pad < vocabulary else 0)
@@ -124,7 +122,15 @@ def write_adapter(model: Any, folder: Path, base_id: str) -> None:
 
 def reload(folder: Path, base: Path, order: PublishOrder, device: torch.device) -> Any:
     """The published model as a user loads it, on the device; an adapter on the base that it learned with."""
-    source = base if order.tuning.method is Method.LORA else folder
+    model = load(base if order.tuning.method is Method.LORA else folder, order, device)
+    if order.tuning.method is Method.LORA:
+        model = PeftModel.from_pretrained(model, folder)
+    model.eval()
+    return model if order.tuning.base_bits else model.to(device)
+
+
+def load(source: Path, order: PublishOrder, device: torch.device) -> Any:
+    """The model of a folder with plain transformers, on the device."""
     model: Any = AutoModelForCausalLM.from_pretrained(
         source,
         dtype=torch.float32,
@@ -133,8 +139,6 @@ def reload(folder: Path, base: Path, order: PublishOrder, device: torch.device) 
         trust_remote_code=False,
         **loading(order.tuning.base_bits, device),
     )
-    if order.tuning.method is Method.LORA:
-        model = PeftModel.from_pretrained(model, folder)
     model.eval()
     return model if order.tuning.base_bits else model.to(device)
 
@@ -148,30 +152,24 @@ def probe(model: Any) -> torch.Tensor:
     return logits[0].float().cpu()
 
 
-def sample(model: Any, base: Path, prompts: tuple[str, ...], context: Context) -> list[dict[str, str]]:
-    """Greedy continuations: the same every time."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    end = tokenizer.eos_token_id
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=SAMPLE_TOKENS,
-        eos_token_id=end,
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (end or 0),
-    )
-    model.generation_config = settings
+def sampled(model: Any, base: Path, order: PublishOrder, context: Context) -> Path:
+    """Output "samples": what the model writes, beside what its base writes. The model may be moved away."""
+    tokenizer = load_tokenizer(base)
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
-    taken: list[dict[str, str]] = []
-    for prompt in prompts:
-        tokens = tokenizer(prompt)["input_ids"] or [start or 0]
-        tokens = tokens[-max(1, room - SAMPLE_TOKENS) :]
-        ids = torch.tensor([tokens], device=model.device)
-        with torch.inference_mode():
-            found = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
-        completion = tokenizer.decode(found[0, len(tokens) :], skip_special_tokens=True)
-        taken.append({"prompt": prompt, "completion": completion})
-        context.progress(0.75 + 0.25 * len(taken) / len(prompts))
-    return taken
+    prompts = prompts_of(order.sample_prompts, context.inputs.get("probe"), tokenizer, room)
+    tuned = sample(model, prompts, tokenizer, lambda share: context.progress(0.75 + 0.12 * share))
+    before: list[str] = []
+    if order.tuning.method is Method.LORA:
+        with model.disable_adapter():
+            before = sample(model, prompts, tokenizer, lambda share: context.progress(0.87 + 0.12 * share))
+    elif not order.from_scratch:
+        device = model.device
+        model.to("cpu")  # the base may need the room
+        first = load(base, order, device)
+        before = sample(first, prompts, tokenizer, lambda share: context.progress(0.87 + 0.12 * share))
+    folder = context.output("samples")
+    write_samples(folder, prompts, tuned, before)
+    return folder
 
 
 def check_no_path(folder: Path, paths: list[str]) -> None:

@@ -30,6 +30,15 @@ FILE = "probe.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """Its tokens, 1 for each that is learned from, and whether it was learned from at all."""
+
+    tokens: list[int]
+    labels: list[int]
+    is_learnt: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """The beginning that is given, and how the row goes on."""
 
@@ -91,9 +100,8 @@ def recall(model: Any, folder: Path, *, pad_token: int) -> Recall:
     return Recall(*sides)
 
 
-def read_probes(folder: Path, *, prefix: int, vocabulary: int) -> list[Probe]:
-    """Where each row is cut: in its middle, but not before its first label; rows with too little after it are left
-    out."""
+def read_rows(folder: Path) -> list[Row]:
+    """The rows of the `probe` artifact. Raises Corrupt "probe.unreadable"."""
     try:
         tensors = read_tensors(folder / FILE)
         tokens, mask = tensors["tokens"].tolist(), tensors["mask"].tolist()
@@ -101,15 +109,21 @@ def read_probes(folder: Path, *, prefix: int, vocabulary: int) -> list[Probe]:
         spans = list(zip(offsets, offsets[1:], learnt, strict=False))
     except (OSError, KeyError, ShardworkError) as error:
         raise Corrupt("probe.unreadable", "The rows to go on from cannot be read.", file=FILE) from error
+    return [Row(tokens[begin:end], mask[begin:end], bool(is_learnt)) for begin, end, is_learnt in spans]
+
+
+def read_probes(folder: Path, *, prefix: int, vocabulary: int) -> list[Probe]:
+    """Where each row is cut: in its middle, but not before its first label; rows with too little after it are left
+    out."""
     found: list[Probe] = []
-    for begin, end, is_learnt in spans:
-        row, labels = tokens[begin:end], mask[begin:end]
+    for each in read_rows(folder):
+        row, labels = each.tokens, each.labels
         first = labels.index(1) if 1 in labels else len(row)
         cut = max(first, len(row) // 2, 1)
         cut = min(cut, max(first, len(row) - LEAST_SUFFIX, 1))
         suffix = row[cut : cut + SUFFIX]
         if len(suffix) >= LEAST_SUFFIX and all(0 <= token < vocabulary for token in row):
-            found.append(Probe(row[max(0, cut - prefix) : cut], suffix, bool(is_learnt)))
+            found.append(Probe(row[max(0, cut - prefix) : cut], suffix, each.is_learnt))
     return found
 
 

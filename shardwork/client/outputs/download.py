@@ -10,12 +10,12 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import transfer
-from ..errors import Conflict, Corrupt, InvalidInput, NotFound
-from ..session import Session
-from . import calls, received
-from .progress import OnProgress, told
-from .results import Download, JobStatus, Output
+from ... import transfer
+from ...errors import Conflict, Corrupt, InvalidInput, NotFound
+from ...session import Session
+from .. import calls, received
+from ..progress import OnProgress, told
+from ..results import Download, JobStatus, Output
 
 
 async def download_outputs(
