@@ -91,6 +91,7 @@ async def measure(folder: Path) -> dict[str, Any]:
         "every_account_ms": await timed(lambda: store.read(views.house_totals)),
         "ledger_recount_ms": await timed(lambda: store.read(ledger.check), 3),
         "bytes": size,
+        "database_bytes": sum(path.stat().st_size for path in folder.glob("coordinator.db*")),
     }
     store.close()
     return result
