@@ -15,7 +15,9 @@ import pytest
 
 from shardwork.clock import ManualClock
 from shardwork.errors import InvalidInput, NotEnoughFunds, ShardworkError
+from shardwork.identity.role import Role
 from shardwork.money import sats
+from shardwork.v1 import wallet_pb2
 from shardwork.why import Why
 from shardwork_coordinator.money import ledger, payouts
 from shardwork_coordinator.money.movements import Move, external_account, worker_account
@@ -24,6 +26,8 @@ from shardwork_coordinator.payments.base import Invoice, InvoiceState, Payment, 
 from shardwork_coordinator.payments.journal import StoreJournal
 from shardwork_coordinator.payments.simulated import Behaviour, Script, SimulatedPayments
 from shardwork_coordinator.records import Party, Payout, PayoutState
+from shardwork_coordinator.rpc.auth import Caller
+from shardwork_coordinator.rpc.wallet import Wallet, get_balance, list_transfers
 from shardwork_coordinator.store import MemoryStore, SqlStore, Store, Transaction
 
 T = TypeVar("T")
@@ -211,6 +215,20 @@ async def test_earnings_above_the_threshold_are_paid_with_a_receipt(world: World
     # 1 sat was the fee; the rest of the fee limit came back
     assert await world.funds("w") == (sats(10), 0)
     await world.check()
+
+
+async def test_a_worker_sees_its_payout_with_hash_and_state_and_from_when_on_it_is_paid_out(world: World) -> None:
+    await world.earn("w", sats(1100))
+    wallet = Wallet(world.store, world.node, world.clock, threshold_msat=RULES.threshold_msat)
+    caller = Caller("w", b"\x01" * 32, Role.WORKER)
+    before = await get_balance(wallet_pb2.GetBalanceRequest(), caller, wallet)
+    assert (before.payout_threshold_msat, before.payout_address) == (sats(1000), "w@simulated")
+    await world.sweep()
+    row = await only(world)
+    payout, pay = (await list_transfers(wallet_pb2.ListTransfersRequest(), caller, wallet)).transfers
+    assert (payout.id, payout.kind, payout.payout_state) == (row.id, "payout", "settled")
+    assert payout.payment_hash == row.payment_hash and len(payout.payment_hash) == 64
+    assert (pay.kind, pay.payment_hash, pay.payout_state) == ("shard", "", "")
 
 
 async def test_earnings_below_the_threshold_wait_and_can_be_asked_for(world: World) -> None:

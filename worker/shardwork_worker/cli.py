@@ -14,7 +14,7 @@ import typer
 
 from shardwork.errors import InvalidInput, NotFound, ShardworkError
 
-from .commands import bench, top
+from .commands import bench, earnings, top
 from .commands.options import JsonFlag
 from .control import Command, ask
 from .status import hanging, offline, readable
@@ -193,6 +193,7 @@ def doctor(
 
 app.add_typer(bench.app)
 app.add_typer(top.app)
+app.add_typer(earnings.app)
 
 
 def main() -> None:
