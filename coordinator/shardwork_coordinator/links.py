@@ -269,6 +269,43 @@ def from_hello(row: Attachment, party: Party, last_seen_ms: int) -> Presence:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A worker's machine in its own words, which nobody has checked but by its results."""
+
+    device: str = ""
+    device_name: str = ""
+    memory_bytes: int = 0
+    execution_class: str = ""
+    threads: int = 0
+    recipes: tuple[str, ...] = ()
+    can_train: bool = False
+    torch_version: str = ""
+    disk_free_bytes: int = 0
+    sandbox: str = ""
+    abilities: tuple[str, ...] = ()
+
+
+def machine_of(presence: Presence | None, row: Attachment | None) -> Machine:
+    """What it says now, or said when it came last; nothing of one that never came."""
+    if presence is None and row is None:
+        return Machine()
+    said = presence.capability if presence else work_pb2.Hello.FromString(row.hello if row else b"").capability
+    return Machine(
+        device=said.device,
+        device_name=said.device_name,
+        memory_bytes=said.memory_bytes,
+        execution_class=said.execution_class,
+        threads=said.threads,
+        recipes=tuple(sorted(said.recipes)),
+        can_train=said.can_train,
+        torch_version=said.torch_version,
+        disk_free_bytes=said.disk_free_bytes,
+        sandbox=said.sandbox,
+        abilities=tuple(sorted(said.abilities)),
+    )
+
+
 def message(push: Push) -> work_pb2.AttachResponse:
     """The wire form of a push."""
     why = wire.why_to_proto(push.why) if push.why else None

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from . import job, jobs, overview, people, pulse, shard, signing, steering
+from . import job, jobs, overview, people, pulse, shard, signing, steering, worker, workers
 from .desk import Desk
 from .shell import Shell
 
 __all__ = ["router"]
 
 #: pages in a frame of their own, each a module with `router(shell)`
-PAGES = (signing, overview, jobs, shard, job, steering, people)
+PAGES = (signing, overview, jobs, shard, job, steering, workers, worker, people)
 
 
 def router(desk: Desk) -> APIRouter:
