@@ -22,7 +22,7 @@ async def visitor(
     engine: Engine, role: WebRole | None = WebRole.OPERATOR, *, name: str = "ada", site: Site | None = None
 ) -> AsyncGenerator[httpx.AsyncClient, None]:
     """`role` None: nobody has signed in."""
-    cookies = {}
+    cookies: dict[str, str] = {}
     if role is not None:
         found, now_ms = role, engine.clock.now_ms()
 
