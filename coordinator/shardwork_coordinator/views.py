@@ -150,11 +150,11 @@ def job_why(tx: Transaction, job: Job, stages: Sequence[Stage], workers: Sequenc
 
 def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worker]) -> Why:
     where = {"stage": round_.stage, "round": str(round_.number), "phase": round_.phase}
-    held = tx.find(Replica, job_id=job.id, state=[str(state) for state in LIVE])
+    held = sum(tx.count(Replica, "state", job_id=job.id, state=[str(state) for state in LIVE]).values())
     if held:
         return Why(
             code="job.running",
-            sentence=f"{len(held)} {'worker is' if len(held) == 1 else 'workers are'} on the {round_.phase} phase.",
+            sentence=f"{held} {'worker is' if held == 1 else 'workers are'} on the {round_.phase} phase.",
             evidence=where | _last_failure(tx, round_),
             next_step="Nothing to do: `shardwork job watch ID` follows it.",
         )

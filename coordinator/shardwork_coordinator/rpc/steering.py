@@ -133,8 +133,9 @@ async def preview_job_control(
 
 
 def preview(tx: Transaction, job: Job, action: str, msat: int) -> jobs_pb2.PreviewJobControlResponse:
-    running = tx.find(Replica, job_id=job.id, state=[str(state) for state in LIVE])
-    waiting = tx.find(Replica, job_id=job.id, state=ReplicaState.SUBMITTED)
+    names = ("shard_id", "donated")
+    running = tx.pick(Replica, names, job_id=job.id, state=[str(state) for state in LIVE])
+    waiting = tx.pick(Replica, names, job_id=job.id, state=ReplicaState.SUBMITTED)
     running_msat, handed_in_msat = _cost(tx, running), _cost(tx, waiting)
     inside = _inside(tx, job)
     balance = ledger.available(tx, user_account(job.owner))
@@ -195,10 +196,11 @@ def _in_words(action: str, job: Job, cost: jobs_pb2.PreviewJobControlResponse) -
             )
 
 
-def _cost(tx: Transaction, replicas: Sequence[Replica]) -> int:
-    """Pay and fees of these, without those whose workers give their work."""
-    paid = [one.shard_id for one in replicas if not one.donated]
-    prices = {shard.id: shard.price_msat + shard.fee_msat for shard in tx.find(Shard, id=sorted(set(paid)))}
+def _cost(tx: Transaction, replicas: Sequence[tuple[str, bool]]) -> int:
+    """Pay and fees of these (shard, donated), without those whose workers give their work."""
+    paid = [shard for shard, donated in replicas if not donated]
+    found = tx.pick(Shard, ("id", "price_msat", "fee_msat"), id=sorted(set(paid)))
+    prices = {shard: price + fee for shard, price, fee in found}
     return sum(prices[shard] for shard in paid)
 
 

@@ -217,7 +217,9 @@ def job_row(tx: Transaction, job: Job, accepting: Sequence[Worker]) -> JobRow:
     stage = next((one for one in stages if one.state is StageState.RUNNING), stages[-1])
     mine = [one for one in rounds if one.stage == stage.name]
     ended = job.state in FINAL_JOB
-    held = [] if ended else tx.find(Replica, job_id=job.id, state=[str(state) for state in LIVE], order="shard_id")
+    names = ("worker_id", "phase", "progress")
+    living = [str(state) for state in LIVE]
+    held = [] if ended else tx.pick(Replica, names, job_id=job.id, state=living, order="shard_id")
     why = views.job_why(tx, job, stages, accepting)
     return JobRow(
         id=job.id,
@@ -226,7 +228,7 @@ def job_row(tx: Transaction, job: Job, accepting: Sequence[Worker]) -> JobRow:
         where=_where(job, stages, stage, mine),
         percent=100 if job.state is JobState.SUCCEEDED else _percent(tx, stages, rounds, held),
         loss=_loss(stages, rounds),
-        hands=[_hand(tx, one) for one in held[:MOST_HANDS]],
+        hands=[_hand(tx, *one) for one in held[:MOST_HANDS]],
         more_hands=max(len(held) - MOST_HANDS, 0),
         spent_msat=views.job_money(tx, job, rounds)["spent"],
         budget_msat=job.budget_msat,
@@ -252,7 +254,9 @@ def _where(job: Job, stages: Sequence[Stage], stage: Stage, rounds: Sequence[Rou
     return f"{several}{current.kind}: {current.phase}"
 
 
-def _percent(tx: Transaction, stages: Sequence[Stage], rounds: Sequence[Round], held: Sequence[Replica]) -> int:
+def _percent(
+    tx: Transaction, stages: Sequence[Stage], rounds: Sequence[Round], held: Sequence[tuple[str, str, float]]
+) -> int:
     """Finished rounds of the planned ones, plus the part of the current round that is done."""
     planned = sum(
         each.planned_rounds + (1 if each.recipe == "count" else 2) for each in stages if each.state != "skipped"
@@ -263,7 +267,7 @@ def _percent(tx: Transaction, stages: Sequence[Stage], rounds: Sequence[Round], 
         counts = tx.count(
             Shard, "state", job_id=current.job_id, stage=current.stage, round=current.number, phase=current.phase
         )
-        parts = counts.get("done", 0) + sum(one.progress for one in held if one.phase == current.phase)
+        parts = counts.get("done", 0) + sum(progress for _, phase, progress in held if phase == current.phase)
         done += WORK_SHARE * min(parts / max(sum(counts.values()), 1), 1.0)
     elif current is not None and current.kind not in ("setup", "publish"):
         done += WORK_SHARE
@@ -297,10 +301,10 @@ def curve(values: Sequence[float]) -> str:
     )
 
 
-def _hand(tx: Transaction, replica: Replica) -> Hand:
-    party = tx.get(Party, replica.worker_id)
-    name = party.name if party and party.name else replica.worker_id
-    return Hand(worker=name, phase=replica.phase, percent=int(100 * replica.progress))
+def _hand(tx: Transaction, worker_id: str, phase: str, progress: float) -> Hand:
+    party = tx.get(Party, worker_id)
+    name = party.name if party and party.name else worker_id
+    return Hand(worker=name, phase=phase, percent=int(100 * progress))
 
 
 # ---- workers --------------------------------------------------------------------------------------------------------

@@ -12,14 +12,15 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from shardwork import wire
 from shardwork.errors import NotFound
 from shardwork.jobs.spec import JobSpec, StageSpec, references
 from shardwork.why import Why
 
 from ... import views
-from ...machine.states import FINAL_JOB
+from ...machine.states import FINAL_JOB, LIVE
 from ...reasons import reasons_of
-from ...records import Event, Job, Party, Round, Stage
+from ...records import Event, Job, Party, Replica, Round, Stage
 from ...rpc import steering
 from ...scheduler import Worker
 from ...store.base import Transaction
@@ -59,6 +60,8 @@ class JobPage:
     charts: Sequence[curves.Chart]
     grid: grid.Grid | None
     held: Sequence[tries.Held]
+    #: of the job, beside those
+    more_held: int
     attempts: tries.Attempts
     #: each with its sentence, in which workers have names
     events: Sequence[tuple[Event, str]]
@@ -138,18 +141,20 @@ def page(tx: Transaction, asked: Asked, attached: Sequence[Worker], now_ms: int,
     rounds = tx.find(Round, job_id=job.id, order="number")
     view = views.job_view(tx, job, attached)
     owner = tx.get(Party, job.owner)
+    in_hand, living = tries.held(tx, job, now_ms), [str(state) for state in LIVE]
     events = tx.find(Event, job_id=job.id, order="sequence", descending=True, limit=MOST_EVENTS, detail=False)
     return JobPage(
         job=job,
         row=rows.job_row(tx, job, attached),
         owner_name=owner.name if owner else "",
         view=view,
-        why=views.job_why(tx, job, stages, attached),
+        why=wire.why_from_proto(view.why),
         reasons=reasons_of(tx, job, most_running=most_running),
         stages=[_box(stage, stages, view) for stage in stages],
         charts=curves.charts(tx, job, stages, rounds),
         grid=grid.look(tx, job, stages, rounds, (asked.stage, asked.round, asked.phase)),
-        held=tries.held(tx, job, now_ms),
+        held=in_hand,
+        more_held=sum(tx.count(Replica, "state", job_id=job.id, state=living).values()) - len(in_hand),
         attempts=tries.attempts(tx, job, asked.state, asked.before),
         events=list(zip(events, rows.in_words(tx, events), strict=True)),
         steps=_steps(tx, job),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from shardwork.why import Why
@@ -12,7 +12,7 @@ from ...records import Job, Lease, Party, Replica, Shard
 from ...store.base import Transaction
 
 PAGE = 50
-MOST_HELD = 100
+MOST_HELD = 50
 STATES = ("accepted", "rejected", "expired")
 
 
@@ -73,10 +73,11 @@ def held(tx: Transaction, job: Job, now_ms: int, shard_id: str = "") -> list[Hel
     if shard_id:
         found = tx.find(Replica, shard_id=shard_id, state=living)
     names = _names(tx, {one.worker_id for one in found})
+    positions = _positions(tx, (one.shard_id for one in found))
     return [
         Held(
             shard_id=one.shard_id,
-            position=_position(tx, one.shard_id),
+            position=positions.get(one.shard_id, 0),
             number=one.number,
             epoch=one.epoch,
             purpose=str(one.purpose),
@@ -110,11 +111,12 @@ def attempts(tx: Transaction, job: Job, state: str, before: int | None) -> Attem
 
 def ended(tx: Transaction, leases: Sequence[Lease]) -> list[Attempt]:
     names = _names(tx, {one.worker_id for one in leases})
+    positions = _positions(tx, (one.shard_id for one in leases))
     return [
         Attempt(
             lease_id=one.id,
             shard_id=one.shard_id,
-            position=_position(tx, one.shard_id),
+            position=positions.get(one.shard_id, 0),
             replica=one.replica,
             phase=one.phase,
             worker_id=one.worker_id,
@@ -136,6 +138,5 @@ def _names(tx: Transaction, workers: set[str]) -> dict[str, str]:
     return {worker: name or worker for worker, name in found}
 
 
-def _position(tx: Transaction, shard_id: str) -> int:
-    found = tx.pick(Shard, ("position",), id=shard_id)
-    return found[0][0] if found else 0
+def _positions(tx: Transaction, shards: Iterable[str]) -> dict[str, int]:
+    return dict(tx.pick(Shard, ("id", "position"), id=sorted(set(shards))))
