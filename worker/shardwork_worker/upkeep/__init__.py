@@ -1,0 +1,1 @@
+"""What an owner does beside running a worker: have the system start it, and leave without a trace of others' data."""
