@@ -1,7 +1,7 @@
 """Every command that a page shows is run, in the page's order, against a coordinator and workers of this machine.
 
-The quickstart comes first, from its own commands; its network is what the other pages' readers meet. A page that has
-commands is found by itself: `tests/house/blocks.py` says how a page marks them.
+The quickstart comes first, from its own commands, and gates every change; its network is what the readers of the other
+pages meet, in the night. A page that has commands is found by itself: `tests/house/blocks.py` says how it marks them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,10 @@ from .shell import Shell
 
 PAGES: dict[str, list[Block]] = {name: found for name, found in pages() if any(block.is_run for block in found)}
 QUICKSTART = "docs/quickstart.md"
-#: those that everybody meets first gate a change; the rest runs in the night
-GATE = frozenset({"docs/journeys.md"})
+#: a page is a dozen processes one after the other, each with its imports
+pytestmark = pytest.mark.timeout(600)
 #: more than every page together spends
 SATS = 100_000
-
-
-def _other_pages() -> list[object]:
-    names = [name for name in PAGES if name != QUICKSTART]
-    return [name if name in GATE else pytest.param(name, marks=pytest.mark.nightly) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +46,8 @@ def test_the_quickstart_ends_with_a_model_that_loads(network: Reader) -> None:
     assert said["shardwork-coordinator ledger check"].startswith("balanced")
 
 
-@pytest.mark.parametrize("page", _other_pages())
+@pytest.mark.nightly
+@pytest.mark.parametrize("page", [name for name in PAGES if name != QUICKSTART])
 def test_every_command_of_the_page_does_what_it_says(page: str, network: Reader) -> None:
     folder = network.shell.folder / "pages" / page.replace("/", "-").removesuffix(".md")
     prepare(folder)
