@@ -32,12 +32,17 @@ from .views import event_json, job_json, log_json
 REDRAW_S = 0.125
 
 
-def follow_job(context: typer.Context, job_id: str, *, json_output: bool) -> None:
+def follow_job(context: typer.Context, job_id: str, *, report_to: list[str] | None, json_output: bool) -> None:
     """Blocks until the job is final. Raises JobFailed unless it succeeded; typer.Exit(130) on Ctrl-C."""
     follow = _follow_json if json_output else _follow_live if _can_draw() else follow_lines
 
     async def followed(client: AsyncClient) -> JobStatus:
-        return await follow(await client.job(job_id))
+        watched = await client.job(job_id)
+        try:
+            return await follow(watched, report_to)
+        finally:
+            for line in watched.tracked_in if not json_output else ():
+                say(f"→ {line}")
 
     try:
         job = run(context, followed)
@@ -55,10 +60,13 @@ def _can_draw() -> bool:
     return sys.stdout.isatty() and not console().is_dumb_terminal
 
 
-async def follow_lines(job: AsyncJob, *, after_sequence: int = 0, json_output: bool = False) -> JobStatus:
+async def follow_lines(
+    job: AsyncJob, report_to: list[str] | None = None, *, after_sequence: int = 0, json_output: bool = False
+) -> JobStatus:
     """Prints every event from `after_sequence` on until the job is final, one line each, for logs and pipes."""
     out = console()
-    async with aclosing(job.watch(after_sequence=after_sequence, on_lost=_note_loss)) as changes:
+    watched = job.watch(after_sequence=after_sequence, on_lost=_note_loss, report_to=report_to)
+    async with aclosing(watched) as changes:
         async for change in changes:
             for event in change.events:
                 if json_output:
@@ -80,14 +88,14 @@ async def follow_log(job: AsyncJob, *, last: int, follow: bool, json_output: boo
                 page.add(line)
 
 
-async def _follow_json(job: AsyncJob) -> JobStatus:
+async def _follow_json(job: AsyncJob, report_to: list[str] | None) -> JobStatus:
     """JSON Lines: every event, and at the end {"kind": "job.final", "job": {…}}."""
-    last = await follow_lines(job, json_output=True)
+    last = await follow_lines(job, report_to, json_output=True)
     emit({"kind": "job.final", "job": job_json(last)})
     return last
 
 
-async def _follow_live(job: AsyncJob) -> JobStatus:
+async def _follow_live(job: AsyncJob, report_to: list[str] | None) -> JobStatus:
     """The live picture on the alternate screen, so that a resize leaves nothing behind; then the job page."""
     state, out = WatchState(), console()
 
@@ -98,7 +106,7 @@ async def _follow_live(job: AsyncJob) -> JobStatus:
         return Frame(state, SystemClock().now_ms())
 
     with Live(get_renderable=picture, console=out, screen=True, auto_refresh=False) as live:
-        async with _redrawn(live), aclosing(job.watch(on_lost=on_lost)) as changes:
+        async with _redrawn(live), aclosing(job.watch(on_lost=on_lost, report_to=report_to)) as changes:
             async for change in changes:
                 state.hear(change)
     out.print(job_page(job.last))

@@ -26,6 +26,7 @@ from .progress import OnProgress
 from .results import JobStatus, Login, StoredArtifact
 from .settings import Access
 from .thread import beside_loop
+from .tracking import record, trackers
 from .wallet import AsyncWallet
 
 if TYPE_CHECKING:
@@ -150,10 +151,14 @@ class AsyncClient:
         if max_sats is not None:
             plan = replace(plan, measured=plan.measured.capped(max_sats))
         plan.check_affordable()
+        # before a sat moves: a tracker that is not installed would be missed when the first round is over
+        trackers.chosen(plan.spec.report_to)
         session = await self.session()
         job_id = await submit.submit(
             session, self.access, plan.measured, announce=on_accepted, on_progress=self._on_progress
         )
+        if plan.spec.report_to:
+            record.note(self.access.home.state_dir, job_id, plan.spec.report_to)
         # asking for its status might fail, and then nobody would know the id of a job that is paid
         started = JobStatus(id=job_id, name=plan.spec.name, state="funded", budget_msat=plan.measured.budget_msat)
         return self._job_of(started)

@@ -146,6 +146,11 @@ class Job:
         """The newest status that any call of this object saw."""
         return self._inner.last
 
+    @property
+    def tracked_in(self) -> list[str]:
+        """How to look at what a watch told the trackers, one line each."""
+        return self._inner.tracked_in
+
     def __repr__(self) -> str:
         return repr(self._inner).replace("AsyncJob", "Job", 1)
 
@@ -169,13 +174,26 @@ class Job:
         """The last lines of the job's log, oldest first: what happened to each attempt at a shard, in words."""
         return self._loop.iterate(self._inner.logs(last=last, follow=follow, on_lost=on_lost))
 
-    def watch(self, *, after_sequence: int = 0, on_lost: OnLost | None = None) -> Iterator[Change]:
+    def watch(
+        self,
+        *,
+        after_sequence: int = 0,
+        on_lost: OnLost | None = None,
+        report_to: str | Iterable[str] | None = None,
+    ) -> Iterator[Change]:
         """Every change until the job is final, across restarts of the coordinator."""
-        return self._loop.iterate(self._inner.watch(after_sequence=after_sequence, on_lost=on_lost))
+        work = self._inner.watch(after_sequence=after_sequence, on_lost=on_lost, report_to=report_to)
+        return self._loop.iterate(work)
 
-    def wait(self, *, timeout_s: float | None = None, on_change: Callable[[Change], None] | None = None) -> JobStatus:
+    def wait(
+        self,
+        *,
+        timeout_s: float | None = None,
+        on_change: Callable[[Change], None] | None = None,
+        report_to: str | Iterable[str] | None = None,
+    ) -> JobStatus:
         """Follows the job until it is final; raises JobFailed unless it succeeded. Ctrl-C leaves it running."""
-        return self._loop.run(self._inner.wait(timeout_s=timeout_s, on_change=on_change))
+        return self._loop.run(self._inner.wait(timeout_s=timeout_s, on_change=on_change, report_to=report_to))
 
     def pause(self) -> JobStatus:
         """Hands out no more shards; running ones finish and are paid."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from .progress import OnProgress
 from .results import Change, ControlCost, Download, Event, JobStatus, LogLine, Report
 from .settings import Access
 from .submission import pending_for
+from .tracking.follow import Following
 from .waiting import judge, progress_of
 
 OnLost = Callable[[ShardworkError, int], None]
@@ -40,6 +42,8 @@ class AsyncJob:
         self._access = access
         self._on_progress = on_progress
         self.last = status
+        #: how to look at what a watch told the trackers, one line each
+        self.tracked_in: list[str] = []
 
     @property
     def id(self) -> str:
@@ -90,17 +94,31 @@ class AsyncJob:
                     if not calls.is_said_already(event):
                         yield received.log_line(event)
 
-    async def watch(self, *, after_sequence: int = 0, on_lost: OnLost | None = None) -> AsyncGenerator[Change, None]:
+    async def watch(
+        self,
+        *,
+        after_sequence: int = 0,
+        on_lost: OnLost | None = None,
+        report_to: str | Iterable[str] | None = None,
+    ) -> AsyncGenerator[Change, None]:
         """Every change until the job is final, across restarts of the coordinator; no event comes twice.
 
-        `on_lost` hears of each failed attempt to reach the coordinator and its number. Raises Unreachable after ten
-        minutes without an answer. Leaving the loop leaves the job running.
+        `on_lost` hears of each failed attempt to reach the coordinator and its number. `report_to`: trackers that are
+        told each round's numbers once, instead of those that the job file named; "none": no tracker. Raises Unreachable
+        after ten minutes without an answer, and InvalidInput "tracking.…". Leaving the loop leaves the job running.
         """
-        async with aclosing(self._answers(after_sequence, details=False, on_lost=on_lost)) as answers:
-            async for answer in answers:
-                change = received.change(answer)
-                self.last = change.status or self.last
-                yield change
+        state_dir = self._access().home.state_dir
+        with contextlib.closing(Following(self.id, report_to, state_dir, self._bare_report)) as tracked:
+            async with aclosing(self._answers(after_sequence, details=False, on_lost=on_lost)) as answers:
+                async for answer in answers:
+                    change = received.change(answer)
+                    self.last = change.status or self.last
+                    await tracked.hear(self.last)
+                    self.tracked_in = tracked.shown_by
+                    yield change
+
+    async def _bare_report(self) -> Report:
+        return received.report(await calls.report(await self._session(), self.id))
 
     async def _answers(
         self, after_sequence: int, *, details: bool, on_lost: OnLost | None
@@ -112,14 +130,18 @@ class AsyncJob:
                 yield answer
 
     async def wait(
-        self, *, timeout_s: float | None = None, on_change: Callable[[Change], None] | None = None
+        self,
+        *,
+        timeout_s: float | None = None,
+        on_change: Callable[[Change], None] | None = None,
+        report_to: str | Iterable[str] | None = None,
     ) -> JobStatus:
         """Follows the job until it is final. Raises JobFailed unless it succeeded, TimeoutError after `timeout_s`.
 
-        An error or a break ends the waiting, never the job.
+        `report_to` as in `watch`. An error or a break ends the waiting, never the job.
         """
         async with asyncio.timeout(timeout_s):
-            async with aclosing(self.watch()) as changes:
+            async with aclosing(self.watch(report_to=report_to)) as changes:
                 async for change in changes:
                     if self._on_progress is not None:
                         self._on_progress(progress_of(self.last))

@@ -39,7 +39,7 @@ ParamsModel = Callable[[str], type[BaseModel]]
 #: stands for the file's name where a job is written in a program
 IN_PROGRAM = "job"
 
-_JOB_KEYS = ("name", "stages", "trust", "budget", "schedule")
+_JOB_KEYS = ("name", "stages", "trust", "budget", "schedule", "report_to")
 _STAGE_KEYS = tuple(StageSpec.model_fields)
 _FLAT_KEYS = tuple(key for key in _STAGE_KEYS if key != "name")
 _SECTIONS: dict[str, type[BaseModel]] = {
@@ -254,7 +254,7 @@ class _Reading:
     def _shape(self, values: dict[str, Any]) -> dict[str, Any] | None:
         """The staged form of either way of writing a job."""
         self._flat = "stages" not in values
-        known = (*_FLAT_KEYS, "name", "trust", "budget", "schedule") if self._flat else _JOB_KEYS
+        known = (*_FLAT_KEYS, "name", "trust", "budget", "schedule", "report_to") if self._flat else _JOB_KEYS
         raw: dict[str, Any] = {}
         for key, value in values.items():
             if key not in known:

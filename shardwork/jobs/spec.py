@@ -217,6 +217,20 @@ class JobSpec(Section):
     #: the most that the job may cost
     budget: BudgetSection
     schedule: Annotated[ScheduleSection, Field(description="when and where it runs beside others")] = ScheduleSection()
+    report_to: Annotated[
+        list[Literal["trackio", "tensorboard", "mlflow", "wandb"]],
+        Field(
+            max_length=4,
+            description="trackers that are told each round's numbers while you watch: one, a list, or none",
+        ),
+    ] = []
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _one_tracker_or_several(cls, value: Any) -> Any:
+        if value is None or value == "none":
+            return []
+        return [value] if isinstance(value, str) else value
 
     @field_validator("name")
     @classmethod
@@ -250,7 +264,7 @@ class JobSpec(Section):
     def canonical_json(self) -> str:
         """The one text form that is sent, stored and compared. What scheduling added is left out where it says
         nothing, so that a coordinator of the version before takes the job."""
-        dumped = self.model_dump(by_alias=True, mode="json")
+        dumped = self.model_dump(by_alias=True, mode="json", exclude={"report_to"})
         if self.schedule == ScheduleSection():
             del dumped["schedule"]
         for stage in dumped["stages"]:

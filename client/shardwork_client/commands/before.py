@@ -9,7 +9,7 @@ import typer
 
 from ..outcome import emit, guard, is_terminal, say, usage
 from .jobs import BEFORE, app
-from .options import ALL_SATS, JobFileArgument, JsonOption, YesOption
+from .options import ALL_SATS, JobFileArgument, JsonOption, TrackersOption, YesOption
 
 
 def _kinds(incomplete: str) -> list[tuple[str, str]]:
@@ -100,6 +100,7 @@ def submit(
     ] = None,
     yes: YesOption = False,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job afterwards.")] = False,
+    report_to: TrackersOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Plan, ask, upload the inputs and start the job.
@@ -109,9 +110,14 @@ def submit(
     Example:  shardwork job submit job.yaml --max-sats 500 --watch
     """
     with guard(json_output, interrupted="The same command goes on where this one stopped, and never pays twice."):
+        from shardwork.client.tracking import trackers
+
         from .. import access, consent, plan_page, progress, render
         from ..watch import follow_job
 
+        if report_to and not watch:
+            usage("Rounds are told to a tracker while the job is watched.", "Add --watch.", json_output)
+        trackers.chosen(report_to or ())
         if not yes and not is_terminal():
             sentence = "Submitting spends sats and there is no terminal to ask on."
             usage(sentence, f"Agree beforehand:  shardwork job submit {file} --yes", json_output)
@@ -131,7 +137,7 @@ def submit(
 
             job = access.run(context, lambda client: client.submit(made, on_accepted=announce), on_progress=on_progress)
         if watch:
-            follow_job(context, job.id, json_output=json_output)
+            follow_job(context, job.id, report_to=report_to, json_output=json_output)
         elif not json_output:
             say(f"→ shardwork job watch {job.id}")
             say(f"  shardwork job why {job.id}")

@@ -8,7 +8,7 @@ import typer
 
 from ..outcome import emit, guard, say
 from .jobs import FOLLOW, app
-from .options import JobIdArgument, JsonLinesOption, JsonOption
+from .options import JobIdArgument, JsonLinesOption, JsonOption, TrackersOption
 
 if TYPE_CHECKING:
     from shardwork.client.asynchronous import AsyncClient
@@ -49,12 +49,20 @@ def show(context: typer.Context, job_id: JobIdArgument, json_output: JsonOption 
 
 
 @app.command(rich_help_panel=FOLLOW)
-def watch(context: typer.Context, job_id: JobIdArgument, json_output: JsonLinesOption = False) -> None:
-    """Follow a job until it ends: exit 0 when it succeeded, 8 when not. Ctrl-C only detaches."""
+def watch(
+    context: typer.Context,
+    job_id: JobIdArgument,
+    report_to: TrackersOption = None,
+    json_output: JsonLinesOption = False,
+) -> None:
+    """Follow a job until it ends: exit 0 when it succeeded, 8 when not. Ctrl-C only detaches.
+
+    Example:  shardwork job watch 6b61 --report-to tensorboard
+    """
     with guard(json_output):
         from ..watch import follow_job
 
-        follow_job(context, job_id, json_output=json_output)
+        follow_job(context, job_id, report_to=report_to, json_output=json_output)
 
 
 @app.command(rich_help_panel=FOLLOW)
@@ -73,7 +81,7 @@ def events(
         from ..watch import follow_lines
 
         async def followed(client: AsyncClient) -> JobStatus:
-            return await follow_lines(await client.job(job_id), after_sequence=after, json_output=json_output)
+            return await follow_lines(await client.job(job_id), ["none"], after_sequence=after, json_output=json_output)
 
         async def listed(client: AsyncClient) -> list[Event]:
             job = await client.job(job_id)

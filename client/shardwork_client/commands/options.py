@@ -24,4 +24,12 @@ JobIdArgument = Annotated[
     str, typer.Argument(metavar="ID", help="Job id, or the beginning of one.", autocompletion=_job_ids)
 ]
 JobFileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Job file: YAML, JSON or TOML.")]
+TrackersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--report-to",
+        metavar="TRACKER",
+        help="Tell trackio, tensorboard, mlflow or wandb each round's numbers; repeatable. Default: the job file's.",
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
