@@ -104,7 +104,7 @@ from .telemetry.logs import Log, adopt
 from .telemetry.traces import tracing
 from .tls import FILE_NAME as AUTHORITY_FILE
 from .tls import Authority
-from .web import serve_web
+from .web import Site, serve_web
 
 OPTIONS: list[tuple[str, int]] = [
     ("grpc.http2.bdp_probe", 0),
@@ -187,8 +187,14 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         stack.push_async_callback(server.stop, STOP_GRACE_S)
         stack.callback(links.close)
         expiry, granting = _following(house, engine, contents, keys)
-        site = serve_web(settings, engine, keys.authority, expiry.figures, house, api_router(desk))
-        web = await stack.enter_async_context(site)
+        site = Site(
+            settings=settings,
+            storage=expiry.figures,
+            house=house,
+            payments=payments,
+            api=api_router(desk),
+        )
+        web = await stack.enter_async_context(serve_web(site, engine, keys.authority))
         stack.callback(desk.close)  # before the server: its streams end by themselves
         adopt("uvicorn", "uvicorn.error", "uvicorn.access")
         background = tuple(

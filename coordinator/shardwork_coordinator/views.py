@@ -353,12 +353,11 @@ def _outputs(tx: Transaction, job: Job, stages: Sequence[Stage]) -> list[jobs_pb
 def house_totals(tx: Transaction) -> dict[str, int]:
     """Msat in escrow, owed to workers, paid out and taken as fees, over all accounts."""
     totals = {"escrow": 0, "owed": 0, "fees": ledger.available(tx, FEES), "paid": 0}
-    for account in tx.find(Account):
-        kind = account.id.split(":", 1)[0]
-        balance = account.credits_posted - account.debits_posted
+    for name, debits, credits in tx.pick(Account, ("id", "debits_posted", "credits_posted")):
+        kind, balance = name.partition(":")[0], credits - debits
         if kind in ("escrow", "round"):
             totals["escrow"] += balance
         elif kind == "worker":
             totals["owed"] += balance
-            totals["paid"] += account.debits_posted
+            totals["paid"] += debits
     return totals

@@ -15,7 +15,15 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 from shardwork.clock import Clock
-from shardwork.errors import Internal, InvalidInput, NotAllowed, NotEnoughFunds, Unreachable
+from shardwork.errors import (
+    Conflict,
+    Internal,
+    InvalidInput,
+    NotAllowed,
+    NotEnoughFunds,
+    NotFound,
+    Unreachable,
+)
 from shardwork.money import Msat, sats, share_ceil, show
 from shardwork.why import Why
 
@@ -108,6 +116,49 @@ def request(tx: Transaction, owner: str, asset: str, rules: PayoutRules, now_ms:
             next_step="Earn more first.",
         )
     return _create(tx, party, asset, payable(earned), now_ms)
+
+
+async def nudge(store: Store, payments: Payments, clock: Clock, rules: PayoutRules, payout_id: str) -> Payout:
+    """Takes one payout as far as it goes, now; what was sent is asked about and never sent again. One that has ended
+    stays as it is. Raises NotFound "payout.unknown_id"."""
+    row = await store.read(lambda tx: named(tx, payout_id))
+    return await _drive(store, payments, clock, rules, row) if row.state in LIVE else row
+
+
+def retry(tx: Transaction, payout_id: str, asset: str, rules: PayoutRules, now_ms: int) -> Payout:
+    """A new payout of all that is earned, after one that failed; its sats are back in the account already.
+
+    Raises NotFound "payout.unknown_id", Conflict "payout.not_failed", "payout.owners_choice" or
+    "payout.under_way", NotAllowed "payout.revoked", and what `request` raises.
+    """
+    row = named(tx, payout_id)
+    if row.state is not PayoutState.FAILED:
+        raise Conflict(
+            "payout.not_failed",
+            f"This payout is {row.state}, and only one that failed is tried again.",
+            next_step="Ask the node about it instead; nothing is sent twice.",
+        )
+    if not _is_earned(row):
+        raise Conflict(
+            "payout.owners_choice",
+            "A withdrawal is its owner's wish, and its sats are back in their wallet.",
+            next_step="Its owner may ask again:  shardwork wallet withdraw",
+        )
+    if live := [one for one in tx.find(Payout, owner=row.owner, state=LIVE) if _is_earned(one)]:
+        raise Conflict(
+            "payout.under_way",
+            "Another payout to this worker is under way already.",
+            next_step="See how it ends first.",
+            payout=live[0].id,
+        )
+    party = tx.get(Party, row.owner)
+    if party is None or party.revoked:
+        raise NotAllowed(
+            "payout.revoked",
+            "The key of this worker is revoked, so it is not paid out.",
+            next_step="Decide about the worker first; its earnings stay in its account.",
+        )
+    return request(tx, row.owner, asset, rules, now_ms)
 
 
 def fee_limit(msat: int) -> Msat:
@@ -353,6 +404,19 @@ def _change(
         return row
     row = replace(change(row), updated_ms=now_ms)
     tx.put(row)
+    return row
+
+
+def named(tx: Transaction, payout_id: str) -> Payout:
+    """The one that a person named."""
+    row = tx.get(Payout, payout_id)
+    if row is None:
+        raise NotFound(
+            "payout.unknown_id",
+            "There is no such payment.",
+            next_step="Look in the list of payments.",
+            id=payout_id[:128],
+        )
     return row
 
 

@@ -28,6 +28,7 @@ class Transaction(Protocol):
     def find(
         self,
         kind: type[R],
+        /,
         *,
         order: str | None = None,
         descending: bool = False,
@@ -42,6 +43,7 @@ class Transaction(Protocol):
         self,
         kind: type[Record],
         names: Sequence[str],
+        /,
         *,
         order: str | None = None,
         descending: bool = False,
@@ -52,7 +54,7 @@ class Transaction(Protocol):
         """Only these columns of what `find` would give: for thousands of rows whose large texts nobody looks at."""
         ...
 
-    def count(self, kind: type[Record], by: str, **equals: Match) -> dict[str, int]:
+    def count(self, kind: type[Record], by: str, /, **equals: Match) -> dict[str, int]:
         """Number of matching records per value of the column `by`."""
         ...
 

@@ -133,6 +133,7 @@ class MemoryTransaction:
     def find(
         self,
         kind: type[R],
+        /,
         *,
         order: str | None = None,
         descending: bool = False,
@@ -147,6 +148,7 @@ class MemoryTransaction:
         self,
         kind: type[Record],
         names: Sequence[str],
+        /,
         *,
         order: str | None = None,
         descending: bool = False,
@@ -159,7 +161,7 @@ class MemoryTransaction:
         query = Query.of(kind, equals, order=order, descending=descending, limit=limit, after=after)
         return [tuple([getattr(row, name) for name in names]) for row in self._tables[kind].find(query)]
 
-    def count(self, kind: type[Record], by: str, **equals: Match) -> dict[str, int]:
+    def count(self, kind: type[Record], by: str, /, **equals: Match) -> dict[str, int]:
         column(kind, by)
         totals: dict[str, int] = {}
         for row in self._tables[kind].find(Query.of(kind, equals)):

@@ -56,6 +56,7 @@ class SqlTransaction:
     def find(
         self,
         kind: type[R],
+        /,
         *,
         order: str | None = None,
         descending: bool = False,
@@ -72,6 +73,7 @@ class SqlTransaction:
         self,
         kind: type[Record],
         names: Sequence[str],
+        /,
         *,
         order: str | None = None,
         descending: bool = False,
@@ -90,7 +92,7 @@ class SqlTransaction:
         read = [_read_all(values, reader) for values, reader in zip(zip(*rows, strict=True), readers, strict=True)]
         return list(zip(*read, strict=True))
 
-    def count(self, kind: type[Record], by: str, **equals: Match) -> dict[str, int]:
+    def count(self, kind: type[Record], by: str, /, **equals: Match) -> dict[str, int]:
         read = bool if column(kind, by).type is bool else str
         query = Query.of(kind, equals)
         if query.is_impossible:

@@ -13,6 +13,6 @@ Called by `app`.
 
 from __future__ import annotations
 
-from .server import WebAddress, serve_web
+from .server import Site, WebAddress, serve_web
 
-__all__ = ["WebAddress", "serve_web"]
+__all__ = ["Site", "WebAddress", "serve_web"]

@@ -28,7 +28,21 @@ class Kept(Generic[T]):
         async with self._lock:
             started = self._seconds()
             if self._answer is None or started >= self._fresh_until:
-                self._answer = (await self._compute(),)
-                took = self._seconds() - started
-                self._fresh_until = started + max(self._keep_s, took * RESTS)
+                return await self._renew(started)
             return self._answer[0]
+
+    async def renew(self) -> T:
+        """Computes it now, for somebody who asked for that."""
+        async with self._lock:
+            return await self._renew(self._seconds())
+
+    @property
+    def latest(self) -> T | None:
+        """The last answer, however old; None before the first."""
+        return self._answer[0] if self._answer else None
+
+    async def _renew(self, started: float) -> T:
+        self._answer = (await self._compute(),)
+        took = self._seconds() - started
+        self._fresh_until = started + max(self._keep_s, took * RESTS)
+        return self._answer[0]

@@ -22,12 +22,10 @@ from sse_starlette import ServerSentEvent
 from shardwork.client.display import figures
 from shardwork.money import show
 
-from .. import views
 from ..engine import Engine
-from ..money import ledger
 from . import rows
 from .alerts import Facts
-from .kept import Kept
+from .books import Books
 
 FOLDER = Path(__file__).parent
 #: the parts of the page that change, each with a template and an event of its own
@@ -36,12 +34,8 @@ PARTS = ("figures", "alerts", "jobs", "workers", "events")
 QUIET_S = 1.0
 #: and at least this often, so that a page notices when the coordinator is gone
 REFRESH_S = 5.0
-#: house totals read every account
-KEEP_TOTALS_S = 5.0
 #: a look is followed by a rest of this many times its length
 RESTS = 10.0
-#: recounting the ledger reads every transfer
-KEEP_CHECK_S = 60.0
 MOST_LISTENERS = 32
 #: a browser that lost the connection tries again after this long
 RETRY_MS = 1_000
@@ -76,14 +70,14 @@ class Live:
         refresh_s: float = REFRESH_S,
         heartbeat_s: float = 2.0,
         folder: Path | None = None,
+        books: Books | None = None,
     ) -> None:
         """`folder`: the data folder, whose disk is watched; None watches none."""
         self._engine, self._quiet_s, self._refresh_s, self._heartbeat_s = engine, quiet_s, refresh_s, heartbeat_s
         self._folder = folder
         self._latest: Snapshot | None = None
         self._lock = asyncio.Lock()
-        self._totals = Kept(lambda: engine.store.read(views.house_totals), KEEP_TOTALS_S)
-        self._balanced = Kept(self._balances, KEEP_CHECK_S)
+        self.books = books or Books(engine)
         self._templates = environment()
         self.listeners = 0
         self._is_closing = asyncio.Event()
@@ -144,15 +138,12 @@ class Live:
                 if may_listen is not None and not await may_listen():
                     return
 
-    async def _balances(self) -> bool:
-        return (await self._engine.store.read(ledger.check)).balanced
-
     async def _look(self, number: int) -> Snapshot:
         started, engine = time.monotonic(), self._engine
         # taken first: a commit during the look is then another look's reason
         committed, now_ms = engine.committed, engine.clock.now_ms()
-        totals = await self._totals.get()
-        balanced = await self._balanced.get()
+        totals = await self.books.totals.get()
+        balanced = (await self.books.checked.get()).report.balanced
         free = shutil.disk_usage(self._folder).free if self._folder else None
         facts = Facts(now_ms=now_ms, links=engine.links.everywhere(), balanced=balanced, free_bytes=free)
         attached, heartbeat_s = engine.links.attached(), self._heartbeat_s

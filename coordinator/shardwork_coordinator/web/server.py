@@ -9,7 +9,7 @@ import secrets
 import shutil
 import ssl
 from collections.abc import AsyncGenerator, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import uvicorn
@@ -23,12 +23,14 @@ from shardwork.identity.private_file import read_private
 
 from ..artifacts.figures import StorageFigures
 from ..engine import Engine
+from ..payments.base import Payments
 from ..policy.house import House
 from ..records import Event, WebUser
 from ..settings import Settings
 from ..tls import Authority
 from . import dashboard
 from .binding import Place, bound, context_of, hosts_of
+from .books import Books
 from .dashboard.desk import Desk
 from .guard import Guard
 from .live import FOLDER, Live, environment
@@ -60,6 +62,8 @@ class Site:
     metrics_token: str = ""
     #: the HTTP API; None: none is served
     api: APIRouter | None = None
+    #: the node that the books are compared with, and that is asked about a payment
+    payments: Payments | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +79,12 @@ def build(engine: Engine, site: Site | None = None) -> FastAPI:
     site = site or Site()
     app = FastAPI(title="Shardwork coordinator", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
-    live = Live(engine, heartbeat_s=site.settings.heartbeat_s, folder=site.folder)
+    live = Live(
+        engine,
+        heartbeat_s=site.settings.heartbeat_s,
+        folder=site.folder,
+        books=Books(engine, site.payments),
+    )
     app.state.live = live
     desk = Desk(
         engine=engine,
@@ -143,29 +152,21 @@ def _metrics_token(settings: Settings, place: Place) -> str:
 
 
 @contextlib.asynccontextmanager
-async def serve_web(
-    settings: Settings,
-    engine: Engine,
-    authority: Authority,
-    storage: StorageFigures | None = None,
-    house: House | None = None,
-    api: APIRouter | None = None,
-) -> AsyncGenerator[WebAddress, None]:
-    """Serves until left; yields its address. Raises InvalidInput "web.…"."""
+async def serve_web(offered: Site, engine: Engine, authority: Authority) -> AsyncGenerator[WebAddress, None]:
+    """Serves until left; yields its address. `offered`: what is shown; where and to whom follows from its settings.
+    Raises InvalidInput "web.…"."""
+    settings = offered.settings
     place = Place.of(settings)
     with bound(place) as listener:
         port = listener.getsockname()[1]
         context = context_of(settings, place, authority)
-        site = Site(
-            settings=settings,
-            house=house,
+        site = replace(
+            offered,
             folder=settings.data_dir,
-            storage=storage or StorageFigures(),
             hosts=hosts_of(settings, place),
             is_secure=context is not None,
             port=port,
             metrics_token=_metrics_token(settings, place),
-            api=api,
         )
         app = build(engine, site)
 

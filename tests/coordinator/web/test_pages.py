@@ -24,7 +24,7 @@ from shardwork_coordinator.records import Event, JobState
 from shardwork_coordinator.settings import Settings
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.tls import Authority
-from shardwork_coordinator.web import WebAddress, guard, live, rows, serve_web, server
+from shardwork_coordinator.web import Site, WebAddress, guard, live, rows, serve_web, server
 from shardwork_coordinator.web.live import Live
 from shardwork_coordinator.web.server import build
 
@@ -361,7 +361,9 @@ async def test_the_stream_is_server_sent_events_on_a_real_port_and_ends_with_the
     events: dict[str, Any] = {}
     secret = await signed_in(scene)
     async with httpx.AsyncClient() as client:
-        async with serve_web(settings, scene.engine, authority(tmp_path_factory.mktemp("keys"))) as address:
+        async with serve_web(
+            Site(settings=settings), scene.engine, authority(tmp_path_factory.mktemp("keys"))
+        ) as address:
             cookies = {"Cookie": f"{cookie_of(address)}={secret}"}
             async with client.stream("GET", f"{address.url}/live", headers=cookies) as answer:
                 assert answer.headers["content-type"].startswith("text/event-stream")
@@ -396,7 +398,9 @@ async def test_an_open_page_does_not_hold_up_the_end_and_leaves_no_traceback(
             is_open.set()
             return b"".join([part async for part in answer.aiter_bytes()])
 
-    async with serve_web(Settings(data_dir=tmp_path), scene.engine, authority(tmp_path / "keys")) as address:
+    async with serve_web(
+        Site(settings=Settings(data_dir=tmp_path)), scene.engine, authority(tmp_path / "keys")
+    ) as address:
         watching = asyncio.create_task(watch(address))
         await is_open.wait()
     assert b"event: beat" in await watching

@@ -6,6 +6,7 @@ scripts; a stream says when to look again.
     shell     the frame around each page; errors and what was done, in words
     signing   login, first user, leaving; one's own password and codes
     people    who may sign in
+    money     accounts, transfers, payments
     pulse     "something changed", as a stream
     …         a page each
 
@@ -17,14 +18,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from . import job, jobs, overview, people, pulse, shard, signing, steering, worker, workers
+from . import job, jobs, money, overview, people, pulse, shard, signing, steering, worker, workers
 from .desk import Desk
 from .shell import Shell
 
 __all__ = ["router"]
 
 #: pages in a frame of their own, each a module with `router(shell)`
-PAGES = (signing, overview, jobs, shard, job, steering, workers, worker, people)
+PAGES = (signing, overview, jobs, shard, job, steering, workers, worker, money, people)
 
 
 def router(desk: Desk) -> APIRouter:
