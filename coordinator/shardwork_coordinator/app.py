@@ -76,6 +76,7 @@ from .links import Links
 from .money import deposits, payouts
 from .money.pricing import RateCard
 from .outbox import OutboxRunner
+from .payments.base import Payments
 from .payments.journal import StoreJournal
 from .payments.simulated import SimulatedPayments
 from .policy.house import House
@@ -174,26 +175,15 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         stack.push_async_callback(mirror.close)
         house.follow(lambda now: mirror.allow(now.hub_allow.split()))
         models_pb2_grpc.add_ModelsServiceServicer_to_server(ModelsServicer(gate, mirror, store, clock), server)
-
-        async def money() -> None:
-            await deposits.sweep(store, payments, clock)
-            rules = payouts.PayoutRules(threshold_msat=house.now.payout_threshold_sats * 1000)
-            await payouts.advance(store, payments, clock, rules)
-
-        sweeper = Sweeper(engine, settings, money)
+        sweeper = Sweeper(engine, settings, partial(_sweep_money, house, engine, payments))
         if cluster is None or not cluster.membership.has_others:
             await sweeper.revive()
         await server.start()
         stack.push_async_callback(server.stop, STOP_GRACE_S)
         stack.callback(links.close)
         expiry, granting = _following(house, engine, contents, keys)
-        site = Site(
-            settings=settings,
-            storage=expiry.figures,
-            house=house,
-            payments=payments,
-            api=api_router(desk),
-        )
+        api, figures = api_router(desk), expiry.figures
+        site = Site(settings=settings, storage=figures, house=house, payments=payments, api=api)
         web = await stack.enter_async_context(serve_web(site, engine, keys.authority))
         stack.callback(desk.close)  # before the server: its streams end by themselves
         adopt("uvicorn", "uvicorn.error", "uvicorn.access")
@@ -213,6 +203,13 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         addresses = cluster.membership.addresses if cluster else (address,)
         join = JoinLine.of(addresses, keys.authority.ca_sha256)
         yield Serving(join=join.text(), web=web.url, setup=web.setup, engine=engine, house=house, background=background)
+
+
+async def _sweep_money(house: House, engine: Engine, payments: Payments) -> None:
+    """What comes in, and what is to go out."""
+    await deposits.sweep(engine.store, payments, engine.clock)
+    rules = payouts.PayoutRules(threshold_msat=house.now.payout_threshold_sats * 1000)
+    await payouts.advance(engine.store, payments, engine.clock, rules)
 
 
 def _open_executor(settings: Settings, storage: str) -> Executor:
