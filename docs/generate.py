@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import commands
+import logevents
 import models
 import protos
 import python
@@ -33,6 +34,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "job-file.md": models.job_file,
     "recipes.md": models.recipes,
     "metrics.md": models.metrics,
+    "log-events.md": logevents.events,
     "python.md": python.api,
     "rpc.md": protos.services,
     "codes.md": reasons.codes,

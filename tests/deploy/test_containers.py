@@ -190,6 +190,7 @@ def test_without_secrets_the_command_runs_as_it_is_and_its_code_is_kept(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.nightly
 def test_preparing_twice_changes_nothing_and_leaves_nothing_open(tmp_path: Path) -> None:
     folder = tmp_path / "compose"
     folder.mkdir()

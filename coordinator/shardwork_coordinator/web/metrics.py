@@ -12,6 +12,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -54,6 +55,8 @@ from ..telemetry.verdicts import Verdicts
 from ..telemetry.waiting import waits
 from .kept import Kept
 
+T = TypeVar("T")
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 KEEP_CHECK_S = 60.0
 #: two Prometheus servers that scrape every 15 s cost as much as one
@@ -82,6 +85,32 @@ class Balance:
     checked_s: float
 
 
+class Beside(Generic[T]):
+    """An answer that is waited for, but not longer than so long; what takes longer goes on beside, once, and is had
+    later. A store that does not answer must not hold one reader for every scrape."""
+
+    def __init__(self, kept: Kept[T], name: str) -> None:
+        """`name`: for the log, when it fails."""
+        self._kept, self._name = kept, name
+        self._task: asyncio.Task[T] | None = None
+        #: what the last one that ended came to; None before the first, and after one that failed
+        self.latest: T | None = None
+
+    async def get(self, patience_s: float) -> bool:
+        """Whether `latest` is an answer of now."""
+        task = self._task = self._task or asyncio.create_task(self._kept.get())
+        await asyncio.wait({task}, timeout=patience_s)
+        if not task.done():
+            return False
+        if self._task is task:
+            # the first of those who waited takes it over
+            self._task, error = None, task.exception()
+            if error is not None:
+                _log.warning("metrics.part_failed", part=self._name, error=error)
+            self.latest = None if error else task.result()
+        return self.latest is not None
+
+
 class Metrics:
     """What one coordinator's web server exposes."""
 
@@ -98,23 +127,19 @@ class Metrics:
         self._storage = storage or StorageFigures()
         self._counted = CollectorRegistry()
         self._verdicts = Verdicts(self._counted)
-        self._checked = Kept(self._check, keep_check_s)
-        self._looked = Kept(self._look, KEEP_LOOK_S)
-        self._checking: asyncio.Task[Balance] | None = None
-        self._balance: Balance | None = None
+        self._checked = Beside(Kept(self._check, keep_check_s), "ledger")
+        self._looked = Beside(Kept(self._look, KEEP_LOOK_S), "store")
 
     async def scrape(self) -> bytes:
         """The exposition text; it comes without what the store knows while the store does not answer."""
-        await self._recount()
+        # a recount that is not done yet leaves the last one's answer
+        await self._checked.get(FIRST_CHECK_S if self._checked.latest is None else 0)
+        is_up = await self._looked.get(PATIENCE_S)
+        stored = self._looked.latest if is_up else None
         registry = CollectorRegistry()
-        try:
-            stored = await asyncio.wait_for(self._looked.get(), PATIENCE_S)
-        except Exception as error:
-            _log.warning("metrics.store_away", error=error)
-            stored = b""
         _gauge(registry, "shardwork_store_up", "1 while the database answers.", 1 if stored else 0)
-        if self._balance is not None:
-            _balance(registry, self._balance)
+        if self._checked.latest is not None:
+            _balance(registry, self._checked.latest)
         if self._folder is not None:
             _disk(registry, self._folder)
         _artifacts(self._storage, registry)
@@ -123,7 +148,7 @@ class Metrics:
         info = Gauge("shardwork_build_info", "1; the labels say what runs.", ["version", "python"], registry=registry)
         info.labels(software_version(), ".".join(map(str, sys.version_info[:3]))).set(1)
         own = (registry, self._counted, self._engine.instruments.registry, _process)
-        return stored + b"".join(map(generate_latest, own))
+        return (stored or b"") + b"".join(map(generate_latest, own))
 
     async def _look(self) -> bytes:
         registry = CollectorRegistry()
@@ -137,20 +162,6 @@ class Metrics:
 
         await self._engine.store.read(look)
         return generate_latest(registry)
-
-    async def _recount(self) -> None:
-        """Starts a recount when it is time, and takes over what the last one found."""
-        if self._checking is None:
-            self._checking = asyncio.create_task(self._checked.get())
-        await asyncio.wait({self._checking}, timeout=FIRST_CHECK_S if self._balance is None else 0.001)
-        if self._checking.done():
-            finished, self._checking = self._checking, None
-            error = finished.exception()
-            if error is not None:
-                _log.warning("metrics.ledger_uncounted", error=error)
-                self._balance = None
-            else:
-                self._balance = finished.result()
 
     async def _check(self) -> Balance:
         checked_s = self._engine.clock.now_ms() / 1000

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
@@ -128,3 +130,34 @@ def test_a_missing_sdk_is_told_with_the_line_that_installs_it(monkeypatch: pytes
     with pytest.raises(InvalidInput) as caught, tracing("on"):
         pass
     assert caught.value.code == "traces.no_sdk" and "shardwork[otel]" in caught.value.why.next_step
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """What OpenTelemetry's collector is to a sender."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.service = ""
+
+    def Export(
+        self, request: trace_service_pb2.ExportTraceServiceRequest, context: grpc.ServicerContext
+    ) -> trace_service_pb2.ExportTraceServiceResponse:
+        for resource in request.resource_spans:
+            found = {one.key: one.value.string_value for one in resource.resource.attributes}
+            self.service = found["service.name"]
+            self.names += [span.name for scope in resource.scope_spans for span in scope.spans]
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+def test_spans_reach_the_collector_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    collector, server = Collector(), grpc.server(ThreadPoolExecutor(1))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    try:
+        with tracing("auto"), span("outbox.effect", kind="executor"):
+            pass
+    finally:
+        server.stop(0).wait()
+    assert (collector.service, collector.names) == ("shardwork-coordinator", ["outbox.effect"])

@@ -49,6 +49,7 @@ def test_a_dry_run_of_a_new_database_makes_no_file(tmp_path: Path) -> None:
     assert not file.parent.exists()
 
 
+@pytest.mark.nightly
 def test_a_servers_database_is_migrated_the_same_way(server: database.Server) -> None:
     url = server.new_database()
     told = SqlStore(url).migrate(dry_run=True)

@@ -18,7 +18,7 @@ from shardwork_coordinator.money import ledger
 from shardwork_coordinator.records import Account, Lease
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.web.kept import Kept
-from shardwork_coordinator.web.metrics import Metrics
+from shardwork_coordinator.web.metrics import Beside, Metrics
 from shardwork_coordinator.web.server import build
 
 from .scene import Scene, everything
@@ -200,3 +200,34 @@ async def test_scrapes_within_seconds_read_the_store_once(monkeypatch: pytest.Mo
     scene.store.close()
     # the ledger's count, and one look
     assert looks == 2
+
+
+async def test_what_takes_long_goes_on_beside_once_and_is_had_later() -> None:
+    begun, finish = 0, asyncio.Event()
+
+    async def compute() -> int:
+        nonlocal begun
+        begun += 1
+        await finish.wait()
+        return begun
+
+    beside = Beside(Kept(compute, 0.0, seconds=lambda: 0.0), "store")
+    assert [await beside.get(0), await beside.get(0)] == [False, False]
+    finish.set()
+    assert all(await asyncio.gather(beside.get(1), beside.get(1)))
+    assert (beside.latest, begun) == (1, 1)
+    finish.clear()
+    # another is begun, and the last answer stays until it ends
+    assert (await beside.get(0), beside.latest) == (False, 1)
+    finish.set()
+    assert (await beside.get(1), beside.latest) == (True, 2)
+
+
+async def test_one_that_fails_leaves_no_answer() -> None:
+    async def compute() -> int:
+        raise Unreachable("store.unreachable", "Away.")
+
+    beside = Beside(Kept(compute, 0.0, seconds=lambda: 0.0), "store")
+    beside.latest = 7
+    assert not await beside.get(1)
+    assert beside.latest is None
