@@ -168,6 +168,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         port = _listen(server, settings, keys.authority)
         address = JoinLine(host=host, port=port, ca_sha256=keys.authority.ca_sha256).address
         cluster = await join_cluster(stack, engine, address, settings) if shared else None
+        engine.addresses = (lambda: cluster.membership.addresses) if cluster else (lambda: (address,))
         house = House(store, settings)
         await house.refresh()
         gate, desk = _add_services(server, house, engine, contents, keys, payments, cluster)
@@ -200,8 +201,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
             )
         )
         engine.work_ready.set()
-        addresses = cluster.membership.addresses if cluster else (address,)
-        join = JoinLine.of(addresses, keys.authority.ca_sha256)
+        join = JoinLine.of(engine.addresses(), keys.authority.ca_sha256)
         yield Serving(join=join.text(), web=web.url, setup=web.setup, engine=engine, house=house, background=background)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -76,6 +76,8 @@ class Engine:
         self.work_ready, self.effects_pending = asyncio.Event(), asyncio.Event()
         #: replaced at each commit; watchers wait on the one they took
         self.committed = asyncio.Event()
+        #: host:port of every coordinator of the cluster, this one first: what the join line names
+        self.addresses: Callable[[], Sequence[str]] = tuple
         #: tells the other coordinators on this database of a commit, with pushes for workers that are attached there
         self.tell_others: Callable[[Collection[Push]], None] = lambda pushes: None
 

@@ -8,7 +8,7 @@ import hmac
 import secrets
 import shutil
 import ssl
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from starlette.responses import PlainTextResponse
 
 from shardwork.errors import InvalidInput
 from shardwork.identity.private_file import read_private
+from shardwork.session import JoinLine
 
 from ..artifacts.figures import StorageFigures
 from ..engine import Engine
@@ -60,6 +61,8 @@ class Site:
     port: int = 0
     setup_token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     metrics_token: str = ""
+    #: what a worker joins by
+    join: Callable[[], str] = str
     #: the HTTP API; None: none is served
     api: APIRouter | None = None
     #: the node that the books are compared with, and that is asked about a payment
@@ -95,6 +98,7 @@ def build(engine: Engine, site: Site | None = None) -> FastAPI:
         cookie=f"shardwork_{site.port}",
         is_secure=site.is_secure,
         setup_token=site.setup_token,
+        join=site.join,
     )
     if site.api is not None:
         app.include_router(site.api)
@@ -167,6 +171,7 @@ async def serve_web(offered: Site, engine: Engine, authority: Authority) -> Asyn
             is_secure=context is not None,
             port=port,
             metrics_token=_metrics_token(settings, place),
+            join=lambda: JoinLine.of(engine.addresses(), authority.ca_sha256).text() if engine.addresses() else "",
         )
         app = build(engine, site)
 

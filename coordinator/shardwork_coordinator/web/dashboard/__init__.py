@@ -18,14 +18,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from . import job, jobs, money, overview, people, pulse, shard, signing, steering, worker, workers
+from . import job, jobs, money, overview, people, public, pulse, shard, signing, steering, worker, workers
 from .desk import Desk
 from .shell import Shell
 
 __all__ = ["router"]
 
 #: pages in a frame of their own, each a module with `router(shell)`
-PAGES = (signing, overview, jobs, shard, job, steering, workers, worker, money, people)
+PAGES = (public, signing, overview, jobs, shard, job, steering, workers, worker, money, people)
 
 
 def router(desk: Desk) -> APIRouter:

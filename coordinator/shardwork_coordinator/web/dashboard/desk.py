@@ -35,6 +35,8 @@ class Desk:
     is_secure: bool
     #: lets the first user be made, as long as there is none
     setup_token: str
+    #: the line by which a worker joins; empty where nobody serves one
+    join: Callable[[], str] = str
     logins: Limiter = field(default_factory=Limiter)
 
     @property
