@@ -7,6 +7,8 @@ scripts; a stream says when to look again.
     signing   login, first user, leaving; one's own password and codes
     people    who may sign in
     money     accounts, transfers, payments
+    policy    rules of the house
+    history   the audit log
     pulse     "something changed", as a stream
     …         a page each
 
@@ -18,14 +20,29 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from . import job, jobs, money, overview, people, public, pulse, shard, signing, steering, worker, workers
+from . import (
+    history,
+    job,
+    jobs,
+    money,
+    overview,
+    people,
+    policy,
+    public,
+    pulse,
+    shard,
+    signing,
+    steering,
+    worker,
+    workers,
+)
 from .desk import Desk
 from .shell import Shell
 
 __all__ = ["router"]
 
 #: pages in a frame of their own, each a module with `router(shell)`
-PAGES = (public, signing, overview, jobs, shard, job, steering, workers, worker, money, people)
+PAGES = (public, signing, overview, jobs, shard, job, steering, workers, worker, money, policy, history, people)
 
 
 def router(desk: Desk) -> APIRouter:
