@@ -61,7 +61,10 @@ def withdraw(name: Name, data_dir: DataDir = None, as_json: Json = False) -> Non
     """Take it from the offer; jobs that run go on."""
     from .hub import offered
 
-    gone = shown(asyncio.run(write(settings_of(data_dir, {}), lambda tx: offered.withdraw(tx, name))))
+    def take_back(tx: Transaction) -> OfferedModel:
+        return offered.withdraw(tx, name)
+
+    gone = shown(asyncio.run(write(settings_of(data_dir, {}), take_back)))
     print(json.dumps(gone) if as_json else f"offered:{gone['name']} is withdrawn")
 
 
@@ -75,7 +78,11 @@ async def _add(settings: Any, name: str, folder: Path, licence: str) -> OfferedM
     try:
         stored = await asyncio.to_thread(offered.store_model, folder, contents, settings.data_dir / "scratch")
         now_ms = SystemClock().now_ms()
-        made: OfferedModel = await store.write(lambda tx: offered.offer(tx, name, stored, licence, now_ms))
+
+        def offer(tx: Transaction) -> OfferedModel:
+            return offered.offer(tx, name, stored, licence, now_ms)
+
+        made: OfferedModel = await store.write(offer)
         return made
     finally:
         contents.close()

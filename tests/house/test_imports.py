@@ -25,6 +25,10 @@ SPEAKS_PROTO: frozenset[str] = frozenset(
     (
         "coordinator/shardwork_coordinator/app.py",
         "coordinator/shardwork_coordinator/api/native.py",
+        "coordinator/shardwork_coordinator/api/openai/creating.py",
+        "coordinator/shardwork_coordinator/api/openai/files.py",
+        "coordinator/shardwork_coordinator/api/openai/jobs.py",
+        "coordinator/shardwork_coordinator/api/openai/models.py",
         "coordinator/shardwork_coordinator/api/streams.py",
         "coordinator/shardwork_coordinator/api/submitting.py",
         "coordinator/shardwork_coordinator/api/uploads.py",

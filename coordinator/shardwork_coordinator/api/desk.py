@@ -32,6 +32,8 @@ class ApiDesk:
     file_max_bytes: int = FILE_MAX_BYTES
     #: one file of each owner is received at a time: what lies in `scratch` is in nobody's quota yet
     receiving: dict[str, asyncio.Lock] = field(default_factory=dict[str, asyncio.Lock])
+    #: fine-tuning jobs that are being created, by party and wishes
+    creating: dict[str, asyncio.Lock] = field(default_factory=dict[str, asyncio.Lock])
     #: workers in numbers, for everybody who asks
     totals: Kept[dict[str, Any]] | None = None
     #: the coordinator stops, and streams with it

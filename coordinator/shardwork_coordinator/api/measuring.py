@@ -8,19 +8,21 @@ Only headers of weights are read. The measured job is then submitted as everybod
 from __future__ import annotations
 
 import asyncio
+import json
 import multiprocessing
 import re
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from shardwork.artifact import Manifest
-from shardwork.client.facts import DataInvalid, StageMeasure, measure_stages
+from shardwork.client.facts import CheckRequest, DataInvalid, StageMeasure, check_files, measure_stages
 from shardwork.errors import Internal, InvalidInput, LimitExceeded, ShardworkError
 from shardwork.jobs.file import LoadedJob
 from shardwork.jobs.paths import SourceFiles, StageFiles
@@ -91,20 +93,6 @@ class Measurer:
     async def measure(self, spec: JobSpec, inputs: Mapping[str, str], party: str) -> Measured:
         """The inputs must be the party's own. Raises Unfit "data.invalid", InvalidInput of models and parameters,
         LimitExceeded "measuring.*"."""
-        if self._of_party[party] >= OF_ONE_MAX:
-            raise LimitExceeded(
-                "measuring.too_many", "Files of yours are being measured.", next_step="Try again when that is done."
-            )
-        self._of_party[party] += 1
-        try:
-            async with self._turn:
-                return await self._ask(spec, inputs)
-        finally:
-            self._of_party[party] -= 1
-            if not self._of_party[party]:
-                del self._of_party[party]
-
-    async def _ask(self, spec: JobSpec, inputs: Mapping[str, str]) -> Measured:
         folder = self.scratch / f"measure-{secrets.token_hex(8)}"
         question = Question(
             spec_json=spec.canonical_json(),
@@ -113,10 +101,42 @@ class Measurer:
             storage_key=self.storage_key,
             folder=folder,
         )
-        patience_s = PREPARE_SECONDS / 2 + await asyncio.to_thread(_bytes_of, question) / PREPARE_BYTES_A_SECOND
+        size = await asyncio.to_thread(_bytes_of, question)
         try:
-            running = asyncio.get_running_loop().run_in_executor(self._running(), measure_here, question)
-            outcome = await asyncio.wait_for(running, patience_s)
+            found = await self._alone(party, measure_here, question, size)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        assert isinstance(found, Measured)
+        return found
+
+    async def check(self, file: Path, party: str) -> None:
+        """Rows for a chat, before any model is named. Raises Unfit "data.invalid"."""
+        await self._alone(party, check_here, file, file.stat().st_size)
+
+    async def _alone(self, party: str, work: Callable[[Any], object], question: object, size_bytes: int) -> object:
+        """What the process answers, one question after the other. Raises what it found wrong."""
+        if self._of_party[party] >= OF_ONE_MAX:
+            raise LimitExceeded(
+                "measuring.too_many", "Files of yours are being measured.", next_step="Try again when that is done."
+            )
+        self._of_party[party] += 1
+        try:
+            async with self._turn:
+                outcome = await self._ask(work, question, PREPARE_SECONDS / 2 + size_bytes / PREPARE_BYTES_A_SECOND)
+        finally:
+            self._of_party[party] -= 1
+            if not self._of_party[party]:
+                del self._of_party[party]
+        if isinstance(outcome, _Unfit):
+            raise Unfit(Why.from_json(outcome.why_json), list(outcome.problems))
+        if isinstance(outcome, Failed):
+            raise outcome.to_error()
+        return outcome
+
+    async def _ask(self, work: Callable[[Any], object], question: object, patience_s: float) -> object:
+        try:
+            running = asyncio.get_running_loop().run_in_executor(self._running(), work, question)
+            return await asyncio.wait_for(running, patience_s)
         except BaseException as error:
             await asyncio.to_thread(self.close)
             if isinstance(error, TimeoutError):
@@ -130,13 +150,6 @@ class Measurer:
                     "measuring.died", "Measuring the files took more memory than there is.", next_step="Send less."
                 ) from None
             raise
-        finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        if isinstance(outcome, _Unfit):
-            raise Unfit(Why.from_json(outcome.why_json), list(outcome.problems))
-        if isinstance(outcome, Failed):
-            raise outcome.to_error()
-        return outcome
 
     def close(self) -> None:
         process, self._process = self._process, None
@@ -179,8 +192,60 @@ def measure_here(question: Question) -> Measured | _Unfit | Failed:
     except ShardworkError as error:
         return Failed(type(error).__name__, _clean(error.why.to_json(), question))
     except Exception as error:
-        found = Internal("measuring.failed", "The files can't be measured.", error=type(error).__name__)
-        return Failed("Internal", found.why.to_json())
+        return Failed("Internal", _failed(error).why.to_json())
+
+
+def check_here(file: Path) -> _Unfit | Failed | None:
+    """The rows of one file that was handed in."""
+    try:
+        report = check_files(CheckRequest(files=[file], recipe="sft"))
+        # a file for validation may be small
+        errors = [one for one in report.errors if one.code != "data.too_few"]
+        problems = errors or list(_unheeded(file))
+    except ShardworkError as error:
+        return Failed(type(error).__name__, error.why.to_json().replace(f"{file.parent}/", ""))
+    except Exception as error:
+        return Failed("Internal", _failed(error).why.to_json())
+    if not problems:
+        return None
+    told = tuple(replace(one, file=file.name) for one in problems[:50])
+    why = Why(
+        code="data.invalid",
+        sentence=f"The file has {len(problems)} problem(s). The first: {told[0].render()}",
+        evidence={"param": "file", "line": str(told[0].line or "")},
+        next_step=told[0].fix,
+    )
+    return _Unfit(why.to_json(), told)
+
+
+def _unheeded(file: Path) -> Iterator[Problem]:
+    """What such files may hold and training here would not heed: messages with a weight of 0, and functions."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not any(word in line for word in (b'"weight"', b'"function')):
+                continue
+            # it was read before, and is a row of some format
+            row: dict[str, Any] = json.loads(line)
+            turns: list[dict[str, Any]] = [turn for turn in row.get("messages", []) if isinstance(turn, dict)]
+            for key, is_there in (
+                ("weight", any(turn.get("weight", 1) != 1 for turn in turns)),
+                ("functions", "functions" in row),
+                ("function_call", any("function_call" in turn for turn in turns)),
+            ):
+                if is_there:
+                    yield Problem(
+                        file=str(file),
+                        line=number,
+                        key=key,
+                        code="data.not_built",
+                        sentence=f"`{key}` would change what is learned, and is not built yet.",
+                        fix="Use `tools` and `tool_calls`." if key != "weight" else "Leave the message out.",
+                    )
+                    return
+
+
+def _failed(error: Exception) -> Internal:
+    return Internal("measuring.failed", "The files can't be measured.", error=type(error).__name__)
 
 
 def _measure(question: Question) -> Measured:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from fastapi import APIRouter
 from google.protobuf.message import Message
@@ -62,9 +62,10 @@ async def _submit(call: Call) -> Message:
 
 def _inputs(beside: dict[str, Any]) -> dict[str, str]:
     inputs = beside.get("inputs", {})
-    if not isinstance(inputs, dict) or not all(isinstance(value, str) for value in inputs.values()):
+    named = cast("dict[str, object]", inputs) if isinstance(inputs, dict) else {"": None}
+    if not all(isinstance(value, str) for value in named.values()):
         raise bad_field("inputs", "Send an object of artifact ids.")
-    return {str(name): str(value) for name, value in inputs.items()}
+    return {name: str(value) for name, value in named.items()}
 
 
 def _of_jobs(handler: Callable[..., Awaitable[Message]]) -> Handle:

@@ -105,7 +105,7 @@ async def _asked(route: Route, request: Request) -> Any:
     texts: dict[str, str] = {}
     for name, text in request.query_params.multi_items():
         if name in texts or (name not in beside and (route.reads_body or route.takes is None)):
-            raise unknown_field(name, dict.fromkeys(beside))
+            raise unknown_field(name, dict.fromkeys(() if route.reads_body else sorted(beside)))
         texts[name] = text
     path = {name: str(value) for name, value in request.path_params.items()}
     if route.is_form:

@@ -23,7 +23,7 @@ from ..store.base import Store, Transaction
 from ..telemetry.logs import Log
 from .figures import StorageFigures
 from .quota import LEASED, ArtifactLimits
-from .retention import HOUSE, HUB, Ages, Need, is_over, needs, offered, outputs_only
+from .retention import HOUSE, HUB, Ages, Need, is_over, named, needs, offered, outputs_only
 from .store import ArtifactStore
 
 SWEEP_S = 600.0
@@ -99,7 +99,7 @@ class Expiry:
 
     async def _mark(self) -> _Mark:
         now_ms, ages = self._clock.now_ms(), self._limits.ages
-        kept = await self._store.read(offered)
+        kept = await self._store.read(lambda tx: offered(tx) | named(tx, now_ms, ages))
         last = ""
         while ids := await self._store.read(functools.partial(_jobs_after, last=last)):
             last = ids[-1]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..records import (
+    ApiFile,
     Artifact,
     ArtifactState,
     Job,
@@ -106,6 +107,12 @@ def offered(tx: Transaction) -> set[tuple[str, str]]:
     rows = tx.find(OfferedModel, withdrawn=False)
     ids = (one for row in rows for one in (row.artifact_id, json.loads(row.facts_json)["facts_artifact_id"]))
     return {(one, HOUSE) for one in ids}
+
+
+def named(tx: Transaction, now_ms: int, ages: Ages) -> set[tuple[str, str]]:
+    """(artifact, owner) of files that were handed in over HTTP, so long as their names are good."""
+    rows = tx.find(ApiFile, deleted=False, order="created_ms", after=now_ms - ages.keep_ms)
+    return {(row.artifact_id, row.owner) for row in rows}
 
 
 def output_until(tx: Transaction, job: Job, artifact_id: str, ages: Ages) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+
+from shardwork_coordinator.store import MemoryStore
 
 from .stand import ANNA, BERT, Stand, standing
 
@@ -15,6 +17,14 @@ from .stand import ANNA, BERT, Stand, standing
 async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
     async with standing(tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+def store() -> Iterator[MemoryStore]:
+    opened = MemoryStore()
+    opened.start()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

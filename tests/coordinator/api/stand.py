@@ -5,10 +5,11 @@ Nothing executes: a submitted job waits for its first phase for ever.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,13 @@ class Stand:
         await self.store.write(lambda tx: offered.offer(tx, name, stored, "mit", self.clock.now_ms()))
 
 
+class Here(Measurer):
+    """Measures in a thread of this process, which saves a second of starting another."""
+
+    async def _ask(self, work: Callable[[Any], object], question: object, patience_s: float) -> object:
+        return await asyncio.to_thread(work, question)
+
+
 @contextlib.asynccontextmanager
 async def standing(folder: Path, **changes: Any) -> AsyncGenerator[Stand, None]:
     clock, store = ManualClock(), MemoryStore()
@@ -98,7 +106,7 @@ async def standing(folder: Path, **changes: Any) -> AsyncGenerator[Stand, None]:
         artifacts=ArtifactDesk(store, contents, clock, ArtifactLimits(reserve_bytes=0)),
         wallet=Wallet(store, SimulatedPayments(clock), clock),
         gate=KeyGate(store, clock),
-        measurer=Measurer(str(folder / "artifacts"), folder / "scratch"),
+        measurer=Here(str(folder / "artifacts"), folder / "scratch"),
         scratch=folder / "scratch",
         **changes,
     )

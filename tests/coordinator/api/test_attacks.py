@@ -112,8 +112,8 @@ async def test_too_many_calls_are_told_when_to_come_back(stand: Stand, anna: htt
 
 async def test_guessing_keys_ends_soon_and_hurts_nobody_elsewhere(stand: Stand, anna: httpx.AsyncClient) -> None:
     stranger = stand.client()
+    headers = {"Authorization": f"Bearer {api_key.draw()}"}
     for _ in range(WRONG_BURST):
-        headers = {"Authorization": f"Bearer {api_key.draw()}"}
         assert (await stranger.get(f"{V1}/server", headers=headers)).status_code == 401
     assert (await stranger.get(f"{V1}/server", headers=headers)).status_code == 429
     gate = stand.desk.gate

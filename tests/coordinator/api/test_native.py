@@ -63,9 +63,8 @@ async def test_jobs_are_paged_and_filtered_by_state(anna: httpx.AsyncClient, ber
 async def test_a_top_up_happens_once_for_a_key(anna: httpx.AsyncClient) -> None:
     job = await submit(anna)
     body = {"msat": 5_000, "idempotency_key": "top-up-1"}
-    for _ in range(2):
-        view = (await anna.post(f"{V1}/jobs/{job}/topup", json=body)).json()["job"]
-    assert view["topped_up_msat"] == 5_000
+    views = [(await anna.post(f"{V1}/jobs/{job}/topup", json=body)).json()["job"] for _ in range(2)]
+    assert [view["topped_up_msat"] for view in views] == [5_000, 5_000]
 
 
 async def events_of(client: httpx.AsyncClient, job: str, **more: Any) -> list[dict[str, str]]:

@@ -1,0 +1,186 @@
+"""/v1/files: a name for a stored artifact of its owner, with one JSONL file in it, ready to be a job's data.
+
+Rows are checked as they come in, so that a mistake is told with its line before anything is asked for. A job's results
+are files, too (`results`); they are made when they are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from shardwork.errors import Conflict, InvalidInput, NotFound
+from shardwork.v1 import storage_pb2
+
+from ...records import ApiFile, Artifact, ArtifactState
+from ...rpc.artifacts import granted
+from ...rpc.storage import delete_artifact
+from ...store.base import Transaction
+from .. import contents, uploads
+from ..mapping import bad_field
+from ..routes import Call, Route
+from . import lists, results
+
+PURPOSE, RESULTS = "fine-tune", "fine-tune-results"
+MOST_FILES = 10_000
+LIST_QUERY = (*lists.QUERY, ("order", {"enum": ["asc", "desc"]}), ("purpose", {"type": "string"}))
+
+
+async def create(call: Call) -> Response:
+    desk, caller = call.desk, call.caller
+    async with uploads.received(call.request, caller, desk) as form:
+        _check_fields(form.fields)
+        shown = uploads.plain_name(form.filename or "")
+        # the suffix says how rows are read, and these are read line by line
+        name = f"{Path(shown).stem}.jsonl"
+        form.path = await asyncio.to_thread(form.path.rename, form.path.with_name(name))
+        await desk.measurer.check(form.path, caller.party_id)
+        artifact_id = await uploads.store_named(form, f"00000-{name}", caller, desk)
+    row = ApiFile(
+        id=f"file-{secrets.token_hex(12)}",
+        owner=caller.party_id,
+        artifact_id=artifact_id,
+        filename=shown,
+        purpose=PURPOSE,
+        bytes=form.bytes,
+        created_ms=desk.now_ms,
+    )
+    await desk.engine.store.write(lambda tx: _keep(tx, row))
+    return JSONResponse(view(row, _keep_ms(call)))
+
+
+async def every(call: Call) -> Response:
+    texts: dict[str, str] = call.asked
+    limit, order = lists.limit_of(texts, MOST_FILES, MOST_FILES), texts.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise bad_field("order", "Say asc or desc.")
+    since_ms, wanted = call.desk.now_ms - _keep_ms(call), texts.get("purpose", "")
+
+    def look(tx: Transaction) -> list[ApiFile | results.Made]:
+        own = tx.find(ApiFile, owner=call.caller.party_id, deleted=False, order="created_ms", after=since_ms)
+        return [*(own if wanted in ("", PURPOSE) else []), *(made(tx) if wanted in ("", RESULTS) else [])]
+
+    def made(tx: Transaction) -> list[results.Made]:
+        return results.of_owner(tx, call.caller)
+
+    found = sorted(await call.desk.engine.store.read(look), key=_age, reverse=order == "desc")
+    page = lists.behind(found, texts.get("after", ""), lambda each: str(each.id))
+    shown = [await _view(call, each) for each in page[:limit]]
+    return lists.listed(shown, has_more=len(page) > limit)
+
+
+async def retrieve(call: Call) -> Response:
+    named = call.named["file_id"]
+    made = await results.find(call, named)
+    return JSONResponse(await _view(call, made or await own(call, named)))
+
+
+async def content(call: Call) -> Response:
+    named = call.named["file_id"]
+    made = await results.find(call, named)
+    if made is not None:
+        return await results.content(call, made)
+    row = await own(call, named)
+    manifest = await granted(row.artifact_id, call.caller, call.desk.artifacts)
+    return contents.answer(
+        call.request, call.desk, manifest, contents.of_file(manifest, manifest.files[0].path), row.filename
+    )
+
+
+async def delete(call: Call) -> Response:
+    named, caller, desk = call.named["file_id"], call.caller, call.desk.artifacts
+    if await results.find(call, named) is not None:
+        raise Conflict(
+            "file.is_result",
+            "A job's result is not deleted by itself.",
+            next_step="Delete the model that the job made.",
+            param="file_id",
+        )
+    row = await own(call, named)
+
+    def work(tx: Transaction) -> None:
+        tx.put(replace(row, deleted=True))
+        others = tx.find(ApiFile, owner=caller.party_id, artifact_id=row.artifact_id, deleted=False)
+        stored = tx.get(Artifact, row.artifact_id, caller.party_id)
+        if not others and stored is not None and stored.state is ArtifactState.STORED:
+            request = storage_pb2.DeleteArtifactRequest(artifact_id=row.artifact_id)
+            delete_artifact(tx, request, caller, desk.limits.ages)
+
+    await call.desk.engine.store.write(work)
+    return JSONResponse({"id": row.id, "object": "file", "deleted": True})
+
+
+async def own(call: Call, named: str, param: str = "file_id") -> ApiFile:
+    """Raises NotFound "file.not_found", for another's as for none."""
+
+    def look(tx: Transaction) -> ApiFile | None:
+        return tx.get(ApiFile, named)
+
+    row = await call.desk.engine.store.read(look)
+    is_own = row is not None and row.owner == call.caller.party_id and not row.deleted
+    if row is None or not is_own or row.created_ms + _keep_ms(call) <= call.desk.now_ms:
+        raise NotFound(
+            "file.not_found",
+            f"You have no file {named[:60]!r}.",
+            next_step="List your files; one that expired is sent again.",
+            param=param,
+        )
+    return row
+
+
+def view(row: ApiFile, keep_ms: int) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "object": "file",
+        "bytes": row.bytes,
+        "created_at": row.created_ms // 1000,
+        "expires_at": (row.created_ms + keep_ms) // 1000,
+        "filename": row.filename,
+        "purpose": row.purpose,
+        "status": "processed",
+        "status_details": None,
+    }
+
+
+async def _view(call: Call, one: ApiFile | results.Made) -> dict[str, Any]:
+    return view(one, _keep_ms(call)) if isinstance(one, ApiFile) else await results.view(call, one)
+
+
+def _age(one: ApiFile | results.Made) -> tuple[int, str]:
+    return (one.created_ms if isinstance(one, ApiFile) else one.job.ended_ms), one.id
+
+
+def _keep_ms(call: Call) -> int:
+    """As long as inputs of jobs that ended; `artifacts.expiry` keeps them."""
+    return call.desk.artifacts.limits.ages.keep_ms
+
+
+def _keep(tx: Transaction, row: ApiFile) -> None:
+    tx.insert(row)
+
+
+def _check_fields(fields: dict[str, str]) -> None:
+    odd = next((name for name in fields if name != "purpose"), None)
+    if odd is not None:
+        raise bad_field(odd[:60], "This coordinator does not know it; leave it out.")
+    if fields.get("purpose") != PURPOSE:
+        raise InvalidInput(
+            "file.bad_purpose",
+            f"A file is for {PURPOSE!r} here, not for {fields.get('purpose', '')[:40]!r}.",
+            next_step=f"Say purpose={PURPOSE!r}.",
+            param="purpose",
+        )
+
+
+TABLE: tuple[Route, ...] = (
+    Route(method="POST", path="/files", name="create_file", summary="Send JSONL.", handle=create, is_form=True),
+    Route(method="GET", path="/files", name="list_files", summary="Yours.", handle=every, beside=LIST_QUERY),
+    Route(method="GET", path="/files/{file_id}", name="retrieve_file", summary="One.", handle=retrieve),
+    Route(method="GET", path="/files/{file_id}/content", name="file_content", summary="Its bytes.", handle=content),
+    Route(method="DELETE", path="/files/{file_id}", name="delete_file", summary="Give it up.", handle=delete),
+)
