@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import commands
+import json_shapes
 import logevents
 import models
 import protos
@@ -38,6 +39,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "python.md": python.api,
     "rpc.md": protos.services,
     "codes.md": reasons.codes,
+    "schemas.md": json_shapes.index,
 }
 
 
@@ -45,6 +47,7 @@ def pages() -> dict[str, str]:
     """File name -> text."""
     made = {name: HEADER + make() for name, make in PAGES.items()}
     lines = [f"- [{text.split('# ', 1)[1].splitlines()[0]}]({name})" for name, text in made.items()]
+    made |= {f"schemas/{json_shapes.file_name(each)}": json_shapes.schema(each) for each in json_shapes.SHAPES}
     made["README.md"] = HEADER + "# Reference\n\n" + "\n".join(lines) + "\n"
     return made
 
@@ -52,16 +55,21 @@ def pages() -> dict[str, str]:
 def differing(folder: Path) -> list[str]:
     """Pages that are missing, differ, or that nothing makes any more."""
     made = pages()
-    kept = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
+    kept = {name: (folder / name).read_text(encoding="utf-8") for name in written(folder)}
     return sorted(name for name in made.keys() | kept.keys() if made.get(name) != kept.get(name))
+
+
+def written(folder: Path) -> set[str]:
+    """Every page and schema that lies there."""
+    return {path.relative_to(folder).as_posix() for kind in ("*.md", "schemas/*.json") for path in folder.glob(kind)}
 
 
 def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     made = pages()
-    for path in folder.glob("*.md"):
-        if path.name not in made:
-            path.unlink()
+    for name in written(folder) - made.keys():
+        (folder / name).unlink()
+    (folder / "schemas").mkdir(exist_ok=True)
     for name, text in made.items():
         (folder / name).write_text(text, encoding="utf-8")
 

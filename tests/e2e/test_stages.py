@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.docs.shapes import check
+
 from . import models
 from .world import World
 
@@ -169,3 +171,18 @@ def test_the_report_says_what_each_model_learned_by_heart(town: World, chain: st
         assert found[f"{side}.reproduced"] == 0 <= found[f"{side}.mean_run"] <= found[f"{side}.longest_run"] < 8
     page = " ".join(town.run("job", "report", chain).stdout.split())
     assert f"ground knows by heart: 0 of {found['train.rows']:.0f} training rows" in page
+
+
+def test_every_output_is_of_its_published_shape(town: World, chain: str) -> None:
+    for words in ("job show", "job report", "job why", "job events"):
+        check(f"shardwork {words}", town.run(*words.split(), chain, "--json").stdout)
+    for words in ("job list", "wallet balance", "wallet history", "artifact list", "api-key list", "config show"):
+        check(f"shardwork {words}", town.run(*words.split(), "--json").stdout)
+    made = check("shardwork api-key create", town.run("api-key", "create", "--json").stdout)
+    check("shardwork api-key revoke", town.run("api-key", "revoke", made["id"], "--json").stdout)
+    check("shardwork job download", town.run("job", "download", chain, "shaped", "--json").stdout)
+    for line in town.run("job", "logs", chain, "--json").stdout.splitlines():
+        check("shardwork job logs", line)
+    for word in ("status", "why", "doctor", "earnings"):
+        check(f"shardwork-worker {word}", town.command_worker("alice", word, "--json").stdout)
+    assert check("shardwork-coordinator ledger check", json.dumps(town.books()))["balanced"]
