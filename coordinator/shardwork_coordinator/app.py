@@ -374,9 +374,16 @@ def database_file(settings: Settings) -> Path | None:
 
 
 def start_store(store: Store) -> None:
-    """Starts it. Raises InvalidInput "store.unusable" for a database that is damaged, locked or not to be opened."""
-    try:
+    """Starts it. Raises InvalidInput "store.unusable"."""
+    with telling_unusable():
         store.start()
+
+
+@contextlib.contextmanager
+def telling_unusable() -> Generator[None, None, None]:
+    """Raises InvalidInput "store.unusable" for a database that is damaged, locked or not to be opened."""
+    try:
+        yield
     except DBAPIError as error:
         raise InvalidInput(
             "store.unusable",

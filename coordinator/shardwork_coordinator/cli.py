@@ -35,7 +35,6 @@ app = typer.Typer(
 )
 ledger_app = typer.Typer(help="Look at the books.", no_args_is_help=True)
 storage_app = typer.Typer(help="Look at stored artifacts, and delete what nobody needs.", no_args_is_help=True)
-upkeep.add_to(app)
 app.add_typer(user_app, name="user")
 app.add_typer(model_app, name="model")
 app.add_typer(policy_app, name="policy")
@@ -165,6 +164,9 @@ def storage_sweep(
         return
     verb = "would delete" if dry_run else "deleted"
     print(f"{verb} {len(swept['artifacts'])} artifacts, {swept['bytes']} bytes, {swept['uploads']} unfinished uploads")
+
+
+upkeep.add_to(app)
 
 
 def main() -> None:

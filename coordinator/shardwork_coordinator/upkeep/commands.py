@@ -31,14 +31,15 @@ def migrate(
 ) -> None:
     """Bring the database to this version's schema, in one transaction. `serve` does the same at its start; run it
     before an upgrade to see what comes, or as a job of its own."""
-    from ..app import open_store
+    from ..app import open_store, telling_unusable
     from ..store import SqlStore
 
     store = open_store(settings_of(data_dir, {"database": database}))
     if not isinstance(store, SqlStore):
         print("nothing to do: this database is kept in memory")
         return
-    done = store.migrate(dry_run=dry_run)
+    with telling_unusable():
+        done = store.migrate(dry_run=dry_run)
     if as_json:
         steps = [{"revision": one.revision, "what": one.what} for one in done.steps]
         print(json.dumps({"before": done.before, "after": done.after, "steps": steps, "dry_run": dry_run}))

@@ -9,10 +9,12 @@ from pathlib import Path
 import database
 import pytest
 
-from shardwork.errors import Conflict
+from shardwork.errors import Conflict, InvalidInput
+from shardwork_coordinator.cli import app
 from shardwork_coordinator.keyring import Keys
 from shardwork_coordinator.settings import Settings
 from shardwork_coordinator.store import SqlStore
+from shardwork_coordinator.telemetry import logs
 from shardwork_coordinator.upkeep import keys
 
 from .stand import older
@@ -57,6 +59,18 @@ def test_a_servers_database_is_migrated_the_same_way(server: database.Server) ->
     assert SqlStore(url).migrate(dry_run=True).before == ""
     assert SqlStore(url).migrate().after == told.after
     assert SqlStore(url).migrate().steps == ()
+
+
+@pytest.mark.parametrize("address", ["sqlite:///{folder}/garbage.db", "postgresql://127.0.0.1:1/nothing"])
+def test_a_database_that_can_not_be_used_is_told_in_a_sentence(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    (tmp_path / "garbage.db").write_text("this is no database\n" * 100)
+    arguments = ["migrate", "--data-dir", str(tmp_path), "--database", address.format(folder=tmp_path)]
+    with pytest.raises(InvalidInput) as caught:
+        app(arguments, standalone_mode=False)
+    assert caught.value.code == "store.unusable"
 
 
 def test_keys_are_made_ahead_as_a_coordinator_would_make_them(tmp_path: Path) -> None:
