@@ -71,8 +71,12 @@ class Need:
     until_ms: int
 
 
-def needs(tx: Transaction, job: Job, ages: Ages) -> Iterator[Need]:
-    """Everything that one job keeps; some of it may be over already."""
+def needs(tx: Transaction, job: Job, ages: Ages, only: str = "") -> Iterator[Need]:
+    """Everything that one job keeps, or only why it keeps one content; some of it may be over already."""
+    return (need for need in _needs(tx, job, ages, only) if not only or need.artifact_id == only)
+
+
+def _needs(tx: Transaction, job: Job, ages: Ages, only: str) -> Iterator[Need]:
     ended = job.state in ENDED
     stages = tx.find(Stage, job_id=job.id)
     yield from _outputs(tx, job, stages, ages)
@@ -89,17 +93,14 @@ def needs(tx: Transaction, job: Job, ages: Ages) -> Iterator[Need]:
         for name, artifact_id in json.loads(round_.results_json).items():
             until_ms = over[round_.stage, round_.number] if name.startswith("delta-") else middle_ms
             yield Need(artifact_id=artifact_id, owner=HOUSE, kind="intermediate", job_id=job.id, until_ms=until_ms)
-    for replica in tx.find(Replica, job_id=job.id, state=HELD):
+    wanted = ("stage", "round", "phase", "worker_id", "outputs_json")
+    for stage, number, phase, worker_id, outputs in tx.pick(Replica, wanted, job_id=job.id, state=HELD):
+        if only not in outputs:
+            continue
         # all but deltas may be read by any later phase
-        until_ms = over.get((replica.stage, replica.round), middle_ms) if replica.phase == "learn" else middle_ms
-        for artifact_id in json.loads(replica.outputs_json).values():
-            yield Need(
-                artifact_id=artifact_id,
-                owner=replica.worker_id,
-                kind="intermediate",
-                job_id=job.id,
-                until_ms=until_ms,
-            )
+        until_ms = over.get((stage, number), middle_ms) if phase == "learn" else middle_ms
+        for artifact_id in json.loads(outputs).values():
+            yield Need(artifact_id=artifact_id, owner=worker_id, kind="intermediate", job_id=job.id, until_ms=until_ms)
 
 
 def offered(tx: Transaction) -> set[tuple[str, str]]:

@@ -7,6 +7,7 @@ scripts; a stream says when to look again.
     signing   login, first user, leaving; one's own password and codes
     people    who may sign in
     money     accounts, transfers, payments
+    artifacts what is stored, why, and where it comes from
     policy    rules of the house
     history   the audit log
     pulse     "something changed", as a stream
@@ -21,6 +22,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from . import (
+    artifacts,
     history,
     job,
     jobs,
@@ -42,7 +44,22 @@ from .shell import Shell
 __all__ = ["router"]
 
 #: pages in a frame of their own, each a module with `router(shell)`
-PAGES = (public, signing, overview, jobs, shard, job, steering, workers, worker, money, policy, history, people)
+PAGES = (
+    public,
+    signing,
+    overview,
+    jobs,
+    shard,
+    job,
+    steering,
+    workers,
+    worker,
+    artifacts,
+    money,
+    policy,
+    history,
+    people,
+)
 
 
 def router(desk: Desk) -> APIRouter:
