@@ -7,28 +7,17 @@ Runs where Playwright and a chromium binary are found; elsewhere it is skipped w
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .chromium import MISSING, Watched, chromium, first_operator
 from .world import World
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 HOSTILE = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)>"
 WIDTHS = (1280, 390)
 JOB = """
@@ -40,38 +29,16 @@ trust: {{class: public}}
 budget: {{max_sats: 100}}
 """
 
-pytestmark = [
-    pytest.mark.nightly,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium binary on this machine"),
-]
+#: folder of a world -> the state of a browser that is signed in there
+SIGNED_IN: dict[Path, Any] = {}
 
-
-class Watched:
-    """A page whose console, requests and policy violations are noted."""
-
-    def __init__(self, page: Any) -> None:
-        self.page = page
-        self.noise: list[str] = []
-        self.requests: set[str] = set()
-        page.on("console", lambda said: self.noise.append(f"{said.type}: {said.text}"))
-        page.on("pageerror", lambda error: self.noise.append(f"error: {error}"))
-        page.on("request", lambda request: self.requests.add(request.url))
-
-    def wait_for(self, script: str, timeout_s: float = 30.0) -> None:
-        """Until the expression is true in the page. Polled from here: the page's policy forbids eval."""
-        end = time.monotonic() + timeout_s
-        while not self.page.evaluate(script):
-            assert time.monotonic() < end, f"never true: {script}; {self.page.inner_text('body')}"
-            self.page.wait_for_timeout(100)
+pytestmark = [pytest.mark.nightly, MISSING]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -96,9 +63,12 @@ def submit(world: World, name: str) -> None:
 
 
 def opened(browser: Any, world: World, *, width: int = 1280, scheme: str = "light") -> Watched:
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    if world.folder not in SIGNED_IN:
+        SIGNED_IN[world.folder] = first_operator(browser, world.processes.setup)
+    state = SIGNED_IN[world.folder]
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, storage_state=state)
     watched = Watched(context.new_page())
-    watched.page.goto(world.processes.web)
+    watched.page.goto(f"{world.processes.web}/overview")
     watched.wait_for("document.documentElement.dataset.connection === 'live'")
     return watched
 
@@ -114,10 +84,9 @@ def test_the_page_is_live_quiet_and_keeps_to_itself(browser: Any, world: World) 
     world.processes.start_worker("alice")
     seen.wait_for("document.querySelector('.job').classList.contains('succeeded')", 60)
     assert seen.page.inner_text("h3") == HOSTILE[:60]
-    assert seen.page.title() == "Shardwork"
+    assert seen.page.title() == "Overview · Shardwork"
     assert seen.page.evaluate("document.querySelectorAll('[style], style, main script').length") == 0
-    assert seen.noise == []
-    assert {url.split("/")[2] for url in seen.requests} == {world.processes.web.split("/")[2]}
+    seen.check_quiet(world.processes.web)
 
 
 def test_the_page_fits_small_and_dark_screens(browser: Any, world: World) -> None:
@@ -137,6 +106,7 @@ def test_the_focus_survives_a_swap_and_is_visible(browser: Any, world: World) ->
     submit(world, "first")
     seen = opened(browser, world)
     seen.wait_for("document.querySelector('.job.succeeded') !== null", 60)
+    seen.page.focus(".events a")
     seen.page.keyboard.press("Tab")
     focused = seen.page.evaluate("document.activeElement.id")
     assert focused.startswith("event-")
