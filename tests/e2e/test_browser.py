@@ -144,3 +144,4 @@ def test_a_connection_that_dies_without_a_word_is_noticed(browser: Any, world: W
     finally:
         os.kill(pid, signal.SIGCONT)
     seen.wait_for("document.documentElement.dataset.connection === 'live'", 60)
+    assert seen.page.inner_text("#connection") == "Live"
