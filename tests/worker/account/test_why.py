@@ -49,7 +49,11 @@ async def test_an_idle_worker_gives_the_coordinators_reason_and_a_paused_one_its
         "next_step": "Wait.",
     }
     await worker.ask(Command.PAUSE)
-    paused = told(await worker.ask(Command.WHY))["worker.paused"]
+    coordinator.offer(coordinator.lease({"do": "copy"}))
+    await coordinator.wait("ReleaseLease")
+    answer = await worker.ask(Command.WHY)
+    assert [reason["code"] for reason in answer["reasons"]] == ["worker.paused"], "and not once more as history"
+    paused = told(answer)["worker.paused"]
     assert (paused["about"], paused["next_step"]) == ("limit", "shardwork-worker resume")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from shardwork_worker.child import ready as ready_of_child
+from shardwork_worker import child
 from shardwork_worker.doctor import gpu, machine
 from shardwork_worker.doctor.finding import Health
 from shardwork_worker.doctor.gpu import check_gpus
@@ -85,7 +87,24 @@ async def test_a_hot_gpu_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert card.health is Health.NOTE and card.why.evidence["watts"] == "unknown"
 
 
-def test_the_child_says_what_its_torch_was_built_for() -> None:
-    import torch
+@pytest.mark.parametrize(
+    ("text", "cuda"),
+    [
+        ("__version__ = '2.9'\ncuda: Optional[str] = '12.6'\nhip = None\n", "12.6"),
+        ("cuda = '13.0'\n", "13.0"),
+        ("cuda: Optional[str] = None\n", ""),
+        (None, ""),
+    ],
+)
+def test_the_child_reads_what_torch_was_built_for_without_importing_it(
+    text: str | None, cuda: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if text is not None:
+        (tmp_path / "version.py").write_text(text)
 
-    assert ready_of_child()["cuda"] == (torch.version.cuda or "")
+    def spec(_name: str) -> SimpleNamespace:
+        return SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+
+    monkeypatch.setattr(importlib.util, "find_spec", spec)
+    monkeypatch.setattr(child, "has_gpu", lambda: False)
+    assert child.ready()["cuda"] == cuda

@@ -107,9 +107,9 @@ async def test_a_shard_with_too_large_inputs_is_given_back_before_they_are_fetch
 ) -> None:
     worker = await workers.here(input_bytes=100)
     large = coordinator.keep_file(tmp_path / "large", "rows", b"x" * 101)
-    for _ in range(agent.BREAKER_LIMIT):
+    for number in range(agent.BREAKER_LIMIT):
         coordinator.offer(coordinator.lease({"do": "copy"}, {"rows": large}))
-        await coordinator.wait("ReleaseLease")
+        await coordinator.wait("ReleaseLease", number + 1)
         await worker.until_idle()
     small = coordinator.keep_file(tmp_path / "small", "rows", b"x" * 99)
     coordinator.offer(coordinator.lease({"do": "copy"}, {"rows": small}))

@@ -15,6 +15,8 @@ from typing import Any
 from shardwork.money import show
 from shardwork.why import Why
 
+from ..limits.guard import CODES as LIMITED
+from ..refusals import OWNERS
 from ..status import hanging, why_from_json, why_to_json
 from .book import Book, Fate, Line
 from .payee import Payee
@@ -58,7 +60,10 @@ def from_book(book: Book, now_ms: int, payee: Payee | None = None) -> list[Reaso
     """What the book and the coordinator's figures explain: offers that were given back, shards that are not paid, sats
     that are not paid out."""
     recent = book.since(now_ms - LOOK_BACK_MS)
-    returned = [Reason(About.WORK, why) for why in _returned([one for one in recent if one.state is Fate.GIVEN_BACK])]
+    # that the owner paused or stopped it once explains nothing now
+    own = [code for code in OWNERS if code != LIMITED]
+    given_back = [one for one in recent if one.state is Fate.GIVEN_BACK and not (one.why and one.why.code in own)]
+    returned = [Reason(About.WORK, why) for why in _returned(given_back)]
     waiting = [Reason(About.PAY, _waits(line)) for line in book.pending()[:MOST_OF_A_KIND]]
     unpaid = [line for line in recent if line.state in UNPAID]
     refused = [Reason(About.PAY, _unpaid(line)) for line in unpaid[:MOST_OF_A_KIND]]

@@ -36,6 +36,8 @@ SLOW_STEP_S = 5.0
 #: share of the memory that weights and their moments may take; activations come on top
 FITS = 0.8
 WATTS_EVERY_S = 0.5
+#: how long a child that is interrupted may take
+GRACE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -52,7 +54,9 @@ class Bench:
     async def run(self) -> Report:
         folders = Folders.of(self.start.home)
         sandbox = await choose(self.start.settings.sandbox, ground(self.start.home, self.start.settings))
-        trainer = TrainerProcess(sandbox.command(child_command(self.start)), log=folders.state / "bench.log")
+        # nothing is lost with it: an owner who had enough need not wait for a step to end
+        command = sandbox.command(child_command(self.start))
+        trainer = TrainerProcess(command, log=folders.state / "bench.log", grace_s=GRACE_S)
         try:
             ready = await trainer.start()
             device = probe.choose_device(ready, self.start.settings.device)
