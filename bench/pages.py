@@ -33,6 +33,7 @@ from shardwork_coordinator.store import SqlStore
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.tls import Authority
 from shardwork_coordinator.web import serve_web
+from shardwork_coordinator.web.server import Site
 from tests.coordinator.simulation import Simulation
 
 RESULTS = Path(__file__).parent / "results" / "pages.json"
@@ -142,7 +143,8 @@ async def measure(folder: Path) -> dict[str, Any]:
     keys.mkdir(mode=0o700)
     names = {"job": large, "shard": shard.removeprefix(f"{large}/"), "worker": "worker0000000007"}
     paths = [path.format(**names) for path in PAGES]
-    async with serve_web(Settings(data_dir=folder), simulation.engine, Authority.load_or_create(keys)) as address:
+    site = Site(settings=Settings(data_dir=folder))
+    async with serve_web(site, simulation.engine, Authority.load_or_create(keys)) as address:
         cookie = (f"shardwork_{address.url.rpartition(':')[2]}", secret)
         async with httpx.AsyncClient(base_url=address.url, cookies=dict([cookie]), timeout=60) as client:
             await client.get("/login")
