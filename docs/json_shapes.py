@@ -246,6 +246,15 @@ class Begun(Shape):
     balance: Balance
 
 
+class Demo(Shape):
+    running: bool
+    join: str | None
+    web: str | None
+    folder: str
+    coordinator_pid: int | None
+    worker_pid: int | None
+
+
 class Setting(Shape):
     key: str
     value: str
@@ -392,6 +401,9 @@ SHAPES: dict[str, type[BaseModel]] = {
     "shardwork (any failure)": Error,
     "shardwork init": Begun,
     "shardwork login": LoggedIn,
+    "shardwork demo start": Demo,
+    "shardwork demo status": Demo,
+    "shardwork demo stop": Demo,
     "shardwork config show": Settings,
     "shardwork wallet balance": Balance,
     "shardwork wallet deposit": Deposited,

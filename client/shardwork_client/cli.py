@@ -7,6 +7,7 @@
     shardwork job …              commands/jobs.py
     shardwork artifact …         commands/artifacts.py
     shardwork api-key …          commands/api_keys.py
+    shardwork demo …             commands/demo.py
     shardwork config …           commands/configuration.py
 
 What a command needs beyond typer is imported inside it, so that `--help` stays quick. Failures: `outcome`.
@@ -29,6 +30,7 @@ from .commands import (
     collecting,
     configuration,
     data,
+    demo,
     following,
     jobs,
     login,
@@ -57,6 +59,7 @@ app.add_typer(wallet.app, name="wallet")
 app.add_typer(data.app, name="data")
 app.add_typer(artifacts.app, name="artifact")
 app.add_typer(api_keys.app, name="api-key")
+app.add_typer(demo.app, name="demo")
 app.add_typer(configuration.app, name="config")
 app.add_typer(jobs.app, name="job")
 #: each adds its verbs to `job` when it is loaded, in the order of --help

@@ -56,7 +56,17 @@ def busy(fake: Fake, logged_in: Run, tmp_path: Path) -> Fake:
 
 
 READS = (
-    *("init", "config show", "wallet balance", "wallet history", "job init", f"job show {JOB_ID}", f"job why {JOB_ID}"),
+    *(
+        "init",
+        "demo status",
+        "demo stop",
+        "config show",
+        "wallet balance",
+        "wallet history",
+        "job init",
+        f"job show {JOB_ID}",
+        f"job why {JOB_ID}",
+    ),
     *(f"job events {JOB_ID}", f"job report {JOB_ID}", "job list"),
 )
 

@@ -26,6 +26,9 @@ def init(
     join: Annotated[
         str | None, typer.Argument(metavar="[JOIN]", help="The coordinator's join line; asked for when left out.")
     ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="No coordinator at hand: start one with a worker here, in the background.")
+    ] = False,
     yes: YesOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -42,13 +45,18 @@ def init(
         from .. import access
 
         known = join or access.joined(context)
+        if demo and join:
+            usage("A demo has its own join line.", "Leave out one of the two.", json_output)
+        if demo:
+            known = _demo_line(json_output)
         remembered = shown_settings(known)[0].value
         if not json_output:
             say(f"Keys and settings lie in {Home.find().config_dir}")
         if not remembered and not is_terminal():
             sentence = "There is no terminal to ask for the join line on."
-            usage(sentence, "Give it:  shardwork init 'shardwork://host:port?ca=…'", json_output)
-        line = remembered or _ask_join()
+            usage(sentence, "Give it:  shardwork init 'shardwork://host:port?ca=…', or add --demo", json_output)
+        line = remembered or _ask_join() or _demo_line(json_output)
+        _revive(line, json_output)
 
         async def set_up(client: AsyncClient) -> tuple[Login, Balance]:
             return await client.login(line), await client.wallet.balance()
@@ -63,8 +71,33 @@ def init(
 
 
 def _ask_join() -> str:
+    """The line, or nothing: then a demo is wanted."""
     say("The coordinator's operator gives you its join line: shardwork://host:port?ca=…")
-    return _answered(lambda: str(typer.prompt("Join line", err=True))).strip()
+    say("None at hand? Enter alone starts a coordinator and a worker of your own here, in the background.")
+    question = "Join line (Enter: a demo on this machine)"
+    return _answered(lambda: str(typer.prompt(question, default="", show_default=False, err=True))).strip()
+
+
+def _demo_line(json_output: bool) -> str:
+    """The join line of this machine's demo, started if need be."""
+    from .demo import demo, show
+
+    local = demo()
+    runs = local.is_running()
+    served = local.ensure()
+    if not json_output:
+        say("✓ The demo runs already." if runs else "✓ Started a coordinator and a worker in the background.")
+        show(local, served)
+    return served.join
+
+
+def _revive(line: str, json_output: bool) -> None:
+    """A demo that ended is started again: nothing else would answer at its join line."""
+    from .demo import demo
+
+    local = demo()
+    if local.is_at(line) and not local.is_running():
+        _demo_line(json_output)
 
 
 def _wants_sats(yes: bool) -> bool:
