@@ -60,9 +60,28 @@ async def read_json(request: Request, limit_bytes: int = JSON_MAX_BYTES) -> dict
             next_step="Send one JSON object, in UTF-8, with Content-Type: application/json.",
             reason=str(error)[:200],
         ) from None
+    _check_letters(data, found)
     if not isinstance(found, dict):
         raise InvalidInput("api.bad_json", "The body is JSON, but no object.", next_step="Send {…}.")
     return cast("dict[str, Any]", found)
+
+
+def _check_letters(data: bytearray, found: object) -> None:
+    """Letters that no database and no answer holds: NUL, and halves of a pair. Looked for where one may be."""
+    escaped = bytes(data).lower()
+    if b"\\u0000" in escaped:
+        raise _bad_letters()
+    if b"\\ud" in escaped:
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise _bad_letters() from None
+
+
+def _bad_letters() -> InvalidInput:
+    return InvalidInput(
+        "api.bad_letters", "A text holds a letter that is none.", next_step="Leave out NUL and halves of pairs."
+    )
 
 
 def _no_constant(name: str) -> None:

@@ -103,6 +103,8 @@ async def _asked(route: Route, request: Request) -> Any:
     """A message, the fields of the body or the query where there is none, or nothing where the handler reads it."""
     beside = {name for name, _ in route.beside}
     texts: dict[str, str] = {}
+    if any("\0" in str(part) for part in (*request.path_params.values(), *request.query_params.values())):
+        raise NotFound("api.no_route", "No name here holds a NUL.", next_step="Leave it out.")
     for name, text in request.query_params.multi_items():
         if name in texts or (name not in beside and (route.reads_body or route.takes is None)):
             raise unknown_field(name, dict.fromkeys(() if route.reads_body else sorted(beside)))

@@ -35,7 +35,7 @@ from shardwork_coordinator.rpc.artifacts import ArtifactDesk
 from shardwork_coordinator.rpc.auth import Caller
 from shardwork_coordinator.rpc.jobs import JobsDesk
 from shardwork_coordinator.rpc.wallet import Wallet, create_deposit
-from shardwork_coordinator.store import MemoryStore
+from shardwork_coordinator.store import MemoryStore, Store
 from shardwork_coordinator.web.server import Site, build
 
 from ...client.tiny_model import write_model
@@ -48,7 +48,7 @@ SATS = 1_000
 class Stand:
     desk: ApiDesk
     clock: ManualClock
-    store: MemoryStore
+    store: Store
     folder: Path
     secrets: dict[str, str] = field(default_factory=dict[str, str])
     clients: list[httpx.AsyncClient] = field(default_factory=list[httpx.AsyncClient])
@@ -95,8 +95,8 @@ class Here(Measurer):
 
 
 @contextlib.asynccontextmanager
-async def standing(folder: Path, **changes: Any) -> AsyncGenerator[Stand, None]:
-    clock, store = ManualClock(), MemoryStore()
+async def standing(folder: Path, store: Store | None = None) -> AsyncGenerator[Stand, None]:
+    clock, store = ManualClock(), store or MemoryStore()
     store.start()
     engine = Engine(store, Links(), clock)
     contents = ArtifactStore.open(folder / "artifacts")
@@ -108,7 +108,6 @@ async def standing(folder: Path, **changes: Any) -> AsyncGenerator[Stand, None]:
         gate=KeyGate(store, clock),
         measurer=Here(str(folder / "artifacts"), folder / "scratch"),
         scratch=folder / "scratch",
-        **changes,
     )
     stand = Stand(desk, clock, store, folder)
     try:

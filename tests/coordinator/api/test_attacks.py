@@ -133,7 +133,8 @@ async def test_guessing_keys_ends_soon_and_hurts_nobody_elsewhere(stand: Stand, 
         (b'{"msat": "x"}', "msat"),
         (b'{"msat": 1e400}', "msat"),
         (b'{"msat": 1.5}', "msat"),
-        (b'{"idempotency_key": "\\ud800"}', "idempotency_key"),
+        (b'{"idempotency_key": "\\ud800"}', None),
+        (b'{"idempotency_key": "a\\u0000b"}', None),
         (b'{"idempotency_key": {"a": 1}}', "idempotency_key"),
         (b'{"msats": 1}', "msats"),
         (b'{"job_id": "another"}', "job_id"),
@@ -245,7 +246,7 @@ async def test_a_forged_cursor_is_refused_or_shows_only_ones_own(
 ) -> None:
     job = await submit(anna)
     answer = await bert.get(f"{V1}/jobs", params={"page_token": token})
-    assert answer.status_code in (200, 400) and job not in answer.text
+    assert answer.status_code in (200, 400, 404) and job not in answer.text
 
 
 async def test_another_host_or_another_sites_page_is_refused_also_with_a_key(
