@@ -2,7 +2,7 @@
 
 Stand-ins, because a page can't name them: JOIN, ID (the newest job), WORKER and ARTIFACT (the newest ones), the
 addresses of the coordinator's two ports. A plan that a page shows is made smaller, so that it is over in seconds. Used
-by `test_pages`.
+by `test_pages` and by bench/newcomer.py.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class Reader:
     #: where the things of each role lie; the quickstart's requester and operator are one
     homes: dict[str, str]
     web: str = ""
+    #: the plans that a page shows take seconds
+    made_smaller: bool = True
     done: list[Ran] = field(default_factory=list[Ran])
 
     def follow(self, blocks: list[Block]) -> str:
@@ -72,7 +74,7 @@ class Reader:
     def _write(self, block: Block) -> None:
         path = self.shell.folder / block.title
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.put_in(smaller(block.text)) + "\n")
+        path.write_text(self.put_in(self._sized(block.text)) + "\n")
 
     def _type(self, block: Block) -> str:
         for number, command in enumerate(block.commands):
@@ -94,7 +96,10 @@ class Reader:
             self.web = said["web"].removeprefix("http://")
             self.shell.set("JOIN", said["join"])
         for path in self.shell.folder.glob("*.yaml"):
-            path.write_text(smaller(path.read_text()))
+            path.write_text(self._sized(path.read_text()))
+
+    def _sized(self, text: str) -> str:
+        return smaller(text) if self.made_smaller else text
 
     def put_in(self, text: str) -> str:
         for word, ask in self._stand_ins().items():
