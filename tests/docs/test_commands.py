@@ -26,7 +26,7 @@ PROGRAMS: dict[str, Any] = {
 GIVEN = frozenset({"--help", "-h", "--install-completion", "--show-completion"})
 SPAN = re.compile(r"(?<!`)`((?:[A-Z_]+=\S+ )*shardwork(?:-worker|-coordinator)? [^`]+)`(?!`)")
 FENCED = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
-#: a shell goes on with something else behind these
+#: a shell goes on with something else behind these, and a sentence with a remark in brackets
 ENDS = frozenset({"|", "&&", ";", "&", ">", "2>", "#", "$("})
 
 
@@ -38,7 +38,7 @@ def unknown(command: str) -> str:
     if not words or words[0] not in PROGRAMS:
         return ""
     at = PROGRAMS[words.pop(0)]
-    while words and words[0] not in ENDS and not words[0].startswith(("2>", ">")):
+    while words and words[0] not in ENDS and not words[0].startswith(("2>", ">", "(")):
         word = words.pop(0)
         inner = getattr(at, "commands", {})
         if re.match(r"--?[a-z]", word):
