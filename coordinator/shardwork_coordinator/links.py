@@ -284,6 +284,8 @@ class Machine:
     disk_free_bytes: int = 0
     sandbox: str = ""
     abilities: tuple[str, ...] = ()
+    #: (what was trained, tokens a second) of its own benchmark
+    speeds: tuple[tuple[str, float], ...] = ()
 
 
 def machine_of(presence: Presence | None, row: Attachment | None) -> Machine:
@@ -303,6 +305,7 @@ def machine_of(presence: Presence | None, row: Attachment | None) -> Machine:
         disk_free_bytes=said.disk_free_bytes,
         sandbox=said.sandbox,
         abilities=tuple(sorted(said.abilities)),
+        speeds=tuple((f"{one.kind} {one.preset}", one.tokens_per_s) for one in said.speeds),
     )
 
 

@@ -124,6 +124,7 @@ class Capability(_message.Message):
     DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
     SANDBOX_FIELD_NUMBER: _builtins.int
     ABILITIES_FIELD_NUMBER: _builtins.int
+    SPEEDS_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     """"cpu", "cuda:0" """
     device_name: _builtins.str
@@ -147,6 +148,10 @@ class Capability(_message.Message):
     def abilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """of the device, beside fp32: "bf16", "base_4bit", "base_8bit" """
 
+    @_builtins.property
+    def speeds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Speed]:
+        """by the worker's own benchmark; for people to see, nothing is decided by it"""
+
     def __init__(
         self,
         *,
@@ -161,14 +166,42 @@ class Capability(_message.Message):
         disk_free_bytes: _builtins.int = ...,
         sandbox: _builtins.str = ...,
         abilities: _abc.Iterable[_builtins.str] | None = ...,
+        speeds: _abc.Iterable[Global___Speed] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abilities", b"abilities", "can_train", b"can_train", "device", b"device", "device_name", b"device_name", "disk_free_bytes", b"disk_free_bytes", "execution_class", b"execution_class", "memory_bytes", b"memory_bytes", "recipes", b"recipes", "sandbox", b"sandbox", "threads", b"threads", "torch_version", b"torch_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abilities", b"abilities", "can_train", b"can_train", "device", b"device", "device_name", b"device_name", "disk_free_bytes", b"disk_free_bytes", "execution_class", b"execution_class", "memory_bytes", b"memory_bytes", "recipes", b"recipes", "sandbox", b"sandbox", "speeds", b"speeds", "threads", b"threads", "torch_version", b"torch_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Capability: _TypeAlias = Capability  # noqa: Y015
+
+@_typing.final
+class Speed(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_S_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"pretrain", "full", "lora" """
+    preset: _builtins.str
+    """size of the model"""
+    tokens_per_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        preset: _builtins.str = ...,
+        tokens_per_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "preset", b"preset", "tokens_per_s", b"tokens_per_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Speed: _TypeAlias = Speed  # noqa: Y015
 
 @_typing.final
 class AttachRequest(_message.Message):

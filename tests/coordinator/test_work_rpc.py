@@ -12,7 +12,7 @@ from shardwork_coordinator.engine import live_replica, parse_lease
 from shardwork_coordinator.events import Push
 from shardwork_coordinator.links import QUEUE_LIMIT, Link, Links
 from shardwork_coordinator.machine.attempts import lease_id
-from shardwork_coordinator.rpc.said import plain, reason
+from shardwork_coordinator.rpc.said import MOST_SPEEDS, plain, reason, shortened
 
 from .simulation import count_job
 from .unruly import Unruly
@@ -30,6 +30,14 @@ def test_a_reason_keeps_its_code_only_when_it_is_one() -> None:
     assert reason(types_pb2.Why(code="worker.paused", sentence="Paused.")).code == "worker.paused"
     for code in ("", "Paused", "worker", "worker..paused", "worker.paused\n", "w" * 9 + ".\u00e9"):
         assert reason(types_pb2.Why(code=code)).code == "worker.gave_back"
+
+
+def test_a_benchmark_is_a_hint_of_few_finite_numbers() -> None:
+    odd = [work_pb2.Speed(kind="x", tokens_per_s=number) for number in (float("nan"), float("inf"), -1.0, 0.0)]
+    good = work_pb2.Speed(kind="lora\n", preset="p" * 99, tokens_per_s=5.0)
+    kept = shortened(work_pb2.Capability(speeds=[*odd, *[good] * 99])).speeds
+    assert 0 < len(kept) <= MOST_SPEEDS and {one.tokens_per_s for one in kept} == {5.0}
+    assert kept[0].kind == "lora " and len(kept[0].preset) == 20
 
 
 def test_a_reason_is_never_empty_and_never_large() -> None:

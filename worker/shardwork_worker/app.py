@@ -30,6 +30,7 @@ from . import control, probe
 from .account.book import Book
 from .account.reasons import About, Reason, from_book
 from .agent import Agent
+from .bench.report import speeds
 from .cache import Cache
 from .control import Command
 from .lease import Workplace
@@ -209,6 +210,8 @@ class Worker:
             capability = probe.capability(
                 ready, device, disk=folders.artifacts, sandbox=sandbox.word, settings=settings
             )
+            # a hint for whoever looks at the coordinator's page of this worker
+            capability.speeds.extend(probe.speeds(speeds(folders.state, device.device)))
             guard = Guard(
                 settings,
                 device.device,

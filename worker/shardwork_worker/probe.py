@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import platform
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from shardwork import recipes
@@ -58,6 +59,11 @@ def capability(
         sandbox=sandbox,
         abilities=sorted(device.abilities),
     )
+
+
+def speeds(kept: Iterable[tuple[str, str, float]]) -> list[work_pb2.Speed]:
+    """What a benchmark of this device said, for the Capability."""
+    return [work_pb2.Speed(kind=kind, preset=preset, tokens_per_s=speed) for kind, preset, speed in kept]
 
 
 def execution_class(ready: Ready, device: Device) -> str:

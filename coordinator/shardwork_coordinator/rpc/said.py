@@ -20,6 +20,8 @@ from ..queueing.history import NOT_ITS_OWN
 MOST_METRICS, MOST_OUTPUTS, LONGEST_NAME = 1_000, 64, 100
 #: artifacts that a worker may say it holds, and letters of an id
 MOST_HOLDINGS, ARTIFACT_ID_LETTERS = 64, 64
+#: lines of its own benchmark that a worker may tell
+MOST_SPEEDS = 32
 #: leases that one message may speak of
 MOST_LEASES = 64
 CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
@@ -51,6 +53,12 @@ def shortened(said: work_pb2.Capability) -> work_pb2.Capability:
     kept.execution_class, kept.torch_version = plain(said.execution_class, 80), plain(said.torch_version, 40)
     kept.abilities[:] = sorted(known(said.abilities))
     kept.recipes[:] = [plain(name, 40) for name in said.recipes[:64]]
+    del kept.speeds[:]
+    kept.speeds.extend(
+        work_pb2.Speed(kind=plain(one.kind, 20), preset=plain(one.preset, 20), tokens_per_s=one.tokens_per_s)
+        for one in said.speeds[:MOST_SPEEDS]
+        if math.isfinite(one.tokens_per_s) and one.tokens_per_s > 0
+    )
     return kept
 
 

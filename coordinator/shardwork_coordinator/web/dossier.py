@@ -146,6 +146,7 @@ def _told(said: Machine) -> dict[str, str]:
         "Trains": f"yes, torch {said.torch_version}" if said.can_train else "no (no torch)",
         "Job kinds": ", ".join(said.recipes) or "none",
         "Free disk": figures.size(said.disk_free_bytes) if said.disk_free_bytes else "not said",
+        "Its own benchmark": ", ".join(f"{name}: {speed:,.0f} tokens/s" for name, speed in said.speeds) or "not said",
     }
 
 

@@ -21,7 +21,7 @@ from shardwork_worker.app import Folders, Start, only_one
 from shardwork_worker.bench import measuring
 from shardwork_worker.bench.income import SHARD_TOKENS, Power, Rates, msat_per_hour
 from shardwork_worker.bench.measuring import Bench
-from shardwork_worker.bench.report import Report, Result, readable
+from shardwork_worker.bench.report import Report, Result, readable, speeds
 from shardwork_worker.bench.workload import Case, Kind, shapes, write_base, write_rows
 from shardwork_worker.cli import app
 from shardwork_worker.sandbox.jail import Mode
@@ -29,6 +29,8 @@ from shardwork_worker.settings import WorkerSettings
 from shardwork_worker.trainer_process import RunOrder
 
 from ..agent_process import FAKE_CHILD
+from ..conftest import Workers
+from ..fake_coordinator import FakeCoordinator
 from ..limits.fake_smi import FakeSmi
 
 
@@ -172,3 +174,19 @@ def test_an_order_of_the_benchmark_is_one_that_the_child_reads() -> None:
         device="cpu",
     )
     assert json.loads(order.order_json)["tuning"]["method"] == "lora" and not case.from_scratch
+
+
+async def test_the_kept_benchmark_of_this_device_is_told_as_a_hint(
+    coordinator: FakeCoordinator, workers: Workers
+) -> None:
+    state = workers.home / "state" / "worker"
+    state.mkdir(parents=True)
+    line = {"kind": "lora", "preset": "15m", "tokens_per_s": 174.0}
+    slow = {"kind": "full", "preset": "1b", "tokens_per_s": None}
+    (state / "bench.json").write_text(json.dumps({"device": "cpu", "results": [line, slow]}))
+    await workers.here()
+    (told,) = coordinator.last("Hello").capability.speeds
+    assert (told.kind, told.preset, told.tokens_per_s) == ("lora", "15m", 174.0)
+    assert speeds(state, "cuda:0") == [] and speeds(state / "none", "cpu") == []
+    (state / "bench.json").write_text("[]")
+    assert speeds(state, "cpu") == []

@@ -95,6 +95,21 @@ class Report:
         )
 
 
+def speeds(folder: Path, device: str) -> list[tuple[str, str, float]]:
+    """(kind, preset, tokens a second) of the benchmark that is kept, if it was of this device; else nothing."""
+    try:
+        kept = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        if kept["device"] != device:
+            return []
+        return [
+            (str(line["kind"]), str(line["preset"]), float(line["tokens_per_s"]))
+            for line in kept["results"]
+            if line["tokens_per_s"] is not None
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
 def readable(report: dict[str, Any]) -> str:
     """A table for people, with what its figures assume."""
     rows: list[tuple[str, ...]] = [("kind", "preset", "tokens/s", "sats/hour", "power", "net")]
