@@ -19,6 +19,14 @@ from .measuring import Measurer
 FILE_MAX_BYTES = 512 << 20
 
 
+@dataclass(slots=True)
+class Turn:
+    """Files of one owner, one after the other."""
+
+    files: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 @dataclass(slots=True, kw_only=True)
 class ApiDesk:
     engine: Engine
@@ -31,7 +39,7 @@ class ApiDesk:
     scratch: Path
     file_max_bytes: int = FILE_MAX_BYTES
     #: one file of each owner is received at a time: what lies in `scratch` is in nobody's quota yet
-    receiving: dict[str, asyncio.Lock] = field(default_factory=dict[str, asyncio.Lock])
+    receiving: dict[str, Turn] = field(default_factory=dict[str, "Turn"])
     #: fine-tuning jobs that are being created, by party and wishes
     creating: dict[str, asyncio.Lock] = field(default_factory=dict[str, asyncio.Lock])
     #: workers in numbers, for everybody who asks

@@ -54,11 +54,11 @@ class KeyGate:
                 "The call carries no API key.",
                 next_step="Send the header Authorization: Bearer sk-shardwork-…; `shardwork api-key create` makes one.",
             )
-        if wait_s := self._wrong.wait_s(address, now_s):
-            raise _too_often(wait_s)
         known = await self._look_up(secret.strip(), now_s)
         if known is None or not is_good(known.key, self._clock.now_ms()):
-            self._wrong.take(address, now_s)
+            # whoever guesses is slowed down, and a good key from the same address is not
+            if wait_s := self._wrong.take(address, now_s):
+                raise _too_often(wait_s)
             raise NotAuthenticated(
                 "api.bad_key",
                 "The API key is unknown, revoked or expired.",

@@ -32,11 +32,6 @@ class Buckets:
         bucket.calls -= 1
         return 0.0
 
-    def wait_s(self, name: str, now_s: float) -> float:
-        """As `take`, without taking."""
-        calls = self._filled(name, now_s).calls
-        return 0.0 if calls >= 1 else (1 - calls) / self._per_s
-
     def _filled(self, name: str, now_s: float) -> _Bucket:
         bucket = self._buckets.get(name)
         if bucket is None:

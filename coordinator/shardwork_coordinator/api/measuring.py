@@ -49,7 +49,7 @@ MOST_DATA_BYTES = 2 << 30
 #: of a model's small files, each
 MOST_COMPANION_BYTES = 64 << 20
 #: measurements of one requester that run or wait
-OF_ONE_MAX = 2
+OF_ONE_MAX = 4
 _NUMBERED = re.compile(r"^[0-9]{5}-")
 
 
@@ -117,7 +117,10 @@ class Measurer:
         """What the process answers, one question after the other. Raises what it found wrong."""
         if self._of_party[party] >= OF_ONE_MAX:
             raise LimitExceeded(
-                "measuring.too_many", "Files of yours are being measured.", next_step="Try again when that is done."
+                "measuring.too_many",
+                "Files of yours are being measured.",
+                next_step="Try again when that is done.",
+                retry_after_s=5,
             )
         self._of_party[party] += 1
         try:

@@ -27,7 +27,7 @@ from ..artifacts.quota import INPUT
 from ..rpc.artifacts import FRAME_BYTES, begin_upload, upload_leaves
 from ..rpc.auth import Caller
 from .bodies import pieces
-from .desk import ApiDesk
+from .desk import ApiDesk, Turn
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 MOST_FIELDS, LONGEST_FIELD = 16, 4_096
 #: of a form around its file
 FORM_BYTES = 256 << 10
-LONGEST_NAME = 255
+#: files of one owner that are received or wait for it
+MOST_WAITING = 4
 
 
 @dataclass(slots=True)
@@ -53,19 +54,23 @@ class Form:
 @contextlib.asynccontextmanager
 async def received(request: Request, caller: Caller, desk: ApiDesk) -> AsyncGenerator[Form, None]:
     """The form with its one file, which is gone afterwards. Raises InvalidInput "api.bad_form", LimitExceeded."""
-    lock = desk.receiving.setdefault(caller.party_id, asyncio.Lock())
-    if lock.locked():
+    turn = desk.receiving.setdefault(caller.party_id, Turn())
+    if turn.files >= MOST_WAITING:
         raise LimitExceeded(
             "api.busy_receiving",
-            "Another file of yours is on its way.",
+            "Other files of yours are on their way.",
             next_step="Send one file after the other.",
+            retry_after_s=5,
         )
-    async with lock:
-        try:
+    turn.files += 1
+    try:
+        async with turn.lock:
             with _place(desk.scratch) as folder:
                 yield await _receive(request, folder, desk)
-        finally:
-            desk.receiving.pop(caller.party_id, None)
+    finally:
+        turn.files -= 1
+        if not turn.files:
+            del desk.receiving[caller.party_id]
 
 
 async def store_file(path: Path, caller: Caller, desk: ApiDesk) -> str:

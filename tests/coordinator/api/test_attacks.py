@@ -110,14 +110,15 @@ async def test_too_many_calls_are_told_when_to_come_back(stand: Stand, anna: htt
     assert (await anna.get(f"{V1}/server")).status_code == 200
 
 
-async def test_guessing_keys_ends_soon_and_hurts_nobody_elsewhere(stand: Stand, anna: httpx.AsyncClient) -> None:
+async def test_guessing_keys_ends_soon_and_hurts_nobody_at_the_same_address(
+    stand: Stand, anna: httpx.AsyncClient
+) -> None:
     stranger = stand.client()
     headers = {"Authorization": f"Bearer {api_key.draw()}"}
     for _ in range(WRONG_BURST):
         assert (await stranger.get(f"{V1}/server", headers=headers)).status_code == 401
     assert (await stranger.get(f"{V1}/server", headers=headers)).status_code == 429
-    gate = stand.desk.gate
-    assert (await gate.caller(f"Bearer {stand.secrets[ANNA]}", "192.0.2.7")).party_id == ANNA
+    assert (await anna.get(f"{V1}/server")).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Mapping
 from dataclasses import replace
@@ -64,6 +65,16 @@ async def test_a_file_is_listed_read_back_and_gone_when_it_was_deleted(anna: htt
     assert (await anna.delete(f"/v1/files/{first}")).json() == {"id": first, "object": "file", "deleted": True}
     assert error(await anna.get(f"/v1/files/{first}"))[:2] == (404, "file.not_found")
     assert len((await anna.get("/api/v1/artifacts")).json()["artifacts"]) == 1
+
+
+async def test_files_that_are_sent_at_the_same_time_all_arrive_and_a_flood_is_told_to_wait(
+    stand: Stand, anna: httpx.AsyncClient
+) -> None:
+    answers = await asyncio.gather(*(upload(anna, rows(number)) for number in range(1, 12)))
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(answers) - len(refused) >= 4 and not stand.desk.receiving
+    assert all(answer.status_code == 429 and answer.headers["retry-after"] for answer in refused)
+    assert len((await anna.get("/v1/files")).json()["data"]) == len(answers) - len(refused)
 
 
 async def test_two_names_of_one_content_are_given_up_one_after_the_other(anna: httpx.AsyncClient) -> None:
