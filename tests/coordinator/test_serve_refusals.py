@@ -40,11 +40,11 @@ async def test_a_taken_port_is_refused_on_both_sides(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("web", ["127.0.0.1:notaport", "127.0.0.1:99999"])
 async def test_a_malformed_web_port_is_refused(tmp_path: Path, web: str) -> None:
-    assert await refusal(tmp_path, web=web) == "web.port_taken"
+    assert await refusal(tmp_path, web=web) == "web.bad_address"
 
 
-async def test_a_web_host_that_is_no_loopback_address_is_refused(tmp_path: Path) -> None:
-    assert await refusal(tmp_path, web="nonsense:0") == "web.not_loopback"
+async def test_a_web_host_that_is_no_address_of_this_machine_is_refused(tmp_path: Path) -> None:
+    assert await refusal(tmp_path, web="nonsense:0") == "web.port_taken"
 
 
 async def test_a_database_that_is_damaged_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
