@@ -157,7 +157,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         storage = location(settings)
         contents = open_contents(settings)
         engine = Engine(store, links, clock, instruments)
-        links.changed = engine.work_ready.set
+        links.changed = engine.wake
         executor = _open_executor(settings, storage)
         stack.callback(executor.close)
         payments = _open_payments(settings, clock, StoreJournal(store, links.coordinator) if shared else None)

@@ -95,7 +95,7 @@ class Engine:
         self.tell_others(others)
 
     def wake(self) -> None:
-        """Somebody committed something."""
+        """Somebody committed something, or a worker came, left or changed what it takes."""
         self.work_ready.set()
         self.effects_pending.set()
         self.committed.set()

@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 from shardwork.errors import Conflict, InvalidInput, NotAllowed, NotFound, StaleLease
 from shardwork.money import sats
 from shardwork_coordinator import cli
+from shardwork_coordinator.engine import Engine
+from shardwork_coordinator.events import Push
 from shardwork_coordinator.granting import ready_replicas
+from shardwork_coordinator.links import Links
 from shardwork_coordinator.machine.planning import ATTEMPTS
 from shardwork_coordinator.money import ledger, payouts
 from shardwork_coordinator.money.movements import Move, external_account, worker_account
@@ -36,6 +39,7 @@ from shardwork_coordinator.records import (
 from shardwork_coordinator.scheduler import refusal, why_waiting
 from shardwork_coordinator.store import SqlStore
 from shardwork_coordinator.store.base import Transaction
+from shardwork_coordinator.sweeper import Sweeper
 
 from .simulation import Simulation, count_job
 from .test_sweeper import Swept
@@ -55,6 +59,10 @@ def party(worker: str = FIRST, *, address: str = "") -> Party:
         created_ms=0,
         last_seen_ms=0,
     )
+
+
+async def nothing() -> None:
+    """No money moves."""
 
 
 async def decide(simulation: Simulation, wanted: Standing, worker: str = FIRST) -> None:
@@ -239,6 +247,26 @@ async def test_a_change_needs_a_worker_a_reason_and_something_to_change() -> Non
     assert await refused("nobody", Standing.DRAINED, "x") == "worker.not_found"
     assert await refused(FIRST, Standing.BANNED, " \n ") == "worker.no_reason"
     assert await refused(FIRST, Standing.DRAINED, "x") == "worker.unchanged"
+
+
+async def test_what_one_coordinator_was_told_holds_at_every_other_on_the_database() -> None:
+    simulation = Unruly(workers=0)
+    there = Engine(simulation.store, Links("there"), simulation.clock)
+    simulation.attach(FIRST)
+    await simulation.submit(count_job(parts=1))
+    (held,) = await simulation.grant_all()
+    told: list[Push] = []
+    there.tell_others = told.extend
+    await decide(simulation, Standing.QUARANTINED)
+    # the other one looks first: it takes the lease, and tells the one where the worker is attached
+    await Sweeper(there, simulation.settings, nothing).sweep()
+    assert [(one.worker_id, one.kind) for one in told] == [(FIRST, "revoke")]
+    assert await simulation.held() == []
+    link = simulation.links.get(FIRST)
+    assert link is not None and link.takes_work
+    await Swept(simulation).after(1)
+    assert not link.takes_work and len(await leases(simulation, ReplicaState.EXPIRED)) == 1
+    assert held.worker_id == FIRST
 
 
 def test_the_commands_change_and_note_it(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def change(tx: Transaction, worker_id: str, standing: Standing, reason: str) -> 
         raise Conflict(
             "worker.unchanged",
             f"Worker {worker_id} is {standing} already; nothing was done.",
-            next_step="Reload the page: somebody may have been faster.",
+            next_step="Nothing to do; `shardwork-coordinator worker list` says what each may do.",
             standing=standing,
         )
     is_free = standing is Standing.NORMAL

@@ -212,7 +212,7 @@ async def heartbeat(beat: work_pb2.Heartbeat, link: Link, caller: Caller, desk: 
     link.last_seen_ms = desk.engine.clock.now_ms()
     changed, link.accepting = link.accepting != beat.accepting, beat.accepting
     if changed:
-        desk.engine.work_ready.set()
+        desk.engine.wake()
     if beat.HasField("holdings"):
         link.holds = holdings(beat.holdings)
     if not beat.running and not (changed and desk.engine.links.coordinator):

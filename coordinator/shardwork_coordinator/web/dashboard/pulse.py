@@ -43,16 +43,17 @@ async def beats(request: Request, desk: Desk) -> AsyncGenerator[ServerSentEvent,
     """ "beat" with the coordinator's clock, and "changed" after commits."""
     live, engine = desk.live, desk.engine
     with live.listening():
+        committed = engine.committed
         yield _beat(desk)
         while not live.is_closing:
-            committed = engine.committed
             changed = await live.wait(committed, BEAT_S)
             if live.is_closing or await visit_of(request, desk) is None:
                 return
             if changed:
+                # taken before the rest: commits that come meanwhile are told together after it
+                committed = engine.committed
                 yield ServerSentEvent(str(engine.clock.now_ms()), event="changed")
             yield _beat(desk)
-            # commits that came meanwhile are told together
             await asyncio.sleep(QUIET_S)
 
 
