@@ -42,10 +42,15 @@ class StorageFigures:
 
 def kind_of(row: Artifact) -> str:
     """One of KINDS."""
-    if row.purpose.startswith((HUB, OFFERED)):
+    return kind_by(row.owner, row.purpose)
+
+
+def kind_by(owner: str, purpose: str) -> str:
+    """One of KINDS, for whoever read only these two columns."""
+    if purpose.startswith((HUB, OFFERED)):
         return "hub"
-    if row.owner == HOUSE:
+    if owner == HOUSE:
         return "executor"
-    if row.purpose.startswith("output of "):
+    if purpose.startswith("output of "):
         return "output"
-    return "input" if row.purpose == "input" else "result"
+    return "input" if purpose == "input" else "result"

@@ -17,12 +17,12 @@ from ....artifacts.figures import kind_of
 from ....artifacts.opening import artifact_limits
 from ....artifacts.quota import ArtifactLimits
 from ....artifacts.retention import FOR_EVER, HOUSE, Need, needs
-from ....records import Artifact, ArtifactState, Job
+from ....records import Artifact, ArtifactState, Job, OfferedModel
 from ....store.base import Transaction
 from ..shell import Shell
 from ..visits import Visit
 from .lineage import Lineage, lineage
-from .listing import job_of, name_of
+from .listing import job_by, name_of
 
 PATH = "/artifacts"
 #: the newest jobs among whose inputs it is looked for
@@ -70,6 +70,8 @@ class Content:
     #: when the next sweeps may delete it if no job needs it any more
     loose_ms: int
     lineages: Sequence[Lineage]
+    #: names under which the operator offers it to everybody, which keeps it
+    offered: Sequence[str]
 
 
 def router(shell: Shell) -> APIRouter:
@@ -97,14 +99,17 @@ def content(tx: Transaction, artifact_id: str, limits: ArtifactLimits, now_ms: i
         )
     largest = max(rows, key=lambda row: row.bytes)
     jobs = _jobs(tx, rows)
-    stored = [row.created_ms for row in rows if row.state is ArtifactState.STORED]
+    # what was copied from a hub goes a while after its last use
+    keep_ms = {True: limits.ages.keep_ms, False: int(limits.keep_s * 1000)}
+    stored = [row.created_ms + keep_ms[kind_of(row) == "hub"] for row in rows if row.state is ArtifactState.STORED]
     return Content(
         id=artifact_id,
         bytes=largest.bytes,
         leaves=largest.leaves,
         owners=[_owner(tx, row) for row in rows],
         keeping=[one for job in jobs for one in _keeping(tx, job, artifact_id, limits, now_ms)],
-        loose_ms=max(stored) + int(limits.keep_s * 1000) if stored else 0,
+        loose_ms=max(stored, default=0),
+        offered=[one.name for one in tx.find(OfferedModel, artifact_id=artifact_id, withdrawn=False)],
         lineages=[found for job in jobs if (found := lineage(tx, job, artifact_id)) is not None],
     )
 
@@ -116,7 +121,7 @@ def _owner(tx: Transaction, row: Artifact) -> Owner:
         kind=kind_of(row),
         state=str(row.state),
         purpose=row.purpose,
-        job_id=job_of(row),
+        job_id=job_by(row.owner, row.purpose),
         created_ms=row.created_ms,
         bytes=row.bytes,
     )
@@ -125,7 +130,7 @@ def _owner(tx: Transaction, row: Artifact) -> Owner:
 def _jobs(tx: Transaction, rows: Sequence[Artifact]) -> list[Job]:
     """Jobs that may have made or read it: those that its rows name, those with it among their inputs, and for what the
     executor made, those that lived when it was stored."""
-    artifact_id, named = rows[0].id, [job_of(row) for row in rows]
+    artifact_id, named = rows[0].id, [job_by(row.owner, row.purpose) for row in rows]
     made = [row.created_ms for row in rows if row.owner == HOUSE]
     wanted = ("id", "inputs_json", "created_ms", "ended_ms")
     for name, inputs, created_ms, ended_ms in tx.pick(

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ....artifacts.retention import HELD
 from ....records import Job, Outbox, Replica, Round, Shard, Stage
@@ -70,8 +71,7 @@ class Lineage:
     published: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(NamedTuple):
     """A shard, or a phase of the executor's, with what went in and came out."""
 
     stage: str
@@ -107,12 +107,10 @@ class _Work:
         self.job = job
         self.inputs: Mapping[str, str] = json.loads(job.inputs_json)
         shards = _shards(tx, job.id)
-        by_shards = {one for step in shards for one in step.made}
-        self.steps = [*shards, *_phases(tx, job.id, by_shards)]
-        self._makers: dict[str, _Step] = {}
-        for step in self.steps:
-            for one in step.made:
-                self._makers.setdefault(one, step)
+        self._makers: dict[str, _Step] = {one: step for step in reversed(shards) for one in step.made}
+        phases = _phases(tx, job.id, self._makers.keys())
+        self._makers = {one: step for step in phases for one in step.made} | self._makers
+        self.steps = [*shards, *phases]
 
     def made(self, artifact_id: str) -> Made | None:
         return self._made(artifact_id, DEPTH, {artifact_id})

@@ -14,7 +14,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ....artifacts.figures import KINDS, kind_of
+from ....artifacts.figures import KINDS, kind_by
 from ....artifacts.retention import HOUSE, Ages, needs
 from ....records import Artifact, ArtifactState, Job, Party
 from ....store.base import Transaction
@@ -24,6 +24,11 @@ from ..visits import Visit
 PATH = "/artifacts"
 PAGE, MOST_LOOKED = 50, 20_000
 LONGEST = 100
+#: ids of one question
+CHUNK = 500
+#: columns that the list needs
+ROW = ("id", "owner", "purpose", "state", "bytes", "created_ms")
+Row = tuple[Any, ...]
 ORDERS: Mapping[str, str] = {"newest": "created_ms", "largest": "bytes"}
 
 
@@ -107,49 +112,55 @@ def router(shell: Shell) -> APIRouter:
 
 def listed(tx: Transaction, wanted: Wanted, ages: Ages) -> ArtifactList:
     rows, is_cut = _looked(tx, wanted, ages)
-    found = [row for row in rows if not wanted.kind or kind_of(row) == wanted.kind]
+    found = [row for row in rows if kind_by(row[1], row[2]) == wanted.kind] if wanted.kind else rows
     start = wanted.page * PAGE
-    shown = found[start : start + PAGE]
     return ArtifactList(
-        artifacts=[_row(tx, row) for row in shown],
+        artifacts=[_row(tx, row) for row in found[start : start + PAGE]],
         total=len(found),
-        total_bytes=sum(row.bytes for row in found),
+        total_bytes=sum(row[4] for row in found),
         is_cut=is_cut,
         newer=wanted.path() if wanted.page else "",
         older=wanted.path(page=wanted.page + 1) if len(found) > start + PAGE else "",
     )
 
 
-def _looked(tx: Transaction, wanted: Wanted, ages: Ages) -> tuple[list[Artifact], bool]:
+def _looked(tx: Transaction, wanted: Wanted, ages: Ages) -> tuple[list[Row], bool]:
     """Rows of the wanted state, owner, job and beginning, in the wanted order; and whether there are more."""
     state = ArtifactState.STAGING if wanted.unfinished else ArtifactState.STORED
     equals: dict[str, Any] = {"state": state} | ({"owner": wanted.owner} if wanted.owner else {})
     if wanted.job:
-        job = tx.get(Job, wanted.job)
-        ids = sorted({need.artifact_id for need in needs(tx, job, ages)} if job else ())[:MOST_LOOKED]
-        rows = [row for one in ids for row in tx.find(Artifact, id=one, **equals)]
+        rows = _of_job(tx, wanted.job, ages, equals)
     elif wanted.search:
-        beginning = tx.find(Artifact, order="id", after=wanted.search, limit=MOST_LOOKED + 1, **equals)
-        rows = tx.find(Artifact, id=wanted.search, **equals)
-        rows += [row for row in beginning if row.id.startswith(wanted.search)]
+        rows = tx.pick(Artifact, ROW, id=wanted.search, **equals)
+        rows += tx.pick(Artifact, ROW, order="id", after=wanted.search, limit=MOST_LOOKED + 1, **equals)
     else:
-        rows = tx.find(Artifact, order=ORDERS[wanted.order], descending=True, limit=MOST_LOOKED + 1, **equals)
+        rows = tx.pick(Artifact, ROW, order=ORDERS[wanted.order], descending=True, limit=MOST_LOOKED + 1, **equals)
         return rows[:MOST_LOOKED], len(rows) > MOST_LOOKED
-    rows = [row for row in rows if row.id.startswith(wanted.search)]
-    rows.sort(key=lambda row: (row.bytes if wanted.order == "largest" else row.created_ms, row.id), reverse=True)
+    rows = [row for row in rows if row[0].startswith(wanted.search)]
+    place = ROW.index(ORDERS[wanted.order])
+    rows.sort(key=lambda row: (row[place], row[0]), reverse=True)
     return rows[:MOST_LOOKED], len(rows) > MOST_LOOKED
 
 
-def _row(tx: Transaction, row: Artifact) -> ArtifactRow:
+def _of_job(tx: Transaction, job_id: str, ages: Ages, equals: dict[str, Any]) -> list[Row]:
+    """What a job keeps, or kept."""
+    job = tx.get(Job, job_id)
+    ids = sorted({need.artifact_id for need in needs(tx, job, ages)} if job else ())
+    chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
+    return [row for chunk in chunks for row in tx.pick(Artifact, ROW, id=chunk, **equals)]
+
+
+def _row(tx: Transaction, row: Row) -> ArtifactRow:
+    artifact_id, owner, purpose, state, size, created_ms = row
     return ArtifactRow(
-        id=row.id,
-        kind=kind_of(row),
-        state=str(row.state),
-        owner=row.owner,
-        name=name_of(tx, row.owner),
-        bytes=row.bytes,
-        created_ms=row.created_ms,
-        job_id=job_of(row),
+        id=artifact_id,
+        kind=kind_by(owner, purpose),
+        state=str(state),
+        owner=owner,
+        name=name_of(tx, owner),
+        bytes=size,
+        created_ms=created_ms,
+        job_id=job_by(owner, purpose),
     )
 
 
@@ -160,9 +171,9 @@ def name_of(tx: Transaction, owner: str) -> str:
     return party.name if party and party.name else owner
 
 
-def job_of(row: Artifact) -> str:
+def job_by(owner: str, purpose: str) -> str:
     """The job that a row was made for, as far as its purpose tells."""
-    if row.purpose.startswith("output of "):
-        return row.purpose.removeprefix("output of ")
+    if purpose.startswith("output of "):
+        return purpose.removeprefix("output of ")
     # a lease's id begins with its job's
-    return row.purpose.split("/")[0] if kind_of(row) == "result" and "/" in row.purpose else ""
+    return purpose.split("/")[0] if kind_by(owner, purpose) == "result" and "/" in purpose else ""
