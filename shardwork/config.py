@@ -225,7 +225,7 @@ def _bad_value(
     first = error.errors(include_url=False)[0]
     path = tuple(str(part) for part in first["loc"]) or ("",)
     origin = _FlagOrigin() if path[0] in flags else _EnvOrigin() if path[0] in env else file
-    sentence = f"The setting {'.'.join(path)!r} is not valid: {first['msg']}."
+    sentence = f"The setting {'.'.join(path)!r} is not valid: {first['msg'].removeprefix('Value error, ')}."
     info = model.model_fields.get(path[0])
     next_step = f"It is: {info.description}." if info is not None and info.description else ""
     return InvalidInput("config.bad_value", sentence, next_step=next_step, **origin.describe(path))

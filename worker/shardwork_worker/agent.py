@@ -150,7 +150,11 @@ class Agent:
         """Looks at the owner's limits for as long as the worker lives. Ends by cancellation."""
         while True:
             await asyncio.sleep(LIMITS_CHECK_S)
-            await self.look_at_limits()
+            try:
+                await self.look_at_limits()
+            except Exception:
+                # a folder that is gone for a moment must not end the looking: limits would never be held again
+                traceback.print_exc()
 
     async def look_at_limits(self) -> None:
         """Takes shards or none, as the owner's limits say now; gives the one in hand back where they say so."""

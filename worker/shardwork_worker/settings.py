@@ -96,7 +96,7 @@ class WorkerSettings(BaseModel):
         unknown = [name for name in names if name not in kinds()]
         if unknown:
             near = difflib.get_close_matches(unknown[0], kinds(), n=1)
-            meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(kinds())}"
+            meant = f"the nearest is {near[0]}" if near else f"there are: {', '.join(kinds())}"
             raise ValueError(f"there is no job kind {unknown[0]!r}; {meant}")
         return names
 

@@ -94,6 +94,30 @@ async def test_the_shard_in_hand_is_given_back_at_once_where_the_limit_says_so(
     assert (await worker.until_idle())["shards_failed"] == 0
 
 
+async def test_a_look_that_fails_is_told_and_does_not_end_the_looking(
+    coordinator: FakeCoordinator,
+    workers: Workers,
+    switch: Switch,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    await workers.here()
+    looks = 0
+
+    async def look(_self: Guard) -> Held | None:
+        nonlocal looks
+        looks += 1
+        if looks < 3:
+            raise FileNotFoundError("the cache folder")
+        return Held(WHY, False)
+
+    monkeypatch.setattr(Guard, "look", look)
+    await coordinator.wait_until(
+        lambda: any(name == "Heartbeat" and not beat.accepting for name, beat in coordinator.events)
+    )
+    assert "the cache folder" in capsys.readouterr().err
+
+
 async def test_only_wanted_kinds_and_the_share_of_memory_are_offered(
     coordinator: FakeCoordinator, workers: Workers
 ) -> None:
@@ -143,7 +167,7 @@ def test_settings_of_limits_are_read_from_file_and_refused_with_what_is_valid(tm
     assert (found.day_bytes, found.up_bytes_per_s, found.recipes) == (50 * 10**9, 1 << 20, ["sft", "count"])
     for flags, said in (
         ({"hours": "night"}, "22:00-07:00"),
-        ({"recipes": "stf"}, "did you mean sft?"),
+        ({"recipes": "stf"}, "the nearest is sft"),
         ({"day_bytes": "many"}, "500MB"),
         ({"down_bytes_per_s": "1KB"}, "16384"),
         ({"memory_share": 1.5}, "less than or equal to 1"),
