@@ -110,6 +110,8 @@ class JobList(Shape):
     """Newest first; stages without their rounds."""
 
     jobs: list[Job]
+    #: whether there are older ones
+    more: bool
 
 
 class Cost(Why):

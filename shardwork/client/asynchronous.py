@@ -163,9 +163,12 @@ class AsyncClient:
         started = JobStatus(id=job_id, name=plan.spec.name, state="funded", budget_msat=plan.measured.budget_msat)
         return self._job_of(started)
 
-    async def jobs(self, *, limit: int = 100) -> list[AsyncJob]:
-        """The newest jobs, newest first; their `last` status has no rounds."""
-        views = await calls.jobs(await self.session(), limit=limit)
+    async def jobs(self, *, limit: int = 100, states: Iterable[str] = ()) -> list[AsyncJob]:
+        """The newest jobs, newest first; their `last` status has no rounds. `states`: only jobs in one of these.
+
+        Raises InvalidInput "job.no_state".
+        """
+        views = await calls.jobs(await self.session(), limit=limit, states=states)
         return [self._job_of(received.job_status(view)) for view in views]
 
     async def job(self, job_id: str) -> AsyncJob:

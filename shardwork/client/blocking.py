@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..why import Why
 from .asynchronous import AsyncClient
 from .background import background
+from .display.notebook import job_html
 from .job import AsyncJob, OnLost
 from .plan import JobSource, Measured, Plan
 from .progress import OnProgress
@@ -101,9 +102,9 @@ class Client:
         """Uploads the inputs and starts the job; safe to repeat, and never paid twice."""
         return Job(self._loop.run(self._inner.submit(job, max_sats=max_sats, on_accepted=on_accepted)))
 
-    def jobs(self, *, limit: int = 100) -> list[Job]:
-        """The newest jobs, newest first."""
-        return [Job(each) for each in self._loop.run(self._inner.jobs(limit=limit))]
+    def jobs(self, *, limit: int = 100, states: Iterable[str] = ()) -> list[Job]:
+        """The newest jobs, newest first; only those in one of `states` where some are named."""
+        return [Job(each) for each in self._loop.run(self._inner.jobs(limit=limit, states=states))]
 
     def job(self, job_id: str) -> Job:
         """One job by its id or the beginning of it."""
@@ -154,6 +155,9 @@ class Job:
     def __repr__(self) -> str:
         return repr(self._inner).replace("AsyncJob", "Job", 1)
 
+    def _repr_html_(self) -> str:
+        return job_html(self.last)
+
     def status(self) -> JobStatus:
         """The job as it is now."""
         return self._loop.run(self._inner.status())
@@ -166,9 +170,9 @@ class Job:
         """Rounds, workers, payments and money."""
         return self._loop.run(self._inner.report())
 
-    def events(self, *, after_sequence: int = 0) -> Iterator[Event]:
-        """Everything that happened so far, oldest first."""
-        return self._loop.iterate(self._inner.events(after_sequence=after_sequence))
+    def events(self, *, after_sequence: int = 0, last: int | None = None) -> Iterator[Event]:
+        """Everything that happened so far, oldest first; with `last`, only so many of the newest."""
+        return self._loop.iterate(self._inner.events(after_sequence=after_sequence, last=last))
 
     def logs(self, *, last: int = 50, follow: bool = False, on_lost: OnLost | None = None) -> Iterator[LogLine]:
         """The last lines of the job's log, oldest first: what happened to each attempt at a shard, in words."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 
 import grpc
@@ -39,12 +39,13 @@ async def submit(session: Session, request: jobs_pb2.SubmitJobRequest) -> jobs_p
     return await session.call(session.jobs.SubmitJob, request, timeout_s=120.0)
 
 
-async def jobs(session: Session, *, limit: int) -> list[jobs_pb2.JobView]:
-    """The newest `limit` jobs, paged behind the scenes."""
+async def jobs(session: Session, *, limit: int, states: Iterable[str] = ()) -> list[jobs_pb2.JobView]:
+    """The newest `limit` jobs, of these states alone where some are named; paged behind the scenes."""
+    wanted = list(states)
     found: list[jobs_pb2.JobView] = []
     token = ""
     while len(found) < limit:
-        request = jobs_pb2.ListJobsRequest(page_size=min(limit - len(found), 100), page_token=token)
+        request = jobs_pb2.ListJobsRequest(page_size=min(limit - len(found), 200), page_token=token, states=wanted)
         page = await session.call(session.jobs.ListJobs, request)
         found.extend(page.jobs)
         token = page.next_page_token
@@ -63,8 +64,11 @@ async def report(session: Session, job_id: str) -> jobs_pb2.GetJobReportResponse
     return await session.call(session.jobs.GetJobReport, jobs_pb2.GetJobReportRequest(job_id=job_id))
 
 
-async def log(session: Session, job_id: str, last: int) -> list[jobs_pb2.JobEvent]:
-    """The last `last` lines of a job's log, oldest first, paged from its end. Raises InvalidInput "logs.bad_count"."""
+async def log(session: Session, job_id: str, last: int, *, details: bool = True) -> list[jobs_pb2.JobEvent]:
+    """The last `last` lines of a job's log, or of its events without `details`; oldest first, paged from the end.
+
+    Raises InvalidInput "logs.bad_count".
+    """
     if not 0 <= last <= MOST_LINES:
         raise InvalidInput(
             "logs.bad_count",
@@ -76,14 +80,14 @@ async def log(session: Session, job_id: str, last: int) -> list[jobs_pb2.JobEven
     before = _END
     while len(found) < last:
         limit = min(last - len(found), EVENTS_PER_PAGE)
-        request = jobs_pb2.ListJobEventsRequest(job_id=job_id, before_sequence=before, limit=limit, details=True)
+        request = jobs_pb2.ListJobEventsRequest(job_id=job_id, before_sequence=before, limit=limit, details=details)
         answer = await session.call(session.jobs.ListJobEvents, request)
         # a coordinator of an earlier version pages onwards only, and would give the first page again and again
         page = [event for event in answer.events if event.sequence < before]
         if not page:
             break
         before = page[0].sequence
-        found = [event for event in page if not is_said_already(event)] + found
+        found = [event for event in page if not (details and is_said_already(event))] + found
     return found
 
 

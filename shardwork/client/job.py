@@ -16,6 +16,8 @@ from ..v1 import jobs_pb2
 from ..why import Why
 from ..wire import why_from_proto
 from . import calls, received
+from .display.notebook import JobArea, job_html
+from .display.show import in_notebook
 from .outputs import samples
 from .outputs.download import download_outputs
 from .progress import OnProgress
@@ -52,6 +54,9 @@ class AsyncJob:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.last.name!r} {self.last.state}>"
 
+    def _repr_html_(self) -> str:
+        return job_html(self.last)
+
     async def status(self) -> JobStatus:
         """The job as it is now; kept as `last`."""
         return self._took(await calls.job(await self._session(), self.id))
@@ -67,8 +72,14 @@ class AsyncJob:
         taken = await samples.fetch(session, self._took(answer.job), self._access().home.cache_dir)
         return received.report(answer, taken)
 
-    async def events(self, *, after_sequence: int = 0) -> AsyncGenerator[Event, None]:
-        """Everything that happened so far after `after_sequence`, oldest first."""
+    async def events(self, *, after_sequence: int = 0, last: int | None = None) -> AsyncGenerator[Event, None]:
+        """Everything that happened so far after `after_sequence`, oldest first; with `last`, only so many of the
+        newest. Raises InvalidInput "logs.bad_count"."""
+        if last is not None:
+            for event in await calls.log(await self._session(), self.id, last, details=False):
+                if event.sequence > after_sequence:
+                    yield received.event(event)
+            return
         async for event in calls.events(await self._session(), self.id, after_sequence=max(after_sequence, 0)):
             yield received.event(event)
 
@@ -138,11 +149,15 @@ class AsyncJob:
     ) -> JobStatus:
         """Follows the job until it is final. Raises JobFailed unless it succeeded, TimeoutError after `timeout_s`.
 
-        `report_to` as in `watch`. An error or a break ends the waiting, never the job.
+        `report_to` as in `watch`. In a notebook it shows the job as it goes on, unless the client has an
+        `on_progress` of its own. An error or a break ends the waiting, never the job.
         """
+        area = JobArea() if self._on_progress is None and in_notebook() else None
         async with asyncio.timeout(timeout_s):
             async with aclosing(self.watch(report_to=report_to)) as changes:
                 async for change in changes:
+                    if area is not None:
+                        area(self.last)
                     if self._on_progress is not None:
                         self._on_progress(progress_of(self.last))
                     if on_change is not None:

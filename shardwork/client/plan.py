@@ -114,6 +114,11 @@ class Plan:
             found += stage.warnings
         return found + list(self.quote.warnings)
 
+    def _repr_html_(self) -> str:
+        from .display.notebook import plan_html
+
+        return plan_html(self)
+
     def check_affordable(self) -> None:
         """Raises InvalidInput "budget.below_plan" (exit 3), or NotEnoughFunds "wallet.below_plan" (exit 6)."""
         needed, budget = self.quote.reserve_msat, self.measured.budget_msat

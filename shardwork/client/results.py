@@ -104,6 +104,11 @@ class JobStatus:
     def is_final(self) -> bool:
         return self.state in FINAL_STATES
 
+    def _repr_html_(self) -> str:
+        from .display.notebook import job_html
+
+        return job_html(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlCost:
@@ -318,6 +323,11 @@ class Balance:
     @property
     def is_simulated(self) -> bool:
         return self.asset == "simulated"
+
+    def _repr_html_(self) -> str:
+        from .display.notebook import balance_html
+
+        return balance_html(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

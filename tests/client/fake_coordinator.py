@@ -216,7 +216,7 @@ class Jobs(jobs_pb2_grpc.JobsServiceServicer):
 
     def ListJobs(self, request: Any, context: Context) -> Any:
         def handle() -> Any:
-            jobs = list(self.fake.jobs.values())
+            jobs = [job for job in self.fake.jobs.values() if not request.states or job.state in request.states]
             at = int(request.page_token or 0)
             more = at + request.page_size
             token = str(more) if more < len(jobs) else ""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from shardwork.v1 import jobs_pb2
+
 from .conftest import Run, error_of, json_of
 from .fake_coordinator import Fake
-from .sample_jobs import JOB_ID, event, failed_job, report, running_job, succeeded_job
+from .sample_jobs import JOB_ID, answer, event, failed_job, report, running_job, succeeded_job
 
 SHOW_KEYS = {
     *("id", "name", "state", "why", "stages", "shards", "outputs"),
@@ -93,11 +95,33 @@ def test_list_pages_through_all_jobs_up_to_the_limit(logged_in: Run, fake: Fake)
     assert "job004" in page and "job005" not in page
 
 
+def test_a_list_can_be_of_one_state_and_goes_on_where_the_one_before_ended(logged_in: Run, fake: Fake) -> None:
+    for number in range(7):
+        state = "paused" if number % 2 else "running"
+        fake.jobs[f"job{number}"] = jobs_pb2.JobView(id=f"job{number}", name="tutor", state=state)
+    told = json_of(logged_in("job", "list", "--json", "--state", "paused", "-n", "2"))
+    assert ([job["id"] for job in told["jobs"]], told["more"]) == (["job1", "job3"], True)
+    rest = json_of(logged_in("job", "list", "--json", "--state", "paused", "-n", "2", "--skip", "2"))
+    assert ([job["id"] for job in rest["jobs"]], rest["more"]) == (["job5"], False)
+    assert "job list --skip 3" in logged_in("job", "list", "-n", "3").stderr
+    assert "no such job" in logged_in("job", "list", "--state", "failed").stderr
+
+
+def test_events_can_be_asked_for_the_newest_ones_alone(logged_in: Run, fake: Fake) -> None:
+    fake.jobs[JOB_ID] = running_job()
+    fake.events = [event(number, "round.merged", f"Number {number}.") for number in range(1, 8)]
+    newest = json_of(logged_in("job", "events", JOB_ID, "-n", "3", "--json"))["events"]
+    assert [each["sequence"] for each in newest] == [5, 6, 7]
+    fake.watch_script = [answer(job=succeeded_job())]
+    assert logged_in("job", "events", JOB_ID, "-n", "3", "-f", "--json").exit_code == 0
+    assert fake.watched_from == [4]
+
+
 def test_an_empty_list_says_how_to_begin(logged_in: Run, fake: Fake) -> None:
     result = logged_in("job", "list")
     assert result.stdout == ""
     assert "shardwork job plan" in result.stderr
-    assert json_of(logged_in("job", "list", "--json")) == {"jobs": []}
+    assert json_of(logged_in("job", "list", "--json")) == {"jobs": [], "more": False}
 
 
 def test_events_come_in_order_and_whole_over_several_pages(logged_in: Run, fake: Fake) -> None:

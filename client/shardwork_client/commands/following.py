@@ -20,17 +20,30 @@ if TYPE_CHECKING:
 def list_jobs(
     context: typer.Context,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Newest jobs to show.")] = 20,
+    skip: Annotated[int, typer.Option("--skip", min=0, max=1_000_000, help="Leave out so many newer ones.")] = 0,
+    states: Annotated[
+        list[str] | None,
+        typer.Option("--state", "-s", metavar="STATE", help="Only jobs in this state: running, paused …; repeatable."),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Your jobs, newest first."""
+    """Your jobs, newest first.
+
+    Example:  shardwork job list --state running --state paused
+    """
     with guard(json_output):
         from .. import access, render, views
 
-        jobs = [job.last for job in access.run(context, lambda client: client.jobs(limit=limit))]
+        found = access.run(context, lambda client: client.jobs(limit=skip + limit + 1, states=states or ()))
+        jobs, has_more = [job.last for job in found[skip : skip + limit]], len(found) > skip + limit
         if json_output:
-            emit({"jobs": [views.job_json(each) for each in jobs]})
+            emit({"jobs": [views.job_json(each) for each in jobs], "more": has_more})
         elif jobs:
             render.show(render.JobList(jobs))
+            if has_more:
+                say(f"→ older ones:  shardwork job list --skip {skip + limit}")
+        elif skip or states:
+            say("There is no such job.\n→ shardwork job list")
         else:
             say("No jobs yet.\n→ shardwork job plan FILE")
 
@@ -73,19 +86,29 @@ def events(
     after: Annotated[
         int, typer.Option("--after", min=0, max=2**63, help="Only events after this sequence number.")
     ] = 0,
+    lines: Annotated[
+        int | None, typer.Option("--lines", "-n", min=0, max=10_000, help="Only so many of the newest.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """What happened to a job, oldest first. With --follow --json: JSON Lines."""
+    """What happened to a job, oldest first. With --follow --json: JSON Lines.
+
+    Example:  shardwork job events 6b61 -n 20 -f
+    """
     with guard(json_output, interrupted="The job goes on."):
         from .. import access, render, views
         from ..watch import follow_lines
 
         async def followed(client: AsyncClient) -> JobStatus:
-            return await follow_lines(await client.job(job_id), ["none"], after_sequence=after, json_output=json_output)
+            job, begin = await client.job(job_id), after
+            if lines is not None:
+                newest = [event async for event in job.events(after_sequence=after, last=max(lines, 1))]
+                begin = newest[0].sequence - (lines > 0) if newest else after
+            return await follow_lines(job, ["none"], after_sequence=begin, json_output=json_output)
 
         async def listed(client: AsyncClient) -> list[Event]:
             job = await client.job(job_id)
-            return [event async for event in job.events(after_sequence=after)]
+            return [event async for event in job.events(after_sequence=after, last=lines)]
 
         if follow:
             access.run(context, followed)

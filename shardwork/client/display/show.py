@@ -143,7 +143,7 @@ class NotebookDisplay:
         if now.label in self._areas and not is_done and now_s - self._drawn_s[now.label] < REDRAW_EVERY_S:
             return
         self._drawn_s[now.label] = now_s
-        picture = _Html(page_of(now), f"{now.label}: {text_of(now)}")
+        picture = Picture(page_of(now), f"{now.label}: {text_of(now)}")
         area = self._areas.get(now.label)
         if area is None:
             module: Any = sys.modules["IPython"]
@@ -156,7 +156,7 @@ class NotebookDisplay:
         self._areas.clear()
 
 
-class _Html:
+class Picture:
     """What IPython shows: HTML where it can, text where it cannot."""
 
     def __init__(self, page: str, text: str) -> None:
