@@ -67,7 +67,8 @@ def access(join: str | None = None, *, home: Home | None = None) -> Access:
         raise NotAuthenticated(
             "login.missing",
             "You are not logged in to a coordinator yet.",
-            next_step="Ask its operator for the join line, then:  shardwork login 'shardwork://host:port?ca=…'",
+            next_step="Ask its operator for the join line, then:  shardwork login 'shardwork://host:port?ca=…'  "
+            "To try it on this machine alone:  shardwork init --demo",
         )
     return Access(JoinLine.parse(settings.join), place)
 
