@@ -41,6 +41,7 @@ def test_words_are_found_and_nobody_else_is_asked(web: str) -> None:
         seen.page.fill("input[name=query]", "escrow")
         seen.wait_for("document.querySelectorAll('.md-search-result__item').length > 3")
         seen.check_quiet(web)
+        assert "escrow" in seen.page.inner_text(".md-search-result__list").lower()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
