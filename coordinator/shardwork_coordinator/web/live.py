@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 from sse_starlette import ServerSentEvent
 
 from shardwork.client.display import figures
+from shardwork.errors import Unreachable
 from shardwork.money import show
 
 from ..engine import Engine
@@ -125,7 +126,8 @@ class Live:
         who listens may."""
         if self.listeners >= MOST_LISTENERS:
             return
-        with self.listening():
+        # a database that is away ends the stream; the page says so, and comes again
+        with self.listening(), contextlib.suppress(Unreachable):
             sent: dict[str, str] = {}
             snapshot = await self.now()
             while not self._is_closing.is_set():

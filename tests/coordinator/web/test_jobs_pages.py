@@ -6,16 +6,19 @@ import html
 import json
 import re
 
+import pytest
 import yaml
 
+from shardwork.errors import Unreachable
 from shardwork_coordinator.records import AuditEntry, Job, JobState, Lease, Replica, ReplicaState, Shard
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.web.dashboard import jobs, tries
+from shardwork_coordinator.web.live import Live
 
 from ..simulation import Simulation, count_job
 from ..unruly import Unruly
 from .scene import HOSTILE_JOB, HOSTILE_WORKER, LONG_NAME, OWNER, Scene, everything
-from .visitor import act, visitor
+from .visitor import act, token, visitor
 
 JOB = "job000000001"
 
@@ -222,3 +225,45 @@ async def test_attempts_go_on_page_by_page() -> None:
         assert older is not None and first.count('data-label="Ended"') == tries.PAGE
         second = (await client.get(html.unescape(older[1]))).text
         assert second.count('data-label="Ended"') == 5
+
+
+async def test_a_database_that_is_away_and_errors_of_ours_are_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = await everything()
+    async with visitor(scene.engine) as client:
+        csrf = await token(client)
+        read = scene.store.read
+
+        async def away(work: object) -> None:
+            raise Unreachable("store.unreachable", "The database can't be reached.", next_step="Wait.")
+
+        monkeypatch.setattr(scene.store, "read", away)
+        for path in ("/overview", "/jobs", "/jobs/000000000001"):
+            answer = await client.get(path)
+            assert answer.status_code == 503 and "The database can&#39;t be reached." in answer.text
+        for path in ("/live", "/pulse"):
+            assert (await client.get(path)).status_code == 503
+        lost = await client.post("/jobs/000000000001/pause", data={"csrf": csrf, "reason": "x"})
+        assert lost.status_code == 503
+
+        async def broken(work: object) -> None:
+            raise ValueError("a row of somebody's")
+
+        monkeypatch.setattr(scene.store, "read", broken)
+        answer = await client.get("/jobs")
+        assert answer.status_code == 500 and "an error of its own" in answer.text and "somebody" not in answer.text
+        monkeypatch.setattr(scene.store, "read", read)
+        assert (await client.get("/jobs")).status_code == 200
+
+
+async def test_a_stream_ends_when_the_database_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = await everything()
+    shared = Live(scene.engine, quiet_s=0.0, refresh_s=0.01)
+    updates = shared.updates()
+    await anext(updates)
+
+    async def away(work: object) -> None:
+        raise Unreachable("store.unreachable", "The database can't be reached.", next_step="Wait.")
+
+    monkeypatch.setattr(scene.store, "read", away)
+    assert [event.event async for event in updates][-1] == "beat"
+    assert shared.listeners == 0

@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from markupsafe import Markup
 from sse_starlette import EventSourceResponse
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
-from ..live import MOST_LISTENERS
+from .pulse import refused
 from .shell import Shell
 from .visits import Visit, visit_of
 
@@ -26,11 +26,8 @@ def router(shell: Shell) -> APIRouter:
         async def may_listen() -> bool:
             return await visit_of(request, shell.desk) is not None
 
-        if not await may_listen():
-            return PlainTextResponse("Sign in first.\n", status_code=401)
-        if live.listeners >= MOST_LISTENERS:
-            text = f"{MOST_LISTENERS} pages are open already; close one.\n"
-            return PlainTextResponse(text, status_code=503, headers={"Retry-After": "10"})
+        if (refusal := await refused(request, shell.desk)) is not None:
+            return refusal
         return EventSourceResponse(live.updates(may_listen), ping=3_600)
 
     shell.page(routes, "/overview", overview)

@@ -16,10 +16,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from shardwork.errors import NotAllowed, ShardworkError
+from shardwork.errors import Internal, NotAllowed, ShardworkError
 
 from ...accounts import audit
 from ...store.base import T, Transaction
+from ...telemetry import logs
 from ..statuses import http_status
 from .desk import Desk
 from .visits import Visit, check_form, form_of, login_path, visit_of
@@ -34,6 +35,8 @@ NAVIGATION = (
     ("/audit", "Audit"),
     ("/people", "People"),
 )
+_log = logs.Log("web")
+
 #: holds what the next page says once
 SAID = "shardwork_said"
 LONGEST_SAID = 600
@@ -75,7 +78,12 @@ class Shell:
             response.delete_cookie(SAID, path="/")
         return response
 
-    def error(self, request: Request, visit: Visit | None, error: ShardworkError) -> Response:
+    def error(self, request: Request, visit: Visit | None, error: Exception) -> Response:
+        """A page in words, also while the store is away. What nobody foresaw is told by its existence alone."""
+        if not isinstance(error, ShardworkError):
+            _log.error("web.unexpected", error=error)
+            sentence, next_step = "The coordinator met an error of its own.", "Its log has the details."
+            error = Internal("internal.unexpected", sentence, next_step=next_step)
         status = http_status(error)
         return self.html(request, visit, "dashboard/error.html", status=status, why=error.why, status_code=status)
 
@@ -83,12 +91,13 @@ class Shell:
         """Serves `work` at `path` to whoever signed in; everybody else is led to the login."""
 
         async def answer(request: Request) -> Response:
-            visit = await visit_of(request, self.desk)
-            if visit is None:
-                return RedirectResponse(login_path(request), status_code=303)
+            visit = None
             try:
+                visit = await visit_of(request, self.desk)
+                if visit is None:
+                    return RedirectResponse(login_path(request), status_code=303)
                 return await work(request, visit)
-            except ShardworkError as error:
+            except Exception as error:
                 return self.error(request, visit, error)
 
         routes.add_api_route(path, answer, methods=["GET"], include_in_schema=False)
@@ -97,16 +106,17 @@ class Shell:
         """Serves a form's `work` at `path` to operators (and to viewers what concerns only themselves)."""
 
         async def answer(request: Request) -> Response:
-            visit = await visit_of(request, self.desk)
-            if visit is None:
-                return RedirectResponse("/login", status_code=303)
+            visit = None
             try:
+                visit = await visit_of(request, self.desk)
+                if visit is None:
+                    return RedirectResponse("/login", status_code=303)
                 form = await form_of(request)
                 check_form(visit, form)
                 if not (visit.may_act or viewers):
                     raise viewer_refused(visit)
                 done = await work(request, visit, form)
-            except ShardworkError as error:
+            except Exception as error:
                 return self.error(request, visit, error)
             return say(RedirectResponse(done.path, status_code=303), done.sentence)
 
