@@ -51,6 +51,7 @@ MEANINGS = {
     "sweep.clock_was_set": "The machine's clock jumped or the machine slept; leases live on for a full time.",
     "sweep.part_failed": "A part of what time brings failed; the others go on, and it is tried again.",
     "sweep.step_failed": "What time brought for one shard or job could not be carried out; it is tried again.",
+    "web.unexpected": "A page of the dashboard met an error of the coordinator's own; its reader was told that much.",
     "worker.came": "A worker attached.",
     "worker.went": "A worker left, or its connection broke.",
 }
