@@ -13,6 +13,7 @@ import pytest
 
 from shardwork_coordinator.api.openai import tuning
 from shardwork_coordinator.api.openai.asked import Asked
+from shardwork_coordinator.artifacts.expiry import Expiry
 from shardwork_coordinator.records import Job, JobState, Party, Round, RoundState
 from shardwork_coordinator.store.base import Transaction
 
@@ -88,6 +89,17 @@ async def test_a_file_ends_with_the_date_that_it_told(stand: Stand, anna: httpx.
     stand.clock.advance(answer["expires_at"] - answer["created_at"])
     assert error(await anna.get(f"/v1/files/{answer['id']}"))[0] == 404
     assert (await anna.get("/v1/files")).json()["data"] == []
+
+
+async def test_a_file_is_stored_as_long_as_it_told_and_not_longer(stand: Stand, anna: httpx.AsyncClient) -> None:
+    answer = (await upload(anna)).json()
+    expiry = Expiry(stand.store, stand.desk.artifacts.contents, stand.clock, stand.desk.artifacts.limits)
+    stand.clock.advance(answer["expires_at"] - answer["created_at"] - 1)
+    await expiry.sweep()
+    assert (await anna.get(f"/v1/files/{answer['id']}/content")).content == rows()
+    stand.clock.advance(1)
+    await expiry.sweep()
+    assert (await anna.get("/api/v1/artifacts")).json()["artifacts"] == []
 
 
 @pytest.mark.parametrize(
