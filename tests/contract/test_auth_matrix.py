@@ -78,6 +78,8 @@ WHO: dict[str, set[Role] | None] = {
     "WorkService.CommitResult": WORKER,
     "WorkService.SubmitResult": WORKER,
     "WorkService.ReleaseLease": WORKER,
+    "WorkService.Measure": WORKER,
+    "WorkService.GetRates": WORKER,
     "ArtifactsService.BeginUpload": ANYBODY,
     "ArtifactsService.UploadLeaves": ANYBODY,
     "ArtifactsService.GetManifest": ANYBODY,
