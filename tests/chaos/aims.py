@@ -56,6 +56,18 @@ AT_DEAD_EXECUTOR = ("outbox:OutboxRunner._note",)
 #: somebody signs in to the dashboard, and does something there
 AT_DASHBOARD = ("accounts.users:sign_in", "web.dashboard.desk:Desk.commit")
 
+#: a program gets a key and calls the HTTP API with it
+AT_API = (
+    "rpc.api_keys:ApiKeysServicer.CreateApiKey",
+    "api.keys:KeyGate._used",
+    "api.desk:ApiDesk.commit",
+    "rpc.api_keys:ApiKeysServicer.RevokeApiKey",
+)
+#: a requester plans and submits a job on a model that the operator offers
+AT_OFFERED = ("rpc.models:ModelsServicer.ResolveModel", "rpc.models:ModelsServicer.MirrorModel")
+#: the operator takes a worker out of service while it has a shard in hand
+AT_THE_OPERATORS_WORD = ("sweeper:Sweeper._enforce_standings",)
+
 #: only coordinators on a database server make these: as they start and end, and on the way of a job
 AT_MEETING = ("cluster.identity:check_identity", "cluster.membership:Membership.end")
 ON_A_SERVER = (
@@ -82,6 +94,9 @@ SCENARIOS: Mapping[str, tuple[str, ...]] = {
     "a slow worker": AT_STRAGGLER,
     "one key only": AT_ONE_KEY,
     "the dashboard": AT_DASHBOARD,
+    "the HTTP API": AT_API,
+    "offered models": AT_OFFERED,
+    "the operator's word": AT_THE_OPERATORS_WORD,
     "a reference worker stays away": AT_LOST_REFERENCE,
     "old uploads": AT_EXPIRY,
     "a hub's model": AT_COPY,

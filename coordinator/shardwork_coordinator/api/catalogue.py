@@ -27,7 +27,7 @@ async def models(call: Call) -> Response:
 async def model(call: Call) -> Response:
     """Raises NotFound "offered.not_found", InvalidInput "offered.bad_name"."""
     work = offered.granted(f"offered:{call.named['name']}", call.caller.party_id, call.desk.now_ms)
-    return JSONResponse(model_json(await call.desk.engine.store.write(work)))
+    return JSONResponse(model_json(await call.desk.commit(work)))
 
 
 async def workers(call: Call) -> Response:

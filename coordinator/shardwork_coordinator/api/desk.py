@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ..engine import Engine
 from ..rpc.artifacts import ArtifactDesk
 from ..rpc.jobs import JobsDesk
 from ..rpc.wallet import Wallet
+from ..store.base import T, Transaction
 from ..web.kept import Kept
 from .keys import KeyGate
 from .measuring import Measurer
@@ -46,6 +48,10 @@ class ApiDesk:
     totals: Kept[dict[str, Any]] | None = None
     #: the coordinator stops, and streams with it
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def commit(self, work: Callable[[Transaction], T]) -> T:
+        """What the HTTP API writes by itself, beside the handlers that it shares with gRPC: one transaction each."""
+        return await self.engine.store.write(work)
 
     def close(self) -> None:
         """Ends streams in their own time, and the process that measures."""

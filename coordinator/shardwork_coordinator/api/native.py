@@ -98,8 +98,8 @@ async def _list_artifacts(call: Call) -> Message:
 
 
 async def _delete_artifact(call: Call) -> Message:
-    desk = call.desk.artifacts
-    return await desk.rows.write(lambda tx: storage.delete_artifact(tx, call.asked, call.caller, desk.limits.ages))
+    ages = call.desk.artifacts.limits.ages
+    return await call.desk.commit(lambda tx: storage.delete_artifact(tx, call.asked, call.caller, ages))
 
 
 async def _upload(call: Call) -> Message:

@@ -78,7 +78,7 @@ async def granted_models(spec: JobSpec, inputs: Mapping[str, str], caller: Calle
     for stage in spec.stages:
         named = stage.base_model or ""
         if named.startswith(OFFERED):
-            row = await desk.engine.store.write(offered.granted(named, caller.party_id, desk.now_ms))
+            row = await desk.commit(offered.granted(named, caller.party_id, desk.now_ms))
             found[f"{stage.name}.base_model"] = row.artifact_id
         elif is_remote(named) and f"{stage.name}.base_model" not in inputs:
             raise InvalidInput(

@@ -93,7 +93,7 @@ async def _submit(call: Call, asked: Asked, seed: int, submission: str) -> str:
         learning_rate_multiplier=frozen.learning_rate_multiplier,
     )
     answer = wishes.to_row(job_id, asked.digest(seed), desk.now_ms)
-    await desk.engine.store.write(lambda tx: tx.put(answer))
+    await desk.commit(lambda tx: tx.put(answer))
     request = jobs_pb2.SubmitJobRequest(
         submission_id=submission,
         spec_json=spec.canonical_json(),
@@ -155,7 +155,7 @@ async def base_of(call: Call, named: str) -> tuple[Base, OfferedModel]:
         return row, _checkpoint(tx, parts, call.caller) if is_own else ""
 
     row, continues = await call.desk.engine.store.read(look)
-    await call.desk.engine.store.write(offered.granted(f"offered:{row.name}", call.caller.party_id, call.desk.now_ms))
+    await call.desk.commit(offered.granted(f"offered:{row.name}", call.caller.party_id, call.desk.now_ms))
     has_template = bool(json.loads(row.facts_json).get("chat_template"))
     return Base(name=row.name, chat_template=has_template, continue_from=continues), row
 
@@ -204,7 +204,7 @@ async def _seed(call: Call, asked: Asked) -> int:
         tx.put(Answer(id=name, request_sha256=asked.digest(0), response=str(fresh).encode(), created_ms=now_ms))
         return fresh
 
-    return await call.desk.engine.store.write(work)
+    return await call.desk.commit(work)
 
 
 def _number(data: bytes) -> int:

@@ -50,7 +50,7 @@ async def create(call: Call) -> Response:
         bytes=form.bytes,
         created_ms=desk.now_ms,
     )
-    await desk.engine.store.write(lambda tx: _keep(tx, row))
+    await desk.commit(lambda tx: _keep(tx, row))
     return JSONResponse(view(row, _keep_ms(call)))
 
 
@@ -111,7 +111,7 @@ async def delete(call: Call) -> Response:
             request = storage_pb2.DeleteArtifactRequest(artifact_id=row.artifact_id)
             delete_artifact(tx, request, caller, desk.limits.ages)
 
-    await call.desk.engine.store.write(work)
+    await call.desk.commit(work)
     return JSONResponse({"id": row.id, "object": "file", "deleted": True})
 
 

@@ -55,7 +55,7 @@ async def delete(call: Call) -> Response:
         _, _, artifact_id = own(tx, named, call.caller)
         delete_artifact(tx, storage_pb2.DeleteArtifactRequest(artifact_id=artifact_id), call.caller, ages)
 
-    await call.desk.engine.store.write(work)
+    await call.desk.commit(work)
     return JSONResponse({"id": named, "object": "model", "deleted": True})
 
 
