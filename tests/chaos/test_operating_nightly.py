@@ -72,7 +72,7 @@ def test_a_job_on_an_offered_model_is_made_once(tmp_path: Path) -> None:
     with drill(tmp_path) as stage:
         operate(stage, "model", "add", "tiny", str(models.write_gpt2(tmp_path / "offered")))
         models.write_chat(stage.world.folder / "chat.jsonl")
-        file = write_sft(stage.world.folder, base="offered:tiny")
+        file = write_sft(stage.world.folder, base_model="offered:tiny")
         stage.arm(AT_OFFERED)
         until_in_peace(stage, lambda: stage.world.processes.ask("job", "plan", file) and None)
         job = stage.submit(file)
@@ -91,7 +91,7 @@ def test_a_kill_as_a_worker_is_taken_out_of_service_gives_its_shards_to_others_o
         for name in ("alice", "bob"):
             before = len(stage.coordinator.killed_at)
             stage.wait_attached(name)
-            operate(stage, "worker", "quarantine", stage.world.worker(name)["worker"], "--reason", "a drill")
+            operate(stage, "worker", "quarantine", stage.world.worker(name)["worker_id"], "--reason", "a drill")
             stage.world.until(lambda before=before: len(stage.coordinator.killed_at) > before, f"a kill for {name}")
             if stage.coordinator.is_in_peace:
                 break
