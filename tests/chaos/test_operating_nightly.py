@@ -44,6 +44,10 @@ def until_in_peace(stage: Drill, work: Callable[[], None]) -> None:
     raise AssertionError(f"never in peace; killed at {stage.coordinator.killed_at}")
 
 
+def wait_for_another_kill(stage: Drill, before: int) -> None:
+    stage.world.until(lambda: len(stage.coordinator.killed_at) > before, "another kill")
+
+
 def test_keys_and_files_of_the_http_api_are_whole_or_not_there(tmp_path: Path) -> None:
     with drill(tmp_path) as stage:
         stage.arm(AT_API)
@@ -74,10 +78,11 @@ def test_a_job_on_an_offered_model_is_made_once(tmp_path: Path) -> None:
         models.write_chat(stage.world.folder / "chat.jsonl")
         file = write_sft(stage.world.folder, base_model="offered:tiny")
         stage.arm(AT_OFFERED)
-        until_in_peace(stage, lambda: stage.world.processes.ask("job", "plan", file) and None)
+        # planned again, and submitted again, as a person does whose coordinator was away
+        assert stage.coordinator.persist("job", "plan", file).returncode == 0
         job = stage.submit(file)
         stage.wait_killed()
-        assert stage.coordinator.persist("job", "cancel", job, "--yes").returncode == 0
+        assert stage.coordinator.persist("job", "cancel", job).returncode == 0
         assert len(stage.world.ask("job", "list")["jobs"]) == 1
 
 
@@ -92,7 +97,7 @@ def test_a_kill_as_a_worker_is_taken_out_of_service_gives_its_shards_to_others_o
             before = len(stage.coordinator.killed_at)
             stage.wait_attached(name)
             operate(stage, "worker", "quarantine", stage.world.worker(name)["worker_id"], "--reason", "a drill")
-            stage.world.until(lambda before=before: len(stage.coordinator.killed_at) > before, f"a kill for {name}")
+            wait_for_another_kill(stage, before)
             if stage.coordinator.is_in_peace:
                 break
         stage.wait_killed()
