@@ -106,6 +106,8 @@ def list_users(
     if as_json:
         print(json.dumps(rows))
         return
+    if not rows:
+        print("Nobody may sign in yet: shardwork-coordinator user add NAME", file=sys.stderr)
     for row in rows:
         marks = [word for word, holds in (("disabled", row["disabled"]), ("codes", row["codes"])) if holds]
         print(f"{row['name']}  {row['role']}  {' '.join(marks)}".rstrip())

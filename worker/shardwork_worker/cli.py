@@ -14,7 +14,7 @@ import typer
 
 from shardwork.errors import InvalidInput, NotFound, ShardworkError
 
-from .commands import bench, earnings, leave, service, top
+from .commands import bench, earnings, leave, service, top, update
 from .commands.options import JsonFlag
 from .control import Command, ask
 from .status import hanging, offline, readable
@@ -195,6 +195,7 @@ app.add_typer(bench.app)
 app.add_typer(top.app)
 app.add_typer(earnings.app)
 app.add_typer(service.app, name="service")
+app.add_typer(update.app)
 app.add_typer(leave.app)
 
 

@@ -72,6 +72,15 @@ def remove() -> bool:
     return True
 
 
+def stop() -> None:
+    """Until it is started again, or the user logs in again."""
+    _manage("stop", NAME)
+
+
+def start() -> None:
+    _manage("start", NAME)
+
+
 def status() -> Found:
     """Raises NotFound "service.not_installed"."""
     path = unit_path()
