@@ -7,7 +7,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from ..telemetry import logs
+
 T = TypeVar("T")
+_log = logs.Log("metrics")
 #: a computation is followed by a rest of this many times its length, so that it takes a small share of the machine
 RESTS = 20.0
 
@@ -46,3 +49,29 @@ class Kept(Generic[T]):
         took = self._seconds() - started
         self._fresh_until = started + max(self._keep_s, took * RESTS)
         return self._answer[0]
+
+
+class Beside(Generic[T]):
+    """An answer that is waited for, but not longer than so long; what takes longer goes on beside, once, and is had
+    later. A store that does not answer must not hold one reader for every scrape."""
+
+    def __init__(self, kept: Kept[T], name: str) -> None:
+        """`name`: for the log, when it fails."""
+        self._kept, self._name = kept, name
+        self._task: asyncio.Task[T] | None = None
+        #: what the last one that ended came to; None before the first, and after one that failed
+        self.latest: T | None = None
+
+    async def get(self, patience_s: float) -> bool:
+        """Whether `latest` is an answer of now."""
+        task = self._task = self._task or asyncio.create_task(self._kept.get())
+        await asyncio.wait({task}, timeout=patience_s)
+        if not task.done():
+            return False
+        if self._task is task:
+            # the first of those who waited takes it over
+            self._task, error = None, task.exception()
+            if error is not None:
+                _log.warning("metrics.part_failed", part=self._name, error=error)
+            self.latest = None if error else task.result()
+        return self.latest is not None

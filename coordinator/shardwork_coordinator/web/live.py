@@ -27,6 +27,7 @@ from ..engine import Engine
 from . import rows
 from .alerts import Facts
 from .books import Books
+from .kept import Beside
 
 FOLDER = Path(__file__).parent
 #: the parts of the page that change, each with a template and an event of its own
@@ -37,6 +38,7 @@ QUIET_S = 1.0
 REFRESH_S = 5.0
 #: a look is followed by a rest of this many times its length
 RESTS = 10.0
+LEDGER_PATIENCE_S = 0.05
 MOST_LISTENERS = 32
 #: a browser that lost the connection tries again after this long
 RETRY_MS = 1_000
@@ -79,6 +81,7 @@ class Live:
         self._latest: Snapshot | None = None
         self._lock = asyncio.Lock()
         self.books = books or Books(engine)
+        self._ledger = Beside(self.books.checked, "ledger")
         self._templates = environment()
         self.listeners = 0
         self._is_closing = asyncio.Event()
@@ -145,7 +148,10 @@ class Live:
         # taken first: a commit during the look is then another look's reason
         committed, now_ms = engine.committed, engine.clock.now_ms()
         totals = await self.books.totals.get()
-        balanced = (await self.books.checked.get()).report.balanced
+        # recounting a long ledger takes seconds, for which no page waits
+        await self._ledger.get(LEDGER_PATIENCE_S)
+        checked = self.books.checked.latest
+        balanced = checked is None or checked.report.balanced
         free = shutil.disk_usage(self._folder).free if self._folder else None
         facts = Facts(now_ms=now_ms, links=engine.links.everywhere(), balanced=balanced, free_bytes=free)
         attached, heartbeat_s = engine.links.attached(), self._heartbeat_s

@@ -7,12 +7,11 @@ Recounting the ledger reads every transfer: it runs beside the scrapes, at most 
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -53,7 +52,7 @@ from ..store.base import Transaction
 from ..telemetry.logs import Log
 from ..telemetry.verdicts import Verdicts
 from ..telemetry.waiting import waits
-from .kept import Kept
+from .kept import Beside, Kept
 
 T = TypeVar("T")
 
@@ -83,32 +82,6 @@ class Balance:
 
     balanced: bool
     checked_s: float
-
-
-class Beside(Generic[T]):
-    """An answer that is waited for, but not longer than so long; what takes longer goes on beside, once, and is had
-    later. A store that does not answer must not hold one reader for every scrape."""
-
-    def __init__(self, kept: Kept[T], name: str) -> None:
-        """`name`: for the log, when it fails."""
-        self._kept, self._name = kept, name
-        self._task: asyncio.Task[T] | None = None
-        #: what the last one that ended came to; None before the first, and after one that failed
-        self.latest: T | None = None
-
-    async def get(self, patience_s: float) -> bool:
-        """Whether `latest` is an answer of now."""
-        task = self._task = self._task or asyncio.create_task(self._kept.get())
-        await asyncio.wait({task}, timeout=patience_s)
-        if not task.done():
-            return False
-        if self._task is task:
-            # the first of those who waited takes it over
-            self._task, error = None, task.exception()
-            if error is not None:
-                _log.warning("metrics.part_failed", part=self._name, error=error)
-            self.latest = None if error else task.result()
-        return self.latest is not None
 
 
 class Metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import re
@@ -267,3 +268,18 @@ async def test_a_stream_ends_when_the_database_goes_away(monkeypatch: pytest.Mon
     monkeypatch.setattr(scene.store, "read", away)
     assert [event.event async for event in updates][-1] == "beat"
     assert shared.listeners == 0
+
+
+async def test_no_page_waits_for_the_ledger_to_be_recounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, counting = await everything(), asyncio.Event()
+
+    async def slow() -> None:
+        await counting.wait()
+
+    shared = Live(scene.engine, quiet_s=0.0)
+    monkeypatch.setattr(shared.books.checked, "_compute", slow)
+    async with asyncio.timeout(10):
+        assert "do not balance" not in (await shared.now()).parts["alerts"]
+    counting.set()
+    await asyncio.sleep(0)
+    scene.store.close()

@@ -17,8 +17,8 @@ from shardwork.errors import Unreachable
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.records import Account, Lease
 from shardwork_coordinator.store.base import Transaction
-from shardwork_coordinator.web.kept import Kept
-from shardwork_coordinator.web.metrics import Beside, Metrics
+from shardwork_coordinator.web.kept import Beside, Kept
+from shardwork_coordinator.web.metrics import Metrics
 from shardwork_coordinator.web.server import build
 
 from .scene import Scene, everything
