@@ -30,7 +30,7 @@ from .shell import Shell, as_json
 from .visits import Visit
 
 PATH = "/jobs/{job_id}"
-MOST_EVENTS = 40
+MOST_EVENTS = 25
 LOG_PAGE = 200
 #: what an operator may do while the job lives, and in which states
 STEPS = {"pause": ("running", "funded"), "resume": ("paused",), "cancel": ("running", "paused", "funded", "draft")}

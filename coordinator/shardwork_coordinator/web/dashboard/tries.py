@@ -11,8 +11,8 @@ from ...machine.states import LIVE
 from ...records import Job, Lease, Party, Replica, Shard
 from ...store.base import Transaction
 
-PAGE = 50
-MOST_HELD = 50
+PAGE = 25
+MOST_HELD = 20
 STATES = ("accepted", "rejected", "expired")
 
 
