@@ -11,12 +11,13 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from shardwork.errors import Internal, InvalidInput, NotFound, ShardworkError
+from shardwork.errors import Conflict, Internal, InvalidInput, NotFound, ShardworkError
 
 from .status import why_from_json, why_to_json
 
@@ -40,7 +41,28 @@ class Command(StrEnum):
     STOP = "stop"
 
 
+#: a worker that was told to stop is gone after so many looks
+STOP_LOOKS, STOP_LOOK_S = 100, 0.1
+
 Handler = Callable[[Command], Awaitable[Mapping[str, Any]]]
+
+
+def stop_and_wait(state_dir: Path) -> None:
+    """Ends the worker that runs here, if any, and waits until it is gone. Raises Conflict "worker.does_not_stop"."""
+    for look in range(STOP_LOOKS):
+        try:
+            ask(state_dir, Command.STATUS if look else Command.STOP)
+        except NotFound:
+            return
+        except Internal:
+            # it is on its way out, and answers no more
+            pass
+        time.sleep(STOP_LOOK_S)
+    raise Conflict(
+        "worker.does_not_stop",
+        "The worker was told to stop and still runs.",
+        next_step="Nothing was changed. End it, and try again.",
+    )
 
 
 def ask(state_dir: Path, command: Command) -> dict[str, Any]:

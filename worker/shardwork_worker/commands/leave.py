@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shardwork.errors import Internal, InvalidInput, NotFound, ShardworkError
+from shardwork.errors import InvalidInput, ShardworkError
 
 if TYPE_CHECKING:
     from shardwork.config import Home
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from ..account.asking import Balance
 
 app = typer.Typer()
-#: looks for the end of a worker that was told to stop
-LOOKS, LOOK_S = 100, 0.1
 
 
 @app.command()
@@ -32,6 +30,7 @@ def leave(
     """
     from shardwork.config import Home
 
+    from ..control import stop_and_wait
     from ..limits.size import show
     from ..status import hanging
     from ..upkeep import leaving, service
@@ -46,7 +45,7 @@ def leave(
     _confirm(yes)
     if service.unit_path().exists():
         service.remove()
-    _stop(home)
+    stop_and_wait(home.state_dir / "worker")
     wiped = leaving.wipe(home, forget_key=forget_key)
     typer.echo(f"wiped {show(wiped.bytes)}" + (" and the key" if wiped.forgot_key else ""), err=True)
 
@@ -66,26 +65,6 @@ def _state(home: Home) -> str:
         return str(ask(home.state_dir / "worker", Command.STATUS)["state"])
     except ShardworkError:
         return "offline"
-
-
-def _stop(home: Home) -> None:
-    """Ends the worker that runs here and waits until it is gone."""
-    import time
-
-    from ..control import Command, ask
-
-    for look in range(LOOKS):
-        try:
-            if look == 0:
-                ask(home.state_dir / "worker", Command.STOP)
-            else:
-                ask(home.state_dir / "worker", Command.STATUS)
-        except NotFound:
-            return
-        except Internal:
-            # it is on its way out, and answers no more
-            pass
-        time.sleep(LOOK_S)
 
 
 def _balance(home: Home) -> Balance | None:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shardwork.errors import Conflict, InvalidInput, NotFound, ShardworkError
+from shardwork.errors import Conflict, InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from shardwork.config import Home
 
 app = typer.Typer()
 LOOK_S = 1.0
-#: a worker that was told to stop is gone after this long
-STOP_S = 60.0
 
 
 @app.command()
@@ -31,6 +29,7 @@ def update(
     """
     from shardwork.config import Home
 
+    from ..control import stop_and_wait
     from ..upkeep import service, updating
 
     home, wanted = Home.find(), _wanted(to)
@@ -42,7 +41,7 @@ def update(
     is_service = service.unit_path().exists()
     was_running = _drain(home, patience_minutes * 60)
     if was_running:
-        service.stop() if is_service else _stop(home)
+        service.stop() if is_service else stop_and_wait(home.state_dir / "worker")
     try:
         done = updating.change(wanted)
     finally:
@@ -97,26 +96,3 @@ def _drain(home: Home, patience_s: float) -> bool:
         ask(folder, Command.RESUME)
         raise
     return True
-
-
-def _stop(home: Home) -> None:
-    """Ends the worker and waits until it is gone. Raises Conflict "update.does_not_stop"."""
-    from ..control import Command, ask
-
-    folder, until_s = home.state_dir / "worker", time.monotonic() + STOP_S
-    command = Command.STOP
-    while time.monotonic() < until_s:
-        try:
-            ask(folder, command)
-        except NotFound:
-            return
-        except ShardworkError:
-            # on its way out, it answers no more
-            pass
-        command = Command.STATUS
-        time.sleep(LOOK_S / 10)
-    raise Conflict(
-        "update.does_not_stop",
-        "The worker was told to stop and still runs.",
-        next_step="Nothing was changed. End it, and update again.",
-    )
