@@ -154,7 +154,8 @@ class Executor:
             process = self._take()
             try:
                 running = asyncio.get_running_loop().run_in_executor(process, run_task, work)
-                outcome = await asyncio.wait_for(running, patience_s)
+                async with asyncio.timeout(patience_s):
+                    outcome = await running
             except TimeoutError:
                 self._busy.discard(process)
                 await asyncio.to_thread(end_process, process)

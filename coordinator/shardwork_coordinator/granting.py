@@ -118,7 +118,8 @@ class Granting:
         """Grants whenever work or a worker became ready. Ends by cancellation."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._engine.work_ready.wait(), self._again_s)
+                async with asyncio.timeout(self._again_s):
+                    await self._engine.work_ready.wait()
             self._engine.work_ready.clear()
             try:
                 await self.grant()

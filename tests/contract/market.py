@@ -115,7 +115,8 @@ class Market:
                 if found := await self.read(look):
                     return found
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(committed.wait(), 0.2)
+                    async with asyncio.timeout(0.2):
+                        await committed.wait()
 
     async def check_books(self) -> None:
         operator = await self.operator()

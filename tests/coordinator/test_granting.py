@@ -104,7 +104,8 @@ async def test_what_the_reserve_does_not_cover_is_not_offered() -> None:
     assert len(await simulation.held()) == 1
 
 
-async def test_a_shard_that_can_not_be_leased_is_set_aside_and_the_others_go_on() -> None:
+async def poisoned() -> tuple[Unruly, Shard]:
+    """Two workers and a job of two shards, of which the first can't be leased; the other one."""
     simulation = Unruly(workers=2)
     await simulation.submit(count_job(parts=2))
     await simulation.run_effects()
@@ -116,15 +117,39 @@ async def test_a_shard_that_can_not_be_leased_is_set_aside_and_the_others_go_on(
         tx.put(replace(row, inputs_json="[]"))
 
     await simulation.store.write(poison)
-    loop = asyncio.create_task(simulation.granting.run())
+    return simulation, good
+
+
+async def first_held(simulation: Simulation) -> list[Replica]:
     simulation.engine.work_ready.set()
     async with asyncio.timeout(10):
         while not (held := await simulation.held()):
             await asyncio.sleep(0.05)
+    return held
+
+
+async def test_a_shard_that_can_not_be_leased_is_set_aside_and_the_others_go_on() -> None:
+    simulation, good = await poisoned()
+    loop = asyncio.create_task(simulation.granting.run())
+    held = await first_held(simulation)
     loop.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await loop
+    await asyncio.wait([loop], timeout=5)
     assert [one.shard_id for one in held] == [good.id]
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_stop_that_meets_new_work_is_not_lost(turns: int) -> None:
+    """While it waits with a limit, as it does when something was set aside."""
+    simulation, _ = await poisoned()
+    loop = asyncio.create_task(simulation.granting.run())
+    await first_held(simulation)
+    await asyncio.sleep(0.2)
+    simulation.engine.work_ready.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    loop.cancel()
+    await asyncio.wait([loop], timeout=5)
+    assert loop.cancelled()
 
 
 async def test_a_database_that_was_away_sets_nothing_aside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,7 +279,8 @@ async def test_until_idle_ends_once_the_work_is_done(
 ) -> None:
     worker = await workers.here(idle_s=0.5)
     coordinator.offer(coordinator.lease({"do": "copy", "log": str(tmp_path / "runs.log")}))
-    assert await asyncio.wait_for(worker.task, 20) == 0
+    async with asyncio.timeout(20):
+        assert await worker.task == 0
     assert len(run_log()) == coordinator.calls["SubmitResult"] == 1
 
 
@@ -293,7 +294,8 @@ async def test_until_idle_waits_for_a_pending_verdict(coordinator: FakeCoordinat
     assert not worker.task.done()
     settlement = work_pb2.Settlement(lease_id=lease.lease_id, state="accepted", paid_msat=7000)
     coordinator.push(work_pb2.AttachResponse(settlement=settlement))
-    assert await asyncio.wait_for(worker.task, 10) == 0
+    async with asyncio.timeout(10):
+        assert await worker.task == 0
 
 
 async def test_a_verdict_that_came_while_the_worker_was_away_is_asked_for(

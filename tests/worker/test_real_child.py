@@ -33,5 +33,6 @@ async def test_start_until_idle_runs_a_count_shard_and_exits_0(coordinator: Fake
     (output,) = work.open_submission(request.envelope, coordinator.worker_key).outputs
     stored = coordinator.blobs[output.artifact_id]
     assert output.name == "counts" and b'"a"' in stored.data
-    out, said = await asyncio.wait_for(worker.communicate(), 20)
+    async with asyncio.timeout(20):
+        out, said = await worker.communicate()
     assert (worker.returncode, out) == (0, b""), said

@@ -112,7 +112,8 @@ async def test_a_journalled_lease_that_is_stale_is_forgotten(
     await first.wait()
     coordinator.refuse["CommitResult"] = StaleLease("lease.stale_epoch", "The lease is no longer the live one.")
     second = await workers.process("0.3")
-    assert await asyncio.wait_for(second.wait(), 20) == 0
+    async with asyncio.timeout(20):
+        assert await second.wait() == 0
     assert not (workers.home / STATE / "lease.json").exists()
     assert coordinator.calls["SubmitResult"] == 0
 
@@ -127,7 +128,8 @@ async def test_a_signal_gives_the_shard_back_and_ends_the_child(
     await coordinator.until_computing()
     child = child_of(process.pid)
     process.send_signal(number)
-    assert await asyncio.wait_for(process.wait(), 20) == exit_code
+    async with asyncio.timeout(20):
+        assert await process.wait() == exit_code
     assert coordinator.last("ReleaseLease").why.code == "worker.stopping"
     assert not Path(f"/proc/{child}").exists()
 
@@ -167,7 +169,8 @@ async def test_a_second_worker_with_the_same_folders_is_refused(coordinator: Fak
     first = await workers.process()
     await coordinator.wait("Hello")
     second = await workers.process()
-    _, errors = await asyncio.wait_for(second.communicate(), 20)
+    async with asyncio.timeout(20):
+        _, errors = await second.communicate()
     assert second.returncode == 1
     assert b"worker.already_running" in errors and str(first.pid).encode() in errors
 
@@ -176,7 +179,8 @@ async def test_the_agent_loads_neither_torch_nor_numpy(coordinator: FakeCoordina
     process = await workers.process("0.5")
     await coordinator.wait("Hello")
     coordinator.offer(coordinator.lease({"do": "copy"}))
-    _, said = await asyncio.wait_for(process.communicate(), 20)
+    async with asyncio.timeout(20):
+        _, said = await process.communicate()
     assert process.returncode == 0, said
     text = said.decode()
     assert "joined 127.0.0.1" in text and "for 7 sat" in text and "paid 7 sat" in text
@@ -187,7 +191,8 @@ async def test_a_join_line_that_never_worked_gives_up_as_unreachable(
 ) -> None:
     await coordinator.stop()
     process = await workers.process()
-    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    async with asyncio.timeout(30):
+        _, errors = await process.communicate()
     assert process.returncode == 7
     assert b"coordinator.unreachable" in errors
 
@@ -196,7 +201,8 @@ async def test_a_worker_that_joined_before_waits_for_its_coordinator(
     coordinator: FakeCoordinator, workers: Workers
 ) -> None:
     first = await workers.process("0.2")
-    assert await asyncio.wait_for(first.wait(), 20) == 0
+    async with asyncio.timeout(20):
+        assert await first.wait() == 0
     await coordinator.stop()
     second = await workers.process("0.2")
     state_dir = workers.home / STATE
@@ -205,7 +211,8 @@ async def test_a_worker_that_joined_before_waits_for_its_coordinator(
             await asyncio.sleep(0)
     assert (status["state"], status["why"]["code"]) == ("joining", "coordinator.unreachable")
     await coordinator.start()
-    assert await asyncio.wait_for(second.wait(), 20) == 0
+    async with asyncio.timeout(20):
+        assert await second.wait() == 0
     assert coordinator.last("Hello").software_version == software_version()
 
 

@@ -48,7 +48,8 @@ async def started(trainer: TrainerProcess, wanted: RunOrder) -> asyncio.Task[Don
     """The run once its first progress came."""
     reported = asyncio.Event()
     running = asyncio.create_task(trainer.run(wanted, lambda fraction, loss: reported.set()))
-    await asyncio.wait_for(reported.wait(), 10)
+    async with asyncio.timeout(10):
+        await reported.wait()
     return running
 
 

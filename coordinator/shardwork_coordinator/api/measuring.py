@@ -139,7 +139,8 @@ class Measurer:
     async def _ask(self, work: Callable[[Any], object], question: object, patience_s: float) -> object:
         try:
             running = asyncio.get_running_loop().run_in_executor(self._running(), work, question)
-            return await asyncio.wait_for(running, patience_s)
+            async with asyncio.timeout(patience_s):
+                return await running
         except BaseException as error:
             await asyncio.to_thread(self.close)
             if isinstance(error, TimeoutError):

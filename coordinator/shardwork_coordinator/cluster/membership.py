@@ -105,7 +105,8 @@ class Membership:
             await asyncio.sleep(LOOK_PAUSE_S)
             rest_s = BEAT_S - (time.monotonic() - beaten_s)
             try:
-                await asyncio.wait_for(self._look_now.wait(), max(rest_s, 0.0))
+                async with asyncio.timeout(max(rest_s, 0.0)):
+                    await self._look_now.wait()
             except TimeoutError:
                 pass
 

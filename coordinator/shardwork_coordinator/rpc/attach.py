@@ -59,7 +59,8 @@ async def attach(
 ) -> AsyncGenerator[work_pb2.AttachResponse, None]:
     """Serves one worker's stream: welcomes, re-sends what it should hold, then pushes until either side leaves."""
     try:
-        first = await asyncio.wait_for(anext(aiter(requests), None), HELLO_S)
+        async with asyncio.timeout(HELLO_S):
+            first = await anext(aiter(requests), None)
     except TimeoutError:
         raise Unreachable("attach.silent", "The stream never sent a Hello.", waited_s=HELLO_S) from None
     if first is None or first.WhichOneof("message") != "hello":
@@ -198,13 +199,19 @@ async def _listen(requests: AsyncIterator[work_pb2.AttachRequest], link: Link, c
     silence_s = SILENT_LEASES * desk.settings.lease_ttl_s
     incoming = aiter(requests)
     try:
-        while (request := await asyncio.wait_for(anext(incoming, None), silence_s)) is not None:
+        while (request := await _next(incoming, silence_s)) is not None:
             if request.WhichOneof("message") == "heartbeat":
                 await heartbeat(request.heartbeat, link, caller, desk)
     except TimeoutError:
         raise Unreachable("attach.silent", "The stream sent no heartbeat for too long.", waited_s=silence_s) from None
     finally:
         link.end()
+
+
+async def _next(incoming: AsyncIterator[work_pb2.AttachRequest], silence_s: float) -> work_pb2.AttachRequest | None:
+    """None at the end of the stream. Raises TimeoutError."""
+    async with asyncio.timeout(silence_s):
+        return await anext(incoming, None)
 
 
 async def heartbeat(beat: work_pb2.Heartbeat, link: Link, caller: Caller, desk: WorkDesk) -> None:

@@ -376,7 +376,8 @@ async def watch_job(
             # others' commits wake every watcher: many watchers of a busy coordinator must not read without a pause
             await asyncio.sleep(WATCH_PAUSE_S)
             try:
-                await asyncio.wait_for(committed.wait(), WATCH_EVERY_S)
+                async with asyncio.timeout(WATCH_EVERY_S):
+                    await committed.wait()
             except TimeoutError:
                 pass
 

@@ -129,9 +129,8 @@ def _add_plain(app: FastAPI, engine: Engine, site: Site) -> None:
 async def _health(engine: Engine, folder: Path | None) -> Response:
     """ok while the store answers and its disk has room for the next commit."""
     try:
-        await asyncio.wait_for(
-            engine.store.read(lambda tx: tx.find(Event, order="sequence", limit=1)), HEALTH_TIMEOUT_S
-        )
+        async with asyncio.timeout(HEALTH_TIMEOUT_S):
+            await engine.store.read(lambda tx: tx.find(Event, order="sequence", limit=1))
     except Exception as error:
         return PlainTextResponse(f"the store does not answer: {type(error).__name__}\n", status_code=503)
     if folder is not None and shutil.disk_usage(folder).free < LEAST_FREE_BYTES:

@@ -79,7 +79,8 @@ async def ask(*arguments: str) -> str:
     except OSError:
         return ""
     try:
-        out, _ = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+        async with asyncio.timeout(TIMEOUT_S):
+            out, _ = await process.communicate()
     except TimeoutError:
         out = b""
     finally:
