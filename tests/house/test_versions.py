@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from . import stubs
 from .tree import ROOT
@@ -32,6 +35,11 @@ def floors_apart_from_the_generator(lines: Iterable[str]) -> list[str]:
         for name, found in pins.items()
         if name.startswith("grpcio") and found["version"] != generator["version"]
     ]
+
+
+def too_new(pinned: Mapping[str, str], lowest: str) -> list[str]:
+    """Pinned packages that refuse the lowest Python this project promises, by what each of them asks for."""
+    return [f"{name} needs Python {asks}" for name, asks in pinned.items() if not SpecifierSet(asks).contains(lowest)]
 
 
 def _pyproject() -> dict[str, Any]:
@@ -65,6 +73,19 @@ def test_a_floor_apart_from_the_generator_is_found() -> None:
         "grpcio>=1.80.0 but grpcio-tools==1.85.1"
     ]
     assert floors_apart_from_the_generator(["grpcio>=1.85.1"]) == ["grpcio-tools is not pinned"]
+
+
+def test_every_pinned_package_takes_the_lowest_python_that_is_promised() -> None:
+    """Debian 12 has Python 3.11.2, and its pip says only that versions are in conflict."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    names = [Requirement(line).name for line in lines if line.strip() and not line.startswith("#")]
+    promised = str(_pyproject()["project"]["requires-python"]).removeprefix(">=") + ".0"
+    assert len(names) > 100
+    assert too_new({name: distribution(name).metadata["Requires-Python"] or "" for name in names}, promised) == []
+
+
+def test_a_package_that_is_too_new_is_found() -> None:
+    assert too_new({"one": ">=3.9", "two": ">=3.11.5"}, "3.11.0") == ["two needs Python >=3.11.5"]
 
 
 def test_the_stubs_are_what_the_protos_generate() -> None:
