@@ -28,18 +28,7 @@ from .identity.role import Role, role_to_proto
 from .ids import party_id
 from .pace import Pace
 from .protocol import ENROLMENT_TYPE, PROTOCOL_VERSIONS, TOKEN_LIFETIME_S, negotiate, software_version
-from .v1 import (
-    api_keys_pb2_grpc,
-    artifacts_pb2_grpc,
-    enrolment_pb2,
-    enrolment_pb2_grpc,
-    jobs_pb2_grpc,
-    models_pb2_grpc,
-    operator_pb2_grpc,
-    storage_pb2_grpc,
-    wallet_pb2_grpc,
-    work_pb2_grpc,
-)
+from .v1 import enrolment_pb2, enrolment_pb2_grpc
 from .wire import error_from_rpc
 
 if TYPE_CHECKING:
@@ -149,34 +138,50 @@ class Session:
 
     @cached_property
     def jobs(self) -> JobsServiceAsyncStub:
+        from .v1 import jobs_pb2_grpc
+
         return jobs_pb2_grpc.JobsServiceStub(self.channel)
 
     @cached_property
     def work(self) -> WorkServiceAsyncStub:
+        from .v1 import work_pb2_grpc
+
         return work_pb2_grpc.WorkServiceStub(self.channel)
 
     @cached_property
     def artifacts(self) -> ArtifactsServiceAsyncStub:
+        from .v1 import artifacts_pb2_grpc
+
         return artifacts_pb2_grpc.ArtifactsServiceStub(self.channel)
 
     @cached_property
     def storage(self) -> StorageServiceAsyncStub:
+        from .v1 import storage_pb2_grpc
+
         return storage_pb2_grpc.StorageServiceStub(self.channel)
 
     @cached_property
     def models(self) -> ModelsServiceAsyncStub:
+        from .v1 import models_pb2_grpc
+
         return models_pb2_grpc.ModelsServiceStub(self.channel)
 
     @cached_property
     def wallet(self) -> WalletServiceAsyncStub:
+        from .v1 import wallet_pb2_grpc
+
         return wallet_pb2_grpc.WalletServiceStub(self.channel)
 
     @cached_property
     def api_keys(self) -> ApiKeysServiceAsyncStub:
+        from .v1 import api_keys_pb2_grpc
+
         return api_keys_pb2_grpc.ApiKeysServiceStub(self.channel)
 
     @cached_property
     def operator(self) -> OperatorServiceAsyncStub:
+        from .v1 import operator_pb2_grpc
+
         return operator_pb2_grpc.OperatorServiceStub(self.channel)
 
     async def call(

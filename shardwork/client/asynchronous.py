@@ -1,7 +1,8 @@
 """AsyncClient: everything a requester does, as a program does it with asyncio. The one implementation.
 
 `Client` (`blocking`) is the same for programs without an event loop, and every command of `shardwork` is a thin call of
-this. Nothing connects before the first call that needs a coordinator. Prints nothing, asks nothing.
+this. Nothing connects before the first call that needs a coordinator. Prints nothing, asks nothing. What reads job
+files, data and models is imported by the methods that do: it takes longer than a whole `job list`.
 """
 
 from __future__ import annotations
@@ -18,20 +19,19 @@ from ..config import Home
 from ..identity.authority import JoinLine
 from ..identity.role import Role
 from ..session import Session
-from . import calls, facts, hub, received, settings, submit
-from .facts import CheckRequest
+from . import calls, received, settings
 from .job import AsyncJob
-from .plan import JobSource, Measured, Plan, measure, price, read
 from .progress import OnProgress
 from .results import JobStatus, Login, StoredArtifact
 from .settings import Access
 from .thread import beside_loop
-from .tracking import record, trackers
 from .wallet import AsyncWallet
 
 if TYPE_CHECKING:
     from ..dataset import DataReport
     from ..jobs.spec import JobSpec
+    from .facts import CheckRequest
+    from .plan import JobSource, Measured, Plan
 
 
 class AsyncClient:
@@ -92,11 +92,13 @@ class AsyncClient:
         `max_length` in tokens; a CheckRequest asks for more: held-out files, a mapping, a format. Needs no coordinator.
         Errors of rows are in the report; raises InvalidInput only for files or models that cannot be read at all.
         """
-        if isinstance(files, CheckRequest):
+        from . import facts
+
+        if isinstance(files, facts.CheckRequest):
             asked = files
         else:
             many = [files] if isinstance(files, str | os.PathLike) else list(files)
-            asked = CheckRequest(
+            asked = facts.CheckRequest(
                 files=[Path(file) for file in many],
                 recipe=recipe,
                 base_model=Path(base_model) if base_model is not None else None,
@@ -110,7 +112,9 @@ class AsyncClient:
 
     async def validate(self, job: JobSource) -> JobSpec:
         """The job as it would be sent. Needs no coordinator. Raises JobFileInvalid with all `problems`."""
-        return (await beside_loop(lambda _: read(job), None)).spec
+        from . import plan
+
+        return (await beside_loop(lambda _: plan.read(job), None)).spec
 
     async def measure(self, job: JobSource, *, max_sats: int | None = None) -> Measured:
         """Reads a job's files: rows, tokens, parameters, bytes. Needs no coordinator, but for models of a hub, which it
@@ -118,10 +122,12 @@ class AsyncClient:
 
         `max_sats` replaces the job's own budget. Raises JobFileInvalid, DataInvalid.
         """
+        from . import hub, plan
+
         named = hub.references(await self.validate(job))
         models = await hub.resolve(await self.session(), named, self.access.home.cache_dir) if named else {}
         return await beside_loop(
-            lambda heard: measure(job, max_sats=max_sats, on_progress=heard, hub=models), self._on_progress
+            lambda heard: plan.measure(job, max_sats=max_sats, on_progress=heard, hub=models), self._on_progress
         )
 
     async def plan(self, job: JobSource | Measured, *, max_sats: int | None = None) -> Plan:
@@ -129,6 +135,8 @@ class AsyncClient:
 
         Raises JobFileInvalid, DataInvalid; whether it can be paid is `Plan.check_affordable`.
         """
+        from .plan import Measured, price
+
         if not isinstance(job, Measured):
             job = await self.measure(job, max_sats=max_sats)
         measured = job if max_sats is None else job.capped(max_sats)
@@ -147,6 +155,10 @@ class AsyncClient:
         (or this returned), the same job is never paid twice. Raises as `plan`, InvalidInput "budget.below_plan" and
         NotEnoughFunds "wallet.below_plan".
         """
+        from . import submit
+        from .plan import Plan
+        from .tracking import record, trackers
+
         plan = job if isinstance(job, Plan) else await self.plan(job, max_sats=max_sats)
         if max_sats is not None:
             plan = replace(plan, measured=plan.measured.capped(max_sats))

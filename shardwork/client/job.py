@@ -1,4 +1,7 @@
-"""AsyncJob: one job of this requester, to follow, steer and collect."""
+"""AsyncJob: one job of this requester, to follow, steer and collect.
+
+What only some methods need (pages of a notebook, transfers, trackers) is imported by those.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,9 @@ from ..v1 import jobs_pb2
 from ..why import Why
 from ..wire import why_from_proto
 from . import calls, received
-from .display.notebook import JobArea, job_html
-from .display.show import in_notebook
-from .outputs import samples
-from .outputs.download import download_outputs
 from .progress import OnProgress
 from .results import Change, ControlCost, Download, Event, JobStatus, LogLine, Report
 from .settings import Access
-from .submission import pending_for
-from .tracking.follow import Following
 from .waiting import judge, progress_of
 
 OnLost = Callable[[ShardworkError, int], None]
@@ -55,6 +52,8 @@ class AsyncJob:
         return f"<{type(self).__name__} {self.id} {self.last.name!r} {self.last.state}>"
 
     def _repr_html_(self) -> str:
+        from .display.notebook import job_html
+
         return job_html(self.last)
 
     async def status(self) -> JobStatus:
@@ -67,6 +66,8 @@ class AsyncJob:
 
     async def report(self) -> Report:
         """Rounds, workers, payments and money, and samples of what each stage published."""
+        from .outputs import samples
+
         session = await self._session()
         answer = await calls.report(session, self.id)
         taken = await samples.fetch(session, self._took(answer.job), self._access().home.cache_dir)
@@ -118,6 +119,8 @@ class AsyncJob:
         told each round's numbers once, instead of those that the job file named; "none": no tracker. Raises Unreachable
         after ten minutes without an answer, and InvalidInput "tracking.…". Leaving the loop leaves the job running.
         """
+        from .tracking.follow import Following
+
         state_dir = self._access().home.state_dir
         with contextlib.closing(Following(self.id, report_to, state_dir, self._bare_report)) as tracked:
             async with aclosing(self._answers(after_sequence, details=False, on_lost=on_lost)) as answers:
@@ -152,7 +155,7 @@ class AsyncJob:
         `report_to` as in `watch`. In a notebook it shows the job as it goes on, unless the client has an
         `on_progress` of its own. An error or a break ends the waiting, never the job.
         """
-        area = JobArea() if self._on_progress is None and in_notebook() else None
+        area = _area() if self._on_progress is None else None
         async with asyncio.timeout(timeout_s):
             async with aclosing(self.watch(report_to=report_to)) as changes:
                 async for change in changes:
@@ -184,6 +187,8 @@ class AsyncJob:
         top-up. `idempotency_key`: yours instead; the same key again adds nothing. Raises NotEnoughFunds
         "ledger.insufficient".
         """
+        from .submission import pending_for
+
         msat, session, access = whole_sats(sats), await self._session(), self._access()
         if idempotency_key:
             return self._took(await calls.top_up(session, self.id, msat, idempotency_key=idempotency_key))
@@ -210,6 +215,8 @@ class AsyncJob:
         `output`: only this one. Raises Conflict "job.no_outputs" and "download.folder_differs", NotFound
         "job.no_such_output".
         """
+        from .outputs.download import download_outputs
+
         return await download_outputs(
             await self._session(), self.id, Path(folder), only=output, on_progress=self._on_progress
         )
@@ -217,6 +224,14 @@ class AsyncJob:
     def _took(self, view: jobs_pb2.JobView) -> JobStatus:
         self.last = received.job_status(view)
         return self.last
+
+
+def _area() -> Callable[[JobStatus], None] | None:
+    """Where a notebook shows the job; None elsewhere."""
+    from .display.notebook import JobArea
+    from .display.show import in_notebook
+
+    return JobArea() if in_notebook() else None
 
 
 def _ignore(_error: ShardworkError, _attempt: int) -> None:
