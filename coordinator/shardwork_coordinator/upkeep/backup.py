@@ -8,6 +8,7 @@ does not, never the other way round, and nothing is paid twice. Called by `comma
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -18,10 +19,12 @@ from shardwork.errors import Conflict, InvalidInput, NotFound
 from shardwork.protocol import software_version
 
 from ..app import database_file
+from ..artifacts.disk import sync_folder
 from ..artifacts.opening import key_file, location
 from ..keyring import keys_folder
 from ..settings import Settings
 from .examined import examine
+from .filling import Filling
 from .snapshot import (
     ARTIFACTS,
     DATABASE,
@@ -33,10 +36,13 @@ from .snapshot import (
     Snapshot,
     copy_private,
     digest,
+    reading,
     revision_of,
     size_of,
+    sync_tree,
 )
 
+DRAFT = f"{SAYS}.draft"
 #: the server's own tools make a consistent dump; this is what is said of them
 SERVER = (
     "Run pg_dump --format=custom --file shardwork.dump URL, then copy the folder of keys (cp -a) and the artifact "
@@ -45,8 +51,8 @@ SERVER = (
 
 
 async def back_up(settings: Settings, target: Path) -> Snapshot:
-    """Makes the folder `target`, which must be new or empty. Raises InvalidInput "backup.server", Conflict
-    "backup.not_empty", NotFound "store.not_here"."""
+    """Fills the folder `target`, which must be new, empty, or of a backup that was cut short. Raises InvalidInput
+    "backup.server", Conflict "backup.not_empty", "backup.damaged", "backup.unbalanced", NotFound "store.not_here"."""
     source = database_file(settings)
     if source is None:
         raise InvalidInput("backup.server", "A database server is backed up with its own tools.", next_step=SERVER)
@@ -57,7 +63,31 @@ async def back_up(settings: Settings, target: Path) -> Snapshot:
             next_step="Give --data-dir the folder that `serve` uses.",
             path=source,
         )
-    begin(target)
+    filling = Filling(
+        folder=target,
+        draft=DRAFT,
+        whole=SAYS,
+        # SQLite's own beside it: a copy that is killed leaves one
+        parts=frozenset({ARTIFACTS, DATABASE, f"{DATABASE}-journal", KEYS, JOURNAL}),
+        lock=DRAFT,
+        refusal=Conflict(
+            "backup.not_empty",
+            "A backup goes into a new or empty folder; nothing is overwritten.",
+            next_step="Name another folder, with the date in it for example.",
+            folder=target,
+        ),
+    )
+    with filling.begun():
+        snapshot = await _fill(settings, source, target)
+        (target / DRAFT).write_text(snapshot.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        sync_tree(target)
+        (target / DRAFT).rename(target / SAYS)
+        sync_folder(target)
+    return snapshot
+
+
+async def _fill(settings: Settings, source: Path, target: Path) -> Snapshot:
+    """Copies everything, and looks at the copy."""
     artifacts = Path(location(settings)) if "://" not in location(settings) else None
     if artifacts is not None:
         _link_artifacts(artifacts, target / ARTIFACTS)
@@ -68,11 +98,13 @@ async def back_up(settings: Settings, target: Path) -> Snapshot:
     journal = settings.data_dir / JOURNAL
     if journal.exists():
         copy_private(journal, target / JOURNAL)
+    # first: looking at it brings a scratch copy to this version's schema, and would make one of an empty file
+    revision = revision_of(target / DATABASE)
     report = (await examine(target / DATABASE)).report
-    snapshot = Snapshot(
+    return Snapshot(
         format=FORMAT,
         software_version=software_version(),
-        revision=revision_of(target / DATABASE),
+        revision=revision,
         created_ms=time.time_ns() // 1_000_000,
         database_sha256=digest(target / DATABASE),
         database_bytes=(target / DATABASE).stat().st_size,
@@ -83,38 +115,16 @@ async def back_up(settings: Settings, target: Path) -> Snapshot:
         transfers=report.transfers,
         accounts=report.accounts,
     )
-    draft = target / f"{SAYS}.draft"
-    draft.write_text(snapshot.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    _sync(target)
-    draft.rename(target / SAYS)
-    return snapshot
-
-
-def begin(target: Path) -> None:
-    """An empty folder of mode 0700: there will be keys in it. Raises Conflict "backup.not_empty"."""
-    target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if any(target.iterdir()):
-        raise Conflict(
-            "backup.not_empty",
-            "A backup goes into a new or empty folder; nothing is overwritten.",
-            next_step="Name another folder, with the date in it for example.",
-            folder=target,
-        )
-    target.chmod(0o700)
 
 
 def copy_database(source: Path, target: Path) -> None:
-    """SQLite's own backup: one moment of the database, whatever is written meanwhile."""
+    """SQLite's own backup: one moment of the database, whatever is written meanwhile. Raises Conflict
+    "backup.damaged"."""
     target.touch(mode=0o600)
-    reader = sqlite3.connect(f"file:{source}?mode=ro", uri=True)
-    writer = sqlite3.connect(target)
-    try:
+    with reading(source) as reader, contextlib.closing(sqlite3.connect(target)) as writer:
         reader.backup(writer)
         # one file without a log beside it
         writer.execute("PRAGMA journal_mode=DELETE")
-    finally:
-        writer.close()
-        reader.close()
 
 
 def _link_artifacts(source: Path, target: Path) -> None:
@@ -156,13 +166,3 @@ def _copy_keys(settings: Settings, target: Path) -> list[str]:
     for name, path in files.items():
         copy_private(path, target / name)
     return sorted(files)
-
-
-def _sync(folder: Path) -> None:
-    """Everything in the folder survives a power cut."""
-    for path in [folder, *folder.rglob("*")]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

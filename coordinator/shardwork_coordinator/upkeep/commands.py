@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import signal
+import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..existing_store import DataDir, settings_of
+
+#: exit code of a command that Ctrl-C ended
+INTERRUPTED = 130
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
@@ -61,8 +68,10 @@ def backup(
     """Copy database, keys and artifacts, consistently, also while the coordinator serves. The ledger of the copy is
     checked."""
     from .backup import back_up
+    from .snapshot import SAYS
 
-    snapshot = asyncio.run(back_up(settings_of(data_dir, {}), target))
+    with _heeding_ctrl_c(target / SAYS):
+        snapshot = asyncio.run(back_up(settings_of(data_dir, {}), target))
     if as_json:
         print(snapshot.model_dump_json())
         return
@@ -77,22 +86,53 @@ def restore(
     source: Annotated[Path, typer.Argument(help="Folder that `backup` made.")],
     data_dir: DataDir = None,
     quick: Annotated[bool, typer.Option("--quick", help="Don't read every byte of every artifact.")] = False,
+    allow_loss: Annotated[
+        bool, typer.Option("--allow-loss", help="Leave out artifacts that are missing or damaged; the books come back.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a new data folder from a backup: checks digests, books and artifacts, and overwrites nothing."""
     from .restore import restore as bring_back
+    from .snapshot import DATABASE
 
     settings = settings_of(data_dir, {})
-    done = asyncio.run(bring_back(source, settings.data_dir, reads_all=not quick))
+    with _heeding_ctrl_c(settings.data_dir / DATABASE):
+        work = bring_back(source, settings.data_dir, reads_all=not quick, allows_loss=allow_loss)
+        done = asyncio.run(work)
     if as_json:
-        found = {"artifacts_checked": done.artifacts_checked, "artifacts_elsewhere": done.artifacts_elsewhere}
+        found = {
+            "artifacts_checked": done.artifacts_checked,
+            "artifacts_elsewhere": done.artifacts_elsewhere,
+            "artifacts_lost": done.artifacts_lost,
+        }
         print(json.dumps({"data_dir": str(settings.data_dir), **found, **json.loads(done.snapshot.model_dump_json())}))
         return
     print(f"restored to {settings.data_dir}: {done.snapshot.transfers} transfers that balance")
     print(f"{done.artifacts_checked} artifacts checked, {len(done.snapshot.keys)} keys")
     if done.artifacts_elsewhere:
         print(f"{done.artifacts_elsewhere} artifacts lie in {done.snapshot.artifacts_elsewhere} and were not looked at")
+    for artifact in done.artifacts_lost:
+        print(f"lost: artifact {artifact}; jobs that need it fail")
     print(f"start it: shardwork-coordinator serve --data-dir {settings.data_dir} …")
+
+
+@contextlib.contextmanager
+def _heeding_ctrl_c(whole: Path) -> Generator[None, None, None]:
+    """Ctrl-C ends it at once: asyncio's own handler would wait for the next await, and copying has none. `whole`: the
+    file that is there once the work is done."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        left = f"{whole} is there and whole." if whole.exists() else "What was begun was cleared away."
+        print(f"error: Interrupted. {left}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @keys_app.command("create")

@@ -7,7 +7,6 @@ the version that made it. Used by `backup` and `restore`.
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from ..money.ledger import LedgerReport, check
 from ..records import Artifact, ArtifactState
 from ..store import SqlStore
 from ..store.base import Transaction
+from .filling import SCRATCH
+from .snapshot import damaged, reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Examined:
 async def examine(database: Path) -> Examined:
     """Raises Conflict "backup.damaged" or "backup.unbalanced"."""
     _check_whole(database)
-    with tempfile.TemporaryDirectory(dir=database.parent, prefix=".examined-") as folder:
+    with tempfile.TemporaryDirectory(dir=database.parent, prefix=SCRATCH) as folder:
         scratch = Path(folder) / database.name
         shutil.copyfile(database, scratch)
         store = SqlStore(f"sqlite:///{scratch.absolute()}")
@@ -55,12 +56,7 @@ def _look(tx: Transaction) -> Examined:
 
 
 def _check_whole(database: Path) -> None:
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
-    try:
+    with reading(database) as connection:
         ((found,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
-    except sqlite3.DatabaseError as error:
-        found = str(error)
-    finally:
-        connection.close()
     if found != "ok":
-        raise Conflict("backup.damaged", "The database is damaged.", next_step="Take an older backup.", found=found)
+        raise damaged(found)

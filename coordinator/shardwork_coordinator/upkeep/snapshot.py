@@ -11,20 +11,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import shutil
 import sqlite3
+from collections.abc import Generator
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from shardwork.errors import InvalidInput
+from shardwork.errors import Conflict, InvalidInput
 
 FORMAT = 1
 SAYS = "backup.json"
 DATABASE, KEYS, ARTIFACTS, JOURNAL = "coordinator.db", "keys", "artifacts", "simulated-payments.jsonl"
 PACKS = "packs"
 CHUNK_BYTES = 1 << 20
+
+
+#: names in the folder of keys and no paths: what is copied goes nowhere else
+KeyName = Annotated[str, StringConstraints(pattern=r"\A[^./][^/]*\z")]
+
+
+class _Form(BaseModel):
+    """What every format says."""
+
+    format: int
+    software_version: str = ""
 
 
 class Snapshot(BaseModel):
@@ -39,7 +54,7 @@ class Snapshot(BaseModel):
     created_ms: int
     database_sha256: str
     database_bytes: int
-    keys: list[str]
+    keys: list[KeyName]
     #: whole artifacts in the folder; 0 where they lie in an object store
     artifacts: int
     artifact_bytes: int
@@ -52,7 +67,11 @@ class Snapshot(BaseModel):
     def read(cls, folder: Path) -> Snapshot:
         """Raises InvalidInput "backup.not_one" or "backup.newer"."""
         try:
-            found = cls.model_validate_json((folder / SAYS).read_bytes())
+            text = (folder / SAYS).read_bytes()
+            # first: another format has other fields
+            form = _Form.model_validate_json(text)
+            if form.format == FORMAT:
+                return cls.model_validate_json(text)
         except (FileNotFoundError, NotADirectoryError, ValidationError) as error:
             raise InvalidInput(
                 "backup.not_one",
@@ -61,14 +80,12 @@ class Snapshot(BaseModel):
                 f"{SAYS}.",
                 folder=folder,
             ) from error
-        if found.format != FORMAT:
-            raise InvalidInput(
-                "backup.newer",
-                "A newer version of Shardwork made this backup.",
-                next_step="Restore it with the version that made it.",
-                made_by=found.software_version,
-            )
-        return found
+        raise InvalidInput(
+            "backup.newer",
+            "A newer version of Shardwork made this backup.",
+            next_step="Restore it with the version that made it.",
+            made_by=form.software_version,
+        )
 
 
 def digest(path: Path) -> str:
@@ -76,12 +93,40 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def revision_of(database: Path) -> str:
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+@contextlib.contextmanager
+def reading(database: Path) -> Generator[sqlite3.Connection, None, None]:
+    """A connection that writes nothing. Raises Conflict "backup.damaged" for a file that is no whole database, and
+    InvalidInput "store.unusable" when the disk or a permission is what is wrong."""
     try:
+        with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            yield connection
+    except sqlite3.OperationalError as error:
+        raise InvalidInput(
+            "store.unusable",
+            "The database can't be used.",
+            next_step="Nothing was changed. Check the disk and the folder's permissions.",
+            reason=str(error),
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise damaged(str(error)) from error
+
+
+def damaged(found: str) -> Conflict:
+    return Conflict(
+        "backup.damaged",
+        "The database is damaged.",
+        next_step="Keep it as it is, and restore the last backup that is whole.",
+        found=found,
+    )
+
+
+def revision_of(database: Path) -> str:
+    """Raises Conflict "backup.damaged" for a database that no coordinator made."""
+    with reading(database) as connection:
+        is_ours = "select 1 from sqlite_master where name = 'alembic_version'"
+        if connection.execute(is_ours).fetchone() is None:
+            raise damaged("it is empty, or of another program")
         return str(connection.execute("select version_num from alembic_version").fetchone()[0])
-    finally:
-        connection.close()
 
 
 def copy_private(source: Path, target: Path) -> None:
@@ -89,6 +134,16 @@ def copy_private(source: Path, target: Path) -> None:
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     target.touch(mode=0o600)
     shutil.copyfile(source, target)
+
+
+def sync_tree(folder: Path) -> None:
+    """Everything in the folder survives a power cut."""
+    for path in [folder, *folder.rglob("*")]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def size_of(folder: Path) -> int:

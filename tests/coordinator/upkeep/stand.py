@@ -70,6 +70,15 @@ async def furnished(folder: Path) -> str:
     return artifact
 
 
+async def balance(folder: Path) -> tuple[bool, int]:
+    """Whether the books in this data folder add up, and how many transfers they have."""
+    store = open_store(settings_of(folder))
+    store.start()
+    report = await store.read(ledger.check)
+    store.close()
+    return report.balanced, report.transfers
+
+
 def older(database: Path, revision: str) -> None:
     """A database as the version wrote it whose newest revision this was."""
     engine = create_engine(f"sqlite:///{database}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import stat
 from pathlib import Path
@@ -11,27 +12,18 @@ import pytest
 
 from shardwork.errors import Conflict, InvalidInput, NotFound
 from shardwork_coordinator.app import open_store
-from shardwork_coordinator.money import ledger
 from shardwork_coordinator.settings import Settings
 from shardwork_coordinator.upkeep import backup as backups
 from shardwork_coordinator.upkeep.backup import back_up
 from shardwork_coordinator.upkeep.restore import restore
 from shardwork_coordinator.upkeep.snapshot import Snapshot, revision_of
 
-from .stand import deposited, furnished, older, row, settings_of, stored
+from .stand import balance, deposited, furnished, older, row, settings_of, stored
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
-
-
-async def balance(folder: Path) -> tuple[bool, int]:
-    store = open_store(settings_of(folder))
-    store.start()
-    report = await store.read(ledger.check)
-    store.close()
-    return report.balanced, report.transfers
 
 
 async def test_what_was_backed_up_comes_back_whole(data: Path, tmp_path: Path) -> None:
@@ -128,6 +120,7 @@ async def test_nothing_is_overwritten(data: Path, tmp_path: Path) -> None:
         ("missing", "restore.artifacts"),
         ("leaf", "restore.artifacts"),
         ("manifest", "restore.artifacts"),
+        ("key", "restore.changed"),
         ("unfinished", "backup.not_one"),
     ],
 )
@@ -151,12 +144,84 @@ async def test_a_damaged_backup_is_refused_and_leaves_nothing_to_serve(
         case "manifest":
             (packs / "manifest").unlink()
             (packs / "manifest").write_bytes(b"{}")
+        case "key":
+            (tmp_path / "backup" / "keys" / "operator.key").unlink()
         case _:
             (tmp_path / "backup" / "backup.json").unlink()
     with pytest.raises((Conflict, InvalidInput)) as caught:
         await restore(tmp_path / "backup", tmp_path / "new")
     assert caught.value.code == code
-    assert not (tmp_path / "new" / "coordinator.db").exists()
+    # nor a key: what was begun is cleared away
+    assert not (tmp_path / "new").exists() or [path.name for path in (tmp_path / "new").iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize(("harm", "lost"), [("needed", 1), ("missing", 1), ("unneeded", 0)])
+async def test_a_damaged_artifact_keeps_nobody_from_the_books(data: Path, tmp_path: Path, harm: str, lost: int) -> None:
+    artifact, unneeded = await furnished(data), stored(data, "a row that nobody needs ")
+    await back_up(settings_of(data), tmp_path / "backup")
+    packs = tmp_path / "backup" / "artifacts" / "packs"
+    broken = packs / (unneeded if harm == "unneeded" else artifact)
+    if harm == "missing":
+        broken.rename(tmp_path / "elsewhere")
+    else:
+        (broken / "0").unlink()
+        (broken / "0").write_bytes(b"X")
+    if lost:
+        with pytest.raises(Conflict):
+            await restore(tmp_path / "backup", tmp_path / "new")
+    done = await restore(tmp_path / "backup", tmp_path / "new", allows_loss=bool(lost))
+    assert (len(done.artifacts_lost), done.artifacts_checked) == (lost, 1)
+    # away, so that the same content can be sent again
+    assert not (tmp_path / "new" / "artifacts" / "packs" / broken.name).exists()
+    assert await balance(tmp_path / "new") == (True, 3)
+
+
+def said(backup: Path, **changes: object) -> None:
+    """Changes what `backup.json` says."""
+    file = backup / "backup.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+async def test_a_newer_backup_is_told_as_one_whatever_else_it_says(data: Path, tmp_path: Path) -> None:
+    await furnished(data)
+    await back_up(settings_of(data), tmp_path / "backup")
+    said(tmp_path / "backup", format=2, compressed=True, software_version="9.0")
+    with pytest.raises(InvalidInput) as caught:
+        await restore(tmp_path / "backup", tmp_path / "new")
+    assert caught.value.code == "backup.newer" and caught.value.why.evidence["made_by"] == "9.0"
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere.key", "/elsewhere.key", "..", ""])
+async def test_a_backup_that_was_meddled_with_writes_nothing_beside_the_new_folder(
+    data: Path, tmp_path: Path, name: str
+) -> None:
+    await furnished(data)
+    await back_up(settings_of(data), tmp_path / "backup")
+    (tmp_path / "elsewhere.key").write_text("planted")
+    said(tmp_path / "backup", keys=[name])
+    with pytest.raises(InvalidInput) as caught:
+        await restore(tmp_path / "backup", tmp_path / "deep" / "er" / "new")
+    assert caught.value.code == "backup.not_one" and not (tmp_path / "deep").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no database " * 1000], ids=["empty", "another file"])
+async def test_what_is_no_database_of_ours_makes_no_backup(data: Path, tmp_path: Path, content: bytes) -> None:
+    await furnished(data)
+    for file in data.glob("coordinator.db*"):
+        file.unlink()
+    (data / "coordinator.db").write_bytes(content)
+    with pytest.raises(Conflict) as caught:
+        await back_up(settings_of(data), tmp_path / "backup")
+    assert caught.value.code == "backup.damaged"
+    assert not list((tmp_path / "backup").iterdir())
+
+
+async def test_any_name_of_a_folder_will_do(tmp_path: Path) -> None:
+    data, backup = tmp_path / "100% of #1", tmp_path / "backup %20 #2"
+    await furnished(data)
+    await back_up(settings_of(data), backup)
+    await restore(backup, tmp_path / "new #3")
+    assert await balance(tmp_path / "new #3") == (True, 3)
 
 
 async def test_a_quick_restore_looks_at_manifests_only(data: Path, tmp_path: Path) -> None:
