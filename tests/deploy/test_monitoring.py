@@ -13,6 +13,13 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from shardwork.clock import SystemClock
+from shardwork_coordinator.engine import Engine
+from shardwork_coordinator.links import Links
+from shardwork_coordinator.store import MemoryStore
+from shardwork_coordinator.web.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules" / "shardwork.yml"
@@ -77,6 +84,27 @@ def test_every_figure_that_is_asked_for_exists_with_its_labels() -> None:
         for name, selector in SELECTOR.findall(expression):
             labels = set(re.findall(r"([a-z]+)\s*(?:=|!)", selector))
             assert labels <= known[name] | GIVEN_LABELS, (where, name, labels)
+
+
+async def test_every_value_that_is_asked_for_is_one_that_a_coordinator_tells() -> None:
+    store = MemoryStore()
+    store.start()
+    text = (await Metrics(Engine(store, Links(), SystemClock())).scrape()).decode()
+    store.close()
+    told: dict[tuple[str, str], set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            for label, value in sample.labels.items():
+                told.setdefault((sample.name, label), set()).add(value)
+    asked = 0
+    for where, expression in expressions():
+        for name, selector in SELECTOR.findall(expression):
+            for label, wanted in re.findall(r'([a-z]+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"', selector):
+                # what has no series before its first event can't be looked up here
+                if values := told.get((name, label)):
+                    assert set(wanted.split("|")) <= values, (where, name, label)
+                    asked += 1
+    assert asked > 10
 
 
 def test_a_figure_that_nobody_exposes_would_be_found() -> None:

@@ -23,6 +23,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from shardwork.identity.role import Role
 from shardwork.protocol import software_version
 
 from .. import views
@@ -40,12 +41,14 @@ from ..records import (
     Lease,
     Outbox,
     OutboxState,
+    Party,
     Payout,
     PayoutState,
     Replica,
     ReplicaState,
     Shard,
     ShardState,
+    Standing,
 )
 from ..rpc.operator import worker_states
 from ..store.base import Transaction
@@ -124,17 +127,18 @@ class Metrics:
         return (stored or b"") + b"".join(map(generate_latest, own))
 
     async def _look(self) -> bytes:
-        registry = CollectorRegistry()
-
-        def look(tx: Transaction) -> None:
+        def look(tx: Transaction) -> CollectorRegistry:
+            # a new one each time: a read that a database server cut short is run again
+            registry = CollectorRegistry()
             _states(tx, self._engine, registry)
+            _standings(tx, registry)
             _counters(tx, registry)
             _money(tx, registry)
             _waits(tx, registry, self._engine.clock.now_ms())
             self._verdicts.look(tx)
+            return registry
 
-        await self._engine.store.read(look)
-        return generate_latest(registry)
+        return generate_latest(await self._engine.store.read(look))
 
     async def _check(self) -> Balance:
         checked_s = self._engine.clock.now_ms() / 1000
@@ -167,6 +171,16 @@ def _states(tx: Transaction, engine: Engine, registry: CollectorRegistry) -> Non
             gauge.labels(state).set(counts.get(state, 0))
     alive = len(living(tx, engine.clock.now_ms())) if engine.links.coordinator else 1
     _gauge(registry, "shardwork_coordinators", "Coordinators that live on this database.", alive)
+
+
+def _standings(tx: Transaction, registry: CollectorRegistry) -> None:
+    text = "Enrolled workers by what the operator lets them do."
+    gauge = Gauge("shardwork_worker_standings", text, ["standing"], registry=registry)
+    for standing in Standing:
+        gauge.labels(standing).set(0)
+    for roles, standing in tx.pick(Party, ("roles", "standing")):
+        if Role.WORKER in roles.split(","):
+            gauge.labels(standing).inc()
 
 
 def _counters(tx: Transaction, registry: CollectorRegistry) -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from shardwork.errors import Unreachable
 from shardwork_coordinator.money import ledger
-from shardwork_coordinator.records import Account, Lease
+from shardwork_coordinator.records import Account, Lease, Party, Standing
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.web.kept import Beside, Kept
 from shardwork_coordinator.web.metrics import Metrics
@@ -24,7 +25,9 @@ from shardwork_coordinator.web.server import build
 from .scene import Scene, everything
 
 #: every label there is; none of them is an id
-LABELS = {"state", "version", "python", "kind", "phase", "reason", "outcome", "service", "method", "code", "le"}
+LABELS = {
+    *("state", "standing", "version", "python", "kind", "phase", "reason", "outcome", "service", "method", "code", "le")
+}
 UNITS = ("_msat", "_seconds", "_bytes", "_fds")
 
 
@@ -64,6 +67,39 @@ async def test_numbers_are_those_of_the_store() -> None:
     scene.store.close()
 
 
+async def test_workers_are_counted_by_what_the_operator_lets_them_do() -> None:
+    scene = await everything()
+
+    def say(tx: Transaction) -> None:
+        workers = [one for one in tx.find(Party, order="id") if "worker" in one.roles.split(",")]
+        tx.put(replace(workers[0], standing=Standing.QUARANTINED))
+        tx.put(replace(workers[1], standing=Standing.BANNED))
+        tx.put(replace(workers[0], id="r", public_key=b"r", roles="requester", standing=Standing.BANNED))
+
+    await scene.store.write(say)
+    found = await scraped(scene)
+    scene.store.close()
+    standings = {label: number for (name, label), number in found.items() if name == "shardwork_worker_standings"}
+    workers = sum(number for (name, _), number in found.items() if name == "shardwork_workers")
+    assert standings == {"normal": workers - 2, "drained": 0, "quarantined": 1, "banned": 1}
+
+
+async def test_a_read_that_the_database_cut_short_and_that_is_run_again_tells_each_figure_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = await everything()
+    read = scene.engine.store.read
+
+    async def cut_short(work: Callable[[Transaction], object]) -> object:
+        await read(work)
+        return await read(work)
+
+    monkeypatch.setattr(scene.engine.store, "read", cut_short)
+    found = await scraped(scene)
+    scene.store.close()
+    assert found["shardwork_store_up", ""] == 1 and found["shardwork_jobs", "running"] == 2
+
+
 async def test_names_follow_the_conventions_and_labels_hold_no_ids() -> None:
     scene = await everything()
     text = (await Metrics(scene.engine).scrape()).decode()
@@ -88,6 +124,7 @@ async def test_an_empty_coordinator_scrapes() -> None:
     # an alert can be written before the first one happened
     assert found["shardwork_jobs", "paused"] == found["shardwork_shards", "exhausted"] == 0
     assert found["shardwork_leases_total", "rejected"] == found["shardwork_workers", "offline"] == 0
+    assert found["shardwork_worker_standings", "quarantined"] == 0
     scene.store.close()
 
 
