@@ -74,3 +74,16 @@ def first_operator(browser: Any, setup: str) -> Any:
     state = context.storage_state()
     context.close()
     return state
+
+
+def check_axe(page: Any) -> None:
+    """No finding that axe calls serious or critical."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+    # the page's own policy forbids inline scripts; a script of the debugger is none
+    found = axe.Axe().run(page).response["violations"]
+    serious = [
+        (one["id"], [node["target"] for node in one["nodes"]][:5])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+    assert serious == []

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .chromium import MISSING, PASSWORD, Watched, chromium, first_operator
+from .chromium import MISSING, PASSWORD, Watched, check_axe, chromium, first_operator
 from .models import write_gpt2
 from .world import World
 
@@ -63,19 +63,6 @@ def opened(browser: Any, stand: tuple[World, Any, str], path: str, width: int = 
     watched.page.goto(world.processes.web + path)
     watched.wait_for("document.documentElement.dataset.connection === 'live'")
     return watched
-
-
-def check_axe(page: Any) -> None:
-    """No finding that axe calls serious or critical."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-    # the page's own policy forbids inline scripts; a script of the debugger is none
-    found = axe.Axe().run(page).response["violations"]
-    serious = [
-        (one["id"], [node["target"] for node in one["nodes"]][:5])
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
 
 
 def paths(job: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from processes import BIN
 
+from .chromium import check_axe
 from .world import World
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -130,6 +131,7 @@ def test_a_page_fits_is_quiet_and_keeps_to_itself(
     # every field has a name that a screen reader tells
     fields = "[...document.querySelectorAll('main input:not([type=hidden]), main select')]"
     assert page.evaluate(f"{fields}.every(field => field.labels.length === 1)")
+    check_axe(page)
     kept(page, f"{path.replace('/', '-')}-{width}-{scheme}")
     assert noise == [] and asked == {world.processes.web.split("/")[2]}
     page.context.close()
@@ -144,6 +146,7 @@ def test_counting_again_is_asked_for_confirmed_and_told(browser: Any, world: Wor
     page.wait_for_selector(".said")
     assert "Everything agrees." in page.inner_text(".said")
     assert "add up to zero" in page.inner_text("main")
+    check_axe(page)
     kept(page, "money-counted")
     assert noise == []
     page.context.close()
@@ -155,6 +158,7 @@ def test_an_account_leads_to_its_statement_and_the_ledger_to_a_file(browser: Any
     page.locator("tbody th a").first.click()
     page.wait_for_url("**/money/accounts/worker*")
     assert "Balance then" in page.inner_text("main")
+    check_axe(page)
     kept(page, "money-statement")
     page.goto(f"{world.processes.web}/money/transfers?reason=shard")
     with page.expect_download() as saved:
@@ -170,6 +174,7 @@ def test_a_rule_is_changed_obeyed_undone_and_stands_in_the_audit_log(browser: An
     page.goto(f"{world.processes.web}/policy")
     row = page.locator("tr#intake")
     row.locator("summary", has_text="Change").click()
+    check_axe(page)
     row.locator("select[name=value]").select_option("closed")
     row.locator("input[name=reason]").fill("the disk is being changed")
     row.get_by_role("button", name="Change it").click()
@@ -178,6 +183,7 @@ def test_a_rule_is_changed_obeyed_undone_and_stands_in_the_audit_log(browser: An
     refused = world.run("job", "submit", "job.yaml", "--yes", "--json")
     assert refused.exit_code == 1 and refused.error["code"] == "job.intake_closed"
     page.goto(f"{world.processes.web}/policy#intake")
+    check_axe(page)
     kept(page, "policy-changed")
     page.locator("tr#intake summary", has_text="Undo").click()
     page.locator("tr#intake form[action='/policy/reset'] input[name=reason]").fill("it is done")
@@ -187,6 +193,7 @@ def test_a_rule_is_changed_obeyed_undone_and_stands_in_the_audit_log(browser: An
     page.goto(f"{world.processes.web}/audit?subject=intake")
     told = page.inner_text("main")
     assert "the disk is being changed" in told and "it is done" in told
+    check_axe(page)
     kept(page, "audit-intake")
     assert noise == []
     page.context.close()
@@ -199,6 +206,7 @@ def test_an_artifact_leads_through_its_lineage(browser: Any, world: World, sessi
     page.wait_for_url("**/artifacts/*")
     told = page.inner_text("main")
     assert "join, on the coordinator" in told and "map shard 0" in told
+    check_axe(page)
     kept(page, "artifact-lineage")
     page.locator(".tree a[href^='/artifacts/']").first.click()
     page.wait_for_load_state("load")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from processes import BIN
 
-from .chromium import MISSING, Watched, chromium
+from .chromium import MISSING, Watched, check_axe, chromium
 from .test_browser import WIDTHS, submit
 from .world import World
 
@@ -148,6 +148,7 @@ def test_pages_fit_small_and_dark_screens(browser: Any, world: World, path: str,
             watched.wait_for("document.documentElement.dataset.connection === 'live'")
             assert watched.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
             assert watched.page.evaluate("document.querySelectorAll('[style], style, main script').length") == 0
+            check_axe(watched.page)
             name = path.format(worker="ID").strip("/").replace("/", "-") or "public"
             watched.page.screenshot(path=shots / f"{name}-{width}-{scheme}.png", full_page=True)
             assert watched.noise == []
