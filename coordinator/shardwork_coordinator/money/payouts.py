@@ -99,7 +99,7 @@ def request(tx: Transaction, owner: str, asset: str, rules: PayoutRules, now_ms:
         raise InvalidInput(
             "payout.no_address",
             "There is no payout address for this key.",
-            next_step="Start the worker with --payout-address.",
+            next_step="Start the worker with --payout and a Lightning address.",
         )
     if (restriction := standing.of(party)) and restriction.standing in standing.DISTRUSTED:
         raise NotAllowed(
