@@ -8,6 +8,12 @@ if [ -z "$host" ]; then
     echo "usage: ./prepare.sh HOST    (the name by which workers and requesters reach this machine)" >&2
     exit 2
 fi
+case $host in
+*[!A-Za-z0-9._:-]*)
+    echo "error: '$host' is no host name or address: give it without https:// and without a port" >&2
+    exit 2
+    ;;
+esac
 umask 077
 mkdir -p secrets
 secret() { # NAME: a random word of 32 letters, if there is none yet
@@ -37,7 +43,7 @@ if [ ! -s secrets/keys/coordinator.key ]; then
             "${SHARDWORK_IMAGE:-shardwork-coordinator}" keys create /secrets/keys
     fi
 fi
-if [ ! -e .env ]; then sed "s/^SHARDWORK_ADVERTISE=.*/SHARDWORK_ADVERTISE=$host/" .env.example > .env; fi
+if [ ! -s .env ]; then sed "s/^SHARDWORK_ADVERTISE=.*/SHARDWORK_ADVERTISE=$host/" .env.example > .env; fi
 # containers read them as user 10001, PostgreSQL and Grafana as their own; the folder stays closed to everybody else
 find secrets -type f -exec chmod 0444 {} +
 chmod 0700 secrets secrets/keys

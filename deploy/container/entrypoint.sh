@@ -11,13 +11,18 @@ umask 077
 secrets=${SECRETS_DIR:-/run/secrets/shardwork}
 own=${OWN_DIR:-/run/shardwork/own}
 
+copy() { # NAME TARGET: whole or not at all, as `exec … entrypoint` runs this again beside a coordinator that reads them
+    cat "$secrets/$1" > "$2.$$"
+    mv -f "$2.$$" "$2"
+}
+
 if [ -d "$secrets" ]; then
     mkdir -p "$own/keys"
     for name in authority.pem coordinator.key operator.key storage.key; do
-        if [ -s "$secrets/$name" ]; then cat "$secrets/$name" > "$own/keys/$name"; fi
+        if [ -s "$secrets/$name" ]; then copy "$name" "$own/keys/$name"; fi
     done
     for name in metrics_token hub_token web.key pgpass; do
-        if [ -s "$secrets/$name" ]; then cat "$secrets/$name" > "$own/$name"; fi
+        if [ -s "$secrets/$name" ]; then copy "$name" "$own/$name"; fi
     done
     if [ -s "$secrets/storage.env" ]; then
         set -a

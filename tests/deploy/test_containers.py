@@ -185,6 +185,34 @@ def test_secrets_of_somebody_else_become_private_files_of_ours(tmp_path: Path) -
     assert {stat.S_IMODE(path.stat().st_mode) for path in (own, own / "keys")} == {0o700}
 
 
+def test_the_entry_point_run_again_leaves_whoever_reads_a_secret_its_whole_file(tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "pgpass").write_text("postgres:5432:*:shardwork:word\n")
+    assert run_entrypoint(tmp_path, "true").returncode == 0
+    kept = tmp_path / "run" / "own" / "pgpass"
+    with kept.open() as reader:
+        assert run_entrypoint(tmp_path, "true").returncode == 0
+        assert os.fstat(reader.fileno()).st_ino != kept.stat().st_ino
+        assert reader.read() == kept.read_text()
+    assert [path.name for path in kept.parent.iterdir() if path.is_file()] == ["pgpass"]
+
+
+def test_commands_in_a_container_go_through_the_entry_point_which_has_the_secrets() -> None:
+    for page in ("containers", "kubernetes"):
+        text = (ROOT / "docs" / "operating" / f"{page}.md").read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines() if " exec " in line]
+        assert lines and all(" entrypoint shardwork-coordinator " in line for line in lines), page
+
+
+def test_preparing_for_what_is_no_host_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    for name in ("prepare.sh", ".env.example"):
+        (tmp_path / name).write_bytes((DEPLOY / "compose" / name).read_bytes())
+    for host in ("https://market.example.org", "a b", "a&b"):
+        done = subprocess.run(["sh", str(tmp_path / "prepare.sh"), host], capture_output=True, text=True)
+        assert done.returncode == 2 and "no host name" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"prepare.sh", ".env.example"}
+
+
 def test_without_secrets_the_command_runs_as_it_is_and_its_code_is_kept(tmp_path: Path) -> None:
     assert run_entrypoint(tmp_path, "sh", "-c", "exit 7").returncode == 7
     assert not (tmp_path / "run").exists()

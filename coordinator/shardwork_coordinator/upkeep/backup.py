@@ -31,6 +31,7 @@ from .snapshot import (
     FORMAT,
     JOURNAL,
     KEYS,
+    MOST_NAMED,
     PACKS,
     SAYS,
     Snapshot,
@@ -50,9 +51,10 @@ SERVER = (
 )
 
 
-async def back_up(settings: Settings, target: Path) -> Snapshot:
-    """Fills the folder `target`, which must be new, empty, or of a backup that was cut short. Raises InvalidInput
-    "backup.server", Conflict "backup.not_empty", "backup.damaged", "backup.unbalanced", NotFound "store.not_here"."""
+async def back_up(settings: Settings, target: Path, *, allows_loss: bool = False) -> Snapshot:
+    """Fills the folder `target`, which must be new, empty, or of a backup that was cut short. `allows_loss`: artifacts
+    that rows need and that are not there are left out. Raises InvalidInput "backup.server", Conflict
+    "backup.not_empty", "backup.damaged", "backup.unbalanced", "backup.artifacts", NotFound "store.not_here"."""
     source = database_file(settings)
     if source is None:
         raise InvalidInput("backup.server", "A database server is backed up with its own tools.", next_step=SERVER)
@@ -78,7 +80,7 @@ async def back_up(settings: Settings, target: Path) -> Snapshot:
         ),
     )
     with filling.begun():
-        snapshot = await _fill(settings, source, target)
+        snapshot = await _fill(settings, source, target, allows_loss=allows_loss)
         (target / DRAFT).write_text(snapshot.model_dump_json(indent=2) + "\n", encoding="utf-8")
         sync_tree(target)
         (target / DRAFT).rename(target / SAYS)
@@ -86,7 +88,7 @@ async def back_up(settings: Settings, target: Path) -> Snapshot:
     return snapshot
 
 
-async def _fill(settings: Settings, source: Path, target: Path) -> Snapshot:
+async def _fill(settings: Settings, source: Path, target: Path, *, allows_loss: bool) -> Snapshot:
     """Copies everything, and looks at the copy."""
     artifacts = Path(location(settings)) if "://" not in location(settings) else None
     if artifacts is not None:
@@ -100,7 +102,10 @@ async def _fill(settings: Settings, source: Path, target: Path) -> Snapshot:
         copy_private(journal, target / JOURNAL)
     # first: looking at it brings a scratch copy to this version's schema, and would make one of an empty file
     revision = revision_of(target / DATABASE)
-    report = (await examine(target / DATABASE)).report
+    found = await examine(target / DATABASE)
+    packs = {path.name for path in (target / ARTIFACTS / PACKS).iterdir()} if artifacts else set[str]()
+    if artifacts and not allows_loss and (missing := found.contents - packs):
+        raise _missing(artifacts, missing)
     return Snapshot(
         format=FORMAT,
         software_version=software_version(),
@@ -109,11 +114,21 @@ async def _fill(settings: Settings, source: Path, target: Path) -> Snapshot:
         database_sha256=digest(target / DATABASE),
         database_bytes=(target / DATABASE).stat().st_size,
         keys=keys,
-        artifacts=len(list((target / ARTIFACTS / PACKS).iterdir())) if artifacts else 0,
+        artifacts=len(packs),
         artifact_bytes=size_of(target / ARTIFACTS) if artifacts else 0,
         artifacts_elsewhere="" if artifacts else location(settings),
-        transfers=report.transfers,
-        accounts=report.accounts,
+        transfers=found.report.transfers,
+        accounts=found.report.accounts,
+    )
+
+
+def _missing(artifacts: Path, missing: frozenset[str]) -> Conflict:
+    return Conflict(
+        "backup.artifacts",
+        f"{len(missing)} artifacts that jobs or their owners need are not in the artifact folder.",
+        next_step="Look whether the folder is mounted and whole. With --allow-loss everything else is backed up.",
+        folder=artifacts,
+        missing=", ".join(sorted(missing)[:MOST_NAMED]),
     )
 
 
@@ -132,6 +147,9 @@ def _link_artifacts(source: Path, target: Path) -> None:
     sender goes on or begins again."""
     target.mkdir(mode=0o700, exist_ok=True)
     (target / PACKS).mkdir(mode=0o700, exist_ok=True)
+    if not (source / PACKS).is_dir():
+        # nothing was ever stored; whether rows say otherwise is looked at afterwards
+        return
     for note in source.iterdir():
         if note.is_file() and not note.name.endswith(".tmp"):
             copy_private(note, target / note.name)

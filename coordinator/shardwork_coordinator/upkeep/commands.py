@@ -20,6 +20,8 @@ INTERRUPTED = 130
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
+AllowLoss = Annotated[bool, typer.Option("--allow-loss", help="Go on without artifacts that are missing or damaged.")]
+
 keys_app = typer.Typer(help="Make the keys of a coordinator before it runs.", no_args_is_help=True)
 
 
@@ -63,6 +65,7 @@ def migrate(
 def backup(
     target: Annotated[Path, typer.Argument(help="New or empty folder; there will be keys in it.")],
     data_dir: DataDir = None,
+    allow_loss: AllowLoss = False,
     as_json: Json = False,
 ) -> None:
     """Copy database, keys and artifacts, consistently, also while the coordinator serves. The ledger of the copy is
@@ -71,7 +74,7 @@ def backup(
     from .snapshot import SAYS
 
     with _heeding_ctrl_c(target / SAYS):
-        snapshot = asyncio.run(back_up(settings_of(data_dir, {}), target))
+        snapshot = asyncio.run(back_up(settings_of(data_dir, {}), target, allows_loss=allow_loss))
     if as_json:
         print(snapshot.model_dump_json())
         return
@@ -86,9 +89,7 @@ def restore(
     source: Annotated[Path, typer.Argument(help="Folder that `backup` made.")],
     data_dir: DataDir = None,
     quick: Annotated[bool, typer.Option("--quick", help="Don't read every byte of every artifact.")] = False,
-    allow_loss: Annotated[
-        bool, typer.Option("--allow-loss", help="Leave out artifacts that are missing or damaged; the books come back.")
-    ] = False,
+    allow_loss: AllowLoss = False,
     as_json: Json = False,
 ) -> None:
     """Make a new data folder from a backup: checks digests, books and artifacts, and overwrites nothing."""

@@ -19,13 +19,11 @@ from ..artifacts.disk import sync_folder
 from ..artifacts.opening import sealer_of
 from .examined import examine
 from .filling import Filling
-from .snapshot import ARTIFACTS, DATABASE, JOURNAL, KEYS, PACKS, Snapshot, copy_private, digest, sync_tree
+from .snapshot import ARTIFACTS, DATABASE, JOURNAL, KEYS, MOST_NAMED, PACKS, Snapshot, copy_private, digest, sync_tree
 
 DRAFT = f"{DATABASE}.restoring"
 #: what `serve` locks: nobody serves a folder that is being restored, and nothing is restored under whoever serves
 SERVED = "lock"
-#: findings that are named
-MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,8 @@ FORMAT = 1
 SAYS = "backup.json"
 DATABASE, KEYS, ARTIFACTS, JOURNAL = "coordinator.db", "keys", "artifacts", "simulated-payments.jsonl"
 PACKS = "packs"
-CHUNK_BYTES = 1 << 20
+#: findings that an error names
+MOST_NAMED = 5
 
 
 #: names in the folder of keys and no paths: what is copied goes nowhere else

@@ -13,7 +13,9 @@ import pytest
 from shardwork.errors import Conflict, InvalidInput, NotFound
 from shardwork_coordinator.app import open_store
 from shardwork_coordinator.settings import Settings
+from shardwork_coordinator.store import SqlStore
 from shardwork_coordinator.upkeep import backup as backups
+from shardwork_coordinator.upkeep import keys
 from shardwork_coordinator.upkeep.backup import back_up
 from shardwork_coordinator.upkeep.restore import restore
 from shardwork_coordinator.upkeep.snapshot import Snapshot, revision_of
@@ -174,6 +176,26 @@ async def test_a_damaged_artifact_keeps_nobody_from_the_books(data: Path, tmp_pa
     # away, so that the same content can be sent again
     assert not (tmp_path / "new" / "artifacts" / "packs" / broken.name).exists()
     assert await balance(tmp_path / "new") == (True, 3)
+
+
+async def test_a_backup_without_what_rows_need_is_an_error_unless_one_says_so(data: Path, tmp_path: Path) -> None:
+    await furnished(data)
+    # as when the disk that holds them is not mounted
+    (data / "artifacts").rename(tmp_path / "elsewhere")
+    with pytest.raises(Conflict) as caught:
+        await back_up(settings_of(data), tmp_path / "backup")
+    assert caught.value.code == "backup.artifacts" and not list((tmp_path / "backup").iterdir())
+    assert (await back_up(settings_of(data), tmp_path / "backup", allows_loss=True)).artifacts == 0
+    done = await restore(tmp_path / "backup", tmp_path / "new", allows_loss=True)
+    assert len(done.artifacts_lost) == 1 and await balance(tmp_path / "new") == (True, 3)
+
+
+async def test_a_coordinator_that_never_served_is_backed_up_as_well(data: Path, tmp_path: Path) -> None:
+    keys.create(data / "keys")
+    SqlStore(f"sqlite:///{data / 'coordinator.db'}").migrate()
+    assert (await back_up(settings_of(data), tmp_path / "backup")).artifacts == 0
+    await restore(tmp_path / "backup", tmp_path / "new")
+    assert await balance(tmp_path / "new") == (True, 0)
 
 
 def said(backup: Path, **changes: object) -> None:
