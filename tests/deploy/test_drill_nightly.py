@@ -72,11 +72,17 @@ def test_a_lost_disk_costs_nothing_that_was_backed_up(world: World) -> None:
     (world.folder / "drill.yaml").write_text(JOB.format(name="drill"))
     job = world.submit("drill.yaml")
     world.wait_phase(job, "learn", number=2)
+    # still in flight when it is backed up, however slow this machine is
+    for name in ("alice", "bob"):
+        world.freeze_child(name)
     folder, backup = world.folder / "coordinator", world.folder / "backup"
     made = command(world, "backup", backup, "--data-dir", folder)
     assert made["transfers"] > 0 and made["artifacts"] > 0
     paid_before = world.rows("select id, paid_msat from lease where state = 'accepted'")
+    assert world.job_state(job) == "running"
     world.kill_coordinator()
+    for name in ("alice", "bob"):
+        world.thaw_child(name)
     shutil.rmtree(folder)
     restored = command(world, "restore", backup, "--data-dir", folder)
     assert restored["artifacts_checked"] == made["artifacts"]
