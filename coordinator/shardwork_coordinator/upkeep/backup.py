@@ -21,6 +21,7 @@ from shardwork.protocol import software_version
 from ..app import database_file
 from ..artifacts.disk import sync_folder
 from ..artifacts.opening import key_file, location
+from ..cluster.identity import KEY_FILES
 from ..keyring import keys_folder
 from ..settings import Settings
 from .examined import examine
@@ -176,8 +177,17 @@ def _link_folder(source: Path, target: Path) -> None:
 
 
 def _copy_keys(settings: Settings, target: Path) -> list[str]:
-    """The folder of keys, and the storage key wherever it lies; their names."""
+    """The folder of keys, and the storage key wherever it lies; their names. Raises NotFound "backup.keys": without
+    them nobody would know the restored coordinator again."""
     folder = keys_folder(settings)
+    if missing := [name for name in KEY_FILES if not (folder / name).is_file()]:
+        raise NotFound(
+            "backup.keys",
+            "The folder of keys does not hold all of a coordinator's keys.",
+            next_step="Where they lie elsewhere, name the folder as for `serve`: SHARDWORK_KEYS_DIR.",
+            folder=folder,
+            missing=", ".join(missing),
+        )
     files = {path.name: path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
     if key_file(settings).exists():
         files["storage.key"] = key_file(settings)

@@ -190,6 +190,16 @@ async def test_a_backup_without_what_rows_need_is_an_error_unless_one_says_so(da
     assert len(done.artifacts_lost) == 1 and await balance(tmp_path / "new") == (True, 3)
 
 
+async def test_a_backup_without_the_keys_is_an_error(data: Path, tmp_path: Path) -> None:
+    await furnished(data)
+    (data / "keys").rename(tmp_path / "keys")
+    with pytest.raises(NotFound) as caught:
+        await back_up(settings_of(data), tmp_path / "backup")
+    assert caught.value.code == "backup.keys" and not list((tmp_path / "backup").iterdir())
+    elsewhere = Settings(data_dir=data, keys_dir=tmp_path / "keys")
+    assert "operator.key" in (await back_up(elsewhere, tmp_path / "backup")).keys
+
+
 async def test_a_coordinator_that_never_served_is_backed_up_as_well(data: Path, tmp_path: Path) -> None:
     keys.create(data / "keys")
     SqlStore(f"sqlite:///{data / 'coordinator.db'}").migrate()
