@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePath
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,14 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     names = {name.lower(): name for name in known}
     found = difflib.get_close_matches(word.lower(), sorted(names), n=1, cutoff=0.6)
     return names[found[0]] if found else None
+
+
+def nearest_file(name: str, known: Iterable[str]) -> str | None:
+    """The known file name that a slip in `name` most likely meant. A like ending alone is no likeness."""
+    names = sorted(known)
+    stem = nearest(PurePath(name).stem, (PurePath(one).stem for one in names))
+    same = [one for one in names if PurePath(one).stem == stem]
+    return next(iter(difflib.get_close_matches(name, same, n=1, cutoff=0.0)), None)
 
 
 def suggest(word: str, known: Iterable[str], *, what: str = "keys") -> str:

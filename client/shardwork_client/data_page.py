@@ -32,8 +32,8 @@ VERDICT_STYLES = {"ok": "bold green", "warnings": "bold yellow"}
 
 
 def page(report: DataReport) -> RenderableType:
-    """The report: counts, first rows, problems, and the verdict at the end."""
-    parts: list[RenderableType] = [_counts(report)]
+    """The report: counts, first rows, problems, and the verdict at the end. Of files that hold no row, the problems."""
+    parts: list[RenderableType] = [_counts(report)] if report.rows else []
     preview = preview_of(report, limit=3)
     if preview is not None:
         parts += [Text(""), preview]
@@ -43,6 +43,8 @@ def page(report: DataReport) -> RenderableType:
     if report.sufficiency is not None:
         parts += [Text(""), enough(report.sufficiency)]
     verdict = str(report.verdict)
+    if not report.rows:
+        parts = parts[1:]  # the blank line above the first problem
     return Group(*parts, Text(""), Text.assemble("verdict  ", (verdict, VERDICT_STYLES.get(verdict, "bold red"))))
 
 

@@ -7,6 +7,7 @@ the why line and the newest events. Re-drawn at the terminal's present width, so
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -21,9 +22,12 @@ from shardwork.money import show as sats
 from .render import clean, event_line, job_head, loss_trend, one_line, shard_counts, state_text, why_block
 
 EVENTS_KEPT = 200
-#: lines that everything but running shards and events takes at most
-FIXED_LINES = 16
-NARROW = 90
+#: lines that are kept for events, and shards that are kept on the picture, where both can't have their room
+LEAST_EVENTS, LEAST_RUNNING = 2, 2
+#: below it bars are short; below the other there are none beside names
+NARROW, TINY = 90, 64
+#: the why of a job that nothing is in the way of; its facts stand in the picture already
+GOING_ON = "job.running"
 ENDED = ("done", "skipped")
 
 
@@ -52,28 +56,53 @@ class Frame:
     now_ms: int
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.state.job is None:
+            yield Text(self.state.lost or "Waiting for the coordinator …", style="dim")
+            return
+
+        def lines_of(part: RenderableType) -> int:
+            return len(console.render_lines(part, options.update(height=None)))
+
         height = options.height or console.height
-        yield frame(self.state, self.now_ms, width=options.max_width, height=height)
+        yield frame(self.state, self.state.job, self.now_ms, width=options.max_width, height=height, lines_of=lines_of)
 
 
-def frame(state: WatchState, now_ms: int, *, width: int, height: int) -> RenderableType:
-    """The whole picture, at most about `height` lines."""
-    job = state.job
-    if job is None:
-        return Text(state.lost or "Waiting for the coordinator …", style="dim")
-    spare = max(height - FIXED_LINES - len(job.stages), 4)
-    num_running = min(len(state.running), max(spare // 2, 2))
-    num_events = max(spare - num_running, 2)
-    parts: list[RenderableType] = [job_head(job), Text("")]
-    parts += [_stages(job, width), Text("")]
-    parts += [_facts(job, now_ms, width), Text("")]
-    if state.running:
-        parts += [_running(state, num_running, width), Text("")]
-    if job.why and job.state != "succeeded":
-        parts += [why_block(job.why, mark="●", style="yellow"), Text("")]
-    parts += [one_line(event_line(event)) for event in list(state.events)[-num_events:]]
-    parts += [Text(""), _foot(state)]
-    return Group(*parts)
+def frame(
+    state: WatchState,
+    job: JobStatus,
+    now_ms: int,
+    *,
+    width: int,
+    height: int,
+    lines_of: Callable[[RenderableType], int],
+) -> RenderableType:
+    """The whole picture in at most `height` lines; `lines_of` tells how many a part takes. Events get what is left."""
+    above: list[RenderableType] = [job_head(job), Text("")]
+    above += [_stages(job, width), Text("")]
+    above += [_facts(job, now_ms, width), Text("")]
+    below: list[RenderableType] = [Text(""), one_line(_foot(state))]
+    why = _why(job)
+    spare = height - lines_of(Group(*above, *why, *below))
+    if spare < LEAST_RUNNING + LEAST_EVENTS:
+        why = _why(job, brief=True)
+        spare = height - lines_of(Group(*above, *why, *below))
+    shards: list[RenderableType] = []
+    if state.running and spare > LEAST_RUNNING:
+        room = max((spare - LEAST_EVENTS) // 2, LEAST_RUNNING)
+        shards = [_running(state, room, width), Text("")]
+    num_events = spare - (lines_of(Group(*shards)) if shards else 0)
+    events = list(state.events)[-num_events:] if num_events > 0 else []
+    return Group(*above, *shards, *why, *(one_line(event_line(event, brief=width < TINY)) for event in events), *below)
+
+
+def _why(job: JobStatus, *, brief: bool = False) -> list[RenderableType]:
+    """In full where something is in the job's way and there is room for it."""
+    if job.why is None or job.state == "succeeded":
+        return []
+    goes_on = job.why.code == GOING_ON and "last_failure" not in job.why.evidence
+    if brief or goes_on:
+        return [one_line(Text.assemble(("● ", "cyan" if goes_on else "yellow"), clean(job.why.sentence))), Text("")]
+    return [why_block(job.why, mark="●", style="yellow"), Text("")]
 
 
 def _bar(fraction: float, width: int, style: str = "cyan") -> Text:
@@ -87,9 +116,12 @@ def _bar_width(width: int) -> int:
 
 def _stages(job: JobStatus, width: int) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
-    for _ in range(5):
+    for _ in range(5 if width >= TINY else 3):
         grid.add_column(no_wrap=True, overflow="ellipsis")
     for stage in job.stages:
+        if width < TINY:
+            grid.add_row(Text(stage.name, style="bold"), state_text(stage.state), position(stage))
+            continue
         fraction = stage_fraction(stage)
         style = "green" if stage.state == "done" else "red" if stage.state in ("failed", "cancelled") else "cyan"
         grid.add_row(
@@ -148,15 +180,19 @@ def seconds_left(job: JobStatus) -> float | None:
 
 def _running(state: WatchState, limit: int, width: int) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
-    for _ in range(4):
+    for _ in range(4 if width >= TINY else 2):
         grid.add_column(no_wrap=True, overflow="ellipsis")
     job_id = state.job.id if state.job else ""
     for shard in sorted(state.running, key=lambda each: each.shard)[:limit]:
+        name = shard.shard.removeprefix(f"{job_id}/")
+        if width < TINY:
+            grid.add_row(name, f"{figures.percent(shard.progress):>5}")
+            continue
         loss = f"loss {figures.loss(shard.loss)}" if shard.loss is not None else ""
         progress = _bar(shard.progress, _bar_width(width))
         progress.append(f" {figures.percent(shard.progress):>5}")
         grid.add_row(
-            shard.shard.removeprefix(f"{job_id}/"),
+            name,
             Text(clean(shard.worker_name or shard.worker_id), style="cyan"),
             progress,
             Text(f"{loss}  {figures.duration(shard.seconds)}".strip(), style="dim"),

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -31,8 +32,11 @@ _DISK_FIXES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space, then run the same command again."),
     **dict.fromkeys((errno.EACCES, errno.EPERM), "Name a place that you may read and write, or mend its permissions."),
     errno.EROFS: "Name a folder on a disk that can be written.",
+    errno.ENOENT: "Check the path; a folder must be there before a file is written into it.",
 }
-_DISK_FIX = "Check the path, and the SHARDWORK_HOME or XDG folders if it lies in one of them."
+_DISK_FIX = "Check the path."
+#: what else to do where the path is none that a person named
+_HOME_FIX = "Or give Shardwork another place for its own files:  export SHARDWORK_HOME=DIR"
 
 
 @contextmanager
@@ -115,14 +119,25 @@ def _is_disk(error: OSError) -> bool:
 
 def disk(error: OSError) -> Why:
     """A file that cannot be read or written."""
-    named: object = error.filename
+    # of a copy, the second is the one that is written
+    named: object = error.filename2 or error.filename
     path = os.fsdecode(named) if isinstance(named, bytes) else str(named or "")
+    fix = _DISK_FIXES.get(error.errno or 0, _DISK_FIX)
     return Why(
         code="client.file",
         sentence=f"A file or folder cannot be used: {error.strerror or error}.",
         evidence={"path": path} if path else {},
-        next_step=_DISK_FIXES.get(error.errno or 0, _DISK_FIX),
+        next_step=f"{fix} {_HOME_FIX}" if path and _is_ours(path) else fix,
     )
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a path lies in one of Shardwork's own folders."""
+    from shardwork.config import Home
+
+    home = Home.find()
+    folders = (home.config_dir, home.state_dir, home.cache_dir, home.data_dir)
+    return any(Path(path).is_relative_to(folder) for folder in folders)
 
 
 def say(text: str) -> None:

@@ -14,7 +14,7 @@ from shardwork.client.plan import Plan
 
 from .data_page import packing_text, preview_of, sources_table, tokens_text
 from .methods_page import methods
-from .price_page import Phases, price
+from .price_page import Phases, Price
 from .render import clean, pairs, why_block
 
 ROWS_SHOWN = 2
@@ -31,7 +31,7 @@ def page(plan: Plan) -> RenderableType:
         preview = preview_of(stage.report, limit=ROWS_SHOWN) if stage.report else None
         if preview is not None:
             parts += [Text(""), preview]
-    parts += [Text(""), Text("price", style="bold"), price(plan)]
+    parts += [Text(""), Text("price", style="bold"), Price(plan)]
     if plan.quote.phases:
         parts += [Text(""), Phases(plan.quote)]
     parts += [Text(""), _effort(plan)]

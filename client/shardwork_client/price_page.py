@@ -23,25 +23,37 @@ from .render import NARROW, clean, table
 MOST_PHASES = 40
 
 
-def price(plan: Plan) -> Table:
-    """The quote line by line, beside the budget and the wallet that it is held against."""
+@dataclass(frozen=True, slots=True)
+class Price:
+    """The quote line by line, beside the budget and the wallet that it is held against. Narrow: without the words."""
+
+    plan: Plan
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        grid = Table.grid(padding=(0, 3, 0, 0))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(justify="right", no_wrap=True)
+        grid.add_column(style="dim", overflow="fold")
+        for label, amount, words in _lines(self.plan):
+            grid.add_row(label, amount, words if options.max_width >= NARROW else "")
+        yield grid
+
+
+def _lines(plan: Plan) -> list[tuple[str, Text, str]]:
     quote, budget = plan.quote, plan.measured.budget_msat
-    grid = Table.grid(padding=(0, 3, 0, 0))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(justify="right", no_wrap=True)
-    grid.add_column(style="dim", overflow="fold")
     short = "red" if budget < quote.reserve_msat else ""
     poor = "red" if plan.available_msat < quote.reserve_msat else ""
     kind = "  simulated" if plan.asset == "simulated" else ""
-    grid.add_row("  compute", sats(quote.compute_msat), "training shards")
-    grid.add_row("  verification", sats(quote.verification_msat), "shards that two keys must agree on")
-    grid.add_row("  fees", sats(quote.fees_msat), "the coordinator's share")
-    low, high = sats(quote.estimate_low_msat), sats(quote.estimate_high_msat)
-    grid.add_row("  estimate", Text(figures.span(low.removesuffix(" sat"), high), style="bold"), "what it should cost")
-    grid.add_row("  reserve", Text(sats(quote.reserve_msat), style="bold"), "held at submit, the cap; the rest returns")
-    grid.add_row("  budget", Text(sats(budget), style=short), "budget.max_sats of the job file, or --max-sats")
-    grid.add_row("  wallet", Text(sats(plan.available_msat), style=poor), f"available now{kind}")
-    return grid
+    low, high = sats(quote.estimate_low_msat).removesuffix(" sat"), sats(quote.estimate_high_msat)
+    return [
+        ("  compute", Text(sats(quote.compute_msat)), "training shards"),
+        ("  verification", Text(sats(quote.verification_msat)), "shards that two keys must agree on"),
+        ("  fees", Text(sats(quote.fees_msat)), "the coordinator's share"),
+        ("  estimate", Text(figures.span(low, high), style="bold"), "what it should cost"),
+        ("  reserve", Text(sats(quote.reserve_msat), style="bold"), "held at submit, the cap; the rest returns"),
+        ("  budget", Text(sats(budget), style=short), "budget.max_sats of the job file, or --max-sats"),
+        ("  wallet", Text(sats(plan.available_msat), style=poor), f"available now{kind}"),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,10 @@ PIPED_WIDTH = 160
 PROBLEMS_SHOWN = 20
 #: evidence keys that together say where in a file the fault is; printed as file:line: key
 PLACE = ("file", "line", "key")
-#: from this width on, tables show traffic too; below the other, only what matters most
+#: from this width on, tables show traffic too; below the others, only what matters more
 WIDE = 100
 NARROW = 76
+TINY = 60
 
 STATE_STYLES = {
     **dict.fromkeys(("succeeded", "done", "merged", "accepted", "settled", "posted"), "green"),
@@ -164,23 +165,31 @@ def show_problems(problems: Sequence[Problem], *, failed: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class JobList:
-    """One aligned line a job with the name last, and under it why it does not run on. Narrow: without its time."""
+    """One aligned line a job with the name last, and under it why it does not run on. Narrow: without its time; where
+    even that is too wide, the name has its own line."""
 
     jobs: Sequence[JobStatus]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        dated = options.max_width >= NARROW
+        dated, apart = options.max_width >= NARROW, options.max_width < TINY
         money = [f"{sats(job.spent_msat)} of {sats(job.budget_msat)}" for job in self.jobs]
         width = max(len(text) for text in (*money, "spent of budget"))
         created = f"  {'created':<16}" if dated else ""
-        yield one_line(Text(f"{'id':<12}  {'state':<9}  {'spent of budget':>{width}}{created}  name", style="dim"))
+        yield one_line(
+            Text(
+                f"{'id':<12}  {'state':<9}  {'spent of budget':>{width}}{created}{'' if apart else '  name'}",
+                style="dim",
+            )
+        )
         for job, spent in zip(self.jobs, money, strict=True):
             state = state_text(job.state)
             state.pad_right(9 - len(state))
             when = f"  {figures.day_time(job.created_unix_ms)}" if dated else ""
-            yield one_line(
-                Text.assemble(f"{job.id:<12}  ", state, f"  {spent:>{width}}", (f"{when}  ", "dim"), clean(job.name))
-            )
+            name = clean(job.name)
+            line = Text.assemble(f"{job.id:<12}  ", state, f"  {spent:>{width}}", (when, "dim"))
+            yield one_line(line if apart else line.append(f"  {name}"))
+            if apart:
+                yield one_line(Text(f"{'':<12}  {name}"))
             if job.why and job.state != "succeeded":
                 yield one_line(Text(f"{'':<12}  {clean(job.why.sentence)}", style="dim"))
 
@@ -254,7 +263,7 @@ def round_name(view: Round) -> str:
 
 #: columns of a round, and the width from which on they are shown
 _ROUND_COLUMNS = (
-    *(("train", 0), ("held-out", 0), ("outer", NARROW), ("accepted", NARROW), ("rejected", 0), ("time", 0)),
+    *(("train", 0), ("held-out", 0), ("outer", NARROW), ("accepted", NARROW), ("rejected", 64), ("time", 54)),
     *(("up", WIDE), ("down", WIDE)),
 )
 
@@ -335,10 +344,12 @@ def outputs_table(job: JobStatus) -> Table:
     return grid
 
 
-def event_line(event: Event) -> Text:
-    """One event on one line: time, kind, subject, sentence."""
+def event_line(event: Event, *, brief: bool = False) -> Text:
+    """One event on one line: time, kind, sentence, subject; brief, its time and the sentence alone."""
     tone = event.kind.rsplit(".", 1)[-1]
     subject = clean(event.subject).partition("/")[2]  # without the job's id, which everybody here knows
+    if brief:
+        return Text.assemble((figures.clock_time(event.at_unix_ms) + "  ", "dim"), clean(event.sentence))
     return Text.assemble(
         (figures.clock_time(event.at_unix_ms) + "  ", "dim"),
         (f"{event.kind:<18}  ", STATE_STYLES.get(tone, "")),
@@ -362,13 +373,27 @@ def balance_page(balance: Balance) -> RenderableType:
     return pairs(rows)
 
 
-def history_table(transfers: Sequence[Transfer]) -> Table:
-    grid = table("when", "amount", "kind", "state", "for", right=("amount",))
-    for each in transfers:
-        sign = "+" if each.msat > 0 else ""
-        amount = Text(f"{sign}{sats(each.msat)}", style="green" if each.msat > 0 else "")
-        grid.add_row(figures.day_time(each.at_unix_ms), amount, each.kind, state_text(each.state), each.reference)
-    return grid
+@dataclass(frozen=True, slots=True)
+class History:
+    """A line a transfer. What it is for may be long: it goes on under itself, or narrow, on a line of its own."""
+
+    transfers: Sequence[Transfer]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        amounts = [f"{'+' if each.msat > 0 else ''}{sats(each.msat)}" for each in self.transfers]
+        width = max(map(len, amounts), default=0)
+        apart = options.max_width < TINY
+        grid = table("when", "amount", "kind", "state", "for", right=("amount",), fold=("for",))
+        for each, amount in zip(self.transfers, amounts, strict=True):
+            when, style = figures.day_time(each.at_unix_ms), "green" if each.msat > 0 else ""
+            state, reference = state_text(each.state), clean(each.reference)
+            if apart:
+                yield one_line(Text.assemble(f"{when}  ", (f"{amount:>{width}}", style), f"  {each.kind}  ", state))
+                yield Text(f"  {reference}", style="dim", overflow="fold")
+            else:
+                grid.add_row(when, Text(amount, style=style), each.kind, state, reference)
+        if not apart:
+            yield grid
 
 
 def artifact_table(artifacts: Sequence[StoredArtifact]) -> Table:

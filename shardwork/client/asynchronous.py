@@ -216,6 +216,7 @@ class AsyncClient:
             if self._session is None:
                 access = self.access
                 self._session = await Session.open(access.join, access.key(), Role.REQUESTER, name=self._name)
+                await asyncio.to_thread(settings.remember_others, access, self._session.join)
             return self._session
 
     async def __aenter__(self) -> AsyncClient:

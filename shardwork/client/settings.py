@@ -6,6 +6,7 @@ Used by everything that talks to a coordinator.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from ..identity.keys import SigningKey, load_or_create
 
 CONFIG_FILE = "client.toml"
 KEY_NAME = "requester"
+#: addresses of one cluster; fewer than a join line may have, so that a session has room for those it hears of
+MOST_REMEMBERED = 8
 #: SHARDWORK_* names that are no settings of the client: its debug switch, and those of the two services, which may
 #: share a shell with it
 OTHER_VARIABLES = frozenset(
@@ -48,10 +51,21 @@ class Access:
 
     join: JoinLine
     home: Home
+    #: the join line is the one that a login of this home wrote
+    is_remembered: bool = False
 
     def key(self) -> SigningKey:
-        """The requester's key, made at its first use."""
-        return load_or_create(self.home.key_path(KEY_NAME))
+        """The requester's key, made at its first use. Raises NotAuthenticated "login.key_missing" after a login: a new
+        key would be somebody else, whose wallet is empty and who has no jobs."""
+        path = self.home.key_path(KEY_NAME)
+        if self.is_remembered and not path.exists():
+            raise NotAuthenticated(
+                "login.key_missing",
+                "The key that you logged in with is gone, and your sats and jobs are bound to it.",
+                next_step="Put it back from a backup. To begin anew, with an empty wallet:  shardwork init",
+                path=path,
+            )
+        return load_or_create(path)
 
 
 def access(join: str | None = None, *, home: Home | None = None) -> Access:
@@ -60,9 +74,8 @@ def access(join: str | None = None, *, home: Home | None = None) -> Access:
     if join:
         # a login must work also where the remembered settings are broken
         return Access(JoinLine.parse(join), place)
-    settings = load_settings(
-        ClientSettings, place.config_dir / CONFIG_FILE, os.environ, {}, other_variables=OTHER_VARIABLES
-    )
+    file = place.config_dir / CONFIG_FILE
+    settings = load_settings(ClientSettings, file, os.environ, {}, other_variables=OTHER_VARIABLES)
     if not settings.join:
         raise NotAuthenticated(
             "login.missing",
@@ -70,7 +83,8 @@ def access(join: str | None = None, *, home: Home | None = None) -> Access:
             next_step="Ask its operator for the join line, then:  shardwork login 'shardwork://host:port?ca=…'  "
             "To try it on this machine alone:  shardwork init --demo",
         )
-    return Access(JoinLine.parse(settings.join), place)
+    where = origins(ClientSettings, file, os.environ, {}, other_variables=OTHER_VARIABLES)
+    return Access(JoinLine.parse(settings.join), place, is_remembered=where["join"].startswith(str(file)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +112,20 @@ def shown_settings(join: str | None = None, *, home: Home | None = None) -> list
         *found,
         Setting("key", str(key), "made at the first login" if not key.exists() else f"{root}, in config_dir"),
     ]
+
+
+def remember_others(access: Access, heard: JoinLine) -> None:
+    """Adds coordinators that joined the cluster after the login to the remembered line, so that this home finds one
+    when all of those that it was told of are gone; the oldest make room. Only a comfort: where no file can be written,
+    nothing is remembered."""
+    known = access.join.addresses
+    fresh = [address for address in heard.addresses if address not in known]
+    if not (access.is_remembered and fresh):
+        return
+    others = [address for address in (*known, *fresh) if address != heard.address]
+    line = JoinLine.of((heard.address, *others[1 - MOST_REMEMBERED :]), access.join.ca_sha256)
+    with contextlib.suppress(OSError):
+        save_join(access.home, line)
 
 
 def save_join(place: Home, join: JoinLine) -> Path:

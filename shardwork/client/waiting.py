@@ -42,11 +42,13 @@ def rounds_done(stage: Stage) -> int:
 
 
 def position(stage: Stage) -> str:
-    """ "round 2 of 4 · learn", "setup · prepare", "4 rounds"."""
+    """ "round 2 of 4 · learn", "setup · prepare", "4 rounds", "ended after 3 of 4 rounds, round 1 published"."""
     if stage.state == "skipped":
         return "its gate stayed shut" if stage.why and stage.why.code == "stage.gate_shut" else "not needed"
-    if stage.state == "done" and stage.why:
-        return f"ended after {rounds_done(stage)} of {stage.planned_rounds} rounds, round {stage.best_round} published"
+    # a list of jobs has no rounds
+    if stage.state == "done" and stage.rounds and rounds_done(stage) < stage.planned_rounds:
+        best = f", round {stage.best_round} published" if stage.best_round else ""
+        return f"ended after {rounds_done(stage)} of {stage.planned_rounds} rounds{best}"
     if stage.state != "running" or not stage.rounds:
         rounds = "round" if stage.planned_rounds == 1 else "rounds"
         return f"{stage.planned_rounds} {rounds}"

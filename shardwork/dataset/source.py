@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 
-from ..problem import Problem, nearest
+from ..problem import Problem, nearest_file
 from . import line as line_rules
 from .line import Heard, Line, Source, SourceFile, file_problem, paths_or_sources
 
@@ -132,12 +132,17 @@ def _refused(source: SourceFile) -> Problem | None:
     return None
 
 
+def _readable(folder: Path) -> list[str]:
+    """Names in `folder` of what rows may be read from."""
+    return [entry.name for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES or entry.is_dir()]
+
+
 def _path_fix(path: Path) -> str:
     try:
-        near = None if os.path.lexists(path) else nearest(path.name, (entry.name for entry in path.parent.iterdir()))
+        near = None if os.path.lexists(path) else nearest_file(path.name, _readable(path.parent))
     except OSError:
         near = None
-    return f"Did you mean {near!r}?" if near else "Check the path, and that you may read it."
+    return f"Did you mean {str(path.with_name(near))!r}?" if near else "Check the path, and that you may read it."
 
 
 def _read(source: SourceFile, file: BufferedReader, heard: Heard) -> Iterator[Line | Problem]:

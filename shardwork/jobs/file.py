@@ -17,7 +17,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 
 from ..errors import InvalidInput
-from ..problem import Problem, nearest, suggest
+from ..problem import Problem, nearest_file, suggest
 from .marked import MAX_BYTES, KeyPath, Marked, dotted, parse
 from .mistakes import code_of, fix_of, sentence_of
 from .paths import StageFiles, find_files
@@ -192,9 +192,16 @@ def _unreadable(path: Path, error: OSError) -> Problem:
         inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in {".yaml", ".yml", ".toml"})
         near = str(path / inside[0]) if inside else None
     elif path.parent.is_dir() and not os.path.lexists(path):
-        near = nearest(path.name, (entry.name for entry in path.parent.iterdir()))
+        near = _like(path)
     fix = f"Did you mean {near!r}?" if near else "Check the path, and that you may read it."
     return _file_problem(str(path), "jobfile.missing_file", sentence, fix)
+
+
+def _like(path: Path) -> str | None:
+    """The job file beside it that was probably meant, as one would name it."""
+    kinds = {".yaml", ".yml", ".json", ".toml"}
+    near = nearest_file(path.name, (entry.name for entry in path.parent.iterdir() if entry.suffix in kinds))
+    return str(path.with_name(near)) if near else None
 
 
 def _file_problem(file: str, code: str, sentence: str, fix: str) -> Problem:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from ..errors import InvalidInput
 from ..models.hub import check_reference, is_remote
-from ..problem import nearest
+from ..problem import nearest, nearest_file
 from .spec import STAGE_OUTPUT, checkpoint_meant, is_local
 
 #: what the row reader understands (a test compares; importing it would load a tokenizer)
@@ -183,11 +183,11 @@ def _no_file(key: str, pattern: str) -> PathFinding:
 
 def _missing(key: str, pattern: str, path: Path) -> PathFinding:
     parent = path.parent
-    near = nearest(path.name, (entry.name for entry in parent.iterdir())) if parent.is_dir() else None
+    near = nearest_file(path.name, (entry.name for entry in parent.iterdir())) if parent.is_dir() else None
     sentence = f"No data file lies at {pattern!r}."
     if not parent.is_dir() and not any(mark in pattern for mark in "*?["):
         sentence = f"The folder of {pattern!r} does not exist."
-    fix = f"Did you mean {near!r}?" if near else _RELATIVE
+    fix = f"Did you mean {_beside(pattern, near)!r}?" if near else _RELATIVE
     if pattern.startswith("~"):
         fix = "Write the whole path: '~' means nothing in a job file."
     elif "://" in pattern:
@@ -198,6 +198,12 @@ def _missing(key: str, pattern: str, path: Path) -> PathFinding:
         sentence=sentence,
         fix=fix,
     )
+
+
+def _beside(given: str, name: str) -> str:
+    """`name` where `given` lies, as the person wrote it."""
+    folder, slash, _ = given.rpartition("/")
+    return f"{folder}{slash}{name}"
 
 
 def _base_model(named: object, folder: Path, findings: list[PathFinding]) -> Path | None:
@@ -237,7 +243,7 @@ def _folder(named: str, told: tuple[str, str, str], folder: Path, findings: list
             key=key,
             code="jobfile.missing_file",
             sentence=f"There is no {what} at {named!r}.",
-            fix=f"Did you mean {near!r}?" if near else fix,
+            fix=f"Did you mean {_beside(named, near)!r}?" if near else fix,
         )
     )
     return None

@@ -107,6 +107,8 @@ class Fake:
     #: error that the next call of any kind answers with
     refuse: ShardworkError | None = None
     address: str = ""
+    #: further coordinators of its cluster, as it tells whoever enrols
+    others: list[str] = field(default_factory=list[str])
 
     @property
     def join(self) -> str:
@@ -182,6 +184,7 @@ class Enrolment(enrolment_pb2_grpc.EnrolmentServiceServicer):
             expires_unix_ms=token.expires_ms,
             party_id=party_id(key),
             protocol_version=max(PROTOCOL_VERSIONS),
+            addresses=[self.fake.address, *self.fake.others] if self.fake.others else [],
         )
 
 

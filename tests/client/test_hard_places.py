@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import subprocess
 from pathlib import Path
 
@@ -78,6 +79,34 @@ def test_a_home_that_cannot_be_made_is_named(run: Run, fake: Fake, monkeypatch: 
 def test_a_read_only_disk_says_what_to_do() -> None:
     why = disk(OSError(30, "Read-only file system", "out"))
     assert (why.evidence["path"], why.next_step) == ("out", "Name a folder on a disk that can be written.")
+
+
+def test_a_read_only_home_says_how_to_have_another(home: Path) -> None:
+    assert "export SHARDWORK_HOME=" in disk(OSError(30, "Read-only file system", str(home / "cache" / "x"))).next_step
+
+
+def test_a_copy_onto_a_full_disk_names_the_disk_that_is_full() -> None:
+    why = disk(OSError(28, "No space left on device", "models/config.json", None, "cache/config.json"))
+    assert why.evidence["path"] == "cache/config.json"
+
+
+def test_a_template_that_met_a_full_disk_is_not_in_the_way_of_the_next_try(run: Run, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "job.yaml"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        refused = run("job", "init", "sft", path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert refused.exit_code == 1 and not path.exists()
+    assert run("job", "init", "sft", path).exit_code == 0
+
+
+def test_a_file_that_is_not_there_is_told_without_empty_counts(run: Run, rows: Path) -> None:
+    told = run("data", "check", rows.with_name("nope.jsonl"))
+    assert told.exit_code == 3 and told.stdout.startswith("✗ The file cannot be read")
+    assert "Did you mean" not in told.stdout
+    assert f"Did you mean '{rows}'?" in "".join(run("data", "check", rows.with_name("rosw.jsonl")).stdout.splitlines())
 
 
 def test_an_interrupted_script_reads_json(capsys: pytest.CaptureFixture[str]) -> None:

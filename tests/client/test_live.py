@@ -78,6 +78,41 @@ def test_time_left_is_the_pace_of_the_finished_rounds_times_what_remains() -> No
     assert seconds_left(received.job_status(fresh)) is None
 
 
+def test_what_goes_on_takes_one_line_and_what_hinders_all_of_it() -> None:
+    job = running_job()
+    job.why.code, job.why.sentence, job.why.next_step = "job.running", "2 workers are on it.", "`job watch` follows it."
+    job.why.evidence["round"] = "1"
+    state = WatchState()
+    state.hear(change(job=job))
+    text = drawn(state, width=100)
+    assert "● 2 workers are on it." in text and "follows it" not in text and "round: 1" not in text
+    job.why.code = "shard.no_workers"
+    state.hear(change(job=job))
+    assert "follows it" in drawn(state, width=100)
+
+
+@pytest.mark.parametrize(("width", "height"), [(50, 20), (40, 18), (50, 60)])
+def test_on_a_tiny_terminal_names_are_whole_and_the_foot_is_there(width: int, height: int) -> None:
+    state = heard(*["round.merged"] * 50)
+    state.running = [
+        RunningShard(shard="x/sft/r3/s1", phase="", worker_id="", worker_name="w", progress=0.5, loss=1.0, seconds=3.0)
+    ]
+    lines = drawn(state, width=width, height=height).splitlines()
+    assert len(lines) <= height and max(map(len, lines)) <= width
+    assert any(line.startswith("sft  running  round 3 of 4 · learn") for line in lines)
+    assert any("x/sft/r3/s1   50 %" in line for line in lines) == (height > 18)
+    assert "Event 50." in "".join(lines)
+    assert "Ctrl-C leaves the job running" in lines[-1]
+
+
+def test_a_stage_that_was_stopped_says_so_without_a_reason_too() -> None:
+    job = succeeded_job()
+    job.stages[0].planned_rounds, job.stages[0].best_round = 8, 3
+    assert position(received.stage(job.stages[0])) == "ended after 4 of 8 rounds, round 3 published"
+    del job.stages[0].rounds[:]
+    assert position(received.stage(job.stages[0])) == "8 rounds"
+
+
 def test_a_stage_says_where_it_is() -> None:
     job = running_job()
     assert position(received.stage(job.stages[0])) == "round 3 of 4 · learn"

@@ -64,6 +64,42 @@ def test_flag_beats_environment_beats_file(
     assert logged_in("--join", fake.join, "wallet", "balance").exit_code == 0
 
 
+def test_a_coordinator_that_joined_after_the_login_is_remembered(logged_in: Run, fake: Fake, home: Path) -> None:
+    saved = home / "config" / "client.toml"
+    fake.others = ["127.0.0.1:9"]
+    assert logged_in("wallet", "balance").exit_code == 0
+    assert f"shardwork://{fake.address},127.0.0.1:9?ca=" in saved.read_text()
+    # the first is gone, and the way in is the one that was not there at the login
+    remembered = saved.read_text()
+    saved.write_text(remembered.replace(f"{fake.address},127.0.0.1:9", f"127.0.0.1:9,{fake.address}"))
+    assert logged_in("wallet", "balance").exit_code == 0
+
+
+def test_a_given_join_line_is_not_written_over_the_remembered_one(logged_in: Run, fake: Fake, home: Path) -> None:
+    before = (home / "config" / "client.toml").read_text()
+    fake.others = ["127.0.0.1:9"]
+    assert logged_in("--join", fake.join, "wallet", "balance").exit_code == 0
+    assert (home / "config" / "client.toml").read_text() == before
+
+
+def test_many_coordinators_are_not_remembered_for_ever(logged_in: Run, fake: Fake, home: Path) -> None:
+    for number in range(20):
+        fake.others = [f"127.0.0.2:{9000 + number}"]
+        assert logged_in("wallet", "balance").exit_code == 0
+    line = (home / "config" / "client.toml").read_text()
+    assert line.count(":90") == 7 and f"shardwork://{fake.address}," in line and "127.0.0.2:9019" in line
+
+
+def test_a_lost_key_is_told_and_never_silently_replaced(logged_in: Run, home: Path) -> None:
+    key = home / "config" / "keys" / "requester.key"
+    key.rename(home / "kept")
+    refused = logged_in("job", "list", "--json")
+    assert (refused.exit_code, error_of(refused)["code"]) == (5, "login.key_missing")
+    assert "shardwork init" in error_of(refused)["next_step"] and not key.exists()
+    assert logged_in("init", "--yes").exit_code == 0 and key.exists()
+    assert logged_in("job", "list").exit_code == 0
+
+
 def test_an_unknown_key_in_the_settings_names_the_nearest(logged_in: Run, home: Path) -> None:
     (home / "config" / "client.toml").write_text('jion = "shardwork://x"\n')
     result = logged_in("wallet", "balance")
@@ -161,3 +197,19 @@ def test_history_pages_and_signs_amounts(logged_in: Run, fake: Fake) -> None:
     assert [each["sequence"] for each in told] == [9, 8, 7, 6, 5]
     page = logged_in("wallet", "history", "-n", 2).stdout
     assert "+5 sat" in page and "-1 sat" in page and "-2 sat" not in page
+
+
+@pytest.mark.parametrize("width", [50, 70, 100])
+def test_no_column_of_the_history_is_cut(
+    logged_in: Run, fake: Fake, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = "withdrawal:848b791c4ae29c14/62c6022a0763376c122bbe94dd4feb44"
+    fake.transfers = [
+        wallet_pb2.TransferView(
+            sequence=1, at_unix_ms=NOW_MS, msat=-22_000, kind="withdrawal", state="voided", reference=reference
+        )
+    ]
+    monkeypatch.setenv("COLUMNS", str(width))
+    page = logged_in("wallet", "history").stdout
+    assert max(map(len, page.splitlines())) <= width and "…" not in page
+    assert "-22 sat  withdrawal  voided" in page and reference in "".join(page.split()).replace("voided", "")

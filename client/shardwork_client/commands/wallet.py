@@ -171,6 +171,6 @@ def history(
         if json_output:
             emit({"transfers": [views.transfer_json(each) for each in transfers]})
         elif transfers:
-            render.show(render.history_table(transfers))
+            render.show(render.History(transfers))
         else:
             say("Nothing moved yet.\n→ shardwork wallet deposit 2000")

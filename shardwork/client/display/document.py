@@ -93,9 +93,8 @@ def _time(job: JobStatus) -> str:
 def _stage(stage: Stage, picture: str) -> Shown:
     done = f"{rounds_done(stage)} of {stage.planned_rounds} rounds"
     where = done if stage.state == "running" else position(stage)
-    best = (
-        f", round {stage.best_round} published" if stage.best_round and stage.state == "done" and not stage.why else ""
-    )
+    is_told = "published" in where or stage.state != "done" or not stage.best_round
+    best = "" if is_told else f", round {stage.best_round} published"
     return {
         "name": stage.name,
         "recipe": stage.recipe,

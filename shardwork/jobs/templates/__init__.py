@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import TextIO
 
 from ...errors import Conflict, InvalidInput
 from ...problem import suggest
@@ -38,7 +39,7 @@ def write_template(kind: str, path: Path) -> None:
     text = job_template(kind)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+            _fill(file, text, path)
     except FileExistsError:
         raise Conflict(
             "jobfile.exists",
@@ -46,3 +47,13 @@ def write_template(kind: str, path: Path) -> None:
             next_step=f"Name another:  shardwork job init {kind} other.yaml",
             file=path,
         ) from None
+
+
+def _fill(file: TextIO, text: str, path: Path) -> None:
+    """Half a template would be in the way of the next try."""
+    try:
+        file.write(text)
+        file.flush()
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise

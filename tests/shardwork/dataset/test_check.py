@@ -68,7 +68,10 @@ def test_other_names_are_told_what_to_do(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
         assert hint in check_data([tmp_path / name], recipe="sft").errors[0].fix
     (tmp_path / "train.jsonl").write_text(GOOD)
-    assert check_data([tmp_path / "trian.jsonl"], recipe="sft").errors[0].fix == "Did you mean 'train.jsonl'?"
+    assert (
+        check_data([tmp_path / "trian.jsonl"], recipe="sft").errors[0].fix
+        == f"Did you mean '{tmp_path / 'train.jsonl'}'?"
+    )
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_job_that_begins_anew_does_not_name_the_key(folder: Path) -> None:
     [
         ("3f2a6c0de111.sft.model", "from a checkpoint. Did you mean '3f2a6c0de111.sft.checkpoint'?"),
         ("3f2a6c0de111.sft.chekpoint", "Did you mean '3f2a6c0de111.sft.checkpoint'?"),
-        ("made/sft.checkpoin", "Did you mean 'sft.checkpoint'?"),
+        ("made/sft.checkpoin", "Did you mean 'made/sft.checkpoint'?"),
         ("nowhere", "`JOB.stage.checkpoint`"),
     ],
 )

@@ -144,7 +144,7 @@ def test_a_broken_job_file_is_named_by_line_key_and_code(name: str, folder: Path
         ("rank: 8", "rnak: 8", "'rank'"),
         ("recipe: sft", "recipe: pretain", "'pretrain'"),
         ("method: lora", "method: lra", "'lora'"),
-        ("train.jsonl", "trainn.jsonl", "'train.jsonl'"),
+        ("train.jsonl", "trainn.jsonl", "train.jsonl'"),
         ("aggregate", "agregate", "'aggregate'"),
         ("max_sats", "max_sat", "'max_sats'"),
     ],
