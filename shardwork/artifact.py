@@ -262,7 +262,12 @@ def _describe_file(folder: Path, path: str, buffer: bytearray) -> FileEntry:
             leaves.append(leaf_digest(leaf))
             size += len(leaf)
     if len(leaves) != leaves_of(size):
-        raise Conflict("artifact.file_changed", "A file changed while it was read.", file=path)
+        raise Conflict(
+            "artifact.file_changed",
+            "A file changed while it was read.",
+            next_step="Wait until nothing writes to it, then run the same command again.",
+            file=path,
+        )
     return FileEntry(path, size, tuple(leaves))
 
 
@@ -376,4 +381,9 @@ def _not_a_file(path: str, mode: int) -> InvalidInput:
             next_step="Replace the link by the file it points to.",
             file=path,
         )
-    return InvalidInput("artifact.not_regular", "Only regular files can be part of an artifact.", file=path)
+    return InvalidInput(
+        "artifact.not_regular",
+        "Only regular files can be part of an artifact.",
+        next_step="Put a plain file in its place, or take it out of the folder.",
+        file=path,
+    )

@@ -118,7 +118,12 @@ class Guarded:
         try:
             found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise Unreachable("http.unknown_host", f"There is no host {url.host!r}.", reason=str(error)) from error
+            raise Unreachable(
+                "http.unknown_host",
+                f"There is no host {url.host!r}.",
+                next_step="Check its spelling, and that names are resolved here.",
+                reason=str(error),
+            ) from error
         addresses = [_plain(ipaddress.ip_address(str(each[4][0]).partition("%")[0])) for each in found]
         for address in addresses:
             if not self._may_reach(url.host, address):
@@ -138,4 +143,9 @@ def _plain(address: Address) -> Address:
 
 
 def _bad_url(url: str) -> InvalidInput:
-    return InvalidInput("http.bad_url", "This is no address to fetch from.", url=url[:100])
+    return InvalidInput(
+        "http.bad_url",
+        "This is no address to fetch from.",
+        next_step="Write it as https://host/path.",
+        url=url[:100],
+    )

@@ -25,7 +25,12 @@ def make_private_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700)
     except FileExistsError:
         if not folder.is_dir():
-            raise InvalidInput("key.not_a_folder", "The folder for the key is a file.", path=folder) from None
+            raise InvalidInput(
+                "key.not_a_folder",
+                "The folder for the key is a file.",
+                next_step="Move the file away, or set SHARDWORK_HOME to another folder.",
+                path=folder,
+            ) from None
     _check_private(folder, os.stat(folder), wanted=0o700)
 
 

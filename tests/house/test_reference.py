@@ -16,7 +16,7 @@ from .tree import ROOT
 REFERENCE = ROOT / "docs" / "reference"
 
 #: errors by class that say what is wrong and not what to do; may only shrink
-STEPLESS = {"InvalidInput": 66, "LimitExceeded": 1, "NotAllowed": 4, "NotAuthenticated": 1, "NotFound": 8}
+STEPLESS = {"InvalidInput": 51, "LimitExceeded": 1, "NotAllowed": 4, "NotAuthenticated": 1, "NotFound": 5}
 #: classes whose errors a person meets who can do something about them, and so is told what
 FOR_PEOPLE = ("InvalidInput", "NotFound", "NotAllowed", "NotAuthenticated", "NotEnoughFunds", "LimitExceeded")
 

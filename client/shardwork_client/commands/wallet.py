@@ -48,6 +48,7 @@ def deposit(
             render.show(render.balance_page(balance))
         else:
             render.show(f"The invoice is {made.state}.")
+            say("→ shardwork wallet balance")
 
 
 def _show_invoice(made: Deposit) -> None:

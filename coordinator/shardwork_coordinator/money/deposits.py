@@ -63,7 +63,12 @@ async def get(store: Store, payments: Payments, clock: Clock, *, owner: str, dep
     """The owner's deposit as the back-end sees it now. Raises NotFound "deposit.unknown", also for somebody else's."""
     row = await store.read(lambda tx: tx.get(DepositRow, deposit_id))
     if row is None or row.owner != owner:
-        raise NotFound("deposit.unknown", "You have no such deposit.", id=deposit_id)
+        raise NotFound(
+            "deposit.unknown",
+            "You have no such deposit.",
+            next_step="`shardwork wallet history` shows what arrived.",
+            id=deposit_id,
+        )
     return await refresh(store, payments, clock, row)
 
 
@@ -144,6 +149,7 @@ def _check_request(msat: int, idempotency_key: str) -> None:
         raise InvalidInput(
             "deposit.bad_amount",
             f"A deposit is between {show(MIN_MSAT)} and {show(MAX_MSAT)}.",
+            next_step="Put in another amount.",
             amount=show(msat),
         )
     if not 0 < len(idempotency_key) <= KEY_MAX_CHARACTERS or not idempotency_key.isprintable():

@@ -144,5 +144,10 @@ def _call_off(tx: Transaction, owner: str, withdrawal_id: str, now_ms: int) -> P
 def _owned(tx: Transaction, owner: str, withdrawal_id: str) -> Payout:
     row = tx.get(Payout, withdrawal_id)
     if row is None or row.owner != owner or not row.id.startswith("withdrawal:"):
-        raise NotFound("withdrawal.unknown", "You have no such withdrawal.", id=withdrawal_id[:128])
+        raise NotFound(
+            "withdrawal.unknown",
+            "You have no such withdrawal.",
+            next_step="`shardwork wallet history` shows yours, whole ids with --json.",
+            id=withdrawal_id[:128],
+        )
     return row

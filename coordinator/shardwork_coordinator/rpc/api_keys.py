@@ -101,7 +101,11 @@ def _check(request: pb.CreateApiKeyRequest) -> None:
             "api_key.bad_digest", "A key is made from the SHA-256 of its secret, in 64 small hex digits."
         )
     if len(request.name) > LONGEST_NAME or not request.name.isprintable():
-        raise InvalidInput("api_key.bad_name", f"A key's name has at most {LONGEST_NAME} printable letters.")
+        raise InvalidInput(
+            "api_key.bad_name",
+            f"A key's name has at most {LONGEST_NAME} printable letters.",
+            next_step="Give it a shorter name.",
+        )
     if request.expires_days > MOST_DAYS:
         raise InvalidInput(
             "api_key.bad_expiry", f"A key lasts {MOST_DAYS} days at most, or for ever.", next_step="Give fewer days."

@@ -228,6 +228,7 @@ def _check_text(field_name: str, text: str, limit: int) -> None:
         raise InvalidInput(
             "enrolment.bad_text",
             f"{field_name} must have at most {limit} printable letters.",
+            next_step="Give a shorter one, without line breaks.",
             field=field_name,
             letters=len(text),
         )

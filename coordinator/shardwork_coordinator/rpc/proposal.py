@@ -39,7 +39,12 @@ _USABLE = {
 def parse_spec(text: str) -> JobSpec:
     """The job as sent. Raises InvalidInput "job.bad_spec" or the recipe's own complaint."""
     if len(text) > 1 << 20:
-        raise InvalidInput("job.spec_too_large", "A job's description may have at most 1 MiB.", bytes=len(text))
+        raise InvalidInput(
+            "job.spec_too_large",
+            "A job's description may have at most 1 MiB.",
+            next_step="Name data by folders or globs, or make several jobs of it.",
+            bytes=len(text),
+        )
     try:
         spec = JobSpec.model_validate_json(text)
     except ValidationError as error:

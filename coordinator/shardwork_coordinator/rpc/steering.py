@@ -43,7 +43,10 @@ def own_job(tx: Transaction, named: str, caller: Caller) -> Job:
         )
     if len(mine) > 1:
         raise InvalidInput(
-            "job.ambiguous", f"Several of your jobs start with {named!r}.", jobs=", ".join(job.id for job in mine[:5])
+            "job.ambiguous",
+            f"Several of your jobs start with {named!r}.",
+            next_step="Give more of the id.",
+            jobs=", ".join(job.id for job in mine[:5]),
         )
     return mine[0]
 
@@ -211,7 +214,12 @@ def _inside(tx: Transaction, job: Job) -> int:
 
 def _check_amount(msat: int) -> None:
     if not 0 < msat <= MOST_TOP_UP_MSAT:
-        raise InvalidInput("job.bad_top_up", "A top-up is at least 1 msat and at most all there is.", msat=msat)
+        raise InvalidInput(
+            "job.bad_top_up",
+            "A top-up is at least 1 msat and at most all there is.",
+            next_step="Add another amount.",
+            msat=msat,
+        )
 
 
 def _check_balance(tx: Transaction, job: Job, msat: int) -> None:

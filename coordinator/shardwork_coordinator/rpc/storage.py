@@ -20,7 +20,6 @@ from ..artifacts.direct import LIFETIME_S, Signed
 from ..artifacts.figures import kind_of
 from ..artifacts.quota import INPUT, ArtifactLimits, is_charged
 from ..artifacts.retention import ENDED, FOR_EVER, Ages, Need, is_over, needs, outputs_only
-from ..artifacts.store import not_found
 from ..records import Artifact, ArtifactState, Job
 from ..store.base import Transaction
 from .artifacts import ArtifactDesk, granted, row_of, store_row
@@ -169,7 +168,12 @@ def _why(need: Need | None) -> Why:
 def _named(rows: Sequence[Artifact], named: str) -> Artifact:
     found = [row for row in rows if row.id == named or (len(named) >= LEAST_PREFIX and row.id.startswith(named))]
     if not found:
-        raise not_found(named)
+        raise NotFound(
+            "artifact.not_found",
+            "Nothing of this name is stored for you.",
+            next_step="`shardwork artifact list` shows what is; give at least eight digits of an id.",
+            artifact=named[:64],
+        )
     if len(found) > 1:
         raise NotFound(
             "artifact.ambiguous", "Several of your artifacts begin like this.", next_step="Give more of the id."

@@ -119,7 +119,11 @@ class TrainRows:
         self._open: tuple[int, RowFile] | None = None
         self.pad_token_id = pad_token(index, vocabulary)
         if not self._ends or self._ends[-1] == 0:
-            raise InvalidInput("rows.none", "There is no row to train on.")
+            raise InvalidInput(
+                "rows.none",
+                "There is no row to train on.",
+                next_step="Look what is learned of each row with:  shardwork data check FILE --base-model DIR",
+            )
 
     def __len__(self) -> int:
         return self._ends[-1]

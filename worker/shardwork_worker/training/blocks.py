@@ -28,7 +28,8 @@ def blocks_of(model: Any) -> tuple[nn.ModuleList, list[nn.Module]]:
     ]
     if not found:
         sentence = "This architecture's transformer blocks were not found, so it cannot be tuned in part."
-        raise InvalidInput("model.no_blocks", sentence, model_type=model.config.model_type)
+        step = "Use params.method: lora or full."
+        raise InvalidInput("model.no_blocks", sentence, next_step=step, model_type=model.config.model_type)
     _, parent, blocks = min(found, key=lambda entry: entry[0])
     siblings = list(parent.named_children())
     place = next(number for number, (_, module) in enumerate(siblings) if module is blocks)

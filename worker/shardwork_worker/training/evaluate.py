@@ -40,7 +40,11 @@ def evaluate(order: EvaluateOrder, context: Context, built: Built) -> Computed:
     test = eval_rows(folder, "test", order.max_length, built.vocabulary)
     selection, test = selection or test, test or selection
     if not test:
-        raise InvalidInput("rows.no_eval", "There is no held-out row with a token to predict.")
+        raise InvalidInput(
+            "rows.no_eval",
+            "There is no held-out row with a token to predict.",
+            next_step="Hold out more rows, or longer ones: `shardwork data check` shows what is learned of each.",
+        )
     passes = _Passes(
         order=order,
         context=context,

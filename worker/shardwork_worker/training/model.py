@@ -97,6 +97,7 @@ def check_config(base: Path) -> None:
         raise InvalidInput(
             "model.unknown_architecture",
             "The base model is not a causal language model that transformers has built in.",
+            next_step="Tune a base of another architecture: GPT-2, Llama, Qwen or Gemma style models are tested.",
             model_type=kind,
         )
     for path, value in _walk(config):
@@ -152,7 +153,8 @@ def _from_weights(base: Path, how: Mapping[str, Any]) -> Any:
     if lacking:
         # transformers would fill these with random numbers and only warn
         sentence = "The base model's weights lack parameters that its config asks for."
-        raise InvalidInput("model.missing_weights", sentence, count=len(lacking), first=lacking[0])
+        step = "Save the base model whole, config and weights of the same model, and submit the job again."
+        raise InvalidInput("model.missing_weights", sentence, next_step=step, count=len(lacking), first=lacking[0])
     return model
 
 
@@ -173,7 +175,10 @@ def _mark_last_layers(model: Any, tuning: Tuning) -> None:
     blocks, norms = blocks_of(model)
     if not 1 <= tuning.last_layers <= len(blocks):
         sentence = f"last_layers must lie between 1 and the model's {len(blocks)} layers."
-        raise InvalidInput("model.last_layers", sentence, last_layers=tuning.last_layers, layers=len(blocks))
+        step = "Set params.last_layers to a number between these."
+        raise InvalidInput(
+            "model.last_layers", sentence, next_step=step, last_layers=tuning.last_layers, layers=len(blocks)
+        )
     model.requires_grad_(False)
     learning: list[nn.Module] = list(blocks)[-tuning.last_layers :]
     if tuning.train_final_norm:
