@@ -297,7 +297,7 @@ def _add_services(
         artifacts=artifacts,
         wallet=wallet,
         gate=KeyGate(store, clock),
-        measurer=Measurer(location(settings), scratch, key),
+        measurer=Measurer(location(settings), scratch, key, settings.disk_reserve_mib << 20),
         scratch=scratch,
     )
 

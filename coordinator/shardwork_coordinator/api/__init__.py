@@ -7,7 +7,7 @@ bodies     reading what is sent, bounded in size and time; uploads: files of a f
 mapping    messages of the protos as JSON and as schemas
 routes     a table of routes, checked and served alike; openapi makes the document from it
 native     the table of /api/v1; streams its events as SSE; contents its bytes
-measuring  what a requester's own machine would measure in his files, in a process of its own
+measuring  what a requester's own machine would measure in his files, in processes of their own (lanes)
 openai/    files, fine-tuning jobs and models in the words of the published clients
 
 Handlers are those of the gRPC services. Included by `web.server`.

@@ -1,6 +1,7 @@
 """Bytes of artifacts over HTTP: one file with ranges, or all of them as a tar whose bytes never differ.
 
-Whole leaves are read and checked in threads, one ahead of what is sent. Who may read what is `rpc.artifacts`.
+Whole leaves are read and checked in threads, one ahead of what is sent. A download counts among what its party has open
+on the artifacts service, and ends when nobody takes its data. Who may read what is `rpc.artifacts`.
 """
 
 from __future__ import annotations
@@ -9,20 +10,24 @@ import asyncio
 import re
 import tarfile
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from shardwork.artifact import LEAF_BYTES, Manifest
 
 from ..artifacts import ArtifactStore
-from .desk import ApiDesk
+from .routes import Call
 
 _RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
 _BLOCK = 512
+#: what is sent at once: so much stays in memory of a reader who stopped reading
+SENT_BYTES = 64 << 10
 #: at the end of a tar
 _END = b"\0" * (2 * _BLOCK)
 
@@ -61,9 +66,29 @@ def size_of(pieces: list[Piece]) -> int:
     return sum(piece.size for piece in pieces)
 
 
-def answer(request: Request, desk: ApiDesk, manifest: Manifest, pieces: list[Piece], name: str) -> Response:
-    """The whole, or the range that was asked for."""
-    size = size_of(pieces)
+class Download(StreamingResponse):
+    """Counted while it is sent, and cut off when its reader takes nothing for too long."""
+
+    def __init__(self, body: AsyncGenerator[bytes, None], status: int, headers: dict[str, str], call: Call) -> None:
+        super().__init__(body, status, headers, "application/octet-stream")
+        self._body, self._desk, self._party = body, call.desk.artifacts, call.caller.party_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def within_idle(message: Message) -> None:
+            async with asyncio.timeout(self._desk.limits.idle_s):
+                await send(message)
+
+        # what ends short of its length is noticed by every client
+        with self._desk.calls.one(self._party), suppress(TimeoutError, ClientDisconnect):
+            async with aclosing(self._body):
+                await super().__call__(scope, receive, within_idle)
+
+
+def answer(call: Call, manifest: Manifest, pieces: list[Piece], name: str) -> Response:
+    """The whole, or the range that was asked for. Raises LimitExceeded "artifact.too_many_calls"."""
+    request, desk, size = call.request, call.desk.artifacts, size_of(pieces)
+    with desk.calls.one(call.caller.party_id):
+        pass  # refused with a status, before an answer has begun
     headers = {
         "Accept-Ranges": "bytes",
         "ETag": f'"{manifest.id[:32]}-{size}"',
@@ -80,8 +105,8 @@ def answer(request: Request, desk: ApiDesk, manifest: Manifest, pieces: list[Pie
             first, last = found
             status, headers["Content-Range"] = 206, f"bytes {first}-{last}/{size}"
     headers["Content-Length"] = str(last - first + 1)
-    body = _sent(desk.artifacts.contents, manifest, pieces, range(first, last + 1))
-    return StreamingResponse(body, status, headers, "application/octet-stream")
+    body = _sent(desk.contents, manifest, pieces, range(first, last + 1))
+    return Download(body, status, headers, call)
 
 
 def _range(asked: str, size: int) -> tuple[int, int] | None:
@@ -105,7 +130,8 @@ async def _sent(
     try:
         while data := await ahead:
             ahead = asyncio.create_task(asyncio.to_thread(next, parts, b""))
-            yield data
+            for start in range(0, len(data), SENT_BYTES):
+                yield data[start : start + SENT_BYTES]
     finally:
         await asyncio.wait({ahead})
         ahead.exception()

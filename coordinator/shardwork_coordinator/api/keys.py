@@ -46,15 +46,14 @@ class KeyGate:
     async def caller(self, authorization: str, address: str) -> Caller:
         """The key's owner. Raises NotAuthenticated "api.no_key", "api.bad_key", NotAllowed "auth.revoked" and
         LimitExceeded "api.too_often"."""
-        now_s = self._clock.monotonic()
-        scheme, _, secret = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not secret:
+        now_s, secret = self._clock.monotonic(), _secret_of(authorization)
+        if not secret:
             raise NotAuthenticated(
                 "api.no_key",
                 "The call carries no API key.",
                 next_step="Send the header Authorization: Bearer sk-shardwork-…; `shardwork api-key create` makes one.",
             )
-        known = await self._look_up(secret.strip(), now_s)
+        known = await self._look_up(secret, now_s)
         if known is None or not is_good(known.key, self._clock.now_ms()):
             # whoever guesses is slowed down, and a good key from the same address is not
             if wait_s := self._wrong.take(address, now_s):
@@ -70,6 +69,11 @@ class KeyGate:
             raise _too_often(wait_s)
         await self._used(known.key)
         return Caller(known.party.id, known.party.public_key, Role.REQUESTER)
+
+    async def is_still_good(self, authorization: str) -> bool:
+        """For what goes on for hours after `caller` let it in."""
+        known = await self._look_up(_secret_of(authorization), self._clock.monotonic())
+        return known is not None and is_good(known.key, self._clock.now_ms()) and not known.party.revoked
 
     async def _look_up(self, secret: str, now_s: float) -> _Known | None:
         if not api_key.is_secret(secret):
@@ -106,6 +110,12 @@ class KeyGate:
         if known is not None:
             self._known[key.secret_sha256] = replace(known, key=replace(key, last_used_ms=now_ms))
         await self._store.write(work)
+
+
+def _secret_of(authorization: str) -> str:
+    """What the header carries; empty where it is not ours."""
+    scheme, _, secret = authorization.partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
 
 
 def _too_often(wait_s: float) -> LimitExceeded:

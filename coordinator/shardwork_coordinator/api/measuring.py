@@ -1,55 +1,46 @@
 """Measuring: what the command line measures on a requester's own machine, measured here for one who has only HTTP.
 
-Rows, tokens and parameters of inputs that lie in the artifact store, by the same code (`shardwork.client.facts`), in a
-process of its own with the executor's limits: tokenising holds the interpreter for seconds, and files are strangers'.
-Only headers of weights are read. The measured job is then submitted as everybody's is, and `prepare` counts again.
+Rows, tokens and parameters of inputs that lie in the artifact store, by the same code (`shardwork.client.facts`), in
+processes of their own (`lanes`): tokenising holds the interpreter for seconds, and files are strangers'. Only headers
+of weights are read, and of data only what `prepare` reads, too: JSONL and text. The measured job is then submitted as
+everybody's is, and `prepare` counts again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
 import re
 import secrets
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from shardwork.artifact import Manifest
-from shardwork.client.facts import CheckRequest, DataInvalid, StageMeasure, check_files, measure_stages
+from shardwork.client.facts import CheckRequest, DataInvalid, check_files, measure_stages
+from shardwork.dataset.source import PLAIN_SUFFIXES, conversion
 from shardwork.errors import Internal, InvalidInput, LimitExceeded, ShardworkError
 from shardwork.jobs.file import LoadedJob
 from shardwork.jobs.paths import SourceFiles, StageFiles
-from shardwork.jobs.spec import DataItem, JobSpec, StageSpec, is_local, path_of
+from shardwork.jobs.spec import DataItem, DataSource, JobSpec, StageSpec, is_local, path_of
 from shardwork.problem import Problem
 from shardwork.recipes.base import StageFacts
 from shardwork.tensors.header import MAX_HEADER_BYTES
 from shardwork.why import Why
 
 from ..artifacts import ArtifactStore
-from ..executor import (
-    PREPARE_BYTES_A_SECOND,
-    PREPARE_SECONDS,
-    Failed,
-    StorageKey,
-    end_process,
-    open_artifacts,
-    start_child,
-)
+from ..executor import RESERVE_BYTES, Failed, StorageKey, open_artifacts
 from .failures import Unfit
+from .lanes import Lanes
 
 #: rows of one job; more are measured where they lie, by the command line
 MOST_DATA_BYTES = 2 << 30
-#: of a model's small files, each
-MOST_COMPANION_BYTES = 64 << 20
-#: measurements of one requester that run or wait
-OF_ONE_MAX = 4
+#: of a model's small files, all of them
+MOST_COMPANION_BYTES = 256 << 20
+#: how the name of an input that is a model ends, and its files that are not read
+MODEL, WEIGHTS = ".base_model", ".safetensors"
 _NUMBERED = re.compile(r"^[0-9]{5}-")
 
 
@@ -79,6 +70,7 @@ class Question:
     location: str
     storage_key: StorageKey | None
     folder: Path
+    reserve_bytes: int
 
 
 @dataclass(slots=True)
@@ -86,9 +78,9 @@ class Measurer:
     location: str
     scratch: Path
     storage_key: StorageKey | None = None
-    _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
-    _of_party: Counter[str] = field(default_factory=Counter[str])
-    _process: ProcessPoolExecutor | None = None
+    #: of the disk, never filled by copies
+    reserve_bytes: int = RESERVE_BYTES
+    lanes: Lanes = field(default_factory=Lanes)
 
     async def measure(self, spec: JobSpec, inputs: Mapping[str, str], party: str) -> Measured:
         """The inputs must be the party's own. Raises Unfit "data.invalid", InvalidInput of models and parameters,
@@ -100,77 +92,37 @@ class Measurer:
             location=self.location,
             storage_key=self.storage_key,
             folder=folder,
+            reserve_bytes=self.reserve_bytes,
         )
         size = await asyncio.to_thread(_bytes_of, question)
         try:
-            found = await self._alone(party, measure_here, question, size)
+            found = _told(await self.lanes.ask(party, measure_here, question, size))
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         assert isinstance(found, Measured)
         return found
 
-    async def check(self, file: Path, party: str) -> None:
+    async def check(self, file: Path, size_bytes: int, party: str) -> None:
         """Rows for a chat, before any model is named. Raises Unfit "data.invalid"."""
-        await self._alone(party, check_here, file, file.stat().st_size)
-
-    async def _alone(self, party: str, work: Callable[[Any], object], question: object, size_bytes: int) -> object:
-        """What the process answers, one question after the other. Raises what it found wrong."""
-        if self._of_party[party] >= OF_ONE_MAX:
-            raise LimitExceeded(
-                "measuring.too_many",
-                "Files of yours are being measured.",
-                next_step="Try again when that is done.",
-                retry_after_s=5,
-            )
-        self._of_party[party] += 1
-        try:
-            async with self._turn:
-                outcome = await self._ask(work, question, PREPARE_SECONDS / 2 + size_bytes / PREPARE_BYTES_A_SECOND)
-        finally:
-            self._of_party[party] -= 1
-            if not self._of_party[party]:
-                del self._of_party[party]
-        if isinstance(outcome, _Unfit):
-            raise Unfit(Why.from_json(outcome.why_json), list(outcome.problems))
-        if isinstance(outcome, Failed):
-            raise outcome.to_error()
-        return outcome
-
-    async def _ask(self, work: Callable[[Any], object], question: object, patience_s: float) -> object:
-        try:
-            running = asyncio.get_running_loop().run_in_executor(self._running(), work, question)
-            async with asyncio.timeout(patience_s):
-                return await running
-        except BaseException as error:
-            await asyncio.to_thread(self.close)
-            if isinstance(error, TimeoutError):
-                raise LimitExceeded(
-                    "measuring.too_slow",
-                    "Measuring the files took longer than any honest file of their size does.",
-                    next_step="Look for a row that takes for ever, or submit with `shardwork job submit`.",
-                ) from None
-            if isinstance(error, BrokenProcessPool):
-                raise Internal(
-                    "measuring.died", "Measuring the files took more memory than there is.", next_step="Send less."
-                ) from None
-            raise
+        _told(await self.lanes.ask(party, check_here, file, size_bytes))
 
     def close(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            end_process(process)
+        self.lanes.close()
 
-    def _running(self) -> ProcessPoolExecutor:
-        if self._process is None:
-            context = multiprocessing.get_context("spawn")
-            self._process = ProcessPoolExecutor(1, mp_context=context, initializer=start_child)
-        return self._process
+
+def _told(outcome: object) -> object:
+    """Raises what the process found wrong."""
+    if isinstance(outcome, _Unfit):
+        raise Unfit(Why.from_json(outcome.why_json), list(outcome.problems))
+    if isinstance(outcome, Failed):
+        raise outcome.to_error()
+    return outcome
 
 
 def _bytes_of(question: Question) -> int:
     """Of the rows. Raises LimitExceeded "measuring.too_large"."""
     store = open_artifacts(question.location, question.storage_key)
-    data = [one for name, one in question.inputs.items() if name.endswith(("data", "eval_data"))]
+    data = [one for name, one in question.inputs.items() if not name.endswith(MODEL)]
     found = sum(store.manifest(one).total_bytes for one in data)
     if found > MOST_DATA_BYTES:
         raise LimitExceeded(
@@ -254,6 +206,8 @@ def _failed(error: Exception) -> Internal:
 
 def _measure(question: Question) -> Measured:
     store = open_artifacts(question.location, question.storage_key)
+    question.folder.mkdir(parents=True)
+    _check_room(question, store)
     spec = JobSpec.model_validate_json(question.spec_json)
     files = {stage.name: _files(stage, question, store) for stage in spec.stages}
     stages = measure_stages(LoadedJob(spec=spec, folder=question.folder, files=files, file="job"))
@@ -261,12 +215,26 @@ def _measure(question: Question) -> Measured:
     return Measured(
         spec_json=spec.canonical_json(),
         facts={each.stage.name: each.facts for each in stages},
-        warnings=tuple(_cleaned_why(why, question) for each in stages for why in _doubts(each)),
+        warnings=tuple(_cleaned_why(why, question) for each in stages for why in each.warnings),
     )
 
 
-def _doubts(stage: StageMeasure) -> list[Why]:
-    return list(stage.warnings)
+def _check_room(question: Question, store: ArtifactStore) -> None:
+    """What is copied to be read. Raises LimitExceeded "measuring.no_space": a full disk would stop every job."""
+    needed = 0
+    for name, artifact_id in question.inputs.items():
+        files = store.manifest(artifact_id).files
+        needed += sum(each.size for each in files if not (name.endswith(MODEL) and each.path.endswith(WEIGHTS)))
+    free = shutil.disk_usage(question.folder).free
+    if free - needed < question.reserve_bytes:
+        raise LimitExceeded(
+            "measuring.no_space",
+            "The coordinator's disk has no room to measure the files.",
+            next_step="Ask the operator to free space, or submit with `shardwork job submit`, which measures them on "
+            "your machine.",
+            needed_bytes=needed,
+            free_bytes=free,
+        )
 
 
 def _files(stage: StageSpec, question: Question, store: ArtifactStore) -> StageFiles:
@@ -277,7 +245,7 @@ def _files(stage: StageSpec, question: Question, store: ArtifactStore) -> StageF
             next_step="Continue from JOB.stage.checkpoint, or submit with `shardwork job submit`.",
             key="continue_from",
         )
-    model = question.inputs.get(f"{stage.name}.base_model")
+    model = question.inputs.get(f"{stage.name}{MODEL}")
     place = question.folder / stage.name
     return StageFiles(
         sources=_sources(stage.data, question.inputs.get(f"{stage.name}.data"), place / "data", store),
@@ -296,29 +264,61 @@ def _sources(
     found: list[SourceFiles] = []
     for number, item in enumerate(items):
         folder = into / f"source-{number:03d}" if len(items) > 1 else into
-        paths = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
-        source = SourceFiles(path=path_of(item), files=paths)
+        source = SourceFiles(path=path_of(item), files=_plain_files(folder))
         if not isinstance(item, str):
-            source = replace(source, weight=item.weight, mapping=item.mapping, format=item.format)
+            _check_unchanged(item)
+            source = replace(source, weight=item.weight)
         found.append(source)
     return tuple(found)
+
+
+def _plain_files(folder: Path) -> tuple[Path, ...]:
+    """Raises InvalidInput "measuring.not_plain" for what `prepare` would leave out."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    odd = next((path for path in paths if path.suffix.lower() not in PLAIN_SUFFIXES), None)
+    if odd is not None:
+        shown = odd.with_name(_NUMBERED.sub("", odd.name))
+        raise InvalidInput(
+            "measuring.not_plain",
+            f"A coordinator reads JSONL and text, and {shown.name!r} is neither by its ending.",
+            next_step=f"{conversion(shown)} `shardwork job submit` converts what it can by itself.",
+            key="data",
+        )
+    return tuple(paths)
+
+
+def _check_unchanged(item: DataSource) -> None:
+    """A mapping is applied by whoever sends the rows, once."""
+    if item.mapping or item.format is not None:
+        raise InvalidInput(
+            "measuring.mapped",
+            "What was sent over HTTP is read as it lies, without a mapping or a format.",
+            next_step="Send rows under our names, or submit with `shardwork job submit`, which converts them.",
+            key="data",
+        )
 
 
 def sparse_model(store: ArtifactStore, artifact_id: str, into: Path) -> Path:
     """A model folder whose weights are headers and holes."""
     manifest = store.manifest(artifact_id)
     into.mkdir(parents=True)
-    for entry in manifest.files:
-        if "/" in entry.path:
-            continue
+    files = [entry for entry in manifest.files if "/" not in entry.path]
+    small = sum(entry.size for entry in files if not entry.path.endswith(WEIGHTS))
+    if small > MOST_COMPANION_BYTES:
+        raise LimitExceeded(
+            "measuring.too_large",
+            "The files beside the model's weights are larger than what is read here.",
+            next_step="Leave out what no tokenizer and no config needs.",
+            bytes=small,
+            limit_bytes=MOST_COMPANION_BYTES,
+        )
+    for entry in files:
         start, count = manifest.leaf_span(entry.path)
         with (into / entry.path).open("wb") as file:
-            if entry.path.endswith(".safetensors"):
+            if entry.path.endswith(WEIGHTS):
                 file.write(_header(store, manifest, start, count))
                 file.truncate(entry.size)
                 continue
-            if entry.size > MOST_COMPANION_BYTES:
-                raise LimitExceeded("measuring.too_large", "A file of the model is too large.", file=entry.path)
             for leaf in store.read_leaves(artifact_id, start, count):
                 file.write(leaf)
     return into

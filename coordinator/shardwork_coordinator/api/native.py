@@ -46,8 +46,7 @@ async def _quote(call: Call) -> Message:
     beside = call.asked.beside
     request: jobs_pb2.QuoteJobRequest = call.asked.message
     request.spec_json = submitting.spec_text(beside, request.spec_json)
-    answer: Message = await submitting.quote(request, _inputs(beside), call.caller, call.desk)
-    return answer
+    return await submitting.quote(request, _inputs(beside), call.caller, call.desk)
 
 
 async def _submit(call: Call) -> Message:
@@ -124,13 +123,13 @@ async def _manifest(call: Call) -> Response:
 async def _file(call: Call) -> Response:
     manifest = await granted(call.named["artifact_id"], call.caller, call.desk.artifacts)
     path = call.named["path"]
-    return contents.answer(call.request, call.desk, manifest, contents.of_file(manifest, path), path)
+    return contents.answer(call, manifest, contents.of_file(manifest, path), path)
 
 
 async def _tar(call: Call) -> Response:
     manifest = await granted(call.named["artifact_id"], call.caller, call.desk.artifacts)
     name = manifest.id[:12]
-    return contents.answer(call.request, call.desk, manifest, contents.of_tar(manifest, name), f"{name}.tar")
+    return contents.answer(call, manifest, contents.of_tar(manifest, name), f"{name}.tar")
 
 
 # ---- the coordinator ----------------------------------------------------------------------------------------------

@@ -1,25 +1,27 @@
 """A job's events as server-sent events: each with its number as id, so that a client that comes back misses none.
 
 `Last-Event-ID`, or `after_sequence` in the query, says where to go on. A heartbeat at least every `BEAT_S` shows a dead
-connection. Ends when the job is final and all was said.
+connection. Ends when the job is final and all was said, and when the key or its owner was revoked: whoever comes again
+is told so with a status.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from shardwork.v1 import jobs_pb2
 
-from ..rpc.jobs import HIGHEST_SEQUENCE, get_job, watch_job
+from ..rpc.jobs import HIGHEST_SEQUENCE, watch_job
 from .mapping import bad_field, to_json
 from .routes import Call
 
+Watched = jobs_pb2.WatchJobResponse
 #: a comment is sent so often where nothing else is
 BEAT_S = 10
 #: a client that lost the connection tries again after this long
@@ -30,26 +32,48 @@ async def stream(call: Call) -> Response:
     request: jobs_pb2.WatchJobRequest = call.asked
     if last := call.request.headers.get("last-event-id", ""):
         request.after_sequence = _sequence(last)
+    answers = watch_job(request, call.caller, call.desk.jobs)
     # refused with a status, before a stream has begun
-    await get_job(jobs_pb2.GetJobRequest(job_id=request.job_id), call.caller, call.desk.jobs)
-    return EventSourceResponse(_events(request, call), ping=BEAT_S)
+    first = await anext(answers)
+    # the beginning of an id may mean another job later
+    request.job_id = first.job.id
+    return Stream(first, answers, call)
 
 
-async def _events(request: jobs_pb2.WatchJobRequest, call: Call) -> AsyncGenerator[ServerSentEvent, None]:
-    state = ""
-    async with aclosing(watch_job(request, call.caller, call.desk.jobs)) as answers:
-        async for answer in answers:
-            for event in answer.events:
-                data = json.dumps(to_json(event), ensure_ascii=False)
-                yield ServerSentEvent(data, event="job.event", id=str(event.sequence), retry=RETRY_MS)
-            if answer.job.state != state:
-                state = answer.job.state
-                yield ServerSentEvent(json.dumps({"state": state}), event="job.state")
-            if call.desk.closing.is_set():
-                return
-    # a client that asked for all of it must not come back for more
-    yield ServerSentEvent("{}", event="job.end")
-    await asyncio.sleep(0)
+class Stream(EventSourceResponse):
+    """Lets go of the job also where nobody ever began to read."""
+
+    def __init__(self, first: Watched, answers: AsyncGenerator[Watched, None], call: Call) -> None:
+        super().__init__(_events(first, answers, call), ping=BEAT_S)
+        self._answers = answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._answers):
+            await super().__call__(scope, receive, send)
+
+
+async def _events(
+    first: Watched, answers: AsyncGenerator[Watched, None], call: Call
+) -> AsyncGenerator[ServerSentEvent, None]:
+    state, answer = "", first
+    while True:
+        for event in answer.events:
+            data = json.dumps(to_json(event), ensure_ascii=False)
+            yield ServerSentEvent(data, event="job.event", id=str(event.sequence), retry=RETRY_MS)
+        if answer.job.state != state:
+            state = answer.job.state
+            yield ServerSentEvent(json.dumps({"state": state}), event="job.state")
+        if answer.final:
+            # a client that asked for all of it must not come back for more
+            yield ServerSentEvent("{}", event="job.end")
+            return
+        if call.desk.closing.is_set() or not await _is_welcome(call):
+            return
+        answer = await anext(answers)
+
+
+async def _is_welcome(call: Call) -> bool:
+    return await call.desk.gate.is_still_good(call.request.headers.get("authorization", ""))
 
 
 def _sequence(text: str) -> int:

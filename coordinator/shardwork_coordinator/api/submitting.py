@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from shardwork import wire
 from shardwork.errors import InvalidInput
 from shardwork.jobs.spec import STAGE_OUTPUT, JobSpec
 from shardwork.models.hub import OFFERED, is_remote
 from shardwork.recipes.base import StageFacts
 from shardwork.v1 import jobs_pb2, types_pb2
+from shardwork.why import Why
 
 from ..artifacts.store import not_found
 from ..hub import offered
@@ -27,12 +29,17 @@ from .mapping import bad_field
 from .measuring import Measured
 
 
-async def quote(request: jobs_pb2.QuoteJobRequest, inputs: Mapping[str, str], caller: Caller, desk: ApiDesk) -> Any:
+async def quote(
+    request: jobs_pb2.QuoteJobRequest, inputs: Mapping[str, str], caller: Caller, desk: ApiDesk
+) -> jobs_pb2.QuoteJobResponse:
     """The quote of a job as sent, measured here when it says no facts."""
-    if not request.facts:
-        measured = await measure(parse_spec(request.spec_json), inputs, caller, desk)
-        request = jobs_pb2.QuoteJobRequest(spec_json=measured.spec_json, facts=wire_facts(measured))
-    return await quote_job(request, caller, desk.jobs)
+    if request.facts:
+        return await quote_job(request, caller, desk.jobs)
+    measured = await measure(parse_spec(request.spec_json), inputs, caller, desk)
+    request = jobs_pb2.QuoteJobRequest(spec_json=measured.spec_json, facts=wire_facts(measured))
+    answer = await quote_job(request, caller, desk.jobs)
+    answer.quote.warnings.extend(wire.why_to_proto(why) for why in measured.warnings)
+    return answer
 
 
 async def submit(request: jobs_pb2.SubmitJobRequest, caller: Caller, desk: ApiDesk) -> jobs_pb2.SubmitJobResponse:
@@ -45,12 +52,15 @@ async def submit(request: jobs_pb2.SubmitJobRequest, caller: Caller, desk: ApiDe
         if name not in inputs:
             sent.inputs.append(types_pb2.NamedArtifact(name=name, artifact_id=artifact_id))
             inputs[name] = artifact_id
+    warnings: tuple[Why, ...] = ()
     if not sent.facts:
         measured = await measure(spec, inputs, caller, desk)
-        sent.spec_json = measured.spec_json
+        sent.spec_json, warnings = measured.spec_json, measured.warnings
         sent.facts.extend(wire_facts(measured))
     sent.submission_id = sent.submission_id or secrets.token_hex(16)
-    return await submit_job(sent, caller, desk.jobs)
+    answer = await submit_job(sent, caller, desk.jobs)
+    answer.quote.warnings.extend(wire.why_to_proto(why) for why in warnings)
+    return answer
 
 
 async def measure(spec: JobSpec, inputs: Mapping[str, str], caller: Caller, desk: ApiDesk) -> Measured:

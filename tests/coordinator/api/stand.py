@@ -22,6 +22,7 @@ from shardwork.identity.role import Role
 from shardwork.v1 import wallet_pb2
 from shardwork_coordinator.api import ApiDesk, router
 from shardwork_coordinator.api.keys import KeyGate
+from shardwork_coordinator.api.lanes import Lane, Lanes
 from shardwork_coordinator.api.measuring import Measurer
 from shardwork_coordinator.artifacts import ArtifactStore
 from shardwork_coordinator.artifacts.quota import ArtifactLimits
@@ -87,10 +88,10 @@ class Stand:
         await self.store.write(lambda tx: offered.offer(tx, name, stored, "mit", self.clock.now_ms()))
 
 
-class Here(Measurer):
-    """Measures in a thread of this process, which saves a second of starting another."""
+class Here(Lane):
+    """A thread of this process, which saves a second of starting another."""
 
-    async def _ask(self, work: Callable[[Any], object], question: object, patience_s: float) -> object:
+    async def ask(self, work: Callable[[Any], object], question: object, patience_s: float) -> object:
         return await asyncio.to_thread(work, question)
 
 
@@ -106,7 +107,7 @@ async def standing(folder: Path, store: Store | None = None) -> AsyncGenerator[S
         artifacts=ArtifactDesk(store, contents, clock, ArtifactLimits(reserve_bytes=0)),
         wallet=Wallet(store, SimulatedPayments(clock), clock),
         gate=KeyGate(store, clock),
-        measurer=Here(str(folder / "artifacts"), folder / "scratch"),
+        measurer=Measurer(str(folder / "artifacts"), folder / "scratch", lanes=Lanes(Here(), Here())),
         scratch=folder / "scratch",
     )
     stand = Stand(desk, clock, store, folder)

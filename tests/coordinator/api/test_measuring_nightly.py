@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from shardwork.errors import Internal, LimitExceeded
-from shardwork_coordinator.api import measuring
-from shardwork_coordinator.api.measuring import Measurer, check_here
+from shardwork_coordinator.api import lanes
+from shardwork_coordinator.api.measuring import Measurer
 
 from .stand import rows
 
@@ -36,20 +36,20 @@ def die(code: int) -> None:
 async def test_what_takes_too_long_is_ended_and_the_next_file_is_checked(measurer: Measurer, tmp_path: Path) -> None:
     (tmp_path / "chat.jsonl").write_bytes(rows())
     with pytest.raises(LimitExceeded) as caught:
-        await measurer._ask(sleep, 600.0, 0.1)  # pyright: ignore[reportPrivateUsage]
+        await measurer.lanes.small.ask(sleep, 600.0, 0.1)
     assert caught.value.code == "measuring.too_slow"
-    await measurer.check(tmp_path / "chat.jsonl", "anna")
+    await measurer.check(tmp_path / "chat.jsonl", len(rows()), "anna")
 
 
 async def test_a_process_that_died_is_told_and_replaced(measurer: Measurer, tmp_path: Path) -> None:
     (tmp_path / "chat.jsonl").write_bytes(rows())
     with pytest.raises(Internal) as caught:
-        await measurer._ask(die, 9, 60.0)  # pyright: ignore[reportPrivateUsage]
+        await measurer.lanes.small.ask(die, 9, 60.0)
     assert caught.value.code == "measuring.died"
-    await measurer.check(tmp_path / "chat.jsonl", "anna")
+    await measurer.check(tmp_path / "chat.jsonl", len(rows()), "anna")
 
 
 async def test_one_party_measures_so_many_files_at_a_time(measurer: Measurer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "OF_ONE_MAX", 0)
+    monkeypatch.setattr(lanes, "OF_ONE_MAX", 0)
     with pytest.raises(LimitExceeded, match="being measured"):
-        await measurer._alone("anna", check_here, Path("x"), 0)  # pyright: ignore[reportPrivateUsage]
+        await measurer.check(Path("x"), 0, "anna")

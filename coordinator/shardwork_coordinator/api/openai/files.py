@@ -39,7 +39,7 @@ async def create(call: Call) -> Response:
         # the suffix says how rows are read, and these are read line by line
         name = f"{Path(shown).stem}.jsonl"
         form.path = await asyncio.to_thread(form.path.rename, form.path.with_name(name))
-        await desk.measurer.check(form.path, caller.party_id)
+        await desk.measurer.check(form.path, form.bytes, caller.party_id)
         artifact_id = await uploads.store_named(form, f"00000-{name}", caller, desk)
     row = ApiFile(
         id=f"file-{secrets.token_hex(12)}",
@@ -87,9 +87,7 @@ async def content(call: Call) -> Response:
         return await results.content(call, made)
     row = await own(call, named)
     manifest = await granted(row.artifact_id, call.caller, call.desk.artifacts)
-    return contents.answer(
-        call.request, call.desk, manifest, contents.of_file(manifest, manifest.files[0].path), row.filename
-    )
+    return contents.answer(call, manifest, contents.of_file(manifest, manifest.files[0].path), row.filename)
 
 
 async def delete(call: Call) -> Response:

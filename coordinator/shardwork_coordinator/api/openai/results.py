@@ -106,7 +106,7 @@ async def content(call: Call, made: Made) -> Response:
     manifest, pieces = await _pieces(call, made)
     if manifest is None:
         return Response(pieces[0].data, media_type="text/csv")
-    return contents.answer(call.request, call.desk, manifest, pieces, made.filename)
+    return contents.answer(call, manifest, pieces, made.filename)
 
 
 def metrics(rounds: Sequence[Round], inner_steps: int) -> str:
