@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..artifacts.calls import Calls
 from ..engine import Engine
 from ..rpc.artifacts import ArtifactDesk
 from ..rpc.jobs import JobsDesk
@@ -42,8 +43,8 @@ class ApiDesk:
     file_max_bytes: int = FILE_MAX_BYTES
     #: one file of each owner is received at a time: what lies in `scratch` is in nobody's quota yet
     receiving: dict[str, Turn] = field(default_factory=dict[str, "Turn"])
-    #: fine-tuning jobs that are being created, by party and wishes
-    creating: dict[str, asyncio.Lock] = field(default_factory=dict[str, asyncio.Lock])
+    #: whose turn it is to create one and the same fine-tuning job
+    creating: Calls = field(default_factory=lambda: Calls(of_one_max=1))
     #: workers in numbers, for everybody who asks
     totals: Kept[dict[str, Any]] | None = None
     #: the coordinator stops, and streams with it

@@ -50,7 +50,12 @@ STATUSES: Mapping[type[ShardworkError], int] = {
 #: the words that the published clients know
 TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
 #: refusals that HTTP has a word for
-EXACT = {"api.too_large": 413, "api.too_slow": 408}
+EXACT = {
+    "api.too_large": 413,
+    "api.too_slow": 408,
+    "artifact.no_space": 507,
+    "measuring.no_space": 507,
+}
 MOST_PROBLEMS = 20
 
 _log = Log("api")
@@ -99,8 +104,8 @@ def refusal(error: ShardworkError, *, openai: bool = False) -> Response:
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     param = why.evidence.get("param") or why.evidence.get("key") or None
-    # the published client tries again by itself unless it is told not to
-    if openai and status in (409, 429) and not wait_s:
+    # the published client tries again by itself unless it is told not to, and a whole file goes with each try
+    if openai and status in (409, 429, 507) and not wait_s:
         headers["x-should-retry"] = "false"
     body = _openai(status, why, param, error) if openai else _native(why, param, error)
     return JSONResponse({"error": body}, status_code=status, headers=headers)

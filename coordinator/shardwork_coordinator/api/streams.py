@@ -13,7 +13,6 @@ from contextlib import aclosing
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from shardwork.v1 import jobs_pb2
 
@@ -37,39 +36,28 @@ async def stream(call: Call) -> Response:
     first = await anext(answers)
     # the beginning of an id may mean another job later
     request.job_id = first.job.id
-    return Stream(first, answers, call)
-
-
-class Stream(EventSourceResponse):
-    """Lets go of the job also where nobody ever began to read."""
-
-    def __init__(self, first: Watched, answers: AsyncGenerator[Watched, None], call: Call) -> None:
-        super().__init__(_events(first, answers, call), ping=BEAT_S)
-        self._answers = answers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._answers):
-            await super().__call__(scope, receive, send)
+    return EventSourceResponse(_events(first, answers, call), ping=BEAT_S)
 
 
 async def _events(
     first: Watched, answers: AsyncGenerator[Watched, None], call: Call
 ) -> AsyncGenerator[ServerSentEvent, None]:
     state, answer = "", first
-    while True:
-        for event in answer.events:
-            data = json.dumps(to_json(event), ensure_ascii=False)
-            yield ServerSentEvent(data, event="job.event", id=str(event.sequence), retry=RETRY_MS)
-        if answer.job.state != state:
-            state = answer.job.state
-            yield ServerSentEvent(json.dumps({"state": state}), event="job.state")
-        if answer.final:
-            # a client that asked for all of it must not come back for more
-            yield ServerSentEvent("{}", event="job.end")
-            return
-        if call.desk.closing.is_set() or not await _is_welcome(call):
-            return
-        answer = await anext(answers)
+    async with aclosing(answers):
+        while True:
+            for event in answer.events:
+                data = json.dumps(to_json(event), ensure_ascii=False)
+                yield ServerSentEvent(data, event="job.event", id=str(event.sequence), retry=RETRY_MS)
+            if answer.job.state != state:
+                state = answer.job.state
+                yield ServerSentEvent(json.dumps({"state": state}), event="job.state")
+            if answer.final:
+                # a client that asked for all of it must not come back for more
+                yield ServerSentEvent("{}", event="job.end")
+                return
+            if call.desk.closing.is_set() or not await _is_welcome(call):
+                return
+            answer = await anext(answers)
 
 
 async def _is_welcome(call: Call) -> bool:

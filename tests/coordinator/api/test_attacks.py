@@ -9,11 +9,16 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from shardwork import api_key
-from shardwork_coordinator.api import bodies
+from shardwork_coordinator.api import bodies, router
+from shardwork_coordinator.api.contents import SENT_BYTES
 from shardwork_coordinator.api.keys import BURST, KNOWN_S, WRONG_BURST
+from shardwork_coordinator.artifacts.calls import Calls
 from shardwork_coordinator.records import ApiKey, Party
+from shardwork_coordinator.rpc import jobs
+from shardwork_coordinator.web.server import Site, build
 
 from .stand import ANNA, Stand, count_job, send, submit
 
@@ -100,6 +105,58 @@ async def test_the_last_use_of_a_key_is_written_down_and_does_not_bring_a_revoke
     digest = api_key.digest(stand.secrets[ANNA])
     key = (await stand.store.read(lambda tx: tx.find(ApiKey, secret_sha256=digest)))[0]
     assert key.revoked
+
+
+async def test_a_stream_ends_with_the_key_that_opened_it(stand: Stand, anna: httpx.AsyncClient) -> None:
+    job = await submit(anna)
+    following = asyncio.create_task(anna.get(f"{V1}/jobs/{job}/events/stream"))
+    while not stand.desk.jobs.watching:
+        await asyncio.sleep(0)
+    await stand.change_key(ANNA, revoked=True)
+    stand.clock.advance(KNOWN_S + 0.1)
+    said = (await following).text
+    assert "job.running" in said and "job.end" not in said and not stand.desk.jobs.watching
+
+
+async def test_one_stream_too_many_is_refused_before_it_begins(
+    anna: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await submit(anna)
+    monkeypatch.setattr(jobs, "MOST_WATCHES", 0)
+    assert code(await anna.get(f"{V1}/jobs/{job}/events/stream")) == (429, "job.too_many_watches")
+
+
+async def test_downloads_count_and_one_too_many_is_refused(stand: Stand, anna: httpx.AsyncClient) -> None:
+    artifact = await send(anna)
+    stand.desk.artifacts.calls = Calls(of_one_max=0)
+    for path in ("tar", "files/00000-text.txt"):
+        answer = await anna.get(f"{V1}/artifacts/{artifact}/{path}")
+        assert code(answer) == (429, "artifact.too_many_calls")
+
+
+async def test_a_reader_who_stops_reading_is_let_go(stand: Stand, anna: httpx.AsyncClient) -> None:
+    artifact = await send(anna, b"x" * (3 << 20))
+    stand.desk.artifacts.calls = Calls(of_one_max=1)
+    stand.desk.artifacts.limits = replace(stand.desk.artifacts.limits, idle_s=0.0)
+    sent: list[Message] = []
+
+    async def nothing() -> Message:
+        return await asyncio.Event().wait()  # type: ignore[return-value]
+
+    async def send_one(message: Message) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    app = build(stand.desk.engine, Site(api=router(stand.desk)))
+    headers = [(b"host", b"localhost"), (b"authorization", anna.headers["authorization"].encode())]
+    path = f"{V1}/artifacts/{artifact}/tar"
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": headers}
+    await app(scope, nothing, send_one)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert len(sent[1]["body"]) <= SENT_BYTES
+    stand.desk.artifacts.limits = replace(stand.desk.artifacts.limits, idle_s=60.0)
+    assert (await anna.get(path)).status_code == 200
 
 
 async def test_too_many_calls_are_told_when_to_come_back(stand: Stand, anna: httpx.AsyncClient) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from shardwork.errors import Internal, LimitExceeded
-from shardwork_coordinator.api import lanes
 from shardwork_coordinator.api.measuring import Measurer
 
 from .stand import rows
@@ -47,9 +46,3 @@ async def test_a_process_that_died_is_told_and_replaced(measurer: Measurer, tmp_
         await measurer.lanes.small.ask(die, 9, 60.0)
     assert caught.value.code == "measuring.died"
     await measurer.check(tmp_path / "chat.jsonl", len(rows()), "anna")
-
-
-async def test_one_party_measures_so_many_files_at_a_time(measurer: Measurer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "OF_ONE_MAX", 0)
-    with pytest.raises(LimitExceeded, match="being measured"):
-        await measurer.check(Path("x"), 0, "anna")

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from shardwork_coordinator.api.openai import tuning
+from shardwork_coordinator.api.openai import files, tuning
 from shardwork_coordinator.api.openai.asked import Asked
 from shardwork_coordinator.artifacts.expiry import Expiry
 from shardwork_coordinator.records import Job, JobState, Party, Round, RoundState
@@ -82,6 +82,47 @@ async def test_two_names_of_one_content_are_given_up_one_after_the_other(anna: h
     first, second = await uploaded(anna), await uploaded(anna)
     await anna.delete(f"/v1/files/{first}")
     assert (await anna.get(f"/v1/files/{second}/content")).content == rows()
+
+
+async def test_a_file_whose_content_was_given_up_is_no_file(offering: Stand, anna: httpx.AsyncClient) -> None:
+    file = await uploaded(anna)
+    artifact = (await anna.get("/api/v1/artifacts")).json()["artifacts"][0]["artifact_id"]
+    await anna.delete(f"/api/v1/artifacts/{artifact}")
+    assert error(await anna.get(f"/v1/files/{file}"))[:2] == (404, "file.not_found")
+    assert (await anna.get("/v1/files")).json()["data"] == []
+    assert error(await create(anna, training_file=file)) == (404, "file.not_found", "training_file")
+
+
+async def test_a_list_goes_on_behind_a_file_that_was_deleted_meanwhile(stand: Stand, anna: httpx.AsyncClient) -> None:
+    for number in range(1, 5):
+        await uploaded(anna, rows(number))
+        stand.clock.advance(1)
+    seen: list[str] = []
+    page: dict[str, Any] = {"last_id": "", "has_more": True}
+    while page["has_more"]:
+        page = (await anna.get("/v1/files", params={"limit": 2, "after": page["last_id"]})).json()
+        seen += [each["id"] for each in page["data"]]
+        for each in page["data"]:
+            await anna.delete(f"/v1/files/{each['id']}")
+    assert len(set(seen)) == 4 and (await anna.get("/v1/files")).json()["data"] == []
+
+
+async def test_names_of_files_are_bounded_and_another_ones_do_not_count(
+    anna: httpx.AsyncClient, bert: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MOST_FILES", 2)
+    first, _ = await uploaded(anna), await uploaded(anna)
+    assert error(await upload(anna))[:2] == (429, "file.too_many")
+    await uploaded(bert)
+    await anna.delete(f"/v1/files/{first}")
+    await uploaded(anna)
+
+
+async def test_a_full_disk_is_told_and_nothing_is_left_on_it(stand: Stand, anna: httpx.AsyncClient) -> None:
+    stand.desk.artifacts.limits = replace(stand.desk.artifacts.limits, reserve_bytes=1 << 60)
+    answer = await upload(anna)
+    assert error(answer)[:2] == (507, "artifact.no_space") and answer.headers["x-should-retry"] == "false"
+    assert list(stand.desk.scratch.glob("*")) == []
 
 
 async def test_a_file_ends_with_the_date_that_it_told(stand: Stand, anna: httpx.AsyncClient) -> None:
@@ -192,6 +233,32 @@ async def test_a_client_that_tries_again_pays_once(offering: Stand, anna: httpx.
     key = {"Idempotency-Key": "mine"}
     keyed = [(await create(anna, key, training_file=train)).json()["id"] for _ in range(2)]
     assert keyed[0] == keyed[1]
+
+
+@pytest.mark.parametrize("headers", [{"Idempotency-Key": "mine"}, {"x-stainless-retry-count": "1"}])
+async def test_a_retry_finds_the_first_job_also_when_it_has_ended(
+    offering: Stand, anna: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    train = await uploaded(anna)
+    first = (await create(anna, headers, training_file=train)).json()["id"]
+    await anna.post(f"{JOBS}/{first}/cancel")
+    again = (await create(anna, headers, training_file=train)).json()
+    assert (again["id"], again["status"]) == (first, "cancelled")
+    assert (await anna.get("/api/v1/wallet/balance")).json()["held_msat"] == 0
+
+
+async def test_a_key_belongs_to_its_first_wishes(offering: Stand, anna: httpx.AsyncClient) -> None:
+    train, key = await uploaded(anna), {"Idempotency-Key": "mine"}
+    assert (await create(anna, key, training_file=train)).status_code == 200
+    assert error(await create(anna, key, training_file=train, suffix="other"))[:2] == (409, "tuning.key_reused")
+    assert len((await anna.get(JOBS)).json()["data"]) == 1
+
+
+async def test_tries_at_the_same_time_make_one_job(offering: Stand, anna: httpx.AsyncClient) -> None:
+    train = await uploaded(anna)
+    tries = [create(anna, {"Idempotency-Key": "mine"}, training_file=train) for _ in range(4)]
+    assert len({answer.json()["id"] for answer in await asyncio.gather(*tries)}) == 1
+    assert len((await anna.get(JOBS)).json()["data"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -96,8 +96,8 @@ class Asked:
         text = self.metadata.get(MAX_SATS)
         return int(text) if text is not None else None
 
-    def digest(self, seed: int) -> str:
-        """The same for the same wishes and seed, in whichever words they were said."""
+    def digest(self, seed: int | None) -> str:
+        """The same for the same wishes and seed, in whichever words they were said; None: no seed was said."""
         said = {
             "model": self.model,
             "files": [self.training_file, self.validation_file],

@@ -1,19 +1,17 @@
 """POST /v1/fine_tuning/jobs: a client's words become a job that is measured, priced, capped and submitted.
 
-Whoever asks again, because an answer was lost, gets the same job: its id follows from the wishes and the seed, and a
-client that says it tries again gets the seed of its first try. So no retry pays twice.
+Whoever asks again, because an answer was lost, gets the same job, also when it has ended meanwhile: its id follows from
+the wishes and the seed, and who tries again gets what the first try settled. So no retry pays twice.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
-from shardwork.errors import InvalidInput, NotEnoughFunds
+from shardwork.errors import Conflict, InvalidInput, NotEnoughFunds
 from shardwork.ids import job_id as derive_job_id
 from shardwork.jobs.spec import BudgetSection, JobSpec
 from shardwork.money import MSAT_PER_SAT, Msat, ceil_sats, show
@@ -53,23 +51,25 @@ class _Inputs:
         return {**found, **({f"{STAGE}.eval_data": self.valid.artifact_id} if self.valid else {})}
 
 
+@dataclass(frozen=True, slots=True)
+class _First:
+    """What a first try settled, for the tries after it."""
+
+    seed: int
+    submission: str
+
+
 async def create(call: Call) -> str:
     """The id of the job. Raises what `Asked.read` raises, NotFound of files and models, Unfit of rows, InvalidInput
-    "budget.below_plan" and NotEnoughFunds "wallet.below_plan"."""
+    "budget.below_plan", NotEnoughFunds "wallet.below_plan" and Conflict "tuning.key_reused"."""
     asked = Asked.read(call.asked)
-    seed = asked.seed if asked.seed is not None else await _seed(call, asked)
-    digest = asked.digest(seed)
-    lock = call.desk.creating.setdefault(f"{call.caller.party_id} {digest}", asyncio.Lock())
-    async with lock:
-        try:
-            submission, known = await _submission(call, digest)
-            return known or await _submit(call, asked, seed, submission)
-        finally:
-            call.desk.creating.pop(f"{call.caller.party_id} {digest}", None)
+    first = await _first(call, asked)
+    async with call.desk.creating.turn(f"{call.caller.party_id} {first.submission}"):
+        return await _known(call, first.submission) or await _submit(call, asked, first)
 
 
-async def _submit(call: Call, asked: Asked, seed: int, submission: str) -> str:
-    caller, desk = call.caller, call.desk
+async def _submit(call: Call, asked: Asked, first: _First) -> str:
+    caller, desk, submission = call.caller, call.desk, first.submission
     base, row = await base_of(call, asked.model)
     inputs = await _files(call, asked)
     job_id = str(derive_job_id(caller.party_id, submission))
@@ -86,13 +86,13 @@ async def _submit(call: Call, asked: Asked, seed: int, submission: str) -> str:
         training_file=asked.training_file,
         validation_file=asked.validation_file,
         suffix=asked.suffix,
-        seed=seed,
+        seed=first.seed,
         metadata=dict(asked.metadata),
         n_epochs=frozen.n_epochs,
         batch_size=frozen.batch_size,
         learning_rate_multiplier=frozen.learning_rate_multiplier,
     )
-    answer = wishes.to_row(job_id, asked.digest(seed), desk.now_ms)
+    answer = wishes.to_row(job_id, asked.digest(first.seed), desk.now_ms)
     await desk.commit(lambda tx: tx.put(answer))
     request = jobs_pb2.SubmitJobRequest(
         submission_id=submission,
@@ -101,7 +101,13 @@ async def _submit(call: Call, asked: Asked, seed: int, submission: str) -> str:
         inputs=[types_pb2.NamedArtifact(name=name, artifact_id=one) for name, one in ids.items()],
         max_msat=spec.budget.max_sats * MSAT_PER_SAT,
     )
-    return (await submit_job(request, caller, desk.jobs)).job_id
+    try:
+        return (await submit_job(request, caller, desk.jobs)).job_id
+    except Conflict as error:
+        # a retry that reached another coordinator was faster, and planned for other workers
+        if error.code != "job.submission_reused":
+            raise
+        return job_id
 
 
 async def _capped(call: Call, spec: JobSpec, measured: Measured, asked: Asked) -> JobSpec:
@@ -173,39 +179,47 @@ def _checkpoint(tx: Transaction, parts: list[str], caller: Caller) -> str:
     return f"{job.id}.{STAGE}.checkpoint@{number}"
 
 
-async def _submission(call: Call, digest: str) -> tuple[str, str]:
-    """(submission id, the id of a job that runs or ran under it)."""
+async def _known(call: Call, submission: str) -> str:
+    """The id of the job of this submission; empty where there is none yet."""
     owner = call.caller.party_id
-
-    def look(tx: Transaction) -> tuple[str, str]:
-        for run in range(MOST_RUNS):
-            submission = f"{kept.SUBMISSION}{digest[:40]}-{run}"
-            known = tx.find(Job, owner=owner, submission_id=submission)
-            if not known or known[0].state not in (JobState.FAILED, JobState.CANCELLED):
-                return submission, known[0].id if known else ""
-        raise InvalidInput("tuning.bad_field", "It failed too often.", next_step="Take another seed.", param="seed")
-
-    return await call.desk.engine.store.read(look)
+    found = await call.desk.engine.store.read(lambda tx: tx.find(Job, owner=owner, submission_id=submission))
+    return found[0].id if found else ""
 
 
-async def _seed(call: Call, asked: Asked) -> int:
-    """Drawn once for a first try and the tries after it; from the caller's own key where it sends one."""
+async def _first(call: Call, asked: Asked) -> _First:
+    """Settled once for a first try and the tries after it, whatever became of the job meanwhile: a retry never pays.
+
+    Tries belong together by the key that the client sends, or by the wishes where its library says that it tries again.
+    """
+    owner, wishes = call.caller.party_id, asked.digest(asked.seed)
     key = call.request.headers.get("idempotency-key", "")
-    if key:
-        return _number(hashlib.sha256(key.encode()).digest())
-    name = f"fine-tuning-try/{call.caller.party_id}/{asked.digest(0)[:40]}"
+    name = hashlib.sha256(key.encode()).hexdigest() if key else wishes
+    name = f"fine-tuning-{'key' if key else 'first'}/{owner}/{name[:40]}"
     is_retry = call.request.headers.get("x-stainless-retry-count", "0") not in ("", "0")
-    now_ms, fresh = call.desk.now_ms, _number(secrets.token_bytes(4))
+    now_ms, drawn = call.desk.now_ms, secrets.randbits(31)
 
-    def work(tx: Transaction) -> int:
-        known: Any = tx.get(Answer, name)
-        if is_retry and known is not None and now_ms - known.created_ms < RETRY_MS:
-            return int(known.response)
-        tx.put(Answer(id=name, request_sha256=asked.digest(0), response=str(fresh).encode(), created_ms=now_ms))
-        return fresh
+    def work(tx: Transaction) -> _First:
+        known = tx.get(Answer, name)
+        if known is not None and key and known.request_sha256 != wishes:
+            raise Conflict(
+                "tuning.key_reused", "This Idempotency-Key belongs to other wishes.", next_step="Send another key."
+            )
+        if known is not None and (key or (is_retry and now_ms - known.created_ms < RETRY_MS)):
+            return _First(**json.loads(known.response))
+        seed = asked.seed if asked.seed is not None else drawn
+        made = _First(seed, _free(tx, owner, asked.digest(seed)))
+        text = json.dumps(asdict(made)).encode()
+        tx.put(Answer(id=name, request_sha256=wishes, response=text, created_ms=now_ms))
+        return made
 
     return await call.desk.commit(work)
 
 
-def _number(data: bytes) -> int:
-    return int.from_bytes(data[:4], "big") >> 1
+def _free(tx: Transaction, owner: str, digest: str) -> str:
+    """The submission id of the job of these wishes that runs or succeeded, or of one that may begin."""
+    for run in range(MOST_RUNS):
+        submission = f"{kept.SUBMISSION}{digest[:40]}-{run}"
+        known = tx.find(Job, owner=owner, submission_id=submission)
+        if not known or known[0].state not in (JobState.FAILED, JobState.CANCELLED):
+            return submission
+    raise InvalidInput("tuning.bad_field", "It failed too often.", next_step="Take another seed.", param="seed")

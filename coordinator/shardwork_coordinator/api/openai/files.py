@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from shardwork.errors import Conflict, InvalidInput, NotFound
+from shardwork.errors import Conflict, InvalidInput, LimitExceeded, NotFound
 from shardwork.v1 import storage_pb2
 
 from ...records import ApiFile, Artifact, ArtifactState
 from ...rpc.artifacts import granted
+from ...rpc.auth import Caller
 from ...rpc.storage import delete_artifact
 from ...store.base import Transaction
 from .. import contents, uploads
@@ -50,7 +52,7 @@ async def create(call: Call) -> Response:
         bytes=form.bytes,
         created_ms=desk.now_ms,
     )
-    await desk.commit(lambda tx: _keep(tx, row))
+    await desk.commit(lambda tx: _keep(tx, row, row.created_ms - _keep_ms(call)))
     return JSONResponse(view(row, _keep_ms(call)))
 
 
@@ -62,14 +64,11 @@ async def every(call: Call) -> Response:
     since_ms, wanted = call.desk.now_ms - _keep_ms(call), texts.get("purpose", "")
 
     def look(tx: Transaction) -> list[ApiFile | results.Made]:
-        own = tx.find(ApiFile, owner=call.caller.party_id, deleted=False, order="created_ms", after=since_ms)
-        return [*(own if wanted in ("", PURPOSE) else []), *(made(tx) if wanted in ("", RESULTS) else [])]
-
-    def made(tx: Transaction) -> list[results.Made]:
-        return results.of_owner(tx, call.caller)
+        sent = _living(tx, call.caller, since_ms) if wanted in ("", PURPOSE) else []
+        return [*sent, *(results.of_owner(tx, call.caller) if wanted in ("", RESULTS) else [])]
 
     found = sorted(await call.desk.engine.store.read(look), key=_age, reverse=order == "desc")
-    page = lists.behind(found, texts.get("after", ""), lambda each: str(each.id))
+    page = await _behind(call, found, texts.get("after", ""), descends=order == "desc")
     shown = [await _view(call, each) for each in page[:limit]]
     return lists.listed(shown, has_more=len(page) > limit)
 
@@ -116,12 +115,15 @@ async def delete(call: Call) -> Response:
 async def own(call: Call, named: str, param: str = "file_id") -> ApiFile:
     """Raises NotFound "file.not_found", for another's as for none."""
 
+    since_ms = call.desk.now_ms - _keep_ms(call)
+
     def look(tx: Transaction) -> ApiFile | None:
-        return tx.get(ApiFile, named)
+        row = tx.get(ApiFile, named)
+        is_own = row is not None and row.owner == call.caller.party_id and not row.deleted
+        return row if row is not None and is_own and row.created_ms > since_ms and _is_stored(tx, row) else None
 
     row = await call.desk.engine.store.read(look)
-    is_own = row is not None and row.owner == call.caller.party_id and not row.deleted
-    if row is None or not is_own or row.created_ms + _keep_ms(call) <= call.desk.now_ms:
+    if row is None:
         raise NotFound(
             "file.not_found",
             f"You have no file {named[:60]!r}.",
@@ -158,7 +160,46 @@ def _keep_ms(call: Call) -> int:
     return call.desk.artifacts.limits.ages.keep_ms
 
 
-def _keep(tx: Transaction, row: ApiFile) -> None:
+def _is_stored(tx: Transaction, row: ApiFile) -> bool:
+    """Its content may have been given up by another of its names."""
+    stored = tx.get(Artifact, row.artifact_id, row.owner)
+    return stored is not None and stored.state is ArtifactState.STORED
+
+
+def _living(tx: Transaction, caller: Caller, since_ms: int) -> list[ApiFile]:
+    """The caller's files that are neither deleted nor expired."""
+    owner = caller.party_id
+    rows = tx.find(ApiFile, owner=owner, deleted=False, order="created_ms", after=since_ms)
+    ids = tx.pick(Artifact, ("id",), owner=owner, state=ArtifactState.STORED) if rows else []
+    stored = {str(one) for (one,) in ids}
+    return [row for row in rows if row.artifact_id in stored]
+
+
+async def _behind(
+    call: Call, found: list[ApiFile | results.Made], after: str, *, descends: bool
+) -> Sequence[ApiFile | results.Made]:
+    """Those behind the cursor, which may have been deleted since the page that named it."""
+
+    def look(tx: Transaction) -> ApiFile | None:
+        return tx.get(ApiFile, after)
+
+    gone = await call.desk.engine.store.read(look) if after else None
+    if gone is None or gone.owner != call.caller.party_id:
+        return lists.behind(found, after, lambda each: str(each.id))
+    return [each for each in found if (_age(each) < _age(gone) if descends else _age(each) > _age(gone))]
+
+
+def _keep(tx: Transaction, row: ApiFile, since_ms: int) -> None:
+    """Raises LimitExceeded "file.too_many": rows stay, also those of one content that is stored once."""
+    living = tx.pick(
+        ApiFile, ("id",), owner=row.owner, deleted=False, order="created_ms", after=since_ms, limit=MOST_FILES
+    )
+    if len(living) >= MOST_FILES:
+        raise LimitExceeded(
+            "file.too_many",
+            f"You have {MOST_FILES:,} files.",
+            next_step="Delete some of them, or use those that are there for several jobs.",
+        )
     tx.insert(row)
 
 
