@@ -56,8 +56,8 @@ from shardwork.v1 import (
     work_pb2_grpc,
 )
 
-from .api import ApiDesk
 from .api import router as api_router
+from .api.desk import ApiDesk
 from .api.keys import KeyGate
 from .api.measuring import Measurer
 from .artifacts import ArtifactStore

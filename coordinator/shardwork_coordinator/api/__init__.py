@@ -15,15 +15,19 @@ Handlers are those of the gRPC services. Included by `web.server`.
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import TYPE_CHECKING
 
-from .desk import ApiDesk
+if TYPE_CHECKING:
+    # the processes that measure import this package, and need neither a web server nor an engine
+    from fastapi import APIRouter
 
-__all__ = ["ApiDesk", "router"]
+    from .desk import ApiDesk
 
 
 def router(desk: ApiDesk) -> APIRouter:
     """Both faces."""
+    from fastapi import APIRouter
+
     from . import native, openai
 
     found = APIRouter()

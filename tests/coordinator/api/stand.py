@@ -20,7 +20,8 @@ from shardwork import api_key
 from shardwork.clock import ManualClock
 from shardwork.identity.role import Role
 from shardwork.v1 import wallet_pb2
-from shardwork_coordinator.api import ApiDesk, router
+from shardwork_coordinator.api import router
+from shardwork_coordinator.api.desk import ApiDesk
 from shardwork_coordinator.api.keys import KeyGate
 from shardwork_coordinator.api.lanes import Lane, Lanes
 from shardwork_coordinator.api.measuring import Measurer

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from shardwork import wire
+from shardwork.errors import NotFound
 from shardwork.v1 import jobs_pb2
 from shardwork.why import Why
 
@@ -50,19 +51,25 @@ async def every(call: Call) -> Response:
 
     def look(tx: Transaction) -> tuple[list[dict[str, Any]], bool]:
         found: list[dict[str, Any]] = []
-        is_behind = not after
-        for job, wishes in kept.every(tx, call.caller):
+        is_behind, before = not after, _created_ms(tx, after, call) + 1 if after else None
+        for job, wishes in kept.every(tx, call.caller, before):
             if is_behind and len(found) == limit:
                 return found, True
             if is_behind:
                 found.append(view(tx, job, wishes, call))
             is_behind = is_behind or kept.job_name(job.id) == after
-        if not is_behind:
-            raise lists.bad_cursor(after)
         return found, False
 
     found, has_more = await call.desk.engine.store.read(look)
     return lists.listed(found, has_more=has_more)
+
+
+def _created_ms(tx: Transaction, after: str, call: Call) -> int:
+    """Of the job that is the cursor. Raises InvalidInput "api.bad_cursor"."""
+    try:
+        return kept.own(tx, after, call.caller)[0].created_ms
+    except NotFound:
+        raise lists.bad_cursor(after) from None
 
 
 def steer(handler: Callable[..., Awaitable[Any]], request: type[Any]) -> Callable[[Call], Awaitable[Response]]:

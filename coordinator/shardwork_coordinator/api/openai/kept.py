@@ -67,9 +67,8 @@ def own(tx: Transaction, named: str, caller: Caller) -> tuple[Job, Wishes]:
     return job, wishes
 
 
-def every(tx: Transaction, caller: Caller, **equals: Any) -> Iterator[tuple[Job, Wishes]]:
-    """The caller's, the newest first; rows are read as they are needed."""
-    before: int | None = None
+def every(tx: Transaction, caller: Caller, before: int | None = None, **equals: Any) -> Iterator[tuple[Job, Wishes]]:
+    """The caller's, the newest first; rows are read as they are needed. `before`: only those created before it."""
     seen: set[str] = set()
     while True:
         page = tx.find(
