@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
@@ -37,26 +38,34 @@ class Piece:
     """Some bytes of a whole: a file of an artifact, or bytes that are known."""
 
     size: int
-    #: path in the manifest; empty where `data` holds it
-    path: str = ""
+    #: number of the file's first leaf, where `data` does not hold it
+    leaf: int = 0
     data: bytes = b""
 
 
 def of_file(manifest: Manifest, path: str) -> list[Piece]:
     """Raises NotFound "artifact.no_such_file"."""
-    manifest.leaf_span(path)
+    start, _ = manifest.leaf_span(path)
     entry = next(entry for entry in manifest.files if entry.path == path)
-    return [Piece(entry.size, path)]
+    return [Piece(entry.size, start)]
 
 
-def of_tar(manifest: Manifest, folder: str) -> list[Piece]:
+async def of_tar(call: Call, manifest: Manifest, folder: str) -> list[Piece]:
     """Every file below `folder`, with the same bytes whenever and wherever it is made."""
+    # as reading a manifest: one of 40,000 files takes more than a second, in which nobody else would be answered
+    async with call.desk.artifacts.parsing:
+        return await asyncio.to_thread(_of_tar, manifest, folder)
+
+
+def _of_tar(manifest: Manifest, folder: str) -> list[Piece]:
     found: list[Piece] = []
+    leaf = 0
     for entry in manifest.files:
         header = tarfile.TarInfo(f"{folder}/{entry.path}")
         header.size, header.mode = entry.size, 0o644
         data = header.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-        found += [Piece(len(data), data=data), Piece(entry.size, entry.path)]
+        found += [Piece(len(data), data=data), Piece(entry.size, leaf)]
+        leaf += len(entry.leaves)
         if rest := -entry.size % _BLOCK:
             found.append(Piece(rest, data=b"\0" * rest))
     return [*found, Piece(len(_END), data=_END)]
@@ -125,7 +134,7 @@ async def _sent(
     store: ArtifactStore, manifest: Manifest, pieces: list[Piece], wanted: range
 ) -> AsyncGenerator[bytes, None]:
     """A leaf that does not match ends the answer short of its length, which every client notices."""
-    parts = _parts(store, manifest, pieces, wanted)
+    parts = _joined(_parts(store, manifest, pieces, wanted))
     ahead = asyncio.create_task(asyncio.to_thread(next, parts, b""))
     try:
         while data := await ahead:
@@ -137,8 +146,22 @@ async def _sent(
         ahead.exception()
 
 
+def _joined(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Small parts together: a tar of many small files would cost a thread's turn for each of them."""
+    held = bytearray()
+    for part in parts:
+        held += part
+        if len(held) >= SENT_BYTES:
+            yield bytes(held)
+            held.clear()
+    if held:
+        yield bytes(held)
+
+
 def _parts(store: ArtifactStore, manifest: Manifest, pieces: list[Piece], wanted: range) -> Iterator[bytes]:
+    """What is wanted lies together, so its leaves are one run."""
     at = 0
+    leaves: Iterator[bytes] | None = None
     for piece in pieces:
         first, last = max(wanted.start - at, 0), min(wanted.stop - at, piece.size)
         at += piece.size
@@ -147,10 +170,12 @@ def _parts(store: ArtifactStore, manifest: Manifest, pieces: list[Piece], wanted
         if piece.data:
             yield piece.data[first:last]
             continue
-        start, _ = manifest.leaf_span(piece.path)
         numbers = range(first // LEAF_BYTES, (last - 1) // LEAF_BYTES + 1)
+        if leaves is None:
+            begin = piece.leaf + numbers.start
+            leaves = store.read_leaves(manifest.id, begin, manifest.leaf_count - begin)
         offset = numbers.start * LEAF_BYTES
-        for leaf in store.read_leaves(manifest.id, start + numbers.start, len(numbers)):
+        for leaf in islice(leaves, len(numbers)):
             data = leaf[max(first - offset, 0) : last - offset]
             offset += len(leaf)
             if data:

@@ -129,7 +129,7 @@ async def _file(call: Call) -> Response:
 async def _tar(call: Call) -> Response:
     manifest = await granted(call.named["artifact_id"], call.caller, call.desk.artifacts)
     name = manifest.id[:12]
-    return contents.answer(call, manifest, contents.of_tar(manifest, name), f"{name}.tar")
+    return contents.answer(call, manifest, await contents.of_tar(call, manifest, name), f"{name}.tar")
 
 
 # ---- the coordinator ----------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ async def _pieces(call: Call, made: Made) -> tuple[Any, list[Piece]]:
     """(the manifest, or None for what is no artifact's, pieces)."""
     if made.kind is Kind.MODEL:
         manifest = await granted(made.artifact_id, call.caller, call.desk.artifacts)
-        return manifest, contents.of_tar(manifest, made.job.id)
+        return manifest, await contents.of_tar(call, manifest, made.job.id)
 
     def look(tx: Transaction) -> str:
         stage = tx.get(Stage, made.job.id, STAGE)
