@@ -43,7 +43,9 @@ def test_it_lands_in_dir_slash_output_and_tells_how_to_load_it(
     assert {path.name: path.read_bytes() for path in got.iterdir()} == adapter
     assert "sft.model" in result.stdout
     assert f"PeftModel.from_pretrained(base, '{got}')" in result.stderr
-    assert "from_pretrained('path/to/tiny')" in result.stderr, "a bare name would be fetched from a hub"
+    assert "CausalLM.from_pretrained('path/to/tiny')" in result.stderr, "a bare name would be fetched from a hub"
+    # an adapter's folder has no tokenizer: what was printed alone must be enough to ask it something
+    assert "tokenizer = AutoTokenizer.from_pretrained('path/to/tiny')" in result.stderr
 
 
 def test_json_lists_what_was_fetched_and_where(logged_in: Run, adapter: dict[str, bytes], tmp_path: Path) -> None:

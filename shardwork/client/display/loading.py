@@ -14,9 +14,10 @@ def loading(kind: str, path: str, *, base: str = "the base model's folder") -> l
     if kind == "adapter":
         return [
             "from peft import PeftModel",
-            "from transformers import AutoModelForCausalLM",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
             f"base = AutoModelForCausalLM.from_pretrained({base!r})  # the folder of the model you tuned",
             f"model = PeftModel.from_pretrained(base, {path!r})",
+            f"tokenizer = AutoTokenizer.from_pretrained({base!r})  # an adapter has none of its own",
         ]
     if kind == "rows":
         return ["from datasets import load_dataset", f"rows = load_dataset('json', data_files={path + '/*.jsonl'!r})"]
