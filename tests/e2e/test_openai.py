@@ -141,7 +141,9 @@ def unpacked(client: OpenAI, archive: str, into: Path) -> Path:
     data = client.files.content(archive).read()
     assert client.files.retrieve(archive).bytes == len(data)
     with tarfile.open(fileobj=io.BytesIO(data)) as opened:
-        opened.extractall(into, filter="data")
+        # before Python 3.11.4 there is none
+        opened.extraction_filter = getattr(tarfile, "data_filter", None)
+        opened.extractall(into)
     return next(into.iterdir())
 
 

@@ -102,6 +102,13 @@ def words(shown: Top) -> str:
     return "\n".join(line.text for line in lines)
 
 
+async def test_an_answer_that_comes_after_somebody_quit_is_not_shown() -> None:
+    shown = Top(Fixed(snapshot(BUSY)))
+    async with shown.run_test():
+        pass
+    await shown.look()
+
+
 @pytest.mark.parametrize("size", [(80, 24), (160, 50)])
 async def test_a_worker_at_work_is_shown_whole_also_in_a_small_terminal(size: tuple[int, int]) -> None:
     shown = Top(Fixed(snapshot(BUSY)))

@@ -106,6 +106,9 @@ class Top(App[None]):
     async def look(self) -> None:
         """Asks once and shows it."""
         now = await self._source.look()
+        if not self.is_running:
+            # somebody quit while it was asked
+            return
         self._remember(now)
         shown: dict[str, RenderableType] = {
             "head": panels.head(now),
