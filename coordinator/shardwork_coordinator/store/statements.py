@@ -35,8 +35,10 @@ from .base import R
 from .columns import Query, columns, is_unique, table_name
 from .tables import TABLES
 
-#: shapes of `find` and `count` kept compiled; the program has some dozens, unless sets of ids grow and shrink
+#: shapes of `find` and `count` kept compiled; the program has some dozens, and one for each size of a set
 SHAPES_MAX = 1000
+#: sets up to here are filled up to a power of two, so that one that grows and shrinks is not compiled each time
+LARGEST_FILLED = 8_192
 
 
 class Statement:
@@ -110,7 +112,10 @@ def query_parameters(query: Query) -> dict[str, Any]:
     values: dict[str, Any] = {"_limit": query.limit, "_after": query.after}
     for name, match in query.equals.items():
         if isinstance(match, frozenset):
-            values |= {f"{name}_{place}": member for place, member in enumerate(match)}
+            members = list(match)
+            # one of them again and again changes nothing
+            members += members[:1] * (_room(match) - len(members))
+            values |= {f"{name}_{place}": member for place, member in enumerate(members)}
         else:
             values[name] = plain(match)
     return values
@@ -176,9 +181,15 @@ def _holder_of(kind: type[Record], names: tuple[str, ...]) -> Select[Any]:
     return select(*key).where(*same, tuple_(*key) != tuple_(*own))
 
 
+def _room(members: frozenset[Any]) -> int:
+    """How many parameters a set takes."""
+    count = len(members)
+    return count if count > LARGEST_FILLED or not count else 1 << (count - 1).bit_length()
+
+
 def _shape(query: Query) -> tuple[object, ...]:
     """What tells two statements apart, whatever the values."""
-    kinds = [len(match) if isinstance(match, frozenset) else match is None for match in query.equals.values()]
+    kinds = [_room(match) if isinstance(match, frozenset) else match is None for match in query.equals.values()]
     return (table_name(query.kind), *zip(query.equals, map(str, kinds), strict=True))
 
 
@@ -201,7 +212,7 @@ def _conditions(query: Query) -> list[ColumnElement[bool]]:
     for name, match in query.equals.items():
         found: ColumnElement[Any] = table.c[name]
         if isinstance(match, frozenset):
-            members = [bindparam(f"{name}_{place}", type_=found.type) for place in range(len(match))]
+            members = [bindparam(f"{name}_{place}", type_=found.type) for place in range(_room(match))]
             wanted.append(found.in_(members) if members else false())
         else:
             wanted.append(found.is_(None) if match is None else found == bindparam(name))

@@ -227,6 +227,36 @@ def test_every_rule_is_a_check_of_the_database(connection: Connection) -> None:
         assert all(rule.name in sql for rule in rules(kind)), kind
 
 
+async def test_sets_that_grow_and_shrink_are_few_statements_and_find_the_same(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number:016x}" for number in range(100)]
+
+    def fill(tx: Transaction) -> None:
+        for name in names:
+            tx.put(party(name))
+
+    await store.write(fill)
+    compiled = list[str]()
+    build = Statement.__init__
+
+    def counted(self: Statement, *arguments: Any) -> None:
+        build(self, *arguments)
+        compiled.append(self._sql)
+
+    monkeypatch.setattr(Statement, "__init__", counted)
+
+    def look(tx: Transaction) -> None:
+        for size in range(len(names) + 1):
+            some = names[:size]
+            assert {name for (name,) in tx.pick(Party, ("id",), id=some)} == set(some)
+            assert sum(tx.count(Party, "id", id=some).values()) == size
+
+    await store.read(look)
+    # of no name, and of 1, 2, 4, … 128
+    assert len(compiled) <= 2 * 9
+
+
 async def test_a_reader_keeps_its_snapshot_while_the_writer_goes_on(store: SqlStore) -> None:
     await store.write(lambda tx: tx.insert(party("a")))
     loop = asyncio.get_running_loop()
