@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -90,6 +91,9 @@ async def _serve(settings: Any) -> int:
         # whoever starts it makes the first user of the dashboard
         print(json.dumps(said | ({"setup": running.setup} if running.setup else {})), flush=True)
         log.info("coordinator.started", version=software_version(), pid=os.getpid())
+        # what is loaded by now stays for good; looking through it would stop everybody for 0.1 s each time
+        gc.collect()
+        gc.freeze()
         waiting = asyncio.create_task(stop.wait())
         watching = asyncio.create_task(_watch_store(running.engine.store), name="store")
         done, _ = await asyncio.wait({waiting, watching, *running.background}, return_when=asyncio.FIRST_COMPLETED)
