@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 
 from pyotp import random_base32
 from pyotp.totp import TOTP
@@ -10,11 +11,17 @@ from pyotp.totp import TOTP
 STEP_MS = 30_000
 #: a clock may be one step off, either way
 SLACK_STEPS = 1
+_SECRET = re.compile(r"[A-Z2-7]{32}")
 
 
 def new_secret() -> str:
     """160 random bits in base32."""
     return random_base32()
+
+
+def is_secret(text: str) -> bool:
+    """Whether it is one of ours, and not a short or unreadable one that a form was given."""
+    return _SECRET.fullmatch(text) is not None
 
 
 def address(secret: str, name: str, house: str) -> str:

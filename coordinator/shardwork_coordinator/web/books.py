@@ -16,7 +16,7 @@ from ..money.reconciliation import Compared
 from ..payments.base import Payments
 from ..records import Account
 from ..store.base import Transaction
-from .kept import Kept
+from .kept import Beside, Kept
 
 #: totals read every account
 KEEP_TOTALS_S = 5.0
@@ -53,6 +53,8 @@ class Books:
         self.totals = Kept(lambda: engine.store.read(views.house_totals), KEEP_TOTALS_S)
         self.kinds = Kept(lambda: engine.store.read(kinds), KEEP_TOTALS_S)
         self.checked = Kept(self._check, KEEP_CHECK_S)
+        #: the same for pages, of which none waits for it
+        self.beside = Beside(self.checked, "ledger")
         self.compared = Kept(self._compare, KEEP_COMPARED_S)
 
     async def check_now(self) -> Checked:

@@ -16,6 +16,7 @@ from shardwork.why import Why
 from ..links import Machine, machine_of
 from ..machine.states import LIVE
 from ..money.movements import worker_account
+from ..money.payouts import PREFIX
 from ..queueing import standing
 from ..queueing.history import History, history
 from ..queueing.reliability import Reliability, attempts_of, reliability
@@ -25,6 +26,8 @@ from .roster import Presences, doing
 from .rows import state_of
 
 MOST_PAYOUTS, MOST_DEEDS = 8, 8
+#: payments of its key among which its payouts are looked for
+MOST_LOOKED = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,10 @@ class Earnings:
     #: of the attempts that are shown
     donated_msat: int
     address: str
-    payouts: Sequence[Payout]
+    #: its account in the ledger; empty: nothing ever moved there
+    account: str
+    #: each with why it is where it is
+    payouts: Sequence[tuple[Payout, Why | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,9 +178,13 @@ def _attempt(lease: Lease, jobs: Mapping[str, str], score: Reliability) -> Attem
         duration_s=_seconds(lease),
         paid_msat=lease.paid_msat,
         donated_msat=lease.donated_msat,
-        why=Why.from_json(lease.why_json) if lease.why_json else None,
+        why=_why(lease.why_json),
         weight=score.weights.get(lease.id),
     )
+
+
+def _why(text: str) -> Why | None:
+    return Why.from_json(text) if text else None
 
 
 def _seconds(lease: Lease) -> float:
@@ -202,7 +212,10 @@ def _paces(tx: Transaction, attempts: Sequence[Lease]) -> list[Pace]:
 
 
 def _earnings(tx: Transaction, party: Party, attempts: Sequence[Lease]) -> Earnings:
-    account = tx.get(Account, worker_account(party.id)) or Account(id=worker_account(party.id))
+    known = tx.get(Account, worker_account(party.id))
+    account = known or Account(id=worker_account(party.id))
+    # the same key may be a requester's, who withdraws from another account
+    latest = tx.find(Payout, owner=party.id, order="created_ms", descending=True, limit=MOST_LOOKED)
     return Earnings(
         earned_msat=account.credits_posted,
         paid_out_msat=account.debits_posted,
@@ -210,5 +223,6 @@ def _earnings(tx: Transaction, party: Party, attempts: Sequence[Lease]) -> Earni
         available_msat=account.credits_posted - account.debits_posted - account.debits_pending,
         donated_msat=sum(one.donated_msat for one in attempts),
         address=party.payout_address,
-        payouts=tx.find(Payout, owner=party.id, order="created_ms", descending=True, limit=MOST_PAYOUTS),
+        account=account.id if known else "",
+        payouts=[(one, _why(one.why_json)) for one in latest if one.id.startswith(PREFIX)][:MOST_PAYOUTS],
     )

@@ -32,7 +32,7 @@ class Guard:
     def __init__(self, app: ASGIApp, hosts: Collection[str] = (), *, is_secure: bool = False) -> None:
         """`hosts`: names beside loopback's. `is_secure`: served over TLS, so browsers are to stay with it."""
         self._app = app
-        self._hosts = frozenset(host.lower() for host in hosts)
+        self._hosts = frozenset(_name_of(host) for host in hosts)
         self._headers = HEADERS | ({"Strict-Transport-Security": "max-age=15552000"} if is_secure else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,26 +47,30 @@ class Guard:
                 headers.setdefault("Cache-Control", _caching(scope["path"]))
             await send(message)
 
-        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        refusal = self._refusal(scope, Headers(scope=scope))
         await (refusal or self._app)(scope, receive, send_with_headers)
 
-    def _refusal(self, method: str, headers: Headers) -> PlainTextResponse | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
         host = headers.get("host", "")
         if not is_loopback_name(host) and _name_of(host) not in self._hosts:
             text = "This server answers only to localhost, 127.0.0.1, [::1] and the names in its setting web_hosts.\n"
             return PlainTextResponse(text, status_code=421)
+        if "\0" in scope["path"]:
+            # no id has one, and PostgreSQL takes none
+            return PlainTextResponse("This address can't be.\n", status_code=400)
         if headers.get("sec-fetch-site") not in ("cross-site", "same-site"):
             return None
         # a link to a page is fine, using its streams, figures and forms from another site is not
-        if method in READS and headers.get("sec-fetch-mode") == "navigate":
+        if scope["method"] in READS and headers.get("sec-fetch-mode") == "navigate":
             return None
         return PlainTextResponse("This is not for pages of other sites.\n", status_code=403)
 
 
 def _name_of(host: str) -> str:
-    """A Host header without its port."""
+    """A Host header, or a name in the settings, without its port and without the brackets of an IPv6 address."""
     name, separator, port = host.rpartition(":")
-    return (name if separator and port.isdecimal() else host).lower()
+    is_port = separator and port.isdecimal() and (":" not in name or name.endswith("]"))
+    return (name if is_port else host).strip("[]").lower()
 
 
 def is_loopback_name(host: str) -> bool:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,6 @@ from ..engine import Engine
 from . import rows
 from .alerts import Facts
 from .books import Books
-from .kept import Beside
 
 FOLDER = Path(__file__).parent
 #: the parts of the page that change, each with a template and an event of its own
@@ -39,7 +40,8 @@ REFRESH_S = 5.0
 #: a look is followed by a rest of this many times its length
 RESTS = 10.0
 LEDGER_PATIENCE_S = 0.05
-MOST_LISTENERS = 32
+#: open streams of everybody together, and of one person, who must not take all the places
+MOST_LISTENERS, MOST_OF_ONE = 32, 12
 #: a browser that lost the connection tries again after this long
 RETRY_MS = 1_000
 
@@ -81,9 +83,10 @@ class Live:
         self._latest: Snapshot | None = None
         self._lock = asyncio.Lock()
         self.books = books or Books(engine)
-        self._ledger = Beside(self.books.checked, "ledger")
         self._templates = environment()
-        self.listeners = 0
+        self._listeners = Counter[str]()
+        # no mark of an earlier run comes again
+        self._marked, self._mark = engine.committed, time.time_ns()
         self._is_closing = asyncio.Event()
 
     def close(self) -> None:
@@ -101,39 +104,59 @@ class Live:
     async def after(self, seen: Snapshot) -> Snapshot:
         """The next look after one that was seen: soon after a commit, or after `REFRESH_S` without one."""
         await _any_of((seen.committed, self._is_closing), self._refresh_s)
-        await _any_of((self._is_closing,), max(seen.fresh_until - time.monotonic(), 0))
+        await self.rest(max(seen.fresh_until - time.monotonic(), 0))
         return seen if self._is_closing.is_set() else await self.now()
 
     @property
     def is_closing(self) -> bool:
         return self._is_closing.is_set()
 
+    def mark(self) -> str:
+        """Differs from an earlier mark if something was committed since."""
+        if self._marked is not self._engine.committed:
+            self._marked, self._mark = self._engine.committed, self._mark + 1
+        return str(self._mark)
+
+    @property
+    def listeners(self) -> int:
+        return self._listeners.total()
+
+    def is_full(self, who: str) -> bool:
+        """Whether this person gets no further stream."""
+        return self.listeners >= MOST_LISTENERS or self._listeners[who] >= MOST_OF_ONE
+
     @contextlib.contextmanager
-    def listening(self) -> Generator[None, None, None]:
-        """Counts an open stream."""
-        self.listeners += 1
+    def listening(self, who: str) -> Generator[bool, None, None]:
+        """Counts an open stream; False: there is no place for it."""
+        if self.is_full(who):
+            yield False
+            return
+        self._listeners[who] += 1
         try:
-            yield
+            yield True
         finally:
-            self.listeners -= 1
+            self._listeners[who] -= 1
+            self._listeners += Counter()  # forgets whom none is left of
 
     async def wait(self, committed: asyncio.Event, timeout_s: float) -> bool:
         """Until a commit, the end or the time-out; whether it was a commit."""
         await _any_of((committed, self._is_closing), timeout_s)
         return committed.is_set()
 
+    async def rest(self, seconds: float) -> None:
+        """So long, or until the end."""
+        await _any_of((self._is_closing,), seconds)
+
     async def updates(
-        self, may_listen: Callable[[], Awaitable[bool]] | None = None
+        self, who: str = "", may_listen: Callable[[], Awaitable[bool]] | None = None
     ) -> AsyncGenerator[ServerSentEvent, None]:
         """Each part when it changed, and a beat with the coordinator's clock at least every few seconds, for as long as
         who listens may."""
-        if self.listeners >= MOST_LISTENERS:
-            return
         # a database that is away ends the stream; the page says so, and comes again
-        with self.listening(), contextlib.suppress(Unreachable):
+        with self.listening(who) as has_place, contextlib.suppress(Unreachable):
             sent: dict[str, str] = {}
             snapshot = await self.now()
-            while not self._is_closing.is_set():
+            while has_place and not self._is_closing.is_set():
                 for name in PARTS:
                     if sent.get(name) != snapshot.keys[name]:
                         sent[name] = snapshot.keys[name]
@@ -149,7 +172,7 @@ class Live:
         committed, now_ms = engine.committed, engine.clock.now_ms()
         totals = await self.books.totals.get()
         # recounting a long ledger takes seconds, for which no page waits
-        await self._ledger.get(LEDGER_PATIENCE_S)
+        await self.books.beside.get(LEDGER_PATIENCE_S)
         checked = self.books.checked.latest
         balanced = checked is None or checked.report.balanced
         free = shutil.disk_usage(self._folder).free if self._folder else None
@@ -180,15 +203,28 @@ async def _any_of(events: Sequence[asyncio.Event], timeout_s: float) -> None:
             one.cancel()
 
 
+async def compile_templates() -> None:
+    """Beside everything else, one at a time, so that nobody's first look at a page waits for it."""
+    found = environment()
+    for name in found.list_templates():
+        await asyncio.to_thread(found.get_template, name)
+
+
 def commands(text: str) -> Markup:
     """What stands between `backticks` becomes code; everything is escaped first."""
     return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 
+@functools.cache
 def environment() -> Environment:
-    """Jinja with every value escaped: names of jobs and workers are strangers' text."""
+    """Jinja with every value escaped: names of jobs and workers are strangers' text. One for all pages; a template is
+    compiled once, and its file not looked at again."""
     found = Environment(
-        loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     found.filters["sat"] = show
     found.filters["age"] = rows.age

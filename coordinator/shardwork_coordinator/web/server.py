@@ -33,8 +33,9 @@ from . import dashboard
 from .binding import Place, bound, context_of, hosts_of
 from .books import Books
 from .dashboard.desk import Desk
+from .dashboard.shell import Shell
 from .guard import Guard
-from .live import FOLDER, Live, environment
+from .live import FOLDER, Live, compile_templates, environment
 from .metrics import CONTENT_TYPE, Metrics
 
 #: a store that does not answer a read for this long is not healthy
@@ -102,7 +103,10 @@ def build(engine: Engine, site: Site | None = None) -> FastAPI:
     )
     if site.api is not None:
         app.include_router(site.api)
-    app.include_router(dashboard.router(desk))
+    shell = Shell(desk)
+    app.include_router(dashboard.router(shell))
+    for status in (404, 405):
+        app.add_exception_handler(status, shell.lost)
     _add_plain(app, engine, site)
     app.add_middleware(Guard, hosts=tuple(site.hosts), is_secure=site.is_secure)
     return app
@@ -190,6 +194,7 @@ async def serve_web(offered: Site, engine: Engine, authority: Authority) -> Asyn
         # the coordinator owns the signals
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         task = asyncio.create_task(server.serve([listener]), name="web")
+        compiling = asyncio.create_task(compile_templates(), name="templates")
         host = (settings.advertise or "localhost") if place.is_everywhere else place.host
         url = f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         has_users = bool(await engine.store.read(lambda tx: tx.find(WebUser, limit=1)))
@@ -198,5 +203,7 @@ async def serve_web(offered: Site, engine: Engine, authority: Authority) -> Asyn
         finally:
             app.state.live.close()
             server.should_exit = True
+            compiling.cancel()
+            await asyncio.gather(compiling, return_exceptions=True)
             with contextlib.suppress(asyncio.CancelledError):
                 await task

@@ -6,14 +6,27 @@ import asyncio
 import html
 import json
 import re
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
 from shardwork.errors import Unreachable
-from shardwork_coordinator.records import AuditEntry, Job, JobState, Lease, Replica, ReplicaState, Shard
+from shardwork_coordinator.records import (
+    AuditEntry,
+    Job,
+    JobState,
+    Lease,
+    Replica,
+    ReplicaState,
+    Round,
+    RoundState,
+    Shard,
+)
 from shardwork_coordinator.store.base import Transaction
-from shardwork_coordinator.web.dashboard import jobs, tries
+from shardwork_coordinator.web.dashboard import curves, jobs, tries
 from shardwork_coordinator.web.live import Live
 
 from ..simulation import Simulation, count_job
@@ -71,6 +84,48 @@ async def test_a_list_of_jobs_goes_on_page_by_page_and_loses_none() -> None:
             older = re.search(r'<a href="([^"]+)" rel="next">', page)
             path = html.unescape(older[1]) if older else None
     assert len(seen) == len(set(seen)) == jobs.PAGE * 2 + 3
+
+
+async def test_an_owners_newest_jobs_come_first_and_all_are_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "MOST_FOUND", jobs.PAGE * 2)
+    scene, count = Scene(), jobs.PAGE * 3
+    for number in range(count):
+        await scene.job(f"job {number}", JobState.RUNNING)
+    for query in (f"q={OWNER}", f"q={OWNER}&state=waiting", "state=waiting"):
+        async with visitor(scene.engine) as client:
+            seen: list[str] = []
+            path: str | None = f"/jobs?{query}"
+            while path:
+                page = (await client.get(path)).text
+                seen += names(page)
+                older = re.search(r'<a href="([^"]+)" rel="next">', page)
+                path = html.unescape(older[1]) if older else None
+        assert seen == [f"job {number}" for number in reversed(range(count))], query
+    async with visitor(scene.engine) as client:
+        assert "More jobs begin like that" in (await client.get("/jobs?q=job")).text
+        assert "More jobs begin like that" not in (await client.get("/jobs?q=job+1")).text
+
+
+def test_a_long_jobs_curve_keeps_its_rounds_numbers_and_its_last_one() -> None:
+    count = 2 * curves.MOST_POINTS + 1
+    rounds = [
+        Round(
+            job_id=JOB,
+            stage="tune",
+            number=number,
+            kind="learn",
+            state=RoundState.MERGED,
+            phase="learn",
+            started_ms=0,
+            train_loss=1 / number,
+        )
+        for number in range(1, count + 1)
+    ]
+    nothing: Any = SimpleNamespace(pick=lambda *_, **__: [], name="tune", numbers_json="{}", id=JOB)
+    loss = curves.charts(nothing, nothing, [nothing], rounds)[0]
+    assert loss.rounds[-1] == count and len(loss.rounds) <= curves.MOST_POINTS
+    assert loss.series[0].values[-1] == 1 / count
+    assert {after - before for before, after in pairwise(loss.rounds)} == {3.0}
 
 
 async def test_retried_and_waiting_jobs_are_told_apart() -> None:
@@ -199,7 +254,8 @@ async def test_a_job_can_be_cloned_and_its_log_read_to_the_end() -> None:
         assert "Nothing was said yet." in (await client.get(f"/jobs/{JOB}/log?before=1")).text
 
 
-async def test_attempts_go_on_page_by_page() -> None:
+@pytest.mark.parametrize("apart", [1, 0], ids=["one-by-one", "all-at-once"])
+async def test_attempts_go_on_page_by_page(apart: int) -> None:
     scene = Scene()
     job, worker = await scene.job("long", JobState.RUNNING, rounds=1), await scene.worker(1, "alice")
 
@@ -215,7 +271,7 @@ async def test_attempts_go_on_page_by_page() -> None:
                 phase="learn",
                 state=ReplicaState.REJECTED,
                 granted_ms=1_000,
-                ended_ms=2_000 + number,
+                ended_ms=2_000 + number * apart,
             )
             tx.put(lease)
 
@@ -226,6 +282,8 @@ async def test_attempts_go_on_page_by_page() -> None:
         assert older is not None and first.count('data-label="Ended"') == tries.PAGE
         second = (await client.get(html.unescape(older[1]))).text
         assert second.count('data-label="Ended"') == 5
+        shards = re.findall(r">learn \d+<|/learn/s(\d+)\"", first + second)
+        assert len({one for one in shards if one}) == tries.PAGE + 5
 
 
 async def test_a_database_that_is_away_and_errors_of_ours_are_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,13 +296,13 @@ async def test_a_database_that_is_away_and_errors_of_ours_are_told_in_words(monk
             raise Unreachable("store.unreachable", "The database can't be reached.", next_step="Wait.")
 
         monkeypatch.setattr(scene.store, "read", away)
-        for path in ("/overview", "/jobs", "/jobs/000000000001"):
+        for path in ("/overview", "/jobs", "/jobs/000000000001", "/", "/login"):
             answer = await client.get(path)
             assert answer.status_code == 503 and "The database can&#39;t be reached." in answer.text
         for path in ("/live", "/pulse"):
             assert (await client.get(path)).status_code == 503
-        lost = await client.post("/jobs/000000000001/pause", data={"csrf": csrf, "reason": "x"})
-        assert lost.status_code == 503
+        for path in ("/jobs/000000000001/pause", "/login", "/logout"):
+            assert (await client.post(path, data={"csrf": csrf, "reason": "x"})).status_code == 503
 
         async def broken(work: object) -> None:
             raise ValueError("a row of somebody's")

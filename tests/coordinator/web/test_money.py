@@ -11,7 +11,8 @@ import pytest
 
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.money.movements import Hold, Move, VoidHold, user_account
-from shardwork_coordinator.records import Account, Party, Payout, PayoutState, WebRole
+from shardwork_coordinator.queueing import standing
+from shardwork_coordinator.records import Account, Party, Payout, PayoutState, Standing, WebRole
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.web.dashboard.money import accounts, export, statement
 from shardwork_coordinator.web.dashboard.money.export import plain, written
@@ -55,18 +56,20 @@ async def test_an_empty_coordinator_says_how_money_comes_in() -> None:
         assert "Nothing was paid out yet." in await browser.get("/money/payments")
 
 
-async def test_totals_are_those_of_the_overview_and_the_books_agree_once_counted() -> None:
+async def test_totals_are_those_of_the_overview_and_the_books_agree_once_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     scene = await everything()
     async with browsing(build(scene.engine), scene) as browser:
+        # nobody has to look at the overview first, or to press a button
+        monkeypatch.setattr(accounts, "PATIENCE_S", None)
         money = await browser.get("/money")
-        assert "They are counted for the first time" in money
+        assert "add up to zero" in money
         overview = await browser.get("/overview")
         for title in ("In escrow", "Owed to workers", "Paid out", "Fees"):
             pattern = rf"<dt>{title}</dt><dd>([^<]+)</dd>"
             here, there = re.search(pattern, money), re.search(pattern, overview)
             assert here and there and here[1] == there[1], title
-        # the overview counted it
-        assert "add up to zero" in await browser.get("/money")
 
 
 async def test_counting_again_compares_with_rows_and_node_and_stands_in_the_audit_log() -> None:
@@ -243,7 +246,7 @@ async def test_payments_stand_under_their_state_with_their_reason() -> None:
     async with browsing(till.app, till.scene) as browser:
         html = await browser.get("/money/payments")
         tabs = dict(re.findall(r'>([a-z ]+) <span class="tabular">(\d+)</span>', html))
-        assert tabs == {"out": "3", "open": "1", "unknown": "1", "failed": "1", "settled": "0", "deposits in": "1"}
+        assert tabs == {"out": "3", "open": "2", "unknown": "1", "failed": "1", "settled": "0", "deposits in": "1"}
         html = await browser.get("/money/payments?state=failed")
         assert failed in html and "Pay out again" in html and "Ask the node now" not in html
         html = await browser.get("/money/payments?state=unknown")
@@ -254,6 +257,51 @@ async def test_payments_stand_under_their_state_with_their_reason() -> None:
         assert "500 sat" in rows_of(await browser.get("/money/payments?state=deposits"))[0]
         lines = list(csv.DictReader(io.StringIO((await browser.client.get("/money/payments.csv?state=failed")).text)))
         assert [line["id"] for line in lines] == [failed]
+
+
+async def test_each_payment_says_where_its_sats_are_and_what_comes_next() -> None:
+    till, _, _ = await stuck()
+    held = await till.earner(3, "carol", "deaf@simulated", 20)
+    await till.earner(4, "dan", "hang@simulated", 20)
+    await till.sweep()
+    await till.withdraw(20, "fail@simulated")
+    await till.sweep()
+    await till.scene.put(lambda tx: standing.change(tx, held, Standing.QUARANTINED, "looks odd"))
+    async with browsing(till.app, till.scene) as browser:
+        failed = await browser.get("/money/payments?state=failed")
+        assert "60 min after this another payout begins by itself" in failed and "back in their wallet" in failed
+        assert "up to" not in failed
+        doubt = await browser.get("/money/payments?state=unknown")
+        assert "stay held until the node knows" in doubt
+        under_way = await browser.get("/money/payments?state=open")
+        assert (
+            "has not said yet how it ended" in under_way and "Its worker is quarantined: nothing is sent" in under_way
+        )
+
+
+async def test_an_alert_of_a_payment_in_doubt_leads_to_it() -> None:
+    till, _, doubt = await stuck()
+    till.scene.clock.advance(3_600)
+    async with browsing(till.app, till.scene) as browser:
+        found = re.search(r'<a href="(/money/payments[^"]*)" id="alert', await browser.get("/overview"))
+        assert found is not None and doubt in await browser.get(found[1])
+
+
+async def test_a_failed_payout_can_be_tried_again_whatever_its_key_withdrew_since() -> None:
+    till, failed, _ = await stuck()
+    owner = (await payout(till, failed)).owner
+    for number in range(6):
+        till.scene.clock.advance(1)
+        row = replace(
+            await payout(till, failed),
+            id=f"withdrawal:{owner}/{number}",
+            payment_hash=None,
+            created_ms=till.scene.clock.now_ms(),
+        )
+        await till.scene.put(lambda tx, row=row: tx.put(row))
+    async with browsing(till.app, till.scene) as browser:
+        page = await browser.get("/money/payments?state=failed")
+        assert page.count("Pay out again") == 1 and "Another payout came after it." not in page
 
 
 async def test_asking_takes_a_payment_on_and_never_sends_it_again() -> None:

@@ -25,6 +25,7 @@ from shardwork_coordinator.settings import Settings
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.tls import Authority
 from shardwork_coordinator.web import Site, WebAddress, guard, live, rows, serve_web, server
+from shardwork_coordinator.web.dashboard import pulse
 from shardwork_coordinator.web.live import Live
 from shardwork_coordinator.web.server import build
 
@@ -273,6 +274,43 @@ async def test_a_foreign_host_name_gets_no_figures() -> None:
             assert "news-7b" not in answer.text
 
 
+@pytest.mark.parametrize("host", ["[2001:db8::1]", "[2001:db8::1]:7071", "[2001:DB8::1]"])
+@pytest.mark.parametrize("named", ["2001:db8::1", "[2001:db8::1]"])
+async def test_a_server_answers_to_its_own_ipv6_address(host: str, named: str) -> None:
+    scene = await everything()
+    transport = httpx.ASGITransport(build(scene.engine, Site(hosts=(named,))))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        assert (await client.get("/healthz", headers={"Host": host})).status_code == 200
+        assert (await client.get("/healthz", headers={"Host": "[2001:db8::2]:7071"})).status_code == 421
+    scene.store.close()
+
+
+async def test_an_address_that_no_database_takes_is_refused() -> None:
+    async with browser(await everything()) as client:
+        for path in ("/jobs/%00", "/workers/a%00", "/money/accounts/%00"):
+            assert (await client.get(path)).status_code == 400
+
+
+async def test_where_no_page_is_people_read_a_page_and_programs_get_json() -> None:
+    person = {"Accept": "text/html,*/*"}
+    async with browser(await everything()) as client:
+        lost = await client.get("/nonsense", headers=person)
+        assert lost.status_code == 404 and "There is no page at this address." in lost.text
+        assert 'href="/jobs"' in lost.text
+        assert (await client.get("/nonsense")).json() == {"detail": "Not Found"}
+        # who reloads what a form answered is back on the page with the form
+        for path, page in (
+            ("/jobs/abc/pause", "/jobs/abc"),
+            ("/policy/set", "/policy"),
+            ("/account/sessions", "/account"),
+        ):
+            answer = await client.get(path, headers=person)
+            assert (answer.status_code, answer.headers["location"]) == (303, page)
+        assert (await client.get("/jobs/abc/pause")).status_code == 405
+        refused = await client.post("/jobs/000000000001/pause", headers=person, data={"csrf": "old"})
+        assert refused.status_code == 403 and '<a href="/jobs/000000000001">Back to where you were' in refused.text
+
+
 async def test_another_sites_page_may_link_to_this_one_but_not_read_its_stream() -> None:
     async with browser(await everything()) as client:
         strange = {"Sec-Fetch-Site": "cross-site"}
@@ -344,12 +382,28 @@ async def test_a_listener_too_many_is_sent_away_and_a_place_comes_free_again(mon
     first = shared.updates()
     await anext(first)
     assert shared.listeners == 1
-    assert [event async for event in shared.updates()] == []
+    assert [event async for event in shared.updates("bob")] == []
     await first.aclose()
     assert shared.listeners == 0
     again = shared.updates()
     assert (await anext(again)).event == "figures"
     await again.aclose()
+    scene.store.close()
+
+
+async def test_one_person_can_not_take_all_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = await everything()
+    monkeypatch.setattr(live, "MOST_OF_ONE", 2)
+    shared = Live(scene.engine, quiet_s=0.0)
+    mine = [shared.updates("vic") for _ in range(2)]
+    for one in mine:
+        await anext(one)
+    assert shared.is_full("vic") and [event async for event in shared.updates("vic")] == []
+    others = shared.updates("ada")
+    assert (await anext(others)).event == "figures"
+    for one in (*mine, others):
+        await one.aclose()
+    assert not shared.is_full("vic") and shared.listeners == 0
     scene.store.close()
 
 
@@ -384,9 +438,12 @@ async def test_the_stream_is_server_sent_events_on_a_real_port_and_ends_with_the
     scene.store.close()
 
 
+@pytest.mark.parametrize("stream", ["/live", "/pulse"])
 async def test_an_open_page_does_not_hold_up_the_end_and_leaves_no_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stream: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # longer than the server waits for anybody
+    monkeypatch.setattr(pulse, "QUIET_S", 60.0)
     scene = await everything()
     is_open = asyncio.Event()
 
@@ -394,15 +451,21 @@ async def test_an_open_page_does_not_hold_up_the_end_and_leaves_no_traceback(
 
     async def watch(address: WebAddress) -> bytes:
         cookies = {"Cookie": f"{cookie_of(address)}={secret}"}
-        async with httpx.AsyncClient(headers=cookies) as client, client.stream("GET", f"{address.url}/live") as answer:
-            is_open.set()
-            return b"".join([part async for part in answer.aiter_bytes()])
+        found = b""
+        async with httpx.AsyncClient(headers=cookies) as client, client.stream("GET", address.url + stream) as answer:
+            async for part in answer.aiter_bytes():
+                found += part
+                is_open.set()
+        return found
 
     async with serve_web(
         Site(settings=Settings(data_dir=tmp_path)), scene.engine, authority(tmp_path / "keys")
     ) as address:
         watching = asyncio.create_task(watch(address))
         await is_open.wait()
+        # it was told of a change, and rests
+        scene.engine.wake()
+        await asyncio.sleep(0)
     assert b"event: beat" in await watching
     assert "Traceback" not in capsys.readouterr().err
     scene.store.close()

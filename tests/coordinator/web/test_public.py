@@ -9,6 +9,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from shardwork.errors import Unreachable
 from shardwork.v1 import work_pb2
 from shardwork_coordinator.links import Machine
 from shardwork_coordinator.queueing import standing
@@ -17,6 +18,7 @@ from shardwork_coordinator.scheduler import ReadyReplica, Worker
 from shardwork_coordinator.settings import Settings
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.web import outlook as outlooks
+from shardwork_coordinator.web.dashboard import public
 from shardwork_coordinator.web.outlook import DAY_MS, LEAST_SHARDS, Demand, demand, device_name, outlook
 from shardwork_coordinator.web.server import Site, build
 
@@ -122,6 +124,26 @@ async def test_an_empty_house_is_honest() -> None:
     async with visitor(Scene()) as client:
         html = (await client.get("/")).text
     assert "No worker has been here in 7 days," in html and "Nobody is listed." in html
+
+
+async def test_a_database_that_is_away_leaves_the_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = await everything()
+
+    async def away(work: object) -> None:
+        raise Unreachable("store.unreachable", "The database can't be reached.", next_step="Wait.")
+
+    monkeypatch.setattr(public, "KEEP_S", 0.0)
+    read = scene.store.read
+    async with visitor(scene) as client:
+        monkeypatch.setattr(scene.store, "read", away)
+        assert (await client.get("/")).status_code == 503
+        lost = await client.get("/public.json")
+        assert lost.status_code == 503 and lost.json()["error"]["code"] == "store.unreachable"
+        monkeypatch.setattr(scene.store, "read", read)
+        seen = (await client.get("/public.json")).json()
+        monkeypatch.setattr(scene.store, "read", away)
+        assert (await client.get("/")).status_code == 200
+        assert (await client.get("/public.json")).json() == seen
 
 
 async def test_many_visitors_share_one_look() -> None:

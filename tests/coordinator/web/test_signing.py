@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +15,7 @@ from shardwork_coordinator.accounts import codes, passwords, sessions, users
 from shardwork_coordinator.records import AuditEntry, JobState, WebRole, WebSession, WebUser
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.web.dashboard import limiter
-from shardwork_coordinator.web.server import Site
+from shardwork_coordinator.web.server import Site, build
 
 from .scene import Scene
 from .visitor import COOKIE, act, token, visitor
@@ -105,6 +107,35 @@ async def test_one_address_may_not_try_for_ever(scene: Scene) -> None:
     assert seen == [401] * limiter.BURST + [429] * 2
 
 
+async def test_a_stolen_session_has_no_more_tries_at_the_password_than_the_login(scene: Scene) -> None:
+    await add(scene)
+    async with visitor(scene.engine) as client:
+        csrf = await token(client)
+        fields = {"csrf": csrf, "password": "x", "new": PASSWORD + "!"}
+        seen = [(await client.post("/account/password", data=fields)).status_code for _ in range(limiter.BURST + 1)]
+        assert seen == [401] * limiter.BURST + [429]
+        assert (await client.post("/account/codes", data=fields)).status_code == 429
+
+
+async def test_a_form_that_is_cut_off_leaves_no_error_in_the_log(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    pieces = iter([{"type": "http.request", "body": b"name=", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> dict[str, object]:
+        return next(pieces)
+
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost")]
+    scope = {"type": "http", "method": "POST", "path": "/login", "query_string": b"", "headers": headers}
+    await build(scene.engine)(scope, receive, send)
+    assert sent[0]["status"] == 400 and caplog.records == []
+
+
 def test_the_limiter_forgets_the_oldest_and_grows_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limiter, "MOST_ADDRESSES", 2)
     found = limiter.Limiter()
@@ -172,7 +203,8 @@ async def test_a_form_of_another_session_does_nothing(scene: Scene) -> None:
             assert answer.status_code == 403 and "another session" in answer.text
         too_much = await client.post("/people/add", content=b"x" * (70 << 10))
         assert too_much.status_code == 429
-        assert (await client.post("/people/add", content=b"\xff\xfe")).status_code == 400
+        for odd in (b"\xff\xfe", b"name=a%00b"):
+            assert (await client.post("/people/add", content=odd)).status_code == 400
     assert await scene.store.read(lambda tx: tx.get(WebUser, "eve")) is None
 
 
@@ -235,8 +267,9 @@ async def test_ones_own_password_and_codes_need_the_present_password(scene: Scen
         secret = codes.new_secret()
         code = TOTP(secret).at(scene.clock.now_ms() // 1000)
         assert (await act(client, "/account/codes", password="x", secret=secret, code=code)).status_code == 401
-        wrong = await act(client, "/account/codes", password=PASSWORD, secret=secret, code="123")
-        assert wrong.status_code == 400
+        for odd, typed in ((secret, "123"), ("!!!", code), ("A" * 8, code)):
+            wrong = await act(client, "/account/codes", password=PASSWORD, secret=odd, code=typed)
+            assert wrong.status_code == 400 and "account.wrong_code" in wrong.text
         assert (await act(client, "/account/codes", password=PASSWORD, secret=secret, code=code)).status_code == 303
         assert "asked for at each sign-in" in (await client.get("/account")).text
         assert (await act(client, "/account/password", password=PASSWORD, new=PASSWORD + "!")).status_code == 303

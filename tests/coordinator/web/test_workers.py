@@ -10,7 +10,9 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from shardwork.money import sats
 from shardwork.why import Why
+from shardwork_coordinator.money import deposits, withdrawals
 from shardwork_coordinator.queueing import standing
 from shardwork_coordinator.queueing.reliability import DECAY, LOOK_BACK, reliability
 from shardwork_coordinator.records import (
@@ -28,6 +30,7 @@ from shardwork_coordinator.web.server import build
 
 from .scene import COOKIE, HOSTILE_WORKER, Scene, everything, signed_in
 from .test_pages import Tags
+from .till import Till
 
 ALICE, DORA = "0000000000000001", "0000000000000004"
 
@@ -175,6 +178,27 @@ async def test_a_workers_page_shows_what_it_is_what_it_did_and_why() -> None:
     assert "49 %" in html and "51.0 %" in html
     assert "no address: nothing is paid out" in html
     assert f'action="/workers/{ALICE}/quarantine"' in html and f'action="/workers/{ALICE}/restore"' not in html
+
+
+async def test_earnings_lead_to_the_ledger_and_name_payouts_only_with_their_reason() -> None:
+    till = Till()
+    worker = await till.earner(1, "alice", "fail@simulated", 40)
+    await till.sweep()
+    wish = withdrawals.Wish(owner=worker, msat=sats(7), address="fail@simulated", idempotency_key="a-wish-of-mine")
+    await deposits.create(
+        till.scene.store, till.payments, till.scene.clock, owner=worker, msat=sats(50), idempotency_key="mine"
+    )
+    await deposits.sweep(till.scene.store, till.payments, till.scene.clock)
+    await withdrawals.create(till.scene.store, till.payments, till.scene.clock, wish)
+    await till.scene.worker(2, "shy", attached=False)
+    async with browser(till.scene) as client:
+        page = (await client.get(f"/workers/{worker}")).text
+        found = re.search(r'id="ledger" href="([^"]+)"', page)
+        assert found is not None and "a-shard" in (await client.get(found[1])).text
+        assert 'href="/money/payments?state=failed"' in page and "The payment failed." in page
+        assert "7 sat" not in page and page.count('id="payout-') == 1
+        # nothing ever moved there, so there is nothing to lead to
+        assert 'id="ledger"' not in (await client.get("/workers/0000000000000002")).text
 
 
 async def test_a_worker_that_never_came_and_one_that_is_not_there_say_so() -> None:

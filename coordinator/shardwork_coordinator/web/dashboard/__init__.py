@@ -38,7 +38,6 @@ from . import (
     worker,
     workers,
 )
-from .desk import Desk
 from .shell import Shell
 
 __all__ = ["router"]
@@ -62,10 +61,10 @@ PAGES = (
 )
 
 
-def router(desk: Desk) -> APIRouter:
+def router(shell: Shell) -> APIRouter:
     """Every route of the dashboard."""
-    routes, shell = APIRouter(), Shell(desk)
-    routes.include_router(pulse.router(desk))
+    routes = APIRouter()
+    routes.include_router(pulse.router(shell.desk))
     for page in PAGES:
         routes.include_router(page.router(shell))
     return routes

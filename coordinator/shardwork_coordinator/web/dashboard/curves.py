@@ -55,9 +55,11 @@ def charts(tx: Transaction, job: Job, stages: Sequence[Stage], rounds: Sequence[
     learned = [one for one in learned if one.state in FINAL_ROUND]
     if not learned:
         return []
-    thin = learned[:: -(-len(learned) // MOST_POINTS)]
+    step = -(-len(learned) // MOST_POINTS)
+    # counted from the last one, which is the one that people look for
+    thin = learned[::-step][::-1]
     tokens = _tokens(tx, job)
-    places = [float(place) for place in range(1, len(thin) + 1)]
+    places = [float(place) for place in range(len(learned), 0, -step)][::-1]
 
     def series(label: str, value: Callable[[Round], float | None]) -> Series:
         return Series(label=label, values=[value(one) for one in thin])

@@ -18,6 +18,7 @@ from shardwork.jobs.spec import JobSpec, StageSpec, references
 from shardwork.why import Why
 
 from ... import views
+from ...engine import LONGEST_LEASE_ID
 from ...machine.states import FINAL_JOB, LIVE
 from ...reasons import reasons_of
 from ...records import Event, Job, Party, Replica, Round, Stage
@@ -103,9 +104,10 @@ class Asked:
     stage: str = ""
     round: int | None = None
     phase: str = ""
-    #: attempts of this state only, and those before this moment
+    #: attempts of this state only, and those before this moment, or at it and behind this lease
     state: str = ""
     before: int | None = None
+    beside: str = ""
 
     @classmethod
     def of(cls, request: Request) -> Asked:
@@ -122,7 +124,13 @@ class Asked:
             phase=query.get("phase", "")[:32].replace("\0", ""),
             state=query.get("state", "") if query.get("state", "") in tries.STATES else "",
             before=number("before"),
+            beside=query.get("beside", "")[:LONGEST_LEASE_ID].replace("\0", ""),
         )
+
+    @property
+    def place(self) -> tries.Place | None:
+        """Where a page of attempts goes on."""
+        return None if self.before is None else (self.before, self.beside)
 
 
 def named(tx: Transaction, job_id: str) -> Job:
@@ -155,7 +163,7 @@ def page(tx: Transaction, asked: Asked, attached: Sequence[Worker], now_ms: int,
         grid=grid.look(tx, job, stages, rounds, (asked.stage, asked.round, asked.phase)),
         held=in_hand,
         more_held=sum(tx.count(Replica, "state", job_id=job.id, state=living).values()) - len(in_hand),
-        attempts=tries.attempts(tx, job, asked.state, asked.before),
+        attempts=tries.attempts(tx, job, asked.state, asked.place),
         events=list(zip(events, rows.in_words(tx, events), strict=True)),
         steps=_steps(tx, job),
     )

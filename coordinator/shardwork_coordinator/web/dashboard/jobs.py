@@ -6,7 +6,7 @@ A search finds jobs whose id or name begins with what was typed, and those of an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -76,6 +76,8 @@ class JobList:
     jobs: Sequence[Listed]
     counts: Mapping[str, int]
     total: int
+    #: more names begin with what was searched than were looked at
+    is_cut: bool
     newer: str
     older: str
 
@@ -96,7 +98,7 @@ def router(shell: Shell) -> APIRouter:
 
 def listed(tx: Transaction, wanted: Wanted, attached: Sequence[Worker]) -> JobList:
     """One page, newest first."""
-    found = _matching(tx, wanted)
+    found, is_cut = _matching(tx, wanted)
     jobs = [job for job in found if wanted.after is None or (job.created_ms, job.id) < wanted.after]
     shown = jobs[:PAGE]
     counts = tx.count(Job, "state")
@@ -112,46 +114,47 @@ def listed(tx: Transaction, wanted: Wanted, attached: Sequence[Worker]) -> JobLi
         ],
         counts=counts,
         total=sum(counts.values()),
+        is_cut=is_cut,
         newer=wanted.path() if wanted.after else "",
         older=older,
     )
 
 
-def _matching(tx: Transaction, wanted: Wanted) -> list[Job]:
-    """Candidates of the page, newest first; a few more than one page holds."""
-    if wanted.search:
-        return _in_order(job for job in _searched(tx, wanted.search) if _has_state(tx, job, wanted.state))
-    if wanted.state == "retrying":
-        return _in_order(job for name in sorted(retrying(tx)) if (job := tx.get(Job, name)) is not None)
-    if wanted.state == "waiting":
-        return _in_order(job for name in sorted(waiting(tx))[:MOST_FOUND] if (job := tx.get(Job, name)) is not None)
+def _matching(tx: Transaction, wanted: Wanted) -> tuple[list[Job], bool]:
+    """Candidates of the page, newest first, a few more than one page holds; and whether a search left some out."""
+    at_work = waiting(tx) if wanted.state == "waiting" else retrying(tx) if wanted.state == "retrying" else None
+    # several may be of one millisecond
     after = None if wanted.after is None else wanted.after[0] + 1
-    state = {"state": wanted.state} if wanted.state else {}
+    if wanted.search:
+        found, is_cut = _searched(tx, wanted.search, after)
+        fits = [job for job in found if _fits(job, wanted.state, at_work)]
+        return sorted(fits, key=lambda job: (job.created_ms, job.id), reverse=True), is_cut
     limit = PAGE + MOST_AT_ONCE + 1
-    return tx.find(Job, order="created_ms", descending=True, limit=limit, after=after, **state)
+    if at_work is None:
+        state = {"state": wanted.state} if wanted.state else {}
+        return tx.find(Job, order="created_ms", descending=True, limit=limit, after=after, **state), False
+    running = tx.pick(Job, ("id",), state=JobState.RUNNING, order="created_ms", descending=True, after=after)
+    names = [name for (name,) in running if name in at_work][:limit]
+    return [job for name in names if (job := tx.get(Job, name)) is not None], False
 
 
-def _in_order(jobs: Iterable[Job]) -> list[Job]:
-    return sorted(jobs, key=lambda job: (job.created_ms, job.id), reverse=True)
-
-
-def _searched(tx: Transaction, search: str) -> list[Job]:
-    """By the beginning of id or name, or by owner."""
-    found = {job.id: job for job in tx.find(Job, owner=search, limit=MOST_FOUND)}
-    for column, exact in (("id", tx.find(Job, id=search)), ("name", tx.find(Job, name=search, limit=MOST_FOUND))):
-        behind = tx.pick(Job, ("id", column), order=column, after=search, limit=MOST_FOUND)
+def _searched(tx: Transaction, search: str, after: int | None) -> tuple[list[Job], bool]:
+    """By the beginning of id or name, or by owner; and whether there are more."""
+    found: dict[str, Job] = {}
+    for equals in ({"owner": search}, {"name": search}, {"id": search}):
+        same = tx.find(Job, order="created_ms", descending=True, limit=MOST_FOUND, after=after, **equals)
+        found |= {job.id: job for job in same}
+    is_cut = False
+    for column in ("id", "name"):
+        behind = tx.pick(Job, ("id", column), order=column, after=search, limit=MOST_FOUND + 1)
         names = [name for name, text in behind if text.startswith(search)]
-        found |= {job.id: job for job in exact}
-        found |= {name: job for name in names if (job := tx.get(Job, name)) is not None}
-    return list(found.values())
+        is_cut = is_cut or len(names) > MOST_FOUND
+        found |= {name: job for name in names[:MOST_FOUND] if (job := tx.get(Job, name)) is not None}
+    return list(found.values()), is_cut
 
 
-def _has_state(tx: Transaction, job: Job, state: str) -> bool:
-    if state == "retrying":
-        return job.id in retrying(tx)
-    if state == "waiting":
-        return job.id in waiting(tx)
-    return not state or job.state == state
+def _fits(job: Job, state: str, at_work: set[str] | None) -> bool:
+    return job.id in at_work if at_work is not None else not state or job.state == state
 
 
 def waiting(tx: Transaction) -> set[str]:

@@ -1,4 +1,4 @@
-"""Limiter: how often one address may try to sign in. In memory: a restart forgives. Used by `signing`."""
+"""Limiter: how often one address may try a password. In memory: a restart forgives. Used by `signing`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ class Limiter:
         if left < 1:
             raise LimitExceeded(
                 "login.too_often",
-                "Too many tries to sign in from this address.",
+                "Too many passwords were tried from this address.",
                 next_step="Wait a minute.",
             )

@@ -8,7 +8,7 @@ from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .pulse import refused
+from .pulse import listener
 from .shell import Shell
 from .visits import Visit, visit_of
 
@@ -26,9 +26,8 @@ def router(shell: Shell) -> APIRouter:
         async def may_listen() -> bool:
             return await visit_of(request, shell.desk) is not None
 
-        if (refusal := await refused(request, shell.desk)) is not None:
-            return refusal
-        return EventSourceResponse(live.updates(may_listen), ping=3_600)
+        who = await listener(request, shell.desk)
+        return who if isinstance(who, Response) else EventSourceResponse(live.updates(who, may_listen), ping=3_600)
 
     shell.page(routes, "/overview", overview)
     routes.add_api_route("/live", stream, methods=["GET"], include_in_schema=False)

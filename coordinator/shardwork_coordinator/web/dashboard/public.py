@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from shardwork.errors import NotFound
+from shardwork.errors import NotFound, ShardworkError, Unreachable
 
 from ..kept import Kept
 from ..outlook import LEADER_DAYS, LEAST_SHARDS, RATE_DAYS, Outlook, outlook
@@ -28,7 +28,7 @@ PATIENCE_S = 0.1
 
 def router(shell: Shell) -> APIRouter:
     routes, pages = APIRouter(), Public(shell)
-    routes.add_api_route("/", pages.show, methods=["GET"], include_in_schema=False)
+    shell.anyone(routes, "/", pages.show)
     routes.add_api_route("/public.json", pages.plain, methods=["GET"], include_in_schema=False)
     return routes
 
@@ -46,12 +46,13 @@ class Public:
         return await engine.store.read(lambda tx: outlook(tx, links, now_ms))
 
     async def _seen(self) -> Outlook:
-        """Nobody but the first waits long for a look: the others get the last one while the next is made."""
+        """Nobody but the first waits long for a look: the others get the last one while the next is made, or while the
+        database is away."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._outlook.get())
         looking = self._looking
         await asyncio.wait({looking}, timeout=None if self._last is None else PATIENCE_S)
-        if looking.done() or self._last is None:
+        if self._last is None or (looking.done() and not looking.exception()):
             self._last = await looking
         return self._last
 
@@ -73,9 +74,15 @@ class Public:
     async def plain(self, request: Request) -> Response:
         """The same for programs."""
         if not self._desk.settings.public_page:
-            refused = NotFound("public.off", "This coordinator shows nothing in public.", next_step="Sign in.")
-            why = {"code": refused.code, "sentence": refused.why.sentence, "next_step": refused.why.next_step}
-            return JSONResponse({"error": why}, status_code=http_status(refused))
-        body = dataclasses.asdict(await self._seen())
+            return _refused(NotFound("public.off", "This coordinator shows nothing in public.", next_step="Sign in."))
+        try:
+            body = dataclasses.asdict(await self._seen())
+        except Unreachable as error:
+            return _refused(error)
         body |= {"join": self._desk.join(), "payments": "simulated", "rate_days": RATE_DAYS, "leader_days": LEADER_DAYS}
         return JSONResponse(body, headers={"Cache-Control": f"public, max-age={KEEP_S:.0f}"})
+
+
+def _refused(error: ShardworkError) -> Response:
+    why = {"code": error.code, "sentence": error.why.sentence, "next_step": error.why.next_step}
+    return JSONResponse({"error": why}, status_code=http_status(error))

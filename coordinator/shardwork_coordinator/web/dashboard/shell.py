@@ -13,10 +13,12 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from fastapi import APIRouter
+from fastapi.exception_handlers import http_exception_handler
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from shardwork.errors import Internal, NotAllowed, ShardworkError
+from shardwork.errors import Internal, NotAllowed, NotFound, ShardworkError
 
 from ...accounts import audit
 from ...store.base import T, Transaction
@@ -50,6 +52,7 @@ class Done:
     sentence: str
 
 
+Open = Callable[[Request], Awaitable[Response]]
 Page = Callable[[Request, Visit], Awaitable[Response]]
 Action = Callable[[Request, Visit, dict[str, str]], Awaitable[Done]]
 
@@ -69,6 +72,7 @@ class Shell:
             visit=visit,
             navigation=NAVIGATION if visit else (),
             here=request.url.path,
+            mark=getattr(request.state, "mark", ""),
             said=said,
             now_ms=self.desk.engine.clock.now_ms(),
             **seen,
@@ -80,12 +84,43 @@ class Shell:
 
     def error(self, request: Request, visit: Visit | None, error: Exception) -> Response:
         """A page in words, also while the store is away. What nobody foresaw is told by its existence alone."""
-        if not isinstance(error, ShardworkError):
+        if isinstance(error, Internal) or not isinstance(error, ShardworkError):
             _log.error("web.unexpected", error=error)
+        if not isinstance(error, ShardworkError):
             sentence, next_step = "The coordinator met an error of its own.", "Its log has the details."
             error = Internal("internal.unexpected", sentence, next_step=next_step)
         status = http_status(error)
-        return self.html(request, visit, "dashboard/error.html", status=status, why=error.why, status_code=status)
+        # a form's address shows nothing by itself: from there it goes back to the page that the form is on
+        back = parent_of(request) if request.method == "POST" and visit else ""
+        return self.html(
+            request, visit, "dashboard/error.html", status=status, why=error.why, status_code=status, back=back
+        )
+
+    def anyone(self, routes: APIRouter, path: str, work: Open, method: str = "GET") -> None:
+        """Serves `work` at `path` to everybody, signed in or not."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await work(request)
+            except Exception as error:
+                return self.error(request, None, error)
+
+        routes.add_api_route(path, answer, methods=[method], include_in_schema=False)
+
+    async def lost(self, request: Request, error: Exception) -> Response:
+        """Where no page is. Who asks for the address of a form, as after a reload, is led to the page it is on."""
+        assert isinstance(error, HTTPException)
+        if "text/html" not in request.headers.get("accept", ""):
+            return await http_exception_handler(request, error)
+        if error.status_code == 405:
+            return RedirectResponse(parent_of(request), status_code=303)
+        unknown = NotFound(
+            "page.unknown", "There is no page at this address.", next_step="Check the address, or begin anew."
+        )
+        try:
+            return self.error(request, await visit_of(request, self.desk), unknown)
+        except ShardworkError as away:
+            return self.error(request, None, away)
 
     def page(self, routes: APIRouter, path: str, work: Page) -> None:
         """Serves `work` at `path` to whoever signed in; everybody else is led to the login."""
@@ -96,6 +131,8 @@ class Shell:
                 visit = await visit_of(request, self.desk)
                 if visit is None:
                     return RedirectResponse(login_path(request), status_code=303)
+                # before anything is read: what comes after it, the page's stream tells
+                request.state.mark = self.desk.live.mark()
                 return await work(request, visit)
             except Exception as error:
                 return self.error(request, visit, error)
@@ -137,6 +174,11 @@ def say(response: Response, sentence: str) -> Response:
     """Has the next page say it."""
     response.set_cookie(SAID, quote(sentence[:LONGEST_SAID]), max_age=30, httponly=True, samesite="lax", path="/")
     return response
+
+
+def parent_of(request: Request) -> str:
+    """The page that a form's address belongs to: one step up."""
+    return quote("/" + request.scope["path"].rpartition("/")[0].lstrip("/"))
 
 
 def viewer_refused(visit: Visit) -> NotAllowed:

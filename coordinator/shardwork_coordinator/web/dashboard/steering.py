@@ -16,7 +16,7 @@ from ...records import Replica
 from ...rpc.steering import check_lives
 from ...store.base import Transaction
 from .job import named
-from .shell import Done, Shell
+from .shell import Action, Done, Shell
 from .visits import Visit
 
 PAUSED = Why(
@@ -30,7 +30,7 @@ WORDS = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
 def router(shell: Shell) -> APIRouter:
     routes, actions = APIRouter(), Steering(shell)
     for step in WORDS:
-        shell.action(routes, f"/jobs/{{job_id}}/{step}", actions.step)
+        shell.action(routes, f"/jobs/{{job_id}}/{step}", actions.taking(step))
     shell.action(routes, "/jobs/{job_id}/requeue", actions.requeue)
     return routes
 
@@ -39,19 +39,23 @@ class Steering:
     def __init__(self, shell: Shell) -> None:
         self._shell, self._engine = shell, shell.desk.engine
 
-    async def step(self, request: Request, visit: Visit, form: dict[str, str]) -> Done:
-        step, job_id = request.url.path.rpartition("/")[2], str(request.path_params["job_id"])
-        reason, world = form.get("reason", ""), self._engine.world()
+    def taking(self, step: str) -> Action:
+        """The action that takes this step."""
 
-        def work(tx: Transaction) -> list[Push]:
-            job = named(tx, job_id)
-            check_lives(job)
-            return advance(tx, slice_of_job(tx, job), _event(step, reason), world)
+        async def act(request: Request, visit: Visit, form: dict[str, str]) -> Done:
+            job_id, reason, world = str(request.path_params["job_id"]), form.get("reason", ""), self._engine.world()
 
-        sentence = f"Job {job_id} was {WORDS[step]}."
-        deed = audit.Deed(action=f"job.{step}", subject=job_id, sentence=sentence, reason=reason)
-        self._engine.after_commit(await self._shell.do(visit, deed, work))
-        return Done(path=f"/jobs/{job_id}", sentence=sentence)
+            def work(tx: Transaction) -> list[Push]:
+                job = named(tx, job_id)
+                check_lives(job)
+                return advance(tx, slice_of_job(tx, job), _event(step, reason), world)
+
+            sentence = f"Job {job_id} was {WORDS[step]}."
+            deed = audit.Deed(action=f"job.{step}", subject=job_id, sentence=sentence, reason=reason)
+            self._engine.after_commit(await self._shell.do(visit, deed, work))
+            return Done(path=f"/jobs/{job_id}", sentence=sentence)
+
+        return act
 
     async def requeue(self, request: Request, visit: Visit, form: dict[str, str]) -> Done:
         """Takes a lease back, at no attempt's cost, and offers the shard again: to others before the one who had it."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
 
 from shardwork.why import Why
 
@@ -14,6 +16,8 @@ from ...store.base import Transaction
 PAGE = 25
 MOST_HELD = 20
 STATES = ("accepted", "rejected", "expired")
+#: when the last attempt of the page before ended, and its lease
+Place = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,18 +99,30 @@ def held(tx: Transaction, job: Job, now_ms: int, shard_id: str = "") -> list[Hel
     ]
 
 
-def attempts(tx: Transaction, job: Job, state: str, before: int | None) -> Attempts:
-    wanted = [state] if state else list(STATES)
-    before_ = {} if before is None else {"after": before}
-    found = tx.find(Lease, job_id=job.id, state=wanted, order="ended_ms", descending=True, limit=PAGE + 1, **before_)
-    of_state = f"&state={state}" if state else ""
-    more = len(found) > PAGE
+def attempts(tx: Transaction, job: Job, state: str, before: Place | None) -> Attempts:
+    found = _newest(tx, job, [state] if state else list(STATES), before)
+    of_state = {"state": state} if state else {}
+    last = found[PAGE - 1] if len(found) > PAGE else None
+    older = urlencode({"before": last.ended_ms, "beside": last.id} | of_state) if last else ""
     return Attempts(
         tries=ended(tx, found[:PAGE]),
         counts=tx.count(Lease, "state", job_id=job.id),
-        newer=f"/jobs/{job.id}?{of_state.lstrip('&')}#attempts" if before is not None else "",
-        older=f"/jobs/{job.id}?before={found[PAGE - 1].ended_ms}{of_state}#attempts" if more else "",
+        newer=f"/jobs/{job.id}?{urlencode(of_state)}#attempts" if before is not None else "",
+        older=f"/jobs/{job.id}?{older}#attempts" if last else "",
     )
+
+
+def _newest(tx: Transaction, job: Job, states: Sequence[str], before: Place | None) -> list[Lease]:
+    """One more than a page. Many may have ended in one millisecond, as when their job was cancelled."""
+    equals: dict[str, Any] = {"job_id": job.id, "state": states}
+    if before is None:
+        return tx.find(Lease, order="ended_ms", descending=True, limit=PAGE + 1, **equals)
+    at_ms, name = before
+    beside = tx.find(Lease, ended_ms=at_ms, order="id", descending=True, after=name, limit=PAGE + 1, **equals)
+    left = PAGE + 1 - len(beside)
+    if not left:
+        return beside
+    return beside + tx.find(Lease, order="ended_ms", descending=True, after=at_ms, limit=left, **equals)
 
 
 def ended(tx: Transaction, leases: Sequence[Lease]) -> list[Attempt]:

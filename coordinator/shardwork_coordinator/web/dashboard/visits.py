@@ -9,7 +9,7 @@ import hmac
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from shardwork.errors import InvalidInput, LimitExceeded, NotAllowed
@@ -82,15 +82,19 @@ def inner_path(wanted: str) -> str:
 async def form_of(request: Request) -> dict[str, str]:
     """The fields of a form. Raises LimitExceeded "form.too_large" or InvalidInput "form.unreadable"."""
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_FORM_BYTES:
-            raise LimitExceeded("form.too_large", "The form is larger than any of ours.", next_step="Send less text.")
     try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MOST_FORM_BYTES:
+                raise LimitExceeded(
+                    "form.too_large", "The form is larger than any of ours.", next_step="Send less text."
+                )
         pairs = parse_qsl(
             body.decode("utf-8"), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=MOST_FIELDS
         )
-    except ValueError as error:
+        if any("\0" in value for _, value in pairs):
+            raise ValueError("a letter that no database takes")
+    except (ValueError, ClientDisconnect) as error:
         raise InvalidInput("form.unreadable", "The form can't be read.", next_step="Reload the page.") from error
     return dict(pairs)
 
@@ -101,5 +105,5 @@ def check_form(visit: Visit, form: dict[str, str]) -> None:
         raise NotAllowed(
             "form.stale",
             "This form belongs to another session; nothing was done.",
-            next_step="Reload the page and try again.",
+            next_step="Go back to the page, reload it, and try again.",
         )

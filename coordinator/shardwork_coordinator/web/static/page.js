@@ -51,12 +51,21 @@
     show("live", "Live");
   });
 
-  // a part in which somebody is about to do something stays as it is
+  // a part that nobody sees, or in which somebody is about to do something, stays as it is until that is over
+  let late = null;
+  const rests = (part) => document.hidden || part.querySelector("details.deed[open]") !== null;
   document.addEventListener("htmx:beforeRequest", (event) => {
     const part = event.target;
     if (!part.matches || !part.matches("[data-live]")) return;
-    if (document.hidden || part.querySelector("details.deed[open]")) event.preventDefault();
+    late = rests(part) ? part : null;
+    if (late) event.preventDefault();
   });
+  const catchUp = () => {
+    if (late && !rests(late)) htmx.trigger(late, "sse:changed");
+  };
+  document.addEventListener("visibilitychange", catchUp);
+  // this one does not bubble
+  document.addEventListener("toggle", catchUp, true);
   // signed out elsewhere: the answer is the login page, and not a part of this one
   document.addEventListener("htmx:beforeSwap", (event) => {
     const answer = event.detail.xhr;

@@ -20,6 +20,8 @@ from ..visits import Visit
 
 PATH = "/money"
 PAGE = 50
+#: for the ledger to be counted
+PATIENCE_S = 0.05
 LONGEST_SEARCH = 200
 #: as the tabs name them
 KINDS: Mapping[str, str] = {
@@ -94,6 +96,7 @@ def router(shell: Shell) -> APIRouter:
     async def show(request: Request, visit: Visit) -> Response:
         wanted = Wanted.of(request.query_params)
         found = await store.read(lambda tx: listed(tx, wanted))
+        await books.beside.get(PATIENCE_S)
         return shell.html(
             request,
             visit,
@@ -104,7 +107,7 @@ def router(shell: Shell) -> APIRouter:
             totals=await books.totals.get(),
             kinds=await books.kinds.get(),
             stuck=await store.read(stuck_payments),
-            # never waited for: both read everything there is
+            # not waited for: both read everything there is
             checked=books.checked.latest,
             compared=books.compared.latest,
         )

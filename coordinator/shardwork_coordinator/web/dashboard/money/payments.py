@@ -22,6 +22,7 @@ from shardwork.why import Why
 from ....accounts import audit
 from ....money import ledger, payouts
 from ....payments.base import Payments
+from ....queueing import standing
 from ....records import DepositRow, Party, Payout, PayoutState
 from ....store.base import Store, Transaction
 from ...alerts import OLD_PAYMENT_MS
@@ -33,11 +34,9 @@ from .statement import path_of
 
 PATH = "/money/payments"
 PAGE, MOST_PAGES = 50, 200
-#: payouts of one owner among which the newest is looked for
-MOST_OF_ONE = 5
 TABS: Mapping[str, tuple[PayoutState, ...]] = {
     "": tuple(PayoutState),
-    "open": (PayoutState.CREATED, PayoutState.BOUND, PayoutState.SENT),
+    "open": payouts.LIVE,
     "unknown": (PayoutState.UNKNOWN,),
     "failed": (PayoutState.FAILED,),
     "settled": (PayoutState.SETTLED,),
@@ -77,6 +76,8 @@ class PaymentRow:
     updated_ms: int
     why: Why | None
     payment_hash: str
+    #: where its sats are, and what comes next by itself
+    note: str
     #: it takes longer than a payment should
     is_stuck: bool
     may_ask: bool
@@ -218,6 +219,7 @@ def _row(tx: Transaction, row: Payout, now_ms: int) -> PaymentRow:
     ended = row.state not in payouts.LIVE
     posted = ledger.resolution(tx, row.id) if row.state is PayoutState.SETTLED else None
     old = now_ms - row.updated_ms > OLD_PAYMENT_MS
+    may_retry = is_earned and row.state is PayoutState.FAILED and _is_latest(tx, row)
     return PaymentRow(
         id=row.id,
         what="payout" if is_earned else "withdrawal",
@@ -233,17 +235,43 @@ def _row(tx: Transaction, row: Payout, now_ms: int) -> PaymentRow:
         updated_ms=row.updated_ms,
         why=Why.from_json(row.why_json) if row.why_json else None,
         payment_hash=row.payment_hash or "",
+        note=_ended_note(row, may_retry=may_retry) if ended else _open_note(row, party),
         is_stuck=not ended and (old or row.state is PayoutState.UNKNOWN),
         may_ask=not ended,
-        may_retry=is_earned and row.state is PayoutState.FAILED and _is_latest(tx, row),
+        may_retry=may_retry,
+    )
+
+
+def _open_note(row: Payout, party: Party | None) -> str:
+    is_earned = row.id.startswith(payouts.PREFIX)
+    if is_earned and row.state not in payouts.IN_FLIGHT and party and party.standing in standing.DISTRUSTED:
+        return f"Its worker is {party.standing}: nothing is sent until it is restored, and its sats stay held."
+    return {
+        PayoutState.CREATED: "It waits for an invoice from its address.",
+        PayoutState.BOUND: "It has its invoice and is sent with the next sweep.",
+        PayoutState.SENT: "It was sent; the node has not said yet how it ended. Its sats stay held until then.",
+        PayoutState.UNKNOWN: "Its sats stay held until the node knows.",
+    }[row.state]
+
+
+def _ended_note(row: Payout, *, may_retry: bool) -> str:
+    if row.state is not PayoutState.FAILED:
+        return ""
+    if not row.id.startswith(payouts.PREFIX):
+        return "Its sats are back in their wallet; the owner may ask again."
+    if not may_retry:
+        return "Another payout came after it."
+    minutes = payouts.PayoutRules().rest_ms // 60_000
+    return (
+        f"Its sats are back in the worker's account. {minutes} min after this another payout begins by itself, unless "
+        "the worker is held or has less than the threshold."
     )
 
 
 def _is_latest(tx: Transaction, row: Payout) -> bool:
-    """Whether no other payout to this worker was begun since."""
-    latest = tx.find(Payout, owner=row.owner, order="created_ms", descending=True, limit=MOST_OF_ONE)
-    earned = [one.id for one in latest if one.id.startswith(payouts.PREFIX)]
-    return earned[:1] == [row.id]
+    """Whether no other payout to this worker was begun since; withdrawals of the same key are something else."""
+    since = tx.pick(Payout, ("id",), owner=row.owner, order="created_ms", after=row.created_ms)
+    return not any(name.startswith(payouts.PREFIX) for (name,) in since)
 
 
 def _tab(state: PayoutState) -> str:
