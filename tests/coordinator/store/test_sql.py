@@ -237,12 +237,12 @@ async def test_sets_that_grow_and_shrink_are_few_statements_and_find_the_same(
             tx.put(party(name))
 
     await store.write(fill)
-    compiled = list[str]()
+    compiled = list[int]()
     build = Statement.__init__
 
     def counted(self: Statement, *arguments: Any) -> None:
         build(self, *arguments)
-        compiled.append(self._sql)
+        compiled.append(len(arguments))
 
     monkeypatch.setattr(Statement, "__init__", counted)
 

@@ -121,7 +121,11 @@ def test_a_long_jobs_curve_keeps_its_rounds_numbers_and_its_last_one() -> None:
         )
         for number in range(1, count + 1)
     ]
-    nothing: Any = SimpleNamespace(pick=lambda *_, **__: [], name="tune", numbers_json="{}", id=JOB)
+
+    def pick(*_: object, **__: object) -> list[tuple[object, ...]]:
+        return []
+
+    nothing: Any = SimpleNamespace(pick=pick, name="tune", numbers_json="{}", id=JOB)
     loss = curves.charts(nothing, nothing, [nothing], rounds)[0]
     assert loss.rounds[-1] == count and len(loss.rounds) <= curves.MOST_POINTS
     assert loss.series[0].values[-1] == 1 / count

@@ -290,15 +290,14 @@ async def test_an_alert_of_a_payment_in_doubt_leads_to_it() -> None:
 async def test_a_failed_payout_can_be_tried_again_whatever_its_key_withdrew_since() -> None:
     till, failed, _ = await stuck()
     owner = (await payout(till, failed)).owner
-    for number in range(6):
-        till.scene.clock.advance(1)
-        row = replace(
-            await payout(till, failed),
-            id=f"withdrawal:{owner}/{number}",
-            payment_hash=None,
-            created_ms=till.scene.clock.now_ms(),
-        )
-        await till.scene.put(lambda tx, row=row: tx.put(row))
+    row = await payout(till, failed)
+
+    def withdraw(tx: Transaction) -> None:
+        for number in range(6):
+            name, later_ms = f"withdrawal:{owner}/{number}", row.created_ms + 1 + number
+            tx.put(replace(row, id=name, payment_hash=None, created_ms=later_ms))
+
+    await till.scene.put(withdraw)
     async with browsing(till.app, till.scene) as browser:
         page = await browser.get("/money/payments?state=failed")
         assert page.count("Pay out again") == 1 and "Another payout came after it." not in page

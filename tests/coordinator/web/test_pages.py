@@ -302,7 +302,7 @@ async def test_where_no_page_is_people_read_a_page_and_programs_get_json() -> No
         for path, page in (
             ("/jobs/abc/pause", "/jobs/abc"),
             ("/policy/set", "/policy"),
-            ("/account/sessions", "/account"),
+            ("/account/sessions/end", "/account"),
         ):
             answer = await client.get(path, headers=person)
             assert (answer.status_code, answer.headers["location"]) == (303, page)

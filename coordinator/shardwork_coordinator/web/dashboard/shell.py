@@ -178,7 +178,8 @@ def say(response: Response, sentence: str) -> Response:
 
 def parent_of(request: Request) -> str:
     """The page that a form's address belongs to: one step up."""
-    return quote("/" + request.scope["path"].rpartition("/")[0].lstrip("/"))
+    above = "/" + request.scope["path"].rpartition("/")[0].strip("/")
+    return "/account" if above.startswith("/account/") else quote(above)
 
 
 def viewer_refused(visit: Visit) -> NotAllowed:

@@ -34,7 +34,7 @@ def router(shell: Shell) -> APIRouter:
     shell.page(routes, "/account", pages.account)
     shell.action(routes, "/account/password", pages.change_password, viewers=True)
     shell.action(routes, "/account/codes", pages.turn_codes, viewers=True)
-    shell.action(routes, "/account/sessions", pages.end_sessions, viewers=True)
+    shell.action(routes, "/account/sessions/end", pages.end_sessions, viewers=True)
     return routes
 
 
