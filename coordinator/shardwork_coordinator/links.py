@@ -8,7 +8,7 @@ by `rpc.work` and `cluster`, read by `granting`, the sweeper, views and metrics.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shardwork import wire
@@ -119,8 +119,8 @@ class Links:
         """`coordinator`: this one's id among those on its database; empty when it is alone."""
         self.coordinator = coordinator
         self._links: dict[str, Link] = {}
-        #: worker -> what its memory did not hold, oldest forgotten first
-        self._too_large: dict[str, int] = {}
+        #: worker and process -> what its memory did not hold, oldest forgotten first
+        self._too_large: dict[tuple[str, str], int] = {}
         self._elsewhere: dict[str, Presence] = {}
         #: called after a worker came, left or changed what it accepts
         self.changed: Callable[[], None] = lambda: None
@@ -131,9 +131,8 @@ class Links:
             # the newest wins: its owner started it last, and an older one that hangs could never be got rid of
             previous.replaced = is_another(link, previous)
             previous.end()
-            link.too_large_bytes = previous.too_large_bytes
-        else:
-            link.too_large_bytes = self._too_large.get(link.worker_id, 0)
+        # of this process only: its owner may have started it again with more memory to use
+        link.too_large_bytes = self._too_large.get((link.worker_id, link.instance), 0)
         self._links[link.worker_id] = link
         self.changed()
 
@@ -152,8 +151,8 @@ class Links:
             return
         known = link.too_large_bytes
         link.too_large_bytes = min(known, shard_bytes) if known else shard_bytes
-        self._too_large.pop(worker_id, None)
-        self._too_large[worker_id] = link.too_large_bytes
+        self._too_large.pop((worker_id, link.instance), None)
+        self._too_large[worker_id, link.instance] = link.too_large_bytes
         if len(self._too_large) > MOST_REMEMBERED:
             del self._too_large[next(iter(self._too_large))]
 
@@ -194,6 +193,15 @@ class Links:
         for one in self.everywhere():
             before, one.restriction = one.restriction, restrictions.get(one.worker_id)
             changed |= before != one.restriction
+        if changed:
+            self.changed()
+
+    def know_references(self, references: Collection[str]) -> None:
+        """Whom the operator vouches for, as the store has it now."""
+        changed = False
+        for one in self.everywhere():
+            before, one.reference = one.reference, one.worker_id in references
+            changed |= before != one.reference
         if changed:
             self.changed()
 

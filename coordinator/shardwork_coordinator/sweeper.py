@@ -125,8 +125,12 @@ class Sweeper:
         """Takes effect whoever decided it: another coordinator's dashboard, or a command beside this one. Links learn
         it, leases of those that are not trusted go to others, and streams of banned keys end."""
         engine, world = self._engine, self._engine.world()
-        restrictions, taken = await engine.store.read(lambda tx: (standing.restrictions(tx), _held_by_distrusted(tx)))
+        here = [one.worker_id for one in engine.links.everywhere()]
+        restrictions, references, taken = await engine.store.read(
+            lambda tx: (standing.restrictions(tx), standing.references(tx, here), _held_by_distrusted(tx))
+        )
         engine.links.know_restrictions(restrictions)
+        engine.links.know_references(references)
         for link in engine.links.all():
             if link.is_banned:
                 engine.links.detach(link)

@@ -125,3 +125,7 @@ def test_a_worker_whose_memory_failed_a_shard_gets_none_as_large_any_more() -> N
     back.capability.memory_bytes = 1000
     links.attach(back)
     assert back.as_worker().memory_bytes == 399, "a reconnect does not make its memory larger"
+    restarted = new_link()
+    restarted.capability.memory_bytes, restarted.instance = 1000, "another process"
+    links.attach(restarted)
+    assert restarted.as_worker().memory_bytes == 1000, "its owner may have given it more"

@@ -289,6 +289,9 @@ class Agent:
     def on_idle(self, why: Why) -> None:
         self._idle = why
 
+    def on_peers(self) -> None:
+        self._place.on_peers()
+
     def on_welcome(self, worker_id: str) -> None:
         word = "joined" if self._lost is None else "joined again:"
         self._welcomed, self._lost, self._idle = True, None, None

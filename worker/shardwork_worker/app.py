@@ -28,6 +28,7 @@ from shardwork.why import Why
 
 from . import control, probe
 from .account.book import Book
+from .account.joined import Joined
 from .account.reasons import About, Reason, from_book
 from .agent import Agent
 from .bench.report import speeds
@@ -42,7 +43,7 @@ from .refusals import JOINING
 from .sandbox.choice import Ground, choose, lacking
 from .sandbox.jail import Mode
 from .settings import WorkerSettings
-from .state_file import Journal, replace_durably
+from .state_file import Journal
 from .status import State, Status
 from .trainer_process import TrainerProcess
 
@@ -186,7 +187,8 @@ class Worker:
             stack.push_async_callback(trainer.stop)
             ready = await trainer.start()
             device = probe.choose_device(ready, start.settings.device)
-            session = await self._join(key)
+            joined = Joined(folders.state)
+            session = await self._join(key, joined)
             stack.push_async_callback(session.close)
             settings = start.settings
             cache = Cache(folders.artifacts, limit_bytes=settings.cache_bytes)
@@ -206,6 +208,7 @@ class Worker:
                 output_bytes=settings.output_bytes,
                 input_bytes=settings.input_bytes,
                 sandbox=sandbox,
+                on_peers=lambda: joined.note(start.join, session.join),
             )
             capability = probe.capability(
                 ready, device, disk=folders.artifacts, sandbox=sandbox.word, settings=settings
@@ -242,13 +245,9 @@ class Worker:
             if folder != in_hand:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    async def _join(self, key: SigningKey) -> Session:
+    async def _join(self, key: SigningKey, joined: Joined) -> Session:
         """Enrols. Waits for ever for a coordinator that was there before; a new join line gets a few tries."""
-        note = self.folders.state / "joined"
-        noted = note.read_text().splitlines() if note.exists() else []
-        was_there = bool(noted) and noted[0] == self.start.join.text()
-        # the coordinators that were there last time: the one of the join line may have ended since
-        join = self.start.join.knowing(noted[1:]) if was_there else self.start.join
+        was_there, join = joined.was(self.start.join), joined.known(self.start.join)
         attempt = 0
         while True:
             try:
@@ -265,15 +264,8 @@ class Worker:
                 self._why = error.why
                 await asyncio.sleep(backoff_s(min(attempt, 10)))
             else:
-                self._note_joined(note, session)
+                joined.note(self.start.join, session.join)
                 return session
-
-    def _note_joined(self, note: Path, session: Session) -> None:
-        """So that a later start waits for this coordinator. A full disk must not keep a worker from its shards."""
-        try:
-            replace_durably(note, "\n".join([self.start.join.text(), *session.join.addresses]).encode())
-        except OSError as error:
-            say(f"could not note that this coordinator was joined: {error}")
 
     async def _wait_end(self, agent: Agent, streaming: asyncio.Task[None]) -> int:
         """Until idle if that was asked for, else until cancelled. A stream that ends has met a bug, which is raised."""

@@ -95,6 +95,8 @@ class Workplace:
     input_bytes: int | None = None
     #: what shuts the child in
     sandbox: Sandbox = OFF
+    #: called when the session may know more coordinators of the cluster, or others
+    on_peers: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,10 @@ class Desk(Protocol):
     def on_revoke(self, lease_id: str, why: Why) -> None: ...
     def on_settlement(self, settlement: work_pb2.Settlement) -> None: ...
     def on_idle(self, why: Why) -> None: ...
+    def on_peers(self) -> None:
+        """The session was told where the coordinators of its cluster answer."""
+        ...
+
     def on_disconnect(self, why: Why) -> None: ...
     @property
     def is_away(self) -> bool: ...
@@ -126,6 +130,7 @@ class Stream:
         self._failures = 0
         self._heartbeat_s = float(max(1, first.welcome.heartbeat_seconds))
         self._session.know(first.welcome.addresses)
+        self._desk.on_peers()
         self._desk.on_welcome(first.welcome.worker_id)
 
     async def _beat(self, call: Call) -> None:
@@ -149,6 +154,7 @@ class Stream:
                 self._session.accept_token(response.renewal.token, response.renewal.expires_unix_ms)
             case "peers":
                 self._session.know(response.peers.addresses)
+                self._desk.on_peers()
             case "settlement":
                 self._desk.on_settlement(response.settlement)
             case "idle":

@@ -80,8 +80,7 @@ def reference(
     reason: Annotated[str, typer.Option(help="Why; for the audit log.")] = "",
     data_dir: DataDir = None,
 ) -> None:
-    """Mark a worker as `reference`: its init, evaluate and publish results need no second key. Takes effect when the
-    worker attaches again."""
+    """Mark a worker as `reference`: its init, evaluate and publish results need no second key."""
     from . import standing
 
     deed = standing.reference_deed(worker, reference=not off, reason=reason)

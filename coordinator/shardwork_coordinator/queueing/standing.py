@@ -12,7 +12,7 @@ commands, which note the deed in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from shardwork.errors import Conflict, InvalidInput, NotFound
@@ -153,6 +153,11 @@ def restrictions(tx: Transaction) -> dict[str, Restriction]:
     """Every worker that gets nothing new."""
     found = tx.pick(Party, ("id", "standing", "standing_why_json"), standing=RESTRICTED)
     return {name: restriction(standing, why_json) for name, standing, why_json in found}
+
+
+def references(tx: Transaction, workers: Sequence[str]) -> set[str]:
+    """Those of them that the operator vouches for."""
+    return {name for (name,) in tx.pick(Party, ("id",), id=workers, reference=True)}
 
 
 def restriction(standing: Standing, why_json: str) -> Restriction:

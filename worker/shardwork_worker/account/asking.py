@@ -8,10 +8,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from pathlib import Path
 
 from shardwork.config import Home
-from shardwork.errors import NotFound
 from shardwork.identity.keys import load_or_create
 from shardwork.identity.role import Role
 from shardwork.session import JoinLine, Session
@@ -50,22 +48,6 @@ class Balance:
     paid_out_msat: int
     available_msat: int
     asset: str
-
-
-def joined(state_dir: Path) -> JoinLine:
-    """The coordinator that this worker joined last. Raises NotFound "worker.never_joined"."""
-    try:
-        lines = (state_dir / "joined").read_text().splitlines()
-    except OSError:
-        lines = []
-    if not lines:
-        raise NotFound(
-            "worker.never_joined",
-            "No worker with these folders has joined a coordinator yet.",
-            next_step="Start one: shardwork-worker start JOIN.",
-            folder=state_dir,
-        )
-    return JoinLine.parse(lines[0]).knowing(lines[1:])
 
 
 @contextlib.asynccontextmanager

@@ -54,9 +54,10 @@ def _made(home: Home, since_ms: int) -> tuple[Statement, ShardworkError | None]:
 
     from ..account import asking, statement
     from ..account.book import Book
+    from ..account.joined import Joined
 
     state = home.state_dir / "worker"
-    join = asking.joined(state)
+    join = Joined(state).last()
     # of other coordinators that this key works for, others tell
     lines = [line for line in Book(state).since(0) if line.coordinator == join.ca_sha256]
 

@@ -72,12 +72,13 @@ def _balance(home: Home) -> Balance | None:
     import asyncio
 
     from ..account import asking
+    from ..account.joined import Joined
 
     if not home.key_path("worker").exists():
         return None
 
     async def ask() -> Balance:
-        async with asking.asking(asking.joined(home.state_dir / "worker"), home) as session:
+        async with asking.asking(Joined(home.state_dir / "worker").last(), home) as session:
             return await asking.balance(session)
 
     try:
