@@ -329,22 +329,23 @@ class Sandbox(Shape):
     lacks: list[str]
 
 
-class WorkerStatus(BaseModel):
-    """More keys may follow while it works."""
-
+class WorkerStatus(Shape):
     state: str
     why: Why | None
     shard: str | None
+    recipe: str
+    phase: str
+    price_msat: int
     progress: float | None
     step: str | None
     loss: float | None
     earned_msat: Earned
-    worker_id: str | None
-    device: str | None
-    coordinator: str | None
+    worker_id: str
+    device: str
+    coordinator: str
     shards_done: int
     shards_failed: int
-    sandbox: Sandbox | None
+    sandbox: Sandbox
 
 
 class AboutWhy(Why):
@@ -378,14 +379,66 @@ class EarnedShard(Shape):
     why: Why | None
 
 
-class Earnings(BaseModel):
+class Payment(Shape):
+    id: str
+    time: str
+    at_unix_ms: int
+    state: str
+    msat: int
+    payment_hash: str
+    why: Why | None
+
+
+class Earnings(Shape):
     from_: str = Field(alias="from")
     asset: str
     earned_msat: Earned
-    paid_out_msat: int
-    available_msat: int
+    #: null in what this machine's book alone knows
+    paid_out_msat: int | None
+    available_msat: int | None
     listed_paid_msat: int
     shards: list[EarnedShard]
+    payments: list[Payment]
+
+
+class Rates(Shape):
+    msat_per_tera_unit: int
+    minimum_msat: int
+    asset: str
+    from_: Literal["coordinator", "default"] = Field(alias="from")
+
+
+class Measured(Shape):
+    kind: str
+    recipe: str
+    preset: str
+    parameters: int
+    tokens_per_s: float | None
+    msat_per_hour: int | None
+    watts: float | None
+    watts_measured: bool
+    power_msat_per_hour: int | None
+    net_msat_per_hour: int | None
+    why: Why | None
+
+
+class Bench(Shape):
+    device: str
+    device_name: str
+    torch: str
+    sandbox: str
+    at_unix_ms: int
+    shard_tokens: int
+    rates: Rates
+    results: list[Measured]
+
+
+class Service(Shape):
+    installed: bool
+    #: these only where it is installed
+    path: str = ""
+    enabled: str = ""
+    active: str = ""
 
 
 class LedgerCheck(Shape):
@@ -437,6 +490,8 @@ SHAPES: dict[str, type[BaseModel]] = {
     "shardwork-worker why": WorkerWhy,
     "shardwork-worker doctor": Doctor,
     "shardwork-worker earnings": Earnings,
+    "shardwork-worker bench": Bench,
+    "shardwork-worker service status": Service,
     "shardwork-coordinator ledger check": LedgerCheck,
 }
 

@@ -2,7 +2,8 @@
 
 Orders: {"do": "copy"} copies the inputs into output `delta` and adds "mib" MiB; {"do": "wait"} reports half and waits
 for an interrupt or for the file "go"; {"do": "hang"} waits and ignores interrupts; {"do": "crash"}, {"do": "fail"} and
-{"do": "outside"} go wrong. Every run appends a line to the file named by "log". Run as `python fake_child.py`.
+{"do": "outside"} go wrong. Every run appends a line to the file named by "log"; "beside"
+names a file that it writes beside its folder. Run as `python fake_child.py`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def run(message: dict[str, Any]) -> dict[str, Any]:
     output = Path(message["output_dir"]) / "delta"
     lease_id = message["lease_id"]
     write_frame(OUT, {"type": "progress", "lease_id": lease_id, "fraction": 0.5, "loss": 1.25})
+    if "beside" in order:
+        (Path(message["output_dir"]).parent / order["beside"]).write_bytes(b"x" * 300_000)
     match order["do"]:
         case "crash":
             print("the fake child crashes as it was told", file=sys.stderr, flush=True)

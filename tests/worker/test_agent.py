@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from shardwork.errors import Conflict, LimitExceeded
+from shardwork.errors import Conflict, InvalidInput, LimitExceeded, ShardworkError, Unreachable
 from shardwork.v1 import work_pb2
 from shardwork_worker import agent
+from shardwork_worker.account.book import Book, Fate
 from shardwork_worker.control import Command
 from shardwork_worker.state_file import Journal, LeaseRecord
 from shardwork_worker.trainer_process import TrainerProcess
@@ -69,6 +70,75 @@ async def test_a_revoked_shard_stops_at_once_and_is_not_released(
     assert coordinator.calls["ReleaseLease"] == 0
     await worker.until_idle()
     assert not list(worker.folders.work.iterdir())
+
+
+async def test_a_revocation_that_is_told_again_is_said_once(
+    coordinator: FakeCoordinator,
+    workers: Workers,
+    waiting: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(TrainerProcess.__init__, "__kwdefaults__", {"grace_s": 0.5})
+    worker = await workers.here()
+    lease = coordinator.lease({"do": "hang"})
+    coordinator.offer(lease)
+    await coordinator.until_computing()
+    # as with each heartbeat while the child still ends
+    for _ in range(3):
+        coordinator.revoke(lease.lease_id)
+    await worker.until_idle()
+    assert capsys.readouterr().err.count("was revoked") == 1
+
+
+async def test_what_a_shard_writes_beside_its_folder_counts_and_is_gone_with_it(
+    coordinator: FakeCoordinator, workers: Workers, waiting: dict[str, Any]
+) -> None:
+    worker = await workers.here(output_bytes=100_000)
+    coordinator.offer(coordinator.lease(waiting | {"beside": "for-the-next-one"}))
+    released = await coordinator.wait("ReleaseLease")
+    assert released.why.code == "trainer.output_too_large"
+    await worker.until_idle()
+    assert not list(worker.folders.work.iterdir())
+
+
+async def test_settings_that_changed_since_the_start_are_said(coordinator: FakeCoordinator, workers: Workers) -> None:
+    worker = await workers.here()
+
+    async def codes() -> list[str]:
+        return [reason["code"] for reason in (await worker.ask(Command.WHY))["reasons"]]
+
+    assert "worker.settings_changed" not in await codes()
+    (workers.home / "config" / "worker.toml").write_text("hours = '22:00-07:00'\n")
+    assert "worker.settings_changed" in await codes()
+
+
+class Once(dict[str, ShardworkError]):
+    """Refusals that are given once."""
+
+    def __getitem__(self, name: str) -> ShardworkError:
+        return self.pop(name)
+
+
+async def test_one_verdict_that_is_refused_keeps_no_other_from_being_heard(
+    coordinator: FakeCoordinator, workers: Workers
+) -> None:
+    worker = await workers.here()
+    book = Book(worker.folders.state)
+    coordinator.verdict = work_pb2.SubmitResultResponse(state="pending")
+    for count in (1, 2):
+        coordinator.offer(coordinator.lease({"do": "copy"}))
+        await coordinator.wait("SubmitResult", count)
+        await worker.until_idle()
+    first, second = book.pending()
+    coordinator.verdict = work_pb2.SubmitResultResponse(state="accepted", paid_msat=7000)
+    coordinator.refuse = Once(SubmitResult=InvalidInput("test.odd", "The test refuses this one."))
+    coordinator.push(Unreachable("test.cut", "The test cuts the stream."))
+    await coordinator.wait("SubmitResult", 4)
+    async with asyncio.timeout(5):
+        while (line := book.find(second.lease_id)) is None or line.state is not Fate.PAID:
+            await asyncio.sleep(0)
+    assert [one.lease_id for one in book.pending()] == [first.lease_id]
 
 
 async def test_an_offer_that_waits_for_a_stubborn_child_is_kept_alive(

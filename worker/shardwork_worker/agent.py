@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from shardwork.errors import NotFound, ShardworkError, StaleLease
+from shardwork.errors import NotFound, ShardworkError, StaleLease, Unreachable
 from shardwork.money import show
 from shardwork.protocol import software_version
 from shardwork.v1 import types_pb2, work_pb2
@@ -335,6 +335,9 @@ class Agent:
         if self._next is not None and self._next.lease_id == lease_id:
             self._next = None
         if self._lease is not None and self._lease.offer.lease_id == lease_id:
+            if self._holding is not None and self._holding.cancelling():
+                # told again with each heartbeat until the child has obeyed
+                return
             say(f"{lease_id} was revoked: {why.render()}")
             self._send_off(self._drop(why, tell=False))
         else:
@@ -365,9 +368,13 @@ class Agent:
                 ended = verdict(request, await session.call(session.work.SubmitResult, request))
             except (StaleLease, NotFound) as error:
                 ended = Ended(outcome=Outcome.LOST, why=error.why)
-            except ShardworkError:
+            except Unreachable:
                 # asked again after the next welcome
                 break
+            except ShardworkError as error:
+                # one that can't be answered must not keep the others from being asked about
+                say(f"no verdict on {lease_id} yet: {error}")
+                continue
             if ended.outcome is not Outcome.PENDING:
                 self._later(lease_id, ended)
         await self._earnings.refresh()

@@ -35,14 +35,15 @@ from .bench.report import speeds
 from .cache import Cache
 from .control import Command
 from .lease import Workplace
+from .limits.conflicts import check_memory, conflicts
 from .limits.guard import Guard
 from .limits.meter import Meter
 from .log import say
 from .offer import terms_of
-from .refusals import JOINING
+from .refusals import JOINING, SETTINGS_CHANGED
 from .sandbox.choice import Ground, choose, lacking
-from .sandbox.jail import Mode
-from .settings import WorkerSettings
+from .sandbox.jail import Mode, physical_memory_bytes
+from .settings import WorkerSettings, settings_file
 from .state_file import Journal
 from .status import State, Status
 from .trainer_process import TrainerProcess
@@ -117,6 +118,14 @@ def child_command(start: Start) -> list[str]:
     return [*start.child_command, *([MEMORY_SHARE, str(share)] if share < 1 else [])]
 
 
+def _stamp(home: Home) -> int:
+    """Of the settings' file; 0 without one."""
+    try:
+        return settings_file(home).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 def state_folder(home: Home) -> Path:
     """Lock, journal, control socket and the child's log."""
     return home.state_dir / "worker"
@@ -140,8 +149,9 @@ def only_one(folder: Path) -> Generator[None]:
         except BlockingIOError:
             raise Conflict(
                 "worker.already_running",
-                "A worker already runs with this key and these folders.",
-                next_step="See it with `shardwork-worker status`, or set SHARDWORK_HOME for a second one.",
+                "A worker, or its `bench`, already runs with this key and these folders.",
+                next_step="See a worker with `shardwork-worker status`; wait for a `bench` to end. For a second worker "
+                "set SHARDWORK_HOME.",
                 folder=folder,
                 pid=control.holder_of(folder),
             ) from None
@@ -161,9 +171,12 @@ class Worker:
     _agent: Agent | None = None
     _why: Why | None = None
     _ending: asyncio.Future[int] = field(init=False)
+    #: when the settings were written that this run has read
+    _settings_at: int = field(init=False)
 
     async def run(self) -> int:
         self._ending = asyncio.get_running_loop().create_future()
+        self._settings_at = _stamp(self.start.home)
         self._listen_to_signals()
         working = asyncio.create_task(self._work())
         await asyncio.wait({working, self._ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -180,6 +193,7 @@ class Worker:
         key = load_or_create(start.home.key_path("worker"))
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(control.serve(folders.state, self._obey))
+            check_memory(start.settings, physical_memory_bytes())
             sandbox = await choose(start.settings.sandbox, ground(start.home, start.settings))
             if start.settings.sandbox is not Mode.OFF and not sandbox.holds:
                 say(lacking(sandbox).render())
@@ -187,6 +201,9 @@ class Worker:
             stack.push_async_callback(trainer.stop)
             ready = await trainer.start()
             device = probe.choose_device(ready, start.settings.device)
+            disk_bytes = shutil.disk_usage(folders.artifacts).total
+            for why in conflicts(start.settings, device.device, disk_bytes=disk_bytes):
+                say(why.render())
             joined = Joined(folders.state)
             session = await self._join(key, joined)
             stack.push_async_callback(session.close)
@@ -286,6 +303,8 @@ class Worker:
         answer: Mapping[str, Any]
         if self._agent is not None:
             answer = await self._agent.obey(command)
+            if command is Command.WHY and self._settings_changed():
+                answer = {**answer, "reasons": [*answer["reasons"], Reason(About.LIMIT, SETTINGS_CHANGED).to_json()]}
         elif command in (Command.STATUS, Command.STOP):
             state = Status(state=State.JOINING, why=self._why, coordinator=self.start.join.address)
             answer = state.to_json()
@@ -299,6 +318,9 @@ class Worker:
             asyncio.get_running_loop().call_soon(self.end, 0)
         return answer
 
+    def _settings_changed(self) -> bool:
+        return _stamp(self.start.home) != self._settings_at
+
     def _why_joining(self) -> Mapping[str, Any]:
         told = [Reason(About.WORK, self._why or JOINING)]
         told += from_book(Book(self.folders.state), SystemClock().now_ms())
@@ -308,6 +330,9 @@ class Worker:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self.end, EXIT_INTERRUPTED)
         loop.add_signal_handler(signal.SIGTERM, self.end, 0)
+        # a terminal that is closed, unless its owner used nohup
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, self.end, 0)
 
     def end(self, exit_code: int) -> None:
         """Asks for the end: what signals and the `stop` command do."""

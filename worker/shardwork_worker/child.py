@@ -52,6 +52,8 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # cuda:1 is the second GPU of nvidia-smi, which measures its power
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
 }
 
 OrderT = TypeVar("OrderT", bound=Order)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -42,27 +43,42 @@ class Command(StrEnum):
 
 
 #: a worker that was told to stop is gone after so many looks
-STOP_LOOKS, STOP_LOOK_S = 100, 0.1
+STOP_LOOKS, STOP_LOOK_S = 300, 0.1
 
 Handler = Callable[[Command], Awaitable[Mapping[str, Any]]]
 
 
 def stop_and_wait(state_dir: Path) -> None:
-    """Ends the worker that runs here, if any, and waits until it is gone. Raises Conflict "worker.does_not_stop"."""
-    for look in range(STOP_LOOKS):
-        try:
-            ask(state_dir, Command.STATUS if look else Command.STOP)
-        except NotFound:
+    """Ends the worker that runs here, if any, and waits until its folders are free. Raises Conflict
+    "worker.does_not_stop"."""
+    with contextlib.suppress(NotFound, Internal):
+        ask(state_dir, Command.STOP)
+    for _ in range(STOP_LOOKS):
+        # it answers no more some time before it has ended
+        if not is_held(state_dir):
             return
-        except Internal:
-            # it is on its way out, and answers no more
-            pass
         time.sleep(STOP_LOOK_S)
     raise Conflict(
         "worker.does_not_stop",
-        "The worker was told to stop and still runs.",
-        next_step="Nothing was changed. End it, and try again.",
+        "What uses the worker's folders still runs, though it was told to stop.",
+        next_step="Nothing was changed. A `bench` ends by itself, or by Ctrl-C; else end that process. Then try again.",
+        pid=holder_of(state_dir),
     )
+
+
+def is_held(state_dir: Path) -> bool:
+    """Whether a worker, or its `bench`, holds the folder's lock."""
+    try:
+        descriptor = os.open(state_dir / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def ask(state_dir: Path, command: Command) -> dict[str, Any]:

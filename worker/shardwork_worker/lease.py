@@ -8,6 +8,7 @@ journal goes on behind its last durable step.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -178,8 +179,8 @@ class Lease:
             self._place.journal.forget()
         except OSError as error:
             say(f"the journal could not be removed, a restart will find a lease that is over: {error}")
-        for folder in (self._folder, self._handed):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self._handed, ignore_errors=True)
+        empty(self._place.work_folder)
 
     async def _run(self) -> Ended:
         manifests = await self._journalled_outputs()
@@ -210,7 +211,8 @@ class Lease:
         self._folder.mkdir(mode=0o700, parents=True)
         place = self._place
         running = place.trainer.run(self._run_order(inputs), self._on_progress)
-        done = await within(running, self._folder, limit_bytes=place.output_bytes, kill=place.trainer.stop)
+        # the whole folder that the child may write: beside its own it would fill the disk unseen
+        done = await within(running, place.work_folder, limit_bytes=place.output_bytes, kill=place.trainer.stop)
         outputs = self._take_away(done.outputs)
         computed = Computed(
             outputs={name: str(folder) for name, folder in outputs.items()},
@@ -337,6 +339,16 @@ class Lease:
 
     def _on_fetch(self, fraction: float) -> None:
         self.progress = fraction
+
+
+def empty(folder: Path) -> None:
+    """Takes away all that a shard left there, in the folder it was given or beside it; no later shard may find it."""
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
 
 
 def _outside() -> Corrupt:

@@ -35,6 +35,11 @@ UNHEARD = Why(
     sentence="It waits for an offer; the coordinator has not said yet why there is none.",
     next_step="Ask again in a minute: idle workers are told.",
 )
+SETTINGS_CHANGED = Why(
+    code="worker.settings_changed",
+    sentence="worker.toml was changed after this worker started, and it goes on with what it has read.",
+    next_step="Start it again: shardwork-worker finish, then stop, then start.",
+)
 DONATES = Why(
     code="worker.donates",
     sentence="This worker gives its work, so nothing is paid for it.",

@@ -6,12 +6,15 @@ Owns the names and defaults; `shardwork.config` reads them. Used by the CLI's `s
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from shardwork.config import ENV_PREFIX, Home, load_settings
+from shardwork.money import ALL_SATS
 from shardwork.recipes import kinds
 
 from .cache import DEFAULT_LIMIT_BYTES
@@ -19,6 +22,8 @@ from .limits.hours import Hours
 from .limits.size import Size
 from .sandbox.jail import OUTPUT_BYTES, Mode
 
+#: whether it takes payments is found out when the first one is sent
+ADDRESS = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
 #: slower than this, a transfer would look dead to the coordinator
 LEAST_RATE = 16 * 1024
 
@@ -33,14 +38,14 @@ class WorkerSettings(BaseModel):
 
     #: shown to people beside the worker's id
     name: str = Field(default="", max_length=64)
-    #: Lightning address that earnings are paid out to
+    #: Lightning address that earnings are paid out to, as name@example.org
     payout_address: str = ""
     #: "auto" takes the best one
     device: str = "auto"
     #: asks at least this for a shard; 0 gives the work
-    minimum_sats: int = Field(default=0, ge=0)
+    minimum_sats: int = Field(default=0, ge=0, le=ALL_SATS)
     #: asks at least this for 10^12 work units (tokens x parameters), whatever the size of a shard
-    minimum_msat_per_tera_unit: int = Field(default=0, ge=0)
+    minimum_msat_per_tera_unit: int = Field(default=0, ge=0, le=ALL_SATS)
     #: takes no pay at all: what its shards would cost stays with their requesters
     donate: bool = False
     #: shows its name, and what it gave and was paid, on the coordinator's public page
@@ -84,6 +89,13 @@ class WorkerSettings(BaseModel):
         Hours.parse(text)
         return text
 
+    @field_validator("payout_address")
+    @classmethod
+    def _known_address(cls, text: str) -> str:
+        if text and not ADDRESS.fullmatch(text):
+            raise ValueError(f"{text[:80]!r} is no Lightning address; it is written like name@example.org")
+        return text
+
     @field_validator("recipes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -101,6 +113,10 @@ class WorkerSettings(BaseModel):
         return names
 
 
+def settings_file(home: Home) -> Path:
+    return home.config_dir / "worker.toml"
+
+
 def load(home: Home, env: Mapping[str, str], flags: Mapping[str, object]) -> WorkerSettings:
     """The settings of `start`. Raises what `shardwork.config.load_settings` raises.
 
@@ -108,4 +124,4 @@ def load(home: Home, env: Mapping[str, str], flags: Mapping[str, object]) -> Wor
     """
     ours = [ENV_PREFIX + name.upper() for name in WorkerSettings.model_fields]
     others = [name for name in env if name not in ours and not difflib.get_close_matches(name, ours, cutoff=0.9)]
-    return load_settings(WorkerSettings, home.config_dir / "worker.toml", env, flags, other_variables=others)
+    return load_settings(WorkerSettings, settings_file(home), env, flags, other_variables=others)

@@ -17,6 +17,8 @@ from typing import Any
 from shardwork.money import show
 from shardwork.why import Why
 
+from .log import harmless
+
 #: columns of text beside a label, however narrow the terminal
 MOST_NARROW = 24
 
@@ -115,10 +117,10 @@ def why_to_json(why: Why | None) -> dict[str, Any] | None:
 def why_from_json(raw: Mapping[str, Any]) -> Why:
     """Inverse of `why_to_json`; missing keys become empty text, because a child or an older worker may send less."""
     return Why(
-        code=str(raw.get("code", "")),
-        sentence=str(raw.get("sentence", "")),
-        evidence={str(key): str(value) for key, value in dict(raw.get("evidence") or {}).items()},
-        next_step=str(raw.get("next_step", "")),
+        code=harmless(str(raw.get("code", ""))),
+        sentence=harmless(str(raw.get("sentence", ""))),
+        evidence={harmless(str(key)): harmless(str(value)) for key, value in dict(raw.get("evidence") or {}).items()},
+        next_step=harmless(str(raw.get("next_step", ""))),
     )
 
 

@@ -163,3 +163,21 @@ async def test_a_disk_keeps_what_its_owner_wants_free_once_the_cache_gave_way(
 
     guard.make_room = dropped
     assert await guard.look() is None
+
+
+async def test_one_reading_that_fails_gives_no_shard_back(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smi, guard = FakeSmi(tmp_path / "bin", monkeypatch), make("cuda:0", power_watts=300)
+    smi.break_down()
+    first = await guard.look()
+    assert first is not None and not first.at_once, "nothing new is taken"
+    second = await guard.look()
+    assert second is not None and second.at_once
+
+
+async def test_idle_only_takes_nothing_where_nobody_says_who_uses_the_machine(make: Make, around: Surroundings) -> None:
+    around.use = Use(measured=False)
+    held = await make(idle_only=True).look()
+    assert held is not None and held.why.code == "worker.limit_use_unmeasured"
+    assert await make().look() is None

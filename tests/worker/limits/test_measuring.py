@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,29 @@ async def test_processor_time_of_others_leaves_out_this_worker_and_its_children(
     seen = await users.look()
     # 250 of 400 ticks were busy, 200 of them ours
     assert seen.cpu_share == pytest.approx(50 / 400) and seen.typed_s is None
+
+
+async def test_a_tool_that_waits_for_a_hung_driver_holds_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeSmi(tmp_path / "bin", monkeypatch)
+    (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(gpu, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(gpu, "END_S", 0.05)
+    # one in the kernel's hands is not ended by a kill
+    monkeypatch.setattr(asyncio.subprocess.Process, "kill", lambda _: None)
+    started: list[asyncio.subprocess.Process] = []
+    make = asyncio.create_subprocess_exec
+
+    async def noted(*words: Any, **options: Any) -> asyncio.subprocess.Process:
+        started.append(await make(*words, **options))
+        return started[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", noted)
+    async with asyncio.timeout(20):
+        assert await gpu.readings() == []
+    started[0].terminate()
+    await started[0].wait()
 
 
 async def test_typing_and_foreign_gpu_processes_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

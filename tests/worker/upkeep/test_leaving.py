@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from typer.testing import CliRunner, Result
 
 from shardwork.config import Home
 from shardwork.errors import Conflict
+from shardwork_worker import control
 from shardwork_worker.account.asking import Balance
 from shardwork_worker.app import Folders, only_one
 from shardwork_worker.cli import app
+from shardwork_worker.control import stop_and_wait
 from shardwork_worker.upkeep.leaving import traces, warnings, wipe
 
 from ..conftest import Workers
@@ -75,6 +78,42 @@ def test_a_worker_that_does_not_end_keeps_its_files(tmp_path: Path) -> None:
     assert kept.exists()
     assert wipe(home, forget_key=False).bytes >= 1000 and not kept.exists()
     assert wipe(home, forget_key=False).bytes == 0, "a second time there is nothing"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_what_a_shard_closed_to_its_owner_is_wiped_too(tmp_path: Path) -> None:
+    home = Home.find({"SHARDWORK_HOME": str(tmp_path)})
+    Folders.of(home).make()
+    closed = Folders.of(home).work / "lease" / "closed"
+    closed.mkdir(parents=True)
+    (closed / "rows").write_bytes(b"secret")
+    closed.chmod(0)
+    closed.parent.chmod(0o500)
+    wipe(home, forget_key=False)
+    assert not Folders.of(home).work.exists()
+
+
+def test_a_worker_counts_as_stopped_only_once_its_folders_are_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "STOP_LOOK_S", 0.0)
+    with only_one(tmp_path):
+        # it answers no more, and has not ended: to wipe now would be refused
+        with pytest.raises(Conflict, match="still runs") as caught:
+            stop_and_wait(tmp_path)
+        assert caught.value.why.evidence["pid"] == str(os.getpid())
+    stop_and_wait(tmp_path)
+    stop_and_wait(tmp_path / "never")
+
+
+def test_sats_on_their_way_to_an_address_are_not_asked_an_address_for(tmp_path: Path) -> None:
+    found = traces(Home.find({"SHARDWORK_HOME": str(tmp_path)}))
+    known: dict[str, Any] = {"earned_msat": 5000, "held_msat": 0, "paid_out_msat": 0, "asset": "bitcoin"}
+    to_rig = Balance(**known, available_msat=5000, payout_address="rig@simulated", threshold_msat=1_000_000)
+    (why,) = warnings(found, to_rig, forget_key=False, state="offline")
+    assert "to rig@simulated from 1,000 sat on" in why.next_step
+    (why,) = warnings(found, Balance(**known, available_msat=5000), forget_key=False, state="offline")
+    assert "Set a payout address" in why.next_step
 
 
 def test_what_is_not_known_is_said_when_the_key_would_go(tmp_path: Path) -> None:

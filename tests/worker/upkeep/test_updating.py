@@ -23,8 +23,8 @@ from shardwork_worker.upkeep import service, updating
 class Pip:
     """Stands in for pip and for the fresh process that starts the new version."""
 
-    def __init__(self, *, fails: Sequence[str] = (), due: bool = True) -> None:
-        self.fails, self.due = list(fails), due
+    def __init__(self, *, fails: Sequence[str] = (), due: bool = True, interrupted: bool = False) -> None:
+        self.fails, self.due, self.interrupted = list(fails), due, interrupted
         #: what was asked, in order: "dry", "freeze", "install", "check", "back", "version"
         self.asked: list[str] = []
         self.version = "1.0"
@@ -35,6 +35,8 @@ class Pip:
         if step in self.fails:
             self.fails.remove(step)
             return subprocess.CompletedProcess(list(command), 1, "", f"first line\nERROR: {step} failed\n")
+        if step == "install" and self.interrupted:
+            raise KeyboardInterrupt
         if step == "install":
             self.version = "2.0"
         if step == "back":
@@ -52,6 +54,9 @@ class Pip:
             return "dry"
         if "freeze" in command:
             return "freeze"
+        if "--force-reinstall" in command:
+            assert Path(command[-1]).read_text(encoding="utf-8") == "shardwork==1.0\n"
+            return "force"
         if "--no-deps" in command:
             pins = Path(command[-1]).read_text(encoding="utf-8")
             assert pins == "shardwork==1.0\ntorch==2.0\n"
@@ -117,11 +122,20 @@ def test_a_version_that_does_not_install_or_start_goes(step: str) -> None:
 
 
 @pytest.mark.usefixtures("by_pip")
-@pytest.mark.parametrize("fails", [["check", "back"], ["check", "check"]])
+@pytest.mark.parametrize("fails", [["check", "back"], ["check", "check", "check"]])
 def test_a_way_back_that_fails_is_said_with_what_to_do_by_hand(fails: list[str]) -> None:
     with pytest.raises(Internal) as caught:
         updating.change("shardwork[worker]", run=Pip(fails=fails))
     assert caught.value.code == "update.broken" and "==1.0" in caught.value.why.next_step
+
+
+@pytest.mark.usefixtures("by_pip")
+def test_an_interrupted_installation_goes_back_also_where_it_only_looks_installed() -> None:
+    pip = Pip(interrupted=True, fails=["check"])
+    with pytest.raises(Internal, match="is back") as caught:
+        updating.change("shardwork[worker]", run=pip)
+    assert caught.value.why.evidence["problem"] == "it was interrupted"
+    assert pip.asked == ["freeze", "install", "back", "check", "force", "check"]
 
 
 @pytest.mark.usefixtures("by_pip")
@@ -160,6 +174,9 @@ class Running:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, shards: int, is_service: bool = False) -> None:
         self.told: list[str] = []
         self._shards, self._is_over = shards, False
+        self.state, self.why = "busy", ""
+        #: what asking for the status raises, as a Ctrl-C while it waits
+        self.breaks: BaseException | None = None
         monkeypatch.setattr(control, "ask", self.ask)
         monkeypatch.setattr(update, "LOOK_S", 0.0)
         monkeypatch.setattr(updating, "installed", lambda: "1.0")
@@ -175,9 +192,12 @@ class Running:
             raise NotFound("worker.not_running", "No worker runs here.", next_step="Start one.")
         if command is not Command.STATUS:
             self.told.append(str(command))
+        elif self.told and self.breaks is not None:
+            raise self.breaks
         self._is_over = command is Command.STOP
         self._shards -= command is Command.STATUS
-        return {"state": "draining", "shard": "job/s/r1/learn/s0" if self._shards > 0 else None}
+        why = {"code": self.why} if self.why else None
+        return {"state": self.state, "why": why, "shard": "job/s/r1/learn/s0" if self._shards > 0 else None}
 
     def change(self, wanted: str) -> updating.Outcome:
         self.told.append(f"install {wanted}")
@@ -204,7 +224,7 @@ def test_the_shard_in_hand_is_completed_before_anything_is_installed(monkeypatch
 def test_a_service_is_started_again_whichever_version_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     running = Running(monkeypatch, shards=1, is_service=True)
     call("--yes", "--to", "2.0")
-    assert running.told == ["finish", "service stop", "install shardwork[worker]==2.0", "service start"]
+    assert running.told == ["finish", "service stop", "stop", "install shardwork[worker]==2.0", "service start"]
     running = Running(monkeypatch, shards=1, is_service=True)
     running.fails = Internal("update.rolled_back", "1.0 is back.")
     with pytest.raises(Internal):
@@ -217,6 +237,37 @@ def test_a_shard_that_takes_too_long_is_not_waited_for_for_ever(monkeypatch: pyt
     with pytest.raises(Conflict, match="longer than you would wait"):
         call("--yes", "--patience-minutes", "0")
     assert running.told == ["finish", "resume"]
+
+
+@pytest.mark.parametrize(("why", "told"), [("", ["finish", "resume"]), ("worker.finished", ["finish"])])
+def test_ctrl_c_while_it_waits_leaves_the_worker_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, why: str, told: list[str]
+) -> None:
+    running = Running(monkeypatch, shards=10**9)
+    running.why, running.breaks = why, KeyboardInterrupt()
+    assert CliRunner().invoke(app, ["update", "--yes"]).exit_code == 130
+    assert running.told == told
+
+
+def test_a_worker_that_waits_for_its_coordinator_is_updated_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = Running(monkeypatch, shards=1)
+    running.state = "joining"
+    call("--yes")
+    assert running.told == ["stop", "install shardwork[worker]"]
+
+
+def test_a_worker_that_ends_while_its_shard_is_waited_for_is_updated(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = Running(monkeypatch, shards=10**9)
+    running.breaks = NotFound("worker.not_running", "No worker runs here.")
+    assert "Start it again" in call("--yes")
+    assert running.told[-1] == "install shardwork[worker]"
+
+
+def test_a_worker_that_was_stopped_for_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = Running(monkeypatch, shards=1)
+    running.fails = Internal("update.rolled_back", "1.0 is back.")
+    done = CliRunner().invoke(app, ["update", "--yes"])
+    assert done.exception is running.fails and "Start it again" in done.output
 
 
 def test_without_a_worker_it_is_only_installed(monkeypatch: pytest.MonkeyPatch) -> None:

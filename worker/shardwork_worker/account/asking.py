@@ -48,6 +48,9 @@ class Balance:
     paid_out_msat: int
     available_msat: int
     asset: str
+    #: earnings go there, from the threshold on; empty: they stay at the coordinator
+    payout_address: str = ""
+    threshold_msat: int = 0
 
 
 @contextlib.asynccontextmanager
@@ -70,6 +73,8 @@ async def balance(session: Session) -> Balance:
         paid_out_msat=answer.paid_out_msat,
         available_msat=answer.available_msat,
         asset=answer.asset,
+        payout_address=answer.payout_address,
+        threshold_msat=answer.payout_threshold_msat,
     )
 
 

@@ -128,8 +128,13 @@ def as_csv(answer: Mapping[str, Any]) -> str:
             why = line["why"] or {"code": "", "sentence": ""}
             named = "" if kind == "payment" else line["kind"]
             cells = (line["time"], line["id"], named, line["state"], line["msat"], line["payment_hash"])
-            writer.writerow((kind, *cells, why["code"], why["sentence"]))
+            writer.writerow((kind, *map(_cell, cells), _cell(why["code"]), _cell(why["sentence"])))
     return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    """A text that a spreadsheet would take for a formula stays a text: a coordinator said it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def readable(answer: Mapping[str, Any], *, most: int | None = MOST_SHOWN) -> str:

@@ -22,8 +22,10 @@ from shardwork.why import Why
 from .. import probe
 from ..app import Folders, Start, child_command, ground
 from ..limits import gpu
+from ..limits.conflicts import check_memory
 from ..limits.size import show
 from ..sandbox.choice import choose
+from ..sandbox.jail import physical_memory_bytes
 from ..trainer_process import Device, Ready, RunOrder, TrainerProcess
 from .income import Power, Rates
 from .report import Report, Result
@@ -53,6 +55,7 @@ class Bench:
 
     async def run(self) -> Report:
         folders = Folders.of(self.start.home)
+        check_memory(self.start.settings, physical_memory_bytes())
         sandbox = await choose(self.start.settings.sandbox, ground(self.start.home, self.start.settings))
         # nothing is lost with it: an owner who had enough need not wait for a step to end
         command = sandbox.command(child_command(self.start))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shardwork.errors import ShardworkError, Unreachable
+from shardwork.errors import NotAllowed, NotAuthenticated, NotFound, ShardworkError, Unreachable
 
 from .options import JsonFlag
 
@@ -27,7 +27,8 @@ def earnings(
 ) -> None:
     """Each shard: paid, rejected and why, or pending and until when; each payment with its hash. Totals are status's.
 
-    Asks the coordinator's ledger. When it does not answer, tells what this machine's book knows, and exits 7.
+    Asks the coordinator's ledger. When it does not tell, shows what this machine's book knows; exits 7 when nothing
+    answered, 5 when the key was refused.
     """
     import time
 
@@ -45,7 +46,7 @@ def earnings(
     else:
         typer.echo(statement.readable(answer, most=None if since else statement.MOST_SHOWN))
     if refused is not None:
-        typer.echo(f"The coordinator did not answer; this is from the book on this machine: {refused}", err=True)
+        typer.echo(f"The coordinator does not tell; this is from the book on this machine: {refused}", err=True)
         raise typer.Exit(refused.exit_code)
 
 
@@ -67,6 +68,7 @@ def _made(home: Home, since_ms: int) -> tuple[Statement, ShardworkError | None]:
 
     try:
         transfers, balance = asyncio.run(ask())
-    except Unreachable as error:
+    except (Unreachable, NotAllowed, NotAuthenticated, NotFound) as error:
+        # also a key that is banned, or that another coordinator at this address never saw
         return statement.statement(lines, None, None, since_ms=since_ms), error
     return statement.statement(lines, transfers, balance, since_ms=since_ms), None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shardwork.errors import Conflict, InvalidInput, NotFound
+from shardwork.errors import Conflict, InvalidInput, NotFound, ShardworkError
 
 if TYPE_CHECKING:
     from shardwork.config import Home
@@ -34,6 +36,7 @@ def update(
 
     home, wanted = Home.find(), _wanted(to)
     before = updating.installed()
+    typer.echo(f"looking for {to or 'a newer version'}", err=True)
     if not updating.is_due(wanted):
         typer.echo(f"{before} is what there is; nothing to do", err=True)
         return
@@ -41,16 +44,20 @@ def update(
     is_service = service.unit_path().exists()
     was_running = _drain(home, patience_minutes * 60)
     if was_running:
-        service.stop() if is_service else stop_and_wait(home.state_dir / "worker")
+        if is_service:
+            service.stop()
+        # also one that was started by hand beside an idle service
+        stop_and_wait(home.state_dir / "worker")
+    typer.echo("installing; Ctrl-C brings the old version back", err=True)
     try:
         done = updating.change(wanted)
+        typer.echo(f"{done.before} -> {done.after}", err=True)
     finally:
         # with either version: a worker that ran before runs again
         if was_running and is_service:
             service.start()
-    typer.echo(f"{done.before} -> {done.after}", err=True)
-    if was_running and not is_service:
-        typer.echo("Start it again:  shardwork-worker start JOIN", err=True)
+        elif was_running:
+            typer.echo("The worker was stopped. Start it again:  shardwork-worker start JOIN", err=True)
 
 
 def _wanted(to: str) -> str:
@@ -76,10 +83,16 @@ def _drain(home: Home, patience_s: float) -> bool:
 
     folder = home.state_dir / "worker"
     try:
+        before = ask(folder, Command.STATUS)
+        if before["state"] == "joining":
+            # it has nothing in hand, and takes no other command than stop
+            return True
         found = ask(folder, Command.FINISH)
     except NotFound:
         return False
     until_s = time.monotonic() + patience_s
+    if found.get("shard"):
+        typer.echo(f"waiting for the shard in hand, {found['shard']}; Ctrl-C changes nothing", err=True)
     try:
         while found.get("shard"):
             if time.monotonic() > until_s:
@@ -91,8 +104,19 @@ def _drain(home: Home, patience_s: float) -> bool:
                 )
             time.sleep(LOOK_S)
             found = ask(folder, Command.STATUS)
+    except NotFound:
+        # it ended by itself meanwhile
+        return True
     except BaseException:
         # also Ctrl-C: it goes on as it did
-        ask(folder, Command.RESUME)
+        if not _rests_by_its_owner(before):
+            with contextlib.suppress(ShardworkError):
+                ask(folder, Command.RESUME)
         raise
     return True
+
+
+def _rests_by_its_owner(status: Mapping[str, Any]) -> bool:
+    from ..refusals import DRAINING, FINISHED, PAUSED
+
+    return bool(status.get("why")) and status["why"]["code"] in (PAUSED.code, FINISHED.code, DRAINING.code)

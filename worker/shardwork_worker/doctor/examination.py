@@ -20,7 +20,7 @@ from .child import check_child, check_sandbox
 from .finding import Finding, Health
 from .gpu import check_gpus
 from .line import check_line
-from .machine import check_disk_speed, check_folders, check_key, check_memory
+from .machine import check_disk_speed, check_folders, check_key, check_limits, check_memory
 
 
 async def examine(
@@ -36,6 +36,10 @@ async def examine(
     ready = None
     if findings[0].health is not Health.BAD:
         findings.append(await asyncio.to_thread(check_disk_speed, folders.artifacts))
+        findings += (limits := check_limits(settings, folders.artifacts))
+        if any(one.health is Health.BAD for one in limits):
+            # the child would not start, and each later finding would be about that
+            settings = settings.model_copy(update={"memory_share": 1.0})
         mode = settings.sandbox
         # what is required and lacks is a finding here, not the end
         sandbox = await choose(Mode.AUTO if mode is Mode.REQUIRE else mode, ground(home, settings))

@@ -15,7 +15,10 @@ from shardwork.errors import ShardworkError
 from shardwork.identity.keys import load_or_create
 
 from ..app import Folders
+from ..limits import conflicts, gpu
 from ..limits.size import show
+from ..sandbox.jail import physical_memory_bytes
+from ..settings import WorkerSettings
 from .finding import Finding, Health, finding
 
 #: below these a worker runs, but small models are all it can take
@@ -76,6 +79,17 @@ def check_disk_speed(folder: Path) -> Finding:
         sentence = "The disk writes slowly: checkpoints of larger models will take long."
         return finding("disk-speed", Health.NOTE, sentence, "Point SHARDWORK_HOME at a faster disk.", **evidence)
     return finding("disk-speed", Health.OK, "The disk writes fast enough.", **evidence)
+
+
+def check_limits(settings: WorkerSettings, folder: Path) -> list[Finding]:
+    """What of its owner's limits does not fit together or to this machine; nothing when all does."""
+    try:
+        conflicts.check_memory(settings, physical_memory_bytes())
+    except ShardworkError as error:
+        return [Finding("limits", Health.BAD, error.why)]
+    device = "cpu" if settings.device == "auto" and not gpu.is_here() else settings.device
+    found = conflicts.conflicts(settings, device, disk_bytes=shutil.disk_usage(folder).total)
+    return [Finding("limits", Health.NOTE, why) for why in found]
 
 
 def check_memory(meminfo: Path = Path("/proc/meminfo")) -> Finding:

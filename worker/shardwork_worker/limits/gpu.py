@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 TOOL = "nvidia-smi"
-TIMEOUT_S = 5.0
+#: for its answer, and for its end where none came
+TIMEOUT_S, END_S = 5.0, 1.0
 FIELDS = "index,name,driver_version,memory.total,memory.used,utilization.gpu,temperature.gpu,power.draw,power.limit"
 CUDA = re.compile(r"CUDA (?:UMD )?Version:\s*(\d+\.\d+)")
 
@@ -87,7 +88,10 @@ async def ask(*arguments: str) -> str:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            # one that waits for a hung driver can't even be killed, and must not hold its caller
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await process.wait()
     return out.decode(errors="replace") if process.returncode == 0 else ""
 
 

@@ -55,6 +55,8 @@ class Guard:
     _used_at_s: float | None = None
     _used_by: str = ""
     _hot_looks: int = 0
+    #: looks in a row at which nothing said how much the GPU draws
+    _blind_looks: int = 0
     _hot_until_s: float = float("-inf")
     _hot: Why | None = None
 
@@ -109,7 +111,10 @@ class Guard:
         if not self.settings.idle_only:
             return None
         patience_s, now_s = self.settings.idle_minutes * 60, self.monotonic()
-        by = self._users(await self.use())
+        use = await self.use()
+        if not use.measured:
+            return Held(UNSEEN, True)
+        by = self._users(use)
         if by:
             self._used_at_s, self._used_by = now_s, by
         if self._used_at_s is None or (not by and now_s - self._used_at_s >= patience_s):
@@ -140,7 +145,10 @@ class Guard:
         found = gpu.of_device(await gpu.readings(), self.device)
         drawn = [one.watts for one in found if one.watts is not None]
         if not drawn:
-            return Held(unmeasured(most), True)
+            # a tool that was slow once is no reason to lose a shard
+            self._blind_looks += 1
+            return Held(unmeasured(most), self._blind_looks >= HOT_LOOKS)
+        self._blind_looks = 0
         self._hot_looks = self._hot_looks + 1 if max(drawn) > most else 0
         if self._hot_looks < HOT_LOOKS:
             return None
@@ -163,6 +171,13 @@ class Guard:
             next_step="Free some space, or lower keep_free_bytes in worker.toml and start it again.",
         )
         return Held(why, False)
+
+
+UNSEEN = Why(
+    code="worker.limit_use_unmeasured",
+    sentence="It works only on an idle machine, and this system does not say who uses it.",
+    next_step="Take idle_only out, and set hours instead; it is measured on Linux.",
+)
 
 
 def unmeasured(most_watts: float) -> Why:

@@ -22,6 +22,8 @@ class Use:
     typed_s: float | None = None
     #: processes of others on a GPU
     gpu_pids: tuple[int, ...] = ()
+    #: whether this system says who uses it
+    measured: bool = True
 
 
 @dataclass(slots=True)
@@ -35,6 +37,8 @@ class Users:
     _all: int = 0
 
     async def look(self) -> Use:
+        if not self.proc.is_dir():
+            return Use(measured=False)
         own = self._own()
         pids = await gpu.computing_pids() if gpu.is_here() else []
         others = tuple(pid for pid in pids if pid not in own)

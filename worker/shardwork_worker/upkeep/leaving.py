@@ -7,6 +7,8 @@ calls it.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +44,10 @@ class Wiped:
 def traces(home: Home) -> Traces:
     """Looks only."""
     folders = tuple(folder for folder in (home.cache_dir / "worker", state_folder(home)) if folder.exists())
-    files = [file for folder in folders for file in folder.rglob("*") if file.is_file() and not file.is_symlink()]
     return Traces(
         folders=folders,
         key=home.key_path("worker"),
-        bytes=sum(file.stat().st_size for file in files),
+        bytes=sum(map(_bytes_of, folders)),
         pending_msat=sum(line.price_msat for line in Book(state_folder(home)).pending()),
     )
 
@@ -58,10 +59,31 @@ def wipe(home: Home, *, forget_key: bool) -> Wiped:
     with only_one(state_folder(home)):
         for folder in (home.cache_dir / "worker", state_folder(home)):
             if folder.exists():
-                shutil.rmtree(folder)
+                _delete(folder)
     if forget_key:
         found.key.unlink(missing_ok=True)
     return Wiped(folders=found.folders, bytes=found.bytes, forgot_key=forget_key)
+
+
+def _bytes_of(folder: Path) -> int:
+    """Of a worker that still runs, files go while one looks."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
+def _delete(folder: Path) -> None:
+    """Also what a shard closed to its owner. Raises OSError for what is not ours to delete."""
+    for place, folders, _ in os.walk(folder):
+        for name in folders:
+            path = os.path.join(place, name)
+            if not os.path.islink(path):
+                with contextlib.suppress(OSError):
+                    os.chmod(path, 0o700)
+    shutil.rmtree(folder)
 
 
 def warnings(found: Traces, balance: Balance | None, *, forget_key: bool, state: str) -> list[Why]:
@@ -82,11 +104,17 @@ def _unpaid(balance: Balance | None, forget_key: bool) -> Why | None:
         return None
     unpaid = show(balance.available_msat + balance.held_msat)
     lost = "and without the key they are lost" if forget_key else "and stay with its key"
+    next_step = "Set a payout address (start --payout) and wait for the payout, or keep the key."
+    if balance.payout_address:
+        next_step = (
+            f"What is available is paid out to {balance.payout_address} from {show(balance.threshold_msat)} on, also "
+            "without this worker. Keep the key."
+        )
     return Why(
         code="leave.unpaid",
         sentence=f"{unpaid} of this worker are not paid out, {lost}.",
         evidence={"available": show(balance.available_msat), "held": show(balance.held_msat)},
-        next_step="Set a payout address (start --payout) and wait for the payout, or keep the key.",
+        next_step=next_step,
     )
 
 

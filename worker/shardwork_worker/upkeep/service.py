@@ -145,6 +145,8 @@ def _systemctl(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["systemctl", "--user", *words], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(words, 124, "", f"it took longer than {TIMEOUT_S:.0f} s")
     except FileNotFoundError:
         raise no_manager("systemctl is not installed") from None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -79,8 +80,12 @@ def change(wanted: str, *, run: Run = run) -> Outcome:
     """Installs it, starts it, and goes back if either fails. Raises Internal "update.rolled_back" or, when even that
     failed, "update.broken"."""
     before, kept = installed(), _installed_now(run)
-    done = run(_pip("install", "--upgrade", wanted), INSTALL_S)
-    problem = _last(done.stderr) if done.returncode != 0 else _problem(run)
+    try:
+        done = run(_pip("install", "--upgrade", wanted), INSTALL_S)
+        problem = _last(done.stderr) if done.returncode != 0 else _problem(run)
+    except KeyboardInterrupt:
+        # pip may have taken the old version away, and not put the new one there yet
+        problem = "it was interrupted"
     if problem:
         _go_back(kept, before, problem, run)
     return Outcome(before=before, after=_version(run))
@@ -115,7 +120,12 @@ def _go_back(kept: str, before: str, problem: str, run: Run) -> None:
         pins = Path(folder) / "before.txt"
         pins.write_text(kept, encoding="utf-8")
         done = run(_pip("install", "--no-deps", "-r", str(pins)), INSTALL_S)
-    still = _last(done.stderr) if done.returncode != 0 else _problem(run)
+        still = _last(done.stderr) if done.returncode != 0 else _problem(run)
+        if still and done.returncode == 0:
+            # what was interrupted half way may look installed
+            pins.write_text(_own(kept), encoding="utf-8")
+            done = run(_pip("install", "--no-deps", "--force-reinstall", "-r", str(pins)), INSTALL_S)
+            still = _last(done.stderr) if done.returncode != 0 else _problem(run)
     if still:
         raise Internal(
             "update.broken",
@@ -126,10 +136,15 @@ def _go_back(kept: str, before: str, problem: str, run: Run) -> None:
         )
     raise Internal(
         "update.rolled_back",
-        f"The new version does not start here; {before} is back.",
-        next_step="The worker is as it was. Report what it said.",
+        f"The new version was not installed, or does not start here; {before} is back.",
+        next_step="Report what it said.",
         problem=problem,
     )
+
+
+def _own(kept: str) -> str:
+    """The line of Shardwork itself."""
+    return "".join(line + "\n" for line in kept.splitlines() if re.match(rf"{NAME}\s*(==|@)", line))
 
 
 def _pip(*words: str) -> list[str]:
