@@ -30,7 +30,7 @@ def test_a_reason_from_a_child_has_nothing_that_a_terminal_obeys() -> None:
 
 @pytest.mark.parametrize("said", ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)"])
 def test_a_reason_is_no_formula_in_a_spreadsheet(said: str) -> None:
-    line = {
+    line: dict[str, Any] = {
         "time": "2026-11-28 01:00:00",
         "id": said,
         "kind": said,

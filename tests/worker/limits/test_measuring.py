@@ -85,6 +85,10 @@ async def test_processor_time_of_others_leaves_out_this_worker_and_its_children(
     assert seen.cpu_share == pytest.approx(50 / 400) and seen.typed_s is None
 
 
+def unheard(_: object) -> None:
+    """What a kill does to a process in the kernel's hands."""
+
+
 async def test_a_tool_that_waits_for_a_hung_driver_holds_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +97,7 @@ async def test_a_tool_that_waits_for_a_hung_driver_holds_nobody(
     monkeypatch.setattr(gpu, "TIMEOUT_S", 0.05)
     monkeypatch.setattr(gpu, "END_S", 0.05)
     # one in the kernel's hands is not ended by a kill
-    monkeypatch.setattr(asyncio.subprocess.Process, "kill", lambda _: None)
+    monkeypatch.setattr(asyncio.subprocess.Process, "kill", unheard)
     started: list[asyncio.subprocess.Process] = []
     make = asyncio.create_subprocess_exec
 
