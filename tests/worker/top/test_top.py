@@ -106,7 +106,9 @@ async def test_an_answer_that_comes_after_somebody_quit_is_not_shown() -> None:
     shown = Top(Fixed(snapshot(BUSY)))
     async with shown.run_test():
         pass
+    # raises where it would be shown: the panels are gone
     await shown.look()
+    assert not shown.is_running
 
 
 @pytest.mark.parametrize("size", [(80, 24), (160, 50)])
