@@ -28,6 +28,6 @@ class Limiter:
         if left < 1:
             raise LimitExceeded(
                 "login.too_often",
-                "Too many passwords were tried from this address.",
+                "Too many passwords were tried.",
                 next_step="Wait a minute.",
             )

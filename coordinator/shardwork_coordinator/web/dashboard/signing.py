@@ -50,7 +50,7 @@ class Signing:
 
     async def sign_in(self, request: Request) -> Response:
         try:
-            self._take_turn(request)
+            self._take_turn(request.client.host if request.client else "")
             form = await form_of(request)
         except ShardworkError as error:
             return await self._login_page(request, error)
@@ -102,7 +102,7 @@ class Signing:
     async def set_up(self, request: Request) -> Response:
         form: dict[str, str] = {}
         try:
-            self._take_turn(request)
+            self._take_turn(request.client.host if request.client else "")
             form = await form_of(request)
             self._check_token(form.get("token", ""))
             name, password = form.get("name", "").strip(), form.get("password", "")
@@ -154,7 +154,7 @@ class Signing:
         )
 
     async def change_password(self, request: Request, visit: Visit, form: dict[str, str]) -> Done:
-        await self._check_own_password(request, visit, form)
+        await self._check_own_password(visit, form)
         wanted = form.get("new", "")
         passwords.check_strength(wanted, visit.user)
         kept = await asyncio.to_thread(passwords.digest, wanted)
@@ -163,7 +163,7 @@ class Signing:
 
     async def turn_codes(self, request: Request, visit: Visit, form: dict[str, str]) -> Done:
         """Turns one-time codes on, once a first one was right, or off."""
-        await self._check_own_password(request, visit, form)
+        await self._check_own_password(visit, form)
         secret = form.get("secret", "")
         code, now_ms = form.get("code", ""), self._clock.now_ms()
         if secret and (not codes.is_secret(secret) or codes.used_step(secret, code, now_ms, 0) is None):
@@ -180,13 +180,13 @@ class Signing:
         await self._desk.commit(lambda tx: sessions.end_all(tx, visit.user))
         return Done(path="/login", sentence="Every session of yours has ended.")
 
-    def _take_turn(self, request: Request) -> None:
+    def _take_turn(self, who: str) -> None:
         """Passwords are tried at a person's pace only. Raises LimitExceeded "login.too_often"."""
-        self._desk.logins.take(request.client.host if request.client else "", self._clock.monotonic())
+        self._desk.logins.take(who, self._clock.monotonic())
 
-    async def _check_own_password(self, request: Request, visit: Visit, form: dict[str, str]) -> None:
+    async def _check_own_password(self, visit: Visit, form: dict[str, str]) -> None:
         """Somebody at an unlocked screen is not the user, and has no more tries than at the login."""
-        self._take_turn(request)
+        self._take_turn(f"account of {visit.user}")
         user = await self._store.read(lambda tx: users.named(tx, visit.user))
         if not await passwords.matches(form.get("password", ""), user.password_hash):
             raise NotAuthenticated(
