@@ -96,7 +96,6 @@ async def submit_job(request: jobs_pb2.SubmitJobRequest, caller: Caller, desk: J
     spec, facts = parse_spec(request.spec_json), parse_facts(list(request.facts))
     check_facts(spec, facts)
     priced = await _price(spec, facts, desk)
-    check_cap(spec, priced, request.max_msat)
     sent = {item.name: item.artifact_id for item in request.inputs}
     job_id, world = str(derive_job_id(caller.party_id, request.submission_id)), desk.engine.world()
 
@@ -106,6 +105,8 @@ async def submit_job(request: jobs_pb2.SubmitJobRequest, caller: Caller, desk: J
             if known[0].spec_json != spec.canonical_json():
                 raise Conflict("job.submission_reused", "This submission id belongs to another job.", job=known[0].id)
             return known[0].id, []
+        # only now: a retry of what was paid must find it, whatever prices are by then
+        check_cap(spec, priced, request.max_msat)
         if not desk.is_open:
             raise Conflict.from_why(CLOSED)
         _check_quota(tx, caller, desk)

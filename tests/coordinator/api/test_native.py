@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import tarfile
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -47,6 +48,14 @@ async def test_the_same_key_is_the_same_job_and_another_job_under_it_is_refused(
     body = count_job(await send(anna), name="other")
     refused = await anna.post(f"{V1}/jobs", json=body, headers={"Idempotency-Key": "the-same-key"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "job.submission_reused")
+
+
+async def test_a_retry_finds_its_job_also_after_prices_rose(stand: Stand, anna: httpx.AsyncClient) -> None:
+    first = await submit(anna, "before-prices-rose")
+    stand.desk.jobs.rates = replace(stand.desk.jobs.rates, minimum_msat=1_000_000)
+    assert await submit(anna, "before-prices-rose") == first
+    refused = await anna.post(f"{V1}/jobs", json=count_job(await send(anna)), headers={"Idempotency-Key": "afterwards"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "budget.below_plan")
 
 
 async def test_jobs_are_paged_and_filtered_by_state(anna: httpx.AsyncClient, bert: httpx.AsyncClient) -> None:
