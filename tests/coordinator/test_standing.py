@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -97,14 +98,18 @@ async def test_a_drained_worker_finishes_what_it_holds_is_paid_and_gets_nothing_
     await simulation.check_books()
 
 
+def _enrol(worker: str, tx: Transaction) -> None:
+    tx.put(party(worker))
+
+
 async def test_a_mark_of_reference_holds_within_a_second_for_a_worker_that_is_attached() -> None:
     simulation = Unruly(workers=2)
     swept = Swept(simulation)
     for worker in (FIRST, SECOND):
-        await simulation.store.write(lambda tx, worker=worker: tx.put(party(worker)))
+        await simulation.store.write(partial(_enrol, worker))
     for marked in (True, False):
         # as the command beside a coordinator that serves does it: only the store learns it
-        await simulation.store.write(lambda tx, marked=marked: standing.mark_reference(tx, FIRST, reference=marked))
+        await simulation.store.write(partial(standing.mark_reference, worker_id=FIRST, reference=marked))
         await swept.after(1)
         assert {one.worker_id: one.reference for one in simulation.links.all()} == {FIRST: marked, SECOND: False}
 

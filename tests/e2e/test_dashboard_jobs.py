@@ -145,11 +145,18 @@ def test_a_page_follows_the_job_without_a_reload(browser: Any, stand: tuple[Worl
     world, _, _ = stand
     job = world.submit("job.yaml")
     seen = opened(browser, stand, f"/jobs/{job}")
-    seen.page.evaluate("window.same = true")
+    seen.page.evaluate("window.same = true; window.swaps = 0")
+    seen.page.evaluate("document.addEventListener('htmx:afterSwap', () => { window.swaps += 1; })")
+    seen.page.focus("#steps summary:text-is('Clone…')")
+    seen.wait_for("window.swaps > 2", 90)
+    assert seen.page.evaluate("document.activeElement.innerText") == "Clone…", "what did not change keeps the focus"
     seen.wait_for(
         "document.querySelector('#attempts') && document.querySelector('main').innerText.includes('accepted')", 90
     )
     seen.wait_for("[...document.querySelectorAll('#live .state')].some((one) => one.innerText === 'merged')", 90)
+    assert seen.page.inner_text("#steps").startswith("Pause")
+    seen.wait_for("document.querySelector('#titled .state').innerText === 'succeeded'", 90)
+    seen.wait_for("document.querySelector('#steps').innerText.startsWith('Clone')")
     assert seen.page.evaluate("window.same") is True
     seen.check_quiet(world.processes.web)
 

@@ -52,6 +52,6 @@ def test_every_command_and_option_that_is_named_is_there() -> None:
 
 def test_a_command_or_option_that_is_not_there_is_found() -> None:
     commands, options = known()
-    text = "Run `shardwork job sbumit x`, `shardwork wallte`, or `shardwork-worker start --payout-address A`."
-    assert list(misnamed(text, commands, options)) == ["shardwork job sbumit", "shardwork wallte", "--payout-address"]
+    text = "Run `shardwork job sbumit x`, `shardwork wallte`, or `shardwork-worker start --payout-adress A`."
+    assert list(misnamed(text, commands, options)) == ["shardwork job sbumit", "shardwork wallte", "--payout-adress"]
     assert list(misnamed("`shardwork job submit job.yaml --yes`", commands, options)) == []

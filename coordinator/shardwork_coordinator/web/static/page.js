@@ -66,6 +66,12 @@
   document.addEventListener("visibilitychange", catchUp);
   // this one does not bubble
   document.addEventListener("toggle", catchUp, true);
+  // what an answer brings beside its part: unchanged, it keeps the focus that it may have, and an open form stays
+  document.addEventListener("htmx:oobBeforeSwap", (event) => {
+    const { target, fragment } = event.detail;
+    const isSame = fragment.firstElementChild?.outerHTML === target.outerHTML;
+    if (isSame || target.querySelector("details[open]")) event.detail.shouldSwap = false;
+  });
   // signed out elsewhere: the answer is the login page, and not a part of this one
   document.addEventListener("htmx:beforeSwap", (event) => {
     const answer = event.detail.xhr;
