@@ -51,7 +51,8 @@ async def write(settings: Any, work: Any) -> Any:
 
 
 def existing_store(settings: Any) -> Any:
-    """A started store. Raises NotFound "store.not_here": a mistyped folder has no books that could balance."""
+    """A started store. Raises NotFound "store.not_here": a mistyped folder has no books that could balance; and
+    Conflict "store.older_database": what looks must not change what an older coordinator may be serving."""
     from shardwork.errors import NotFound
 
     from .app import database_file, open_store, start_store
@@ -65,5 +66,26 @@ def existing_store(settings: Any) -> Any:
             path=path,
         )
     store = open_store(settings)
+    _check_schema(store)
     start_store(store)
     return store
+
+
+def _check_schema(store: Any) -> None:
+    from shardwork.errors import Conflict
+
+    from .app import telling_unusable
+    from .store import SqlStore
+
+    if not isinstance(store, SqlStore):
+        return
+    with telling_unusable():
+        needed = store.migrate(dry_run=True)
+    if needed.steps:
+        raise Conflict(
+            "store.older_database",
+            "This database is not of this version's form yet; nothing was changed.",
+            next_step="Stop who serves it, make a `backup`, then run `shardwork-coordinator migrate`.",
+            has=needed.before or "no tables",
+            needs=needed.after,
+        )

@@ -51,6 +51,22 @@ def test_a_dry_run_of_a_new_database_makes_no_file(tmp_path: Path) -> None:
     assert not file.parent.exists()
 
 
+@pytest.mark.parametrize("command", [["ledger", "check"], ["storage", "show"], ["user", "list"], ["policy", "list"]])
+def test_a_command_that_is_no_migration_leaves_an_older_database_alone(
+    tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "configure", _leave_logging_alone)
+    file = tmp_path / "coordinator.db"
+    older(file, "r0006")
+    before = dump(file)
+    with pytest.raises(Conflict) as caught:
+        app([*command, "--data-dir", str(tmp_path)], standalone_mode=False)
+    assert (caught.value.code, caught.value.why.evidence["has"]) == ("store.older_database", "r0006")
+    assert dump(file) == before
+    SqlStore(f"sqlite:///{file}").migrate()
+    app([*command, "--data-dir", str(tmp_path)], standalone_mode=False)
+
+
 @pytest.mark.nightly
 def test_a_servers_database_is_migrated_the_same_way(server: database.Server) -> None:
     url = server.new_database()
