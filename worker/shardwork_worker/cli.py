@@ -27,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Payout = Annotated[
+    str | None, typer.Option("--payout", "--payout-address", help="Lightning address that earnings are paid out to.")
+]
 Listed = Annotated[
     bool | None, typer.Option("--listed/--no-listed", help="Show this worker's name on the public page.")
 ]
@@ -35,10 +38,7 @@ Listed = Annotated[
 @app.command()
 def start(
     join: Annotated[str, typer.Argument(help="The coordinator's join line: shardwork://HOST:PORT?ca=...")],
-    payout: Annotated[
-        str | None,
-        typer.Option("--payout", "--payout-address", help="Lightning address that earnings are paid out to."),
-    ] = None,
+    payout: Payout = None,
     name: Annotated[str | None, typer.Option(help="Shown to people beside this worker's id.")] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda:0, mps, or cuda*2 for two GPUs on one shard.")
