@@ -106,7 +106,9 @@ def test_a_file_that_is_not_there_is_told_without_empty_counts(run: Run, rows: P
     told = run("data", "check", rows.with_name("nope.jsonl"))
     assert told.exit_code == 3 and told.stdout.startswith("✗ The file cannot be read")
     assert "Did you mean" not in told.stdout
-    assert f"Did you mean '{rows}'?" in "".join(run("data", "check", rows.with_name("rosw.jsonl")).stdout.splitlines())
+    # a long path is folded where the terminal ends
+    said = "".join(run("data", "check", rows.with_name("rosw.jsonl")).stdout.split())
+    assert f"Didyoumean'{rows}'?" in said
 
 
 def test_an_interrupted_script_reads_json(capsys: pytest.CaptureFixture[str]) -> None:

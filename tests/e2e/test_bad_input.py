@@ -93,7 +93,9 @@ CASES = {
         ("job.yaml:7", "plan.iner_steps", "Did you mean 'inner_steps'?"),
     ),
     "missing model folder": Case(
-        key("models/gpt2", "models/gtp2"), "jobfile.missing_file", ("job.yaml:3", "base_model", "Did you mean 'gpt2'?")
+        key("models/gpt2", "models/gtp2"),
+        "jobfile.missing_file",
+        ("job.yaml:3", "base_model", "Did you mean 'models/gpt2'?"),
     ),
     "missing data": Case(
         key("chat.jsonl", "chat.jsnol"), "jobfile.missing_file", ("job.yaml:4", "Did you mean 'chat.jsonl'?")

@@ -295,7 +295,8 @@ async def test_a_files_name_is_its_last_part_made_plain(anna: httpx.AsyncClient,
 async def test_a_path_below_an_artifact_names_its_files_only(anna: httpx.AsyncClient, path: str) -> None:
     artifact = await send(anna)
     answer = await anna.get(httpx.URL(f"http://localhost{V1}/artifacts/{artifact}/files/{path}"))
-    assert answer.status_code == 404
+    # a zero byte is refused before anything looks at the path
+    assert answer.status_code == (400 if path == "%00" else 404)
 
 
 @pytest.mark.parametrize("token", ["x", "1-", "-1-a", "9" * 30 + "-a", "1-a-b\x00", "１-a"])
