@@ -1,18 +1,15 @@
 """Backup and restore, killed or interrupted at every moment: what is left looks like nothing whole, and the same
 command works in the same place.
 
-A moment is a change that Python makes to a file or folder. Each is met in a process of its own.
+A moment is a change that Python makes to a file or folder. Each is met in a process of its own (`moment`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
-import os
 import shutil
 import signal
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,48 +17,18 @@ import pytest
 
 from shardwork.errors import Conflict, InvalidInput
 from shardwork_coordinator.app import serving
-from shardwork_coordinator.cli import app
 from shardwork_coordinator.upkeep import restore as restoring
 from shardwork_coordinator.upkeep.backup import DRAFT, back_up
 from shardwork_coordinator.upkeep.examined import Examined, examine
 from shardwork_coordinator.upkeep.restore import restore
 from shardwork_coordinator.upkeep.snapshot import DATABASE, JOURNAL, SAYS, Snapshot
 
+from .moment import ended
 from .stand import balance, furnished, settings_of
 
-CHANGES = {"open", "sqlite3.connect", "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 #: more than there are
 MOST_MOMENTS = 300
 KILLED, INTERRUPTED = -signal.SIGKILL, 130
-
-
-def at_moment(number: int, folder: Path, what: signal.Signals) -> None:
-    """This process gets the signal as it is about to make its `number`th change in the folder."""
-    seen = 0
-
-    def hear(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal seen
-        if event in CHANGES and any(str(one).startswith(str(folder)) for one in arguments[:2]):
-            seen += 1
-            if seen == number:
-                os.kill(os.getpid(), what)
-
-    sys.addaudithook(hear)
-
-
-def ended(command: list[str], number: int, folder: Path, what: signal.Signals) -> int:
-    """How a process ends that runs the command and gets the signal at that moment: its exit code, or minus a signal."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    code = 99
-    try:
-        at_moment(number, folder, what)
-        code = app(command, standalone_mode=False) or 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
 
 
 def moments(command: list[str], folder: Path, what: signal.Signals, look: Callable[[], None], step: int) -> int:
