@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from tables import code, page, table
 
-from shardwork.client import settings as client
+from shardwork.client.settings import ClientSettings
 from shardwork.clock import SystemClock
 from shardwork.config import ENV_PREFIX
 from shardwork.jobs import spec as job
@@ -48,7 +48,7 @@ def worker_settings() -> str:
 
 
 def client_settings() -> str:
-    return _settings("Settings of the client", "client.toml", client.client_settings())
+    return _settings("Settings of the client", "client.toml", ClientSettings)
 
 
 def job_file() -> str:

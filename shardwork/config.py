@@ -15,16 +15,14 @@ import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from platformdirs import PlatformDirs
+from pydantic import BaseModel, ValidationError
 
 from .errors import InvalidInput
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel, ValidationError
-
-S = TypeVar("S", bound="BaseModel")
+S = TypeVar("S", bound=BaseModel)
 
 ENV_PREFIX = "SHARDWORK_"
 HOME_VARIABLE = "SHARDWORK_HOME"
@@ -71,8 +69,6 @@ def load_settings(
     `other_variables`: SHARDWORK_* names that belong to somebody else. Raises InvalidInput "config.unknown_key",
     "config.bad_value" or "config.bad_toml", naming file and line, variable or flag.
     """
-    from pydantic import ValidationError
-
     text, from_file = _read_toml(file)
     _check_keys(model, from_file, _FileOrigin(file, text))
     from_env = _read_env(model, env, {HOME_VARIABLE, *other_variables})
@@ -201,8 +197,6 @@ def _env_value(text: str) -> object:
 
 
 def _check_keys(model: type[BaseModel], values: Mapping[str, Any], origin: _Origin, path: tuple[str, ...] = ()) -> None:
-    from pydantic import BaseModel
-
     for key, value in values.items():
         if key not in model.model_fields:
             raise _unknown(key, model.model_fields, origin.describe((*path, key)))

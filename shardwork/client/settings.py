@@ -1,8 +1,7 @@
 """What the client remembers and is told: the coordinator's join line, and where its key and state lie.
 
 A join line that is given (flag --join) beats SHARDWORK_JOIN, which beats `client.toml` (written by a login, mode 0600).
-Used by everything that talks to a coordinator. pydantic, which takes a third of a whole `job list`, is loaded where
-there is something to check.
+Used by everything that talks to a coordinator.
 """
 
 from __future__ import annotations
@@ -10,19 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tomllib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from ..config import ENV_PREFIX, HOME_VARIABLE, Home, load_settings, origins
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..config import HOME_VARIABLE, Home, load_settings, origins
 from ..errors import NotAuthenticated
 from ..identity.authority import JoinLine
 from ..identity.keys import SigningKey, load_or_create
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
 
 CONFIG_FILE = "client.toml"
 KEY_NAME = "requester"
@@ -41,19 +37,12 @@ OTHER_VARIABLES = frozenset(
 )
 
 
-@cache
-def client_settings() -> type[BaseModel]:
-    """The model of every setting of the client."""
-    from pydantic import BaseModel, ConfigDict, Field
+class ClientSettings(BaseModel):
+    """Every setting of the client."""
 
-    class ClientSettings(BaseModel):
-        """Every setting of the client."""
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-
-        join: Annotated[str, Field(description="join line of the coordinator, shardwork://host:port?ca=<sha256>")] = ""
-
-    return ClientSettings
+    join: Annotated[str, Field(description="join line of the coordinator, shardwork://host:port?ca=<sha256>")] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,31 +75,16 @@ def access(join: str | None = None, *, home: Home | None = None) -> Access:
         # a login must work also where the remembered settings are broken
         return Access(JoinLine.parse(join), place)
     file = place.config_dir / CONFIG_FILE
-    if remembered := _only_remembered(file):
-        return Access(JoinLine.parse(remembered), place, is_remembered=True)
-    settings = load_settings(client_settings(), file, os.environ, {}, other_variables=OTHER_VARIABLES)
-    given: str = vars(settings)["join"]
-    if not given:
+    settings = load_settings(ClientSettings, file, os.environ, {}, other_variables=OTHER_VARIABLES)
+    if not settings.join:
         raise NotAuthenticated(
             "login.missing",
             "You are not logged in to a coordinator yet.",
             next_step="Ask its operator for the join line, then:  shardwork login 'shardwork://host:port?ca=…'  "
             "To try it on this machine alone:  shardwork init --demo",
         )
-    where = origins(client_settings(), file, os.environ, {}, other_variables=OTHER_VARIABLES)
-    return Access(JoinLine.parse(given), place, is_remembered=where["join"].startswith(str(file)))
-
-
-def _only_remembered(file: Path) -> str:
-    """The join line of the file that a login wrote, where nothing else is said anywhere; else "", and what is said must
-    be checked whole."""
-    said = {name for name in os.environ if name.startswith(ENV_PREFIX)} - OTHER_VARIABLES - {HOME_VARIABLE}
-    try:
-        values = {} if said else tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    join = values.get("join")
-    return join if isinstance(join, str) and values.keys() == {"join"} else ""
+    where = origins(ClientSettings, file, os.environ, {}, other_variables=OTHER_VARIABLES)
+    return Access(JoinLine.parse(settings.join), place, is_remembered=where["join"].startswith(str(file)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +101,9 @@ def shown_settings(join: str | None = None, *, home: Home | None = None) -> list
     """Every setting and folder with its origin. Raises InvalidInput "config.…" where a file or variable is wrong."""
     place = home or Home.find()
     file, flags = place.config_dir / CONFIG_FILE, {"join": join}
-    model = client_settings()
-    values = load_settings(model, file, os.environ, flags, other_variables=OTHER_VARIABLES)
-    where = origins(model, file, os.environ, flags, other_variables=OTHER_VARIABLES)
-    found = [Setting(key, str(getattr(values, key)), where[key]) for key in model.model_fields]
+    values = load_settings(ClientSettings, file, os.environ, flags, other_variables=OTHER_VARIABLES)
+    where = origins(ClientSettings, file, os.environ, flags, other_variables=OTHER_VARIABLES)
+    found = [Setting(key, str(getattr(values, key)), where[key]) for key in ClientSettings.model_fields]
     root = HOME_VARIABLE if os.environ.get(HOME_VARIABLE) else "default"
     folders = {"config": place.config_dir, "state": place.state_dir, "cache": place.cache_dir}
     found += [Setting(f"{name}_dir", str(folder), root) for name, folder in folders.items()]

@@ -147,7 +147,6 @@ def test_generated_messages_are_named_only_by_the_listed_modules() -> None:
                 "shardwork.recipes",
                 "shardwork.transfer",
                 "yaml",
-                "pydantic",
             },
             id="job list and job show",
         ),
