@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..artifacts.calls import Calls
+from ..artifacts.turns import Turns
 from ..engine import Engine
 from ..rpc.artifacts import ArtifactDesk
 from ..rpc.jobs import JobsDesk
@@ -44,7 +44,7 @@ class ApiDesk:
     #: one file of each owner is received at a time: what lies in `scratch` is in nobody's quota yet
     receiving: dict[str, Turn] = field(default_factory=dict[str, "Turn"])
     #: whose turn it is to create one and the same fine-tuning job
-    creating: Calls = field(default_factory=lambda: Calls(of_one_max=1))
+    creating: Turns = field(default_factory=Turns)
     #: workers in numbers, for everybody who asks
     totals: Kept[dict[str, Any]] | None = None
     #: the coordinator stops, and streams with it

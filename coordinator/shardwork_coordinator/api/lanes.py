@@ -17,7 +17,7 @@ from typing import Any
 
 from shardwork.errors import Internal, LimitExceeded
 
-from ..artifacts.calls import Calls
+from ..artifacts.turns import Turns
 from ..executor import PREPARE_BYTES_A_SECOND, PREPARE_SECONDS, end_process, start_child
 
 #: questions of one requester that are answered or wait
@@ -69,7 +69,7 @@ class Lanes:
     large: Lane = field(default_factory=Lane)
     _of_party: Counter[str] = field(default_factory=Counter[str])
     #: whose turn it is among one party's own
-    _turns: Calls = field(default_factory=lambda: Calls(of_one_max=OF_ONE_MAX))
+    _turns: Turns = field(default_factory=Turns)
 
     async def ask(self, party: str, work: Callable[[Any], object], question: object, size_bytes: int) -> object:
         """What a process answers when it is this party's turn. Raises LimitExceeded "measuring.*", Internal."""
@@ -83,7 +83,7 @@ class Lanes:
         lane = self.small if size_bytes <= SMALL_BYTES else self.large
         self._of_party[party] += 1
         try:
-            async with self._turns.turn(f"{party} {size_bytes <= SMALL_BYTES}"), lane.turn:
+            async with self._turns.of(f"{party} {size_bytes <= SMALL_BYTES}"), lane.turn:
                 return await lane.ask(work, question, PREPARE_SECONDS / 2 + size_bytes / PREPARE_BYTES_A_SECOND)
         finally:
             self._of_party[party] -= 1

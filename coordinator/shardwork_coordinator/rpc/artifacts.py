@@ -27,6 +27,7 @@ from ..artifacts.intake import Intake
 from ..artifacts.quota import INPUT, LEASED, ArtifactLimits, check_quota, check_total, lease_bytes
 from ..artifacts.store import not_found
 from ..artifacts.streams import UploadStream, UploadStreams
+from ..artifacts.turns import Turns
 from ..artifacts.writing import Writing
 from ..machine.attempts import lease_id
 from ..records import Artifact, ArtifactState, Replica, ReplicaState, Shard
@@ -54,6 +55,8 @@ class ArtifactDesk:
         # a large manifest takes 50 ms of the interpreter; the event loop would wait for every thread that wants it, too
         self.parsing = asyncio.Lock()
         self.calls = Calls(of_one_max=self.limits.calls_of_one_max)
+        #: one party's uploads begin one after the other, or its quota would be passed by many at once
+        self.turns = Turns()
         self.streams = UploadStreams(
             streams_max=self.limits.uploads_max, of_one_max=self.limits.uploads_of_one_max, idle_s=self.limits.idle_s
         )
@@ -79,7 +82,7 @@ async def begin_upload(request: pb.BeginUploadRequest, caller: Caller, desk: Art
     _check_size(manifest, desk.limits)
     purpose = _checked_purpose(request.purpose)
     artifact = row_of(manifest, caller, desk, await desk.rows.read(lambda tx: _believed(tx, purpose, caller)))
-    async with desk.calls.turn(caller.party_id), desk.streams.alone(manifest.id, caller.party_id):
+    async with desk.turns.of(caller.party_id), desk.streams.alone(manifest.id, caller.party_id):
         if await _readable(manifest.id, caller, desk):
             await store_row(desk, artifact)
             return _begun(manifest, manifest.leaf_count, complete=True)

@@ -64,7 +64,7 @@ async def create(call: Call) -> str:
     "budget.below_plan", NotEnoughFunds "wallet.below_plan" and Conflict "tuning.key_reused"."""
     asked = Asked.read(call.asked)
     first = await _first(call, asked)
-    async with call.desk.creating.turn(f"{call.caller.party_id} {first.submission}"):
+    async with call.desk.creating.of(f"{call.caller.party_id} {first.submission}"):
         return await _known(call, first.submission) or await _submit(call, asked, first)
 
 
