@@ -1,12 +1,14 @@
-"""Worlds shared by the end-to-end tests: a town with two workers, and a quiet one where nobody works."""
+"""What the end-to-end tests share: a town with two workers, a quiet one where nobody works, and a browser."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from . import models
+from .chromium import chromium
 from .world import CALM, WORKERS, World
 
 
@@ -32,3 +34,9 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
     finally:
         world.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as opened:
+        yield opened

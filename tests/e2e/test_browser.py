@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from .chromium import MISSING, Watched, chromium, first_operator
+from .chromium import MISSING, Watched, first_operator
 from .world import World
 
 HOSTILE = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)>"
@@ -33,12 +33,6 @@ budget: {{max_sats: 100}}
 SIGNED_IN: dict[Path, Any] = {}
 
 pytestmark = [pytest.mark.nightly, MISSING]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture

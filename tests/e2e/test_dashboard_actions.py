@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from pyotp.totp import TOTP
 
-from .chromium import MISSING, PASSWORD, Watched, check_axe, chromium, first_operator
+from .chromium import MISSING, PASSWORD, Watched, check_axe, first_operator
 from .world import World
 
 pytestmark = [pytest.mark.nightly, MISSING]
@@ -52,14 +52,14 @@ class Person:
         seen.page.goto(self.world.processes.web + path)
         return seen
 
+    def lets_in(self, name: str) -> Watched:
+        """A new viewer."""
+        seen = self.opens("/people")
+        fills(seen, "form[action='/people/add']", {"name": name, "password": PASSWORD})
+        return seen
+
     def name(self, word: str) -> str:
         return f"{word}{self.width}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -206,11 +206,7 @@ def test_a_payment_that_failed_is_begun_again_and_one_on_its_way_asked_about(per
 
 def test_people_are_let_in_shut_out_and_given_another_password(person: Person) -> None:
     world, name = person.world, person.name("vera")
-    seen = person.opens("/people")
-    seen.page.fill("form[action='/people/add'] [name=name]", name)
-    seen.page.fill("form[action='/people/add'] [name=password]", PASSWORD)
-    with seen.page.expect_navigation():
-        seen.page.click("form[action='/people/add'] button")
+    seen = person.lets_in(name)
     viewer = signed_in(person, name, PASSWORD)
     assert viewer.page.url.endswith("/overview")
     viewer.page.goto(f"{world.processes.web}/policy")
@@ -229,11 +225,7 @@ def test_people_are_let_in_shut_out_and_given_another_password(person: Person) -
 
 def test_an_account_gets_another_password_codes_and_ends_its_sessions(person: Person) -> None:
     world, name, new = person.world, person.name("otto"), "six more words that make sense"
-    host = person.opens("/people")
-    host.page.fill("form[action='/people/add'] [name=name]", name)
-    host.page.fill("form[action='/people/add'] [name=password]", PASSWORD)
-    with host.page.expect_navigation():
-        host.page.click("form[action='/people/add'] button")
+    person.lets_in(name)
     seen = signed_in(person, name, PASSWORD)
     seen.page.goto(f"{world.processes.web}/account")
     fills(seen, "form[action='/account/password']", {"password": PASSWORD, "new": new})

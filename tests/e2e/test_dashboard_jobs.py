@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .chromium import MISSING, PASSWORD, Watched, check_axe, chromium, first_operator
+from .chromium import MISSING, PASSWORD, Watched, check_axe, first_operator
 from .models import write_gpt2
 from .world import World
 
@@ -31,12 +31,6 @@ plan: {rounds: 3, shards_per_round: 4, inner_steps: 4}
 trust: {class: public}
 budget: {max_sats: 500}
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

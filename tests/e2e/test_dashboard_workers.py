@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from processes import BIN
 
-from .chromium import MISSING, Watched, check_axe, chromium
+from .chromium import MISSING, Watched, check_axe
 from .test_browser import WIDTHS, submit
 from .world import World
 
@@ -24,12 +24,6 @@ PASSWORD = "correct horse battery"
 PAGES = ("/workers", "/workers/{worker}", "/")
 
 pytestmark = [pytest.mark.nightly, MISSING]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
