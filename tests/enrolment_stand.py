@@ -91,13 +91,11 @@ class CountingServicer(EnrolmentServicer):
 
 
 class Stand:
-    def __init__(
-        self, folder: Path, clock: Clock | None = None, *, tls_clock: Clock | None = None, host: str = "127.0.0.1"
-    ) -> None:
+    def __init__(self, folder: Path, clock: Clock | None = None, *, host: str = "127.0.0.1") -> None:
         self.host = host
         self.clock = clock or ManualClock()
         # certificates are checked against the machine's clock, so the authority does not share the manual one
-        self.authority = Authority.load_or_create(folder / "tls", clock=tls_clock)
+        self.authority = Authority.load_or_create(folder / "tls")
         self.key, self.operator_key = SigningKey.generate(), SigningKey.generate()
         self.store = MemoryStore()
         self.store.start()

@@ -1,8 +1,8 @@
 """The coordinator's own certificate authority and the certificate it serves gRPC with.
 
 Owns the CA (P-256, made at first start, kept in one private file: its fingerprint is in every join line) and the leaf
-(in memory, made at start and again before it expires). P-256 because gRPC's TLS cannot serve Ed25519 certificates. The
-web server gets a leaf as well where nobody named another. Used by the app's composition root.
+(in memory only, made at every start, good for as long as the CA). P-256 because gRPC's TLS cannot serve Ed25519
+certificates. The web server gets a leaf as well where nobody named another. Used by the app's composition root.
 """
 
 from __future__ import annotations
@@ -28,16 +28,14 @@ from shardwork.protocol import COORDINATOR_NAME
 FILE_NAME = "authority.pem"
 #: long, because a new CA means a new join line for everybody
 CA_LIFETIME = datetime.timedelta(days=20 * 365)
-LEAF_LIFETIME = datetime.timedelta(days=90)
-#: a leaf with less than this left is replaced at the next handshake
-LEAF_RENEWAL = datetime.timedelta(days=30)
+#: the web server's leaf; Apple's browsers take none with more than 825 days, even under a root that a person added
+WEB_LEAF_LIFETIME = datetime.timedelta(days=820)
 #: certificates are valid from a day ago, for machines whose clock is behind
 BACKDATE = datetime.timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Leaf:
-    expires: datetime.datetime
     key_pem: bytes
     certificate_pem: bytes
 
@@ -54,7 +52,7 @@ class Authority:
         self._clock = clock
         self.ca_pem: bytes = _certificate_pem(certificate)
         self.ca_sha256: str = sha256_hex(self.ca_pem)
-        self._leaf = self._issue()
+        self._leaf = self._issue(CA_LIFETIME)
 
     @classmethod
     def load_or_create(cls, folder: Path, names: Sequence[str] = (), *, clock: Clock | None = None) -> Authority:
@@ -72,37 +70,27 @@ class Authority:
         return cls(key, certificate, names, clock=clock)
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """TLS for a gRPC server; a long-running one serves a fresh leaf before the old one ends."""
-        return grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._configuration, require_client_authentication=False
-        )
+        """TLS for a gRPC server.
+
+        Never a leaf that is exchanged while the server runs: gRPC then frees the old one under handshakes that still
+        read it (grpc/grpc issue 36693), and six clients that enrol at once end the process. Measured, not feared.
+        """
+        return grpc.ssl_server_credentials([(self._leaf.key_pem, self._leaf.certificate_pem)])
 
     @property
     def leaf_pem(self) -> bytes:
-        """The certificate that is served now."""
-        return self._current().certificate_pem
+        """The certificate that is served."""
+        return self._leaf.certificate_pem
 
     def web_leaf(self, names: Sequence[str]) -> bytes:
         """Key and certificate, PEM, for the web server under these names and addresses; browsers trust it once they
         trust the authority."""
-        leaf = self._issue(tuple(names))
+        leaf = self._issue(WEB_LEAF_LIFETIME, names)
         return leaf.key_pem + leaf.certificate_pem
 
-    def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        """Called by gRPC at every handshake, on a thread of its own."""
-        leaf = self._current()
-        return grpc.ssl_server_certificate_configuration([(leaf.key_pem, leaf.certificate_pem)])
-
-    def _current(self) -> _Leaf:
-        # two handshakes may both renew; either leaf is good, and one assignment replaces the whole
-        leaf = self._leaf
-        if leaf.expires - _now(self._clock) < LEAF_RENEWAL:
-            leaf = self._leaf = self._issue()
-        return leaf
-
-    def _issue(self, further: Sequence[str] = ()) -> _Leaf:
+    def _issue(self, lifetime: datetime.timedelta, further: Sequence[str] = ()) -> _Leaf:
         now, key = _now(self._clock), ec.generate_private_key(ec.SECP256R1())
-        expires = min(now + LEAF_LIFETIME, self._certificate.not_valid_after_utc)
+        expires = min(now + lifetime, self._certificate.not_valid_after_utc)
         names = [_general_name(name) for name in (*self._names, *further)]
         builder = _builder("Shardwork coordinator", self._certificate.subject, key.public_key())
         certificate = (
@@ -114,7 +102,7 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return _Leaf(expires, _key_pem(key), _certificate_pem(certificate))
+        return _Leaf(_key_pem(key), _certificate_pem(certificate))
 
 
 def _new_authority_pem(now: datetime.datetime) -> bytes:

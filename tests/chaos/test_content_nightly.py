@@ -57,7 +57,7 @@ def test_a_kill_as_an_owner_gives_content_up_takes_it_away_and_nothing_else(tmp_
         # the same content again, by a job that makes it anew
         again = stage.submit()
         stage.check_done(again)
-        assert stage.world.run("job", "download", again, "made").exit_code == 0
+        stage.world.succeed("job", "download", again, "made")
 
 
 @pytest.fixture

@@ -54,8 +54,8 @@ def test_an_outage_longer_than_anybodys_patience_ends_no_process_and_fails_no_jo
         for name, worker in zip(COORDINATORS, ("alice", "bob"), strict=True):
             world.start_one(name)
             world.processes.start_worker(worker)
-        assert world.run("login", world.processes.join).exit_code == 0
-        assert world.run("wallet", "deposit", "1000").exit_code == 0
+        world.succeed("login", world.processes.join)
+        world.succeed("wallet", "deposit", "1000")
         for worker in ("alice", "bob"):
             world.wait_ready(worker)
         (world.folder / "text.txt").write_text("one two\n" * 1_000)

@@ -96,7 +96,7 @@ def test_a_lost_disk_costs_nothing_that_was_backed_up(world: World) -> None:
         "select shard_id, replica, count(*) from lease where state = 'accepted' group by 1, 2 having count(*) > 1"
     )
     assert twice == []
-    assert world.run("job", "download", job, "out").exit_code == 0
+    world.succeed("job", "download", job, "out")
     kept = world.rows("select id from artifact where state = 'stored'")
     packs = {path.name for path in (folder / "artifacts" / "packs").iterdir()}
     assert {row[0] for row in kept} <= packs
@@ -106,8 +106,8 @@ def test_a_run_leaves_nothing_of_anybody_in_a_log(world: World) -> None:
     world.start_coordinator()
     for name in ("alice", "bob"):
         world.processes.start_worker(name, "--payout", ADDRESS)
-    assert world.run("login", world.processes.join).exit_code == 0
-    assert world.run("wallet", "deposit", "1000").exit_code == 0
+    world.succeed("login", world.processes.join)
+    world.succeed("wallet", "deposit", "1000")
     for name in ("alice", "bob"):
         world.wait_ready(name)
     rows = [json.dumps({"text": f"{ROW} {number} " + "one two three " * 20}) for number in range(60)]

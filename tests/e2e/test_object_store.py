@@ -92,7 +92,7 @@ def test_a_jobs_bytes_go_straight_between_the_bucket_and_everybody_who_works(buc
     assert s3.served["PUT", "signed"] == 1 + 2, "and so did what each worker learned"
     asked = s3.served["GET", "signed"]
     assert asked > 0, "the checkpoint came from the bucket to whoever published it"
-    assert bucket.run("job", "download", job, "made").exit_code == 0
+    bucket.succeed("job", "download", job, "made")
     assert s3.served["GET", "signed"] > asked, "and to the client"
     assert not s3.refused
     assert {name.partition("/")[0] for name in s3.objects} == {"somewhere"}

@@ -74,9 +74,9 @@ class World:
         self.start_coordinator()
         for name in workers:
             self.processes.start_worker(name)
-        assert self.run("login", self.processes.join).exit_code == 0
+        self.succeed("login", self.processes.join)
         if sats:
-            assert self.run("wallet", "deposit", str(sats)).exit_code == 0
+            self.succeed("wallet", "deposit", sats)
         for name in workers:
             self.wait_ready(name)
 
@@ -103,6 +103,12 @@ class World:
         process = self.begin(*arguments, join=join)
         stdout, stderr = process.communicate(timeout=self.patience_s)
         return Said(process.returncode, stdout, stderr)
+
+    def succeed(self, *arguments: object) -> Said:
+        """`run` of a command that must not fail."""
+        said = self.run(*arguments)
+        assert said.exit_code == 0, said
+        return said
 
     def begin(self, *arguments: object, join: str = "") -> subprocess.Popen[str]:
         """`shardwork ARGUMENTS`, left running."""
