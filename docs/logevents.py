@@ -32,6 +32,7 @@ MEANINGS = {
     "effect.unrecorded": "What came of a phase could not be written; it is tried three times.",
     "effect.waits": "A phase waits for the database or the artifact store.",
     "effects.unseen": "The database could not be asked for effects; it is asked again.",
+    "files.few": "This process may open too few files for a thousand workers; raise the hard limit (`ulimit -Hn`).",
     "granting.failed": "Work could not be given out; that job is set aside for a while, the others go on.",
     "library.message": "A library's own words, without what was filled in.",
     "loop.exception": "A task of the event loop failed and nobody waited for it.",

@@ -105,6 +105,7 @@ from .telemetry.logs import Log, adopt
 from .telemetry.traces import tracing
 from .tls import FILE_NAME as AUTHORITY_FILE
 from .tls import Authority
+from .upkeep.open_files import WANTED, OpenFiles
 from .web import Site, serve_web
 
 OPTIONS: list[tuple[str, int]] = [
@@ -118,6 +119,9 @@ OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # a stranger must say something in time; who wants nothing is let go, and comes back by itself
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 600_000),
 ]
 STOP_GRACE_S = 2.0
 
@@ -164,7 +168,9 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         keys = Keys.open(settings)
         if shared:
             await check_identity(store, keys.identity(await asyncio.to_thread(storage_id, storage), clock.now_ms()))
-        server = grpc.aio.server(interceptors=[Calls(instruments)], options=OPTIONS)
+        files = _open_files()
+        options = [*OPTIONS, ("grpc.max_allowed_incoming_connections", files.grpc)]
+        server = grpc.aio.server(interceptors=[Calls(instruments)], options=options)
         port = _listen(server, settings, keys.authority)
         address = JoinLine(host=host, port=port, ca_sha256=keys.authority.ca_sha256).address
         cluster = await join_cluster(stack, engine, address, settings) if shared else None
@@ -184,7 +190,9 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         stack.callback(links.close)
         expiry, granting = _following(house, engine, contents, keys)
         api, figures = api_router(desk), expiry.figures
-        site = Site(settings=settings, storage=figures, house=house, payments=payments, api=api)
+        site = Site(
+            settings=settings, most_connections=files.web, storage=figures, house=house, payments=payments, api=api
+        )
         web = await stack.enter_async_context(serve_web(site, engine, keys.authority))
         stack.callback(desk.close)  # before the server: its streams end by themselves
         adopt("uvicorn", "uvicorn.error", "uvicorn.access")
@@ -203,6 +211,13 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         engine.work_ready.set()
         join = JoinLine.of(engine.addresses(), keys.authority.ca_sha256)
         yield Serving(join=join.text(), web=web.url, setup=web.setup, engine=engine, house=house, background=background)
+
+
+def _open_files() -> OpenFiles:
+    files = OpenFiles.allow()
+    if files.are_few:
+        _log.warning("files.few", most=files.most, wanted=WANTED)
+    return files
 
 
 async def _sweep_money(house: House, engine: Engine, payments: Payments) -> None:

@@ -7,7 +7,6 @@ in an executor process. Metrics: norm.<i>, cosine.<i>, kept.<i>, refused.<i>.<wo
 from __future__ import annotations
 
 import math
-import resource
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from shardwork.tensors.encodedfile import EncodedWriter, pieces, scratch
 from shardwork.tensors.encoding import BLOCK, F32, Quantity, encoding_named
 from shardwork.tensors.file import TensorFile, open_tensors
 
+from ..upkeep.open_files import OpenFiles
 from . import gates, history, rule_named
 from .gates import Norms, OpenDelta
 from .outer import SUMS, Change, candidate_named
@@ -71,7 +71,7 @@ def compute(order: MergeOrder, context: Context) -> Computed:
     """
     candidates = {name: candidate_named(name) for name in order.candidates}
     rule, folders = rule_named(order.rule), _delta_folders(order, context)
-    _allow_files(FILES_A_DELTA * len(folders) + OTHER_FILES)
+    OpenFiles.allow(FILES_A_DELTA * len(folders) + OTHER_FILES)
     with ExitStack() as opened, np.errstate(over="ignore", invalid="ignore"):
         checkpoint = opened.enter_context(open_checkpoint(context.inputs["checkpoint"]))
         past = history.norms_before(context.inputs.get("outer"))
@@ -109,14 +109,6 @@ def _delta_folders(order: MergeOrder, context: Context) -> dict[int, Path]:
             weights=len(order.weights),
         )
     return dict(sorted(folders.items()))
-
-
-def _allow_files(count: int) -> None:
-    """Raises this process's own limit of open files as far as it may: 1,024 is usual, and 341 deltas are more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _admit(

@@ -32,6 +32,7 @@ from ..tls import Authority
 from . import dashboard
 from .binding import Place, bound, context_of, hosts_of
 from .books import Books
+from .connection import Connection
 from .dashboard.desk import Desk
 from .dashboard.shell import Shell
 from .guard import Guard
@@ -42,6 +43,7 @@ from .metrics import CONTENT_TYPE, Metrics
 HEALTH_TIMEOUT_S = 5.0
 #: what is still being answered then is cut off
 STOP_GRACE_S = 2
+BACKLOG = 64
 #: a commit of a large step and its write-ahead log take a few of these
 LEAST_FREE_BYTES = 16 << 20
 
@@ -57,6 +59,8 @@ class Site:
     folder: Path | None = None
     storage: StorageFigures = field(default_factory=StorageFigures)
     hosts: Collection[str] = ()
+    #: more at a time are turned away
+    most_connections: int = Connection.most
     is_secure: bool = False
     #: told apart in the cookie's name: cookies know no ports
     port: int = 0
@@ -187,6 +191,10 @@ async def serve_web(offered: Site, engine: Engine, authority: Authority) -> Asyn
             log_level="warning",
             access_log=False,
             lifespan="off",
+            http=Connection.at_most(site.most_connections),
+            ws="none",
+            # so many are taken in before the first of them can be counted
+            backlog=BACKLOG,
             timeout_graceful_shutdown=STOP_GRACE_S,
             ssl_context_factory=serve_with if context else None,
         )
