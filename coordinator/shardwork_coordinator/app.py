@@ -81,6 +81,7 @@ from .payments.journal import StoreJournal
 from .payments.simulated import SimulatedPayments
 from .policy.house import House
 from .rpc.api_keys import ApiKeysServicer
+from .rpc.arriving import Arriving
 from .rpc.artifacts import ArtifactDesk, ArtifactsServicer
 from .rpc.attach import WorkDesk
 from .rpc.auth import TokenGate, Tokens
@@ -112,7 +113,7 @@ OPTIONS: list[tuple[str, int]] = [
     ("grpc.http2.bdp_probe", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_concurrent_streams", 256),
+    ("grpc.max_concurrent_streams", 100),
     ("grpc.so_reuseport", 0),
     # idle workers may ping, but not flood
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
@@ -168,16 +169,15 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         keys = Keys.open(settings)
         if shared:
             await check_identity(store, keys.identity(await asyncio.to_thread(storage_id, storage), clock.now_ms()))
-        files = _open_files()
-        options = [*OPTIONS, ("grpc.max_allowed_incoming_connections", files.grpc)]
-        server = grpc.aio.server(interceptors=[Calls(instruments)], options=options)
+        files, arriving = _open_files(), Arriving()
+        server = _server(files, instruments, arriving)
         port = _listen(server, settings, keys.authority)
         address = JoinLine(host=host, port=port, ca_sha256=keys.authority.ca_sha256).address
         cluster = await join_cluster(stack, engine, address, settings) if shared else None
         engine.addresses = (lambda: cluster.membership.addresses) if cluster else (lambda: (address,))
         house = House(store, settings)
         await house.refresh()
-        gate, desk = _add_services(server, house, engine, contents, keys, payments, cluster)
+        gate, desk = await _add_services(server, house, engine, contents, keys, payments, cluster)
         mirror = HubMirror(HubSource(HubRules.of(settings)), store, contents, clock, folder / "scratch" / "hub")
         stack.push_async_callback(mirror.close)
         house.follow(lambda now: mirror.allow(now.hub_allow.split()))
@@ -188,6 +188,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         await server.start()
         stack.push_async_callback(server.stop, STOP_GRACE_S)
         stack.callback(links.close)
+        stack.callback(arriving.close)
         expiry, granting = _following(house, engine, contents, keys)
         api, figures = api_router(desk), expiry.figures
         site = Site(
@@ -218,6 +219,11 @@ def _open_files() -> OpenFiles:
     if files.are_few:
         _log.warning("files.few", most=files.most, wanted=WANTED)
     return files
+
+
+def _server(files: OpenFiles, instruments: Instruments, arriving: Arriving) -> grpc.aio.Server:
+    options = [*OPTIONS, ("grpc.max_allowed_incoming_connections", files.grpc)]
+    return grpc.aio.server(interceptors=[Calls(instruments), arriving], options=options)
 
 
 async def _sweep_money(house: House, engine: Engine, payments: Payments) -> None:
@@ -252,7 +258,7 @@ def _following(house: House, engine: Engine, contents: ArtifactStore, keys: Keys
     return expiry, granting
 
 
-def _add_services(
+async def _add_services(
     server: grpc.aio.Server,
     house: House,
     engine: Engine,
@@ -293,7 +299,7 @@ def _add_services(
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(WalletServicer(gate, wallet), server)
     api_keys_pb2_grpc.add_ApiKeysServiceServicer_to_server(ApiKeysServicer(gate, store, clock), server)
     operator_pb2_grpc.add_OperatorServiceServicer_to_server(OperatorServicer(gate, OperatorDesk(engine=engine)), server)
-    _add_health(server)
+    await _add_health(server)
 
     def obey(now: Settings) -> None:
         jobs.rates = measuring.rates = _rates(now)
@@ -317,7 +323,7 @@ def _add_services(
     )
 
 
-def _add_health(server: grpc.aio.Server) -> None:
+async def _add_health(server: grpc.aio.Server) -> None:
     names = [
         module.DESCRIPTOR.services_by_name[name].full_name
         for module, name in (
@@ -332,9 +338,9 @@ def _add_health(server: grpc.aio.Server) -> None:
             (operator_pb2, "OperatorService"),
         )
     ]
-    servicer = health.HealthServicer()
+    servicer = health.aio.HealthServicer()
     for name in ("", *names):
-        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 

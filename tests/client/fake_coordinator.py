@@ -250,8 +250,10 @@ class Jobs(jobs_pb2_grpc.JobsServiceServicer):
         answered(self.fake, context, lambda: self.fake.find(request.job_id))
         self.fake.watched_from.append(request.after_sequence)
         self.fake.details_asked.append(request.details)
-        while self.fake.watch_script:
-            step = self.fake.watch_script.pop(0)
+        # a script that is set while the stream before still ends is for the next one
+        script = self.fake.watch_script
+        while script:
+            step = script.pop(0)
             if isinstance(step, Cut) and step.status is grpc.StatusCode.OK:
                 return
             if isinstance(step, Cut):

@@ -26,6 +26,7 @@ FACTS = frozenset(
     {"about", "at", "attempts", "call", "code", "coordinator", "deposit", "effect", "error", "kept", "letters"}
     | {
         "method",
+        "most",
         "note",
         "part",
         "payout",
@@ -36,6 +37,7 @@ FACTS = frozenset(
         "service",
         "status",
         "version",
+        "wanted",
         "worker",
     }
 )
