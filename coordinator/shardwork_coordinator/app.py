@@ -187,7 +187,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
             await sweeper.revive()
         await server.start()
         stack.push_async_callback(server.stop, STOP_GRACE_S)
-        stack.callback(links.close)
+        stack.callback(engine.close)
         stack.callback(arriving.close)
         expiry, granting = _following(house, engine, contents, keys)
         api, figures = api_router(desk), expiry.figures

@@ -101,6 +101,11 @@ class Engine:
         self.committed.set()
         self.committed = asyncio.Event()
 
+    def close(self) -> None:
+        """Ends the streams of workers and of who watches a job."""
+        self.links.close()
+        self.wake()
+
 
 def advance(tx: Transaction, state: Slice, event: MachineEvent, world: World) -> list[Push]:
     """Steps the machine and writes its change, then whatever follows from it in the same transaction."""

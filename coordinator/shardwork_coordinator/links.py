@@ -124,6 +124,7 @@ class Links:
         self._elsewhere: dict[str, Presence] = {}
         #: called after a worker came, left or changed what it accepts
         self.changed: Callable[[], None] = lambda: None
+        self.are_closed = False
 
     def attach(self, link: Link) -> None:
         previous = self._links.get(link.worker_id)
@@ -158,6 +159,7 @@ class Links:
 
     def close(self) -> None:
         """Ends every stream, so that a stopping server waits for none."""
+        self.are_closed = True
         for link in self.all():
             link.end()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -141,6 +142,18 @@ async def test_a_watch_of_a_finished_job_says_everything_and_ends() -> None:
     seen = [one async for one in watch_job(jobs_pb2.WatchJobRequest(job_id=job.id), ME, desk)]
     assert [one.final for one in seen] == [True]
     assert seen[0].events[-1].kind == "job.succeeded"
+    assert desk.watching == {}
+
+
+async def test_a_watch_ends_at_once_when_the_coordinator_stops() -> None:
+    simulation = Unruly(workers=0)
+    job = await simulation.submit(count_job(parts=1))
+    desk = JobsDesk(engine=simulation.engine, rates=simulation.rates)
+    watching = watch_job(jobs_pb2.WatchJobRequest(job_id=job), ME, desk)
+    assert not (await anext(watching)).final
+    simulation.engine.close()
+    async with asyncio.timeout(30):
+        assert [one.final async for one in watching] == []
     assert desk.watching == {}
 
 

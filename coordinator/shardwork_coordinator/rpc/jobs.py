@@ -363,7 +363,8 @@ def _told(details: bool) -> dict[str, bool]:
 async def watch_job(
     request: jobs_pb2.WatchJobRequest, caller: Caller, desk: JobsDesk
 ) -> AsyncGenerator[jobs_pb2.WatchJobResponse, None]:
-    """Every event after the given one, with the job as it is, until the job is final and all was said."""
+    """Every event after the given one, with the job as it is, until the job is final and all was said, or until the
+    coordinator stops: who watches then looks for it again."""
     with _watching(caller, desk):
         after = min(request.after_sequence, HIGHEST_SEQUENCE)
         while True:
@@ -381,6 +382,8 @@ async def watch_job(
                     await committed.wait()
             except TimeoutError:
                 pass
+            if desk.engine.links.are_closed:
+                return
 
 
 @contextlib.contextmanager
