@@ -48,8 +48,8 @@ def test_silent_connections_do_not_end_a_coordinator_with_few_files(tmp_path: Pa
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
         world.succeed("login", told["join"])
-        place = urlsplit(told["join"] if door == "grpc" else told["web"]).netloc
-        host, _, port = place.partition(":")
+        address: str = told["join"] if door == "grpc" else told["web"]
+        host, _, port = urlsplit(address).netloc.partition(":")
         for _ in range(2 * FILES):
             stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
 
