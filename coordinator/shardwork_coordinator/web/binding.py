@@ -1,4 +1,7 @@
-"""Binding: the address that the web server listens on, and the TLS it speaks there. Used by `server`."""
+"""Binding: the address that the web server listens on, how many it lets in there, and the TLS that it speaks.
+
+Used by `server`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ import tempfile
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 from shardwork.errors import InvalidInput
 from shardwork.identity.private_file import read_private
@@ -51,12 +56,34 @@ class Place:
         return self.host in ("0.0.0.0", "::")
 
 
+class Door(socket.socket):
+    """A listening socket that turns away who comes while `most` of those it let in are still there.
+
+    Counted here and not by the server, which knows of a connection only after its TLS handshake.
+    """
+
+    def __init__(self, family: socket.AddressFamily, most: int) -> None:
+        # the protocol by name: only then does asyncio send small answers at once, instead of waiting 40 ms for more
+        super().__init__(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._most = most
+        #: a socket is closed and forgotten together with its transport
+        self._inside: WeakSet[socket.socket] = WeakSet()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Raises BlockingIOError for one that was turned away, as if nobody had come."""
+        connection, address = super().accept()
+        if len(self._inside) >= self._most:
+            connection.close()
+            raise BlockingIOError
+        self._inside.add(connection)
+        return connection, address
+
+
 @contextlib.contextmanager
-def bound(place: Place) -> Generator[socket.socket, None, None]:
-    """A listening socket. Raises InvalidInput "web.port_taken"."""
+def bound(place: Place, most: int) -> Generator[Door, None, None]:
+    """A listening socket for `most` connections at a time. Raises InvalidInput "web.port_taken"."""
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
-    # the protocol by name: only then does asyncio send small answers at once, instead of waiting 40 ms for more
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = Door(family, most)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((place.host, place.port))

@@ -1,4 +1,4 @@
-"""Connection: one browser's or program's line to the web server, bounded in number and in silence.
+"""Connection: one browser's or program's line to the web server, which may not be silent for long.
 
 uvicorn closes a connection that is idle after an answer. It waits for ever for the first byte, for the rest of a head
 and for the rest of a body; a few thousand such connections cost nobody anything and are the end of a server. Used by
@@ -20,23 +20,15 @@ BODY_S = 60.0
 
 
 class Connection(H11Protocol):
-    """h11 rather than httptools: it bounds the size of a head. Subclassed with its `most` by `at_most`."""
+    """h11 rather than httptools: it bounds the size of a head."""
 
-    most: ClassVar[int] = 1 << 16
     head_s: ClassVar[float] = HEAD_S
     body_s: ClassVar[float] = BODY_S
     _end: asyncio.TimerHandle | None = None
 
-    @classmethod
-    def at_most(cls, connections: int) -> type[Connection]:
-        return type("Bounded", (cls,), {"most": connections})
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         super().connection_made(transport)
-        if len(self.connections) > self.most:
-            transport.abort()
-        else:
-            self._watch()
+        self._watch()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -43,7 +43,6 @@ from .metrics import CONTENT_TYPE, Metrics
 HEALTH_TIMEOUT_S = 5.0
 #: what is still being answered then is cut off
 STOP_GRACE_S = 2
-BACKLOG = 64
 #: a commit of a large step and its write-ahead log take a few of these
 LEAST_FREE_BYTES = 16 << 20
 
@@ -60,7 +59,7 @@ class Site:
     storage: StorageFigures = field(default_factory=StorageFigures)
     hosts: Collection[str] = ()
     #: more at a time are turned away
-    most_connections: int = Connection.most
+    most_connections: int = 1_000
     is_secure: bool = False
     #: told apart in the cookie's name: cookies know no ports
     port: int = 0
@@ -168,7 +167,7 @@ async def serve_web(offered: Site, engine: Engine, authority: Authority) -> Asyn
     Raises InvalidInput "web.…"."""
     settings = offered.settings
     place = Place.of(settings)
-    with bound(place) as listener:
+    with bound(place, offered.most_connections) as listener:
         port = listener.getsockname()[1]
         context = context_of(settings, place, authority)
         site = replace(
@@ -191,10 +190,8 @@ async def serve_web(offered: Site, engine: Engine, authority: Authority) -> Asyn
             log_level="warning",
             access_log=False,
             lifespan="off",
-            http=Connection.at_most(site.most_connections),
+            http=Connection,
             ws="none",
-            # so many are taken in before the first of them can be counted
-            backlog=BACKLOG,
             timeout_graceful_shutdown=STOP_GRACE_S,
             ssl_context_factory=serve_with if context else None,
         )

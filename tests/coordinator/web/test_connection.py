@@ -1,15 +1,16 @@
-"""Who connects to the web server and then says nothing, or too little, is let go; who waits for us is not."""
+"""Who connects to the web server and then says nothing, or too little, is let go; who waits for us is not; and only so
+many are let in."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import uvicorn
 
+from shardwork_coordinator.web.binding import Place, bound
 from shardwork_coordinator.web.connection import Connection
 
 #: what the test calls long; the server's own spans are set far below and far above it
@@ -42,11 +43,14 @@ async def serving(*, head_s: float = NEVER_S, body_s: float = NEVER_S, most: int
         pass
 
     Patient.head_s, Patient.body_s = head_s, body_s
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(answer, log_level="critical", lifespan="off", http=Patient.at_most(most), ws="none")
+    with bound(Place(host="127.0.0.1", port=0), most) as listener:
+        config = uvicorn.Config(answer, log_level="critical", lifespan="off", http=Patient, ws="none")
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         task = asyncio.create_task(server.serve([listener]))
+        async with asyncio.timeout(30):
+            while not server.started:
+                await asyncio.sleep(0.01)
         try:
             yield listener.getsockname()[1]
         finally:
