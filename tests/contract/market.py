@@ -17,7 +17,7 @@ from typing import TypeVar
 import grpc.aio
 
 from shardwork import work
-from shardwork.errors import ShardworkError, Unreachable
+from shardwork.errors import ShardworkError
 from shardwork.identity.keys import SigningKey, load_or_create
 from shardwork.identity.role import Role
 from shardwork.jobs.spec import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
@@ -81,20 +81,13 @@ class Market:
 
     async def party(self, role: Role, *, key: SigningKey | None = None, sats: int = 0) -> Party:
         key = key or SigningKey.generate()
-        session = await self._open(key, role)
+        session = await Session.open(self.join, key, role, name="somebody")
         self.opened.append(session)
         party = Party(self, session, key)
         if sats:
             deposit = wallet_pb2.CreateDepositRequest(msat=sats * 1000, idempotency_key=key.public_key.hex())
             await session.call(session.wallet.CreateDeposit, deposit)
         return party
-
-    async def _open(self, key: SigningKey, role: Role) -> Session:
-        """On a busy machine a first handshake may be cut; a person would try again, too."""
-        for _ in range(3):
-            with contextlib.suppress(Unreachable):
-                return await Session.open(self.join, key, role, name="somebody")
-        return await Session.open(self.join, key, role, name="somebody")
 
     async def operator(self) -> Party:
         return await self.party(Role.OPERATOR, key=load_or_create(self.folder / "keys" / "operator.key"))
