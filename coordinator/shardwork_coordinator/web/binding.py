@@ -66,12 +66,14 @@ class Door(socket.socket):
         # the protocol by name: only then does asyncio send small answers at once, instead of waiting 40 ms for more
         super().__init__(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._most = most
-        #: a socket is closed and forgotten together with its transport
         self._inside: WeakSet[socket.socket] = WeakSet()
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Raises BlockingIOError for one that was turned away, as if nobody had come."""
         connection, address = super().accept()
+        if len(self._inside) >= self._most:
+            # a socket that was closed may be remembered for a while, in a circle with its transport
+            self._inside = WeakSet(one for one in self._inside if one.fileno() != -1)
         if len(self._inside) >= self._most:
             connection.close()
             raise BlockingIOError

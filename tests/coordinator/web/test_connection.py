@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import pytest
 import uvicorn
 
 from shardwork_coordinator.web.binding import Place, bound
@@ -116,3 +118,22 @@ async def test_more_connections_than_allowed_are_turned_away_and_room_is_made_ag
                 await asyncio.sleep(0.02)
         for _, writer in held[1:]:
             writer.close()
+
+
+def test_a_door_counts_who_is_inside_and_not_who_is_remembered() -> None:
+    with bound(Place(host="127.0.0.1", port=0), 2) as door, contextlib.ExitStack() as callers:
+        door.listen()
+
+        def knock() -> socket.socket:
+            callers.enter_context(socket.create_connection(door.getsockname(), timeout=30))
+            return door.accept()[0]
+
+        first, second = knock(), knock()
+        with pytest.raises(BlockingIOError):
+            knock()
+        first.close()
+        third = knock()
+        with pytest.raises(BlockingIOError):
+            knock()
+        second.close()
+        third.close()
