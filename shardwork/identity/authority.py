@@ -198,7 +198,16 @@ async def _peer_certificate(join: JoinLine, timeout_s: float) -> bytes:
             )
     except TimeoutError:
         raise unreachable(join.address, f"no answer within {timeout_s:g} s") from None
-    except (ssl.SSLError, ConnectionResetError) as error:
+    except (ssl.SSLEOFError, ConnectionResetError) as error:
+        raise Unreachable(
+            "coordinator.hung_up",
+            f"What answers at {join.address} hung up before it said who it is.",
+            next_step="A coordinator with too many connections does so: try again in a minute. If it repeats, check the "
+            "host and the port of the join line.",
+            address=join.address,
+            reason=str(error)[:300],
+        ) from None
+    except ssl.SSLError as error:
         raise _not_a_coordinator(join, str(error)) from None
     except OSError as error:
         raise unreachable(join.address, str(error)) from None

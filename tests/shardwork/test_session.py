@@ -105,6 +105,18 @@ async def test_a_port_that_never_answers_is_unreachable_in_time(monkeypatch: pyt
     assert "0.1 s" in caught.value.why.evidence["reason"]
 
 
+async def test_a_server_that_hangs_up_may_be_a_coordinator_that_is_full() -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        join = JoinLine("127.0.0.1", server.sockets[0].getsockname()[1], "ab" * 32)
+        with pytest.raises(Unreachable) as caught:
+            await authority.fetch_ca(join)
+    assert caught.value.code == "coordinator.hung_up"
+    assert "try again" in caught.value.why.next_step
+
+
 async def test_a_server_that_speaks_no_tls_is_not_a_coordinator() -> None:
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")

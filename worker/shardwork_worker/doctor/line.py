@@ -30,8 +30,8 @@ CLOCK_TRIES = 5
 #: a clock that is off by more shows wrong hours and dates; leases do not depend on it
 OFF_S = 5.0
 SLOW_BYTES_PER_S = 1 << 20
-#: codes that say who answered: the port is open, and TLS is or is not what is wrong
-WRONG_FINGERPRINT, NO_COORDINATOR = "authority.wrong_fingerprint", "coordinator.not_a_coordinator"
+#: the code that says that TLS is not what is wrong
+WRONG_FINGERPRINT = "authority.wrong_fingerprint"
 
 
 async def check_line(join: JoinLine, home: Home) -> list[Finding]:
