@@ -202,8 +202,8 @@ async def _peer_certificate(join: JoinLine, timeout_s: float) -> bytes:
         raise Unreachable(
             "coordinator.hung_up",
             f"What answers at {join.address} hung up before it said who it is.",
-            next_step="A coordinator with too many connections does so: try again in a minute. If it repeats, check the "
-            "host and the port of the join line.",
+            next_step="A coordinator with too many connections does so: try again in a minute. If it repeats, check "
+            "the host and the port of the join line.",
             address=join.address,
             reason=str(error)[:300],
         ) from None
