@@ -50,6 +50,23 @@ async def test_a_deep_folder_and_a_leftover_socket_do_not_matter(tmp_path: Path)
         assert await asyncio.to_thread(ask, deep, Command.STATUS) == {"state": "status"}
 
 
+async def test_a_socket_has_its_name_only_once_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached: list[Path] = []
+    rename = Path.replace
+
+    def replace(unnamed: Path, named: Path) -> Path:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            caller.connect(str(unnamed))
+        assert not named.exists()
+        reached.append(named)
+        return rename(unnamed, named)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.chdir(tmp_path)
+    async with serve(Path(), echo):
+        assert reached == [Path(SOCKET_NAME)]
+
+
 async def test_nonsense_on_the_socket_is_answered_and_does_no_harm(tmp_path: Path) -> None:
     def send(line: bytes) -> Any:
         with socket.socket(socket.AF_UNIX) as connection:

@@ -125,14 +125,7 @@ def not_running(state_dir: Path) -> NotFound:
 @contextlib.asynccontextmanager
 async def serve(state_dir: Path, handler: Handler) -> AsyncGenerator[None]:
     """Answers requests until the block ends. The caller holds the worker's lock: a socket found there is left over."""
-    (state_dir / SOCKET_NAME).unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with _reachable(state_dir) as address:
-        before = os.umask(0o177)
-        try:
-            listener.bind(address)
-        finally:
-            os.umask(before)
+    listener = _listening(state_dir)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -147,6 +140,21 @@ async def serve(state_dir: Path, handler: Handler) -> AsyncGenerator[None]:
     finally:
         server.close()
         (state_dir / SOCKET_NAME).unlink(missing_ok=True)
+
+
+def _listening(state_dir: Path) -> socket.socket:
+    """A socket that has its name only once it listens: whoever sees it gets through."""
+    listener, unnamed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), f"{SOCKET_NAME}.new"
+    (state_dir / unnamed).unlink(missing_ok=True)
+    with _reachable(state_dir, unnamed) as address:
+        before = os.umask(0o177)
+        try:
+            listener.bind(address)
+        finally:
+            os.umask(before)
+    listener.listen()
+    (state_dir / unnamed).replace(state_dir / SOCKET_NAME)
+    return listener
 
 
 async def _answer(line: bytes, handler: Handler) -> dict[str, Any]:
@@ -165,13 +173,13 @@ def _parse(line: bytes) -> Command:
 
 
 @contextlib.contextmanager
-def _reachable(state_dir: Path) -> Generator[str]:
-    """An address of the socket that fits into the 107 bytes the system allows, however deep the folder lies."""
+def _reachable(state_dir: Path, name: str = SOCKET_NAME) -> Generator[str]:
+    """The socket's address in the 107 bytes that the system allows, however deep the folder lies."""
     try:
         folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise not_running(state_dir) from None
     try:
-        yield f"/proc/self/fd/{folder}/{SOCKET_NAME}"
+        yield f"/proc/self/fd/{folder}/{name}"
     finally:
         os.close(folder)
