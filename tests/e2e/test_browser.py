@@ -63,7 +63,7 @@ def opened(browser: Any, world: World, *, width: int = 1280, scheme: str = "ligh
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, storage_state=state)
     watched = Watched(context.new_page())
     watched.page.goto(f"{world.processes.web}/overview")
-    watched.wait_for("document.documentElement.dataset.connection === 'live'")
+    watched.wait_for("document.documentElement?.dataset.connection === 'live'")
     return watched
 
 
@@ -119,11 +119,11 @@ def test_a_lost_coordinator_is_said_and_found_again(browser: Any, world: World) 
     top = "document.querySelector('main').getBoundingClientRect().top"
     before = seen.page.evaluate(top)
     world.processes.kill("coordinator")
-    seen.wait_for("document.documentElement.dataset.connection === 'lost'", 20)
+    seen.wait_for("document.documentElement?.dataset.connection === 'lost'", 20)
     assert seen.page.evaluate(top) == pytest.approx(before, abs=1)
     assert seen.page.inner_text("#connection").startswith("Reconnecting. This is from ")
     world.start_coordinator()
-    seen.wait_for("document.documentElement.dataset.connection === 'live'", 30)
+    seen.wait_for("document.documentElement?.dataset.connection === 'live'", 30)
     submit(world, "after the restart")
     seen.wait_for("document.querySelector('h3')?.innerText === 'after the restart'")
 
@@ -134,8 +134,8 @@ def test_a_connection_that_dies_without_a_word_is_noticed(browser: Any, world: W
     pid = world.processes._running["coordinator"].pid
     os.kill(pid, signal.SIGSTOP)
     try:
-        seen.wait_for("document.documentElement.dataset.connection === 'lost'", 30)
+        seen.wait_for("document.documentElement?.dataset.connection === 'lost'", 30)
     finally:
         os.kill(pid, signal.SIGCONT)
-    seen.wait_for("document.documentElement.dataset.connection === 'live'", 60)
+    seen.wait_for("document.documentElement?.dataset.connection === 'live'", 60)
     assert seen.page.inner_text("#connection") == "Live"

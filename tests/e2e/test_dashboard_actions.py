@@ -128,7 +128,7 @@ def test_a_job_is_found_among_others_cloned_and_cancelled(person: Person) -> Non
     seen.page.locator(".tabs a", has_text="waiting").click()
     seen.wait_for("new URL(location).searchParams.get('state') === 'waiting'")
     seen.page.click(f"#job-{job}")
-    seen.wait_for("document.documentElement.dataset.connection === 'live'")
+    seen.wait_for("document.documentElement?.dataset.connection === 'live'")
     seen.page.locator("summary", has_text="Clone").click()
     with seen.page.expect_download() as saved:
         seen.page.get_by_role("link", name=f"Save job-{job}.yaml").click()
@@ -151,7 +151,7 @@ def test_a_shard_is_taken_from_a_worker_that_sits_on_it(person: Person) -> None:
     job = world.submit("job.yaml")
     world.wait_computing("alice")
     seen = person.opens(f"/jobs/{job}")
-    seen.wait_for("document.documentElement.dataset.connection === 'live'")
+    seen.wait_for("document.documentElement?.dataset.connection === 'live'")
     seen.wait_for("[...document.querySelectorAll('summary')].some((one) => one.innerText.startsWith('Requeue'))")
     assert world.command_worker("bob", "resume").exit_code == 0
     said = acts(seen, "Requeue", fields={"reason": "alice stands still"})

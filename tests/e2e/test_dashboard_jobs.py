@@ -55,7 +55,7 @@ def opened(browser: Any, stand: tuple[World, Any, str], path: str, width: int = 
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, storage_state=state)
     watched = Watched(context.new_page())
     watched.page.goto(world.processes.web + path)
-    watched.wait_for("document.documentElement.dataset.connection === 'live'")
+    watched.wait_for("document.documentElement?.dataset.connection === 'live'")
     return watched
 
 

@@ -96,7 +96,7 @@ def test_a_worker_is_found_drained_and_restored_and_hears_of_it(page: Watched, w
     page.page.press("[name=q]", "Enter")
     page.wait_for("document.querySelectorAll('.roster tbody tr').length === 1")
     page.page.click("text=alice")
-    page.wait_for("document.documentElement.dataset.connection === 'live'")
+    page.wait_for("document.documentElement?.dataset.connection === 'live'")
     text = page.page.inner_text("main")
     assert "passed its checks" in text and "Tokens/s" in text and "100 %" in text
     decide(page.page, "Drain", "maintenance at noon")
@@ -110,7 +110,7 @@ def test_a_worker_is_found_drained_and_restored_and_hears_of_it(page: Watched, w
 
 def test_a_form_without_a_reason_stays_and_an_open_one_is_not_swapped_away(page: Watched, world: World) -> None:
     page.page.goto(f"{world.processes.web}/workers/{worker_id(world)}")
-    page.wait_for("document.documentElement.dataset.connection === 'live'")
+    page.wait_for("document.documentElement?.dataset.connection === 'live'")
     page.page.locator("details.deed > summary", has_text="Quarantine").click()
     page.page.locator("details.deed[open] button").click()
     page.page.locator("details.deed[open] input[name=reason]").fill("half a wo")
@@ -139,7 +139,7 @@ def test_pages_fit_small_and_dark_screens(browser: Any, world: World, path: str,
             watched = Watched(opened.new_page())
             sign_in(watched.page, world)
             watched.page.goto(world.processes.web + path.format(worker=worker_id(world)))
-            watched.wait_for("document.documentElement.dataset.connection === 'live'")
+            watched.wait_for("document.documentElement?.dataset.connection === 'live'")
             assert watched.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
             assert watched.page.evaluate("document.querySelectorAll('[style], style, main script').length") == 0
             check_axe(watched.page)
