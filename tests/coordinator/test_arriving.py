@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -162,3 +163,16 @@ async def test_a_server_that_stops_waits_for_none_of_them() -> None:
                 arriving.close()
                 await asyncio.sleep(0.01)
         assert sorted(stranger.ended) == [1, 3, 5]
+
+
+async def test_one_whose_time_has_just_run_out_may_be_given_up_as_well() -> None:
+    loop, faults = asyncio.get_running_loop(), list[dict[str, Any]]()
+    loop.set_exception_handler(lambda _, context: faults.append(context))
+    async with serving(within_s=0.5) as (arriving, port, _), Stranger(port) as stranger:
+        stranger.begin(3)
+        await asyncio.sleep(0.2)
+        # a busy loop finds both due at once: first the deadlines, and this before any task has heard of its own
+        loop.call_later(0.6, arriving.close)
+        time.sleep(0.8)
+        assert sorted(await stranger.until_ended(3)) == [1, 3, 5]
+    assert faults == []

@@ -126,4 +126,6 @@ class Arriving(grpc.aio.ServerInterceptor):
 
 
 def _give_up(reading: _Reading) -> None:
-    reading.deadline.reschedule(asyncio.get_running_loop().time())
+    # one whose time has just run out ends by itself, and may not be told again
+    if not reading.deadline.expired():
+        reading.deadline.reschedule(asyncio.get_running_loop().time())
