@@ -8,7 +8,7 @@
     disk      the few file operations that must survive a power cut
     quota     how much one party may fill with what nothing needs
     expiry    deletes what nobody finished or needs
-    calls, streams, writing    what is open right now, and its way to a thread
+    calls, turns, streams, writing    what is open right now or waits, and its way to a thread
 
 The store's calls block; the event loop reaches them through threads. Another process opens the same location.
 """

@@ -7,4 +7,5 @@ examined    whether a database is whole and its books add up
 backup      a consistent copy, also of a coordinator that serves
 restore     a checked copy back into an empty folder
 commands    the command line over them
+open_files  how many files the process may have open, and which share of them strangers'
 """

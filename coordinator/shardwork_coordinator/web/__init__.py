@@ -5,7 +5,8 @@
     rows       what a look sees, capped
     metrics    what Prometheus scrapes
     guard      which names it answers to, and the headers of every answer
-    binding    address and TLS
+    binding    address, how many are let in there, and TLS
+    connection which silence ends a connection
     server     health, start and stop
 
 Called by `app`.
