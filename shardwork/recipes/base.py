@@ -17,12 +17,15 @@ from pydantic import BaseModel
 
 from ..jobs.spec import StageSpec
 from ..why import Why
+from .alignment.orders import AuditOrder, GenerateOrder, JudgeOrder, ScoreOrder
 from .orders import EvaluateOrder, InitOrder, LearnOrder, PublishOrder
 
 
 class StageType(StrEnum):
     MAP = "map"
     ROUNDS = "rounds"
+    #: its shards are leased to people; rounds as a map stage's
+    PEOPLE = "people"
 
 
 class RoundKind(StrEnum):
@@ -35,7 +38,11 @@ class RoundKind(StrEnum):
 
 
 #: phases that the operator's executor runs; every other phase is leased to workers
-EXECUTOR_PHASES = frozenset({"prepare", "split", "merge", "apply", "join"})
+EXECUTOR_PHASES = frozenset({"prepare", "split", "merge", "apply", "join", "grade"})
+#: phases whose shards go to people, over the web, and to no worker
+PEOPLE_PHASES = frozenset({"ask"})
+#: the phase of shards that check another one's result
+AUDIT_PHASE = "audit"
 #: phases whose result needs a reference worker or the agreement of two keys
 AGREED_PHASES = frozenset({"init", "evaluate", "publish"})
 
@@ -87,6 +94,36 @@ class ShardPlan:
     memory_bytes: int = 0
     #: planned tokens, the shard's weight in the mean
     tokens: int = 0
+    #: what an accepted result earns, where the job says it and not the rate card
+    price_msat: int | None = None
+    #: accepted results that it takes, where the job says it
+    copies: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What a recipe makes of the numbers that a phase reported."""
+
+    #: go into the stage's numbers, for later plans
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
+    #: shown for the round: reward, kl, length …
+    measures: Mapping[str, float] = field(default_factory=dict[str, float])
+    #: the stage's checkpoint is the best so far
+    is_best: bool = False
+    #: the stage ends with this round, and why
+    stop: Why | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What `observe` is given: the numbers of a phase that just ended, a mapping for each shard in order."""
+
+    stage: StageSpec
+    round_number: int
+    kind: RoundKind
+    phase: str
+    metrics: Sequence[Mapping[str, float]]
+    numbers: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +163,10 @@ class Trainer(Protocol):
     def learn(self, order: LearnOrder, context: Context) -> Computed: ...
     def evaluate(self, order: EvaluateOrder, context: Context) -> Computed: ...
     def publish(self, order: PublishOrder, context: Context) -> Computed: ...
+    def generate(self, order: GenerateOrder, context: Context) -> Computed: ...
+    def score(self, order: ScoreOrder, context: Context) -> Computed: ...
+    def judge(self, order: JudgeOrder, context: Context) -> Computed: ...
+    def audit(self, order: AuditOrder, context: Context) -> Computed: ...
 
 
 class Context(Protocol):
@@ -149,6 +190,19 @@ class Context(Protocol):
     def progress(self, fraction: float, *, loss: float | None = None) -> None:
         """Tells the agent how far the shard is (0 to 1). Raises `Interrupted` when the lease was revoked."""
         ...
+
+
+class Unaudited:
+    """What most recipes answer to the questions that come after a result: nothing to observe, nothing to audit."""
+
+    def observe(self, seen: Observed) -> Observation:
+        return Observation()
+
+    def audit(self, phase: str, order_json: str, seed: bytes, draw: bytes) -> ShardPlan | None:
+        return None
+
+    def audited(self, order_json: str, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:
+        return Finding()
 
 
 class Recipe(Protocol):
@@ -180,4 +234,17 @@ class Recipe(Protocol):
 
     def compute(self, phase: str, order_json: str, context: Context) -> Computed:
         """The pure function itself."""
+        ...
+
+    def observe(self, seen: Observed) -> Observation:
+        """What the numbers of a phase mean for the stage. Pure."""
+        ...
+
+    def audit(self, phase: str, order_json: str, seed: bytes, draw: bytes) -> ShardPlan | None:
+        """The shard by which another worker checks a sample of this one's rows, chosen by `draw`; None: it is accepted
+        as it is. Its inputs are the audited shard's with its outputs; the plan need not name them."""
+        ...
+
+    def audited(self, order_json: str, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:
+        """Whether what an audit (of this order) found bears out what was claimed."""
         ...

@@ -22,7 +22,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..errors import InvalidInput
 from ..jobs.spec import StageSpec
 from ..why import Why
-from .base import Computed, Context, Finding, PlanInput, Reported, RoundKind, ShardPlan, StageFacts, StageType
+from .base import (
+    Computed,
+    Context,
+    Finding,
+    PlanInput,
+    Reported,
+    RoundKind,
+    ShardPlan,
+    StageFacts,
+    StageType,
+    Unaudited,
+)
 from .orders import CountOrder, JoinOrder, SplitOrder
 from .params import validate_params
 
@@ -49,7 +60,7 @@ class CountParams(BaseModel):
     top: Annotated[int, Field(ge=1, le=10_000, description="how many of the commonest words the report lists")] = 100
 
 
-class Count:
+class Count(Unaudited):
     kind: ClassVar[str] = "count"
     stage_type: ClassVar[StageType] = StageType.MAP
     Params: ClassVar[type[BaseModel]] = CountParams

@@ -18,7 +18,18 @@ from ..errors import Internal, InvalidInput
 from ..ids import derive_seed
 from ..jobs.spec import StageSpec, holds_out
 from . import averaging, checks
-from .base import Computed, Context, Finding, PlanInput, Reported, RoundKind, ShardPlan, StageFacts, StageType
+from .base import (
+    Computed,
+    Context,
+    Finding,
+    PlanInput,
+    Reported,
+    RoundKind,
+    ShardPlan,
+    StageFacts,
+    StageType,
+    Unaudited,
+)
 from .checks import PROBED_TOKENS
 from .method import check_full
 from .orders import (
@@ -40,7 +51,7 @@ SCREEN_FROM_SHARDS = 4
 MOST_EVAL_BATCH = 16
 
 
-class LearningRecipe:
+class LearningRecipe(Unaudited):
     """Base of the learning kinds. Stateless."""
 
     kind: ClassVar[str]

@@ -6,37 +6,13 @@ JSON in the signed lease. Pure data, no torch.
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-#: bounds that hold whatever a job asks for: outside of them a worker would crash, hang, or hand in work it did not do
-Count = Annotated[int, Field(ge=0, lt=2**53)]
-Steps = Annotated[int, Field(ge=1, le=10**6)]
-Rows = Annotated[int, Field(ge=1, le=4096)]
-Length = Annotated[int, Field(ge=2, le=2**20)]
-#: each is a stack and part of the arithmetic; tens of thousands end the process
-Threads = Annotated[int, Field(ge=1, le=256)]
-Size = Annotated[int, Field(ge=1, le=4096)]
-Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-#: of a source of data: how often a pass reads its rows
-Weight = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-def added(default: Any) -> Any:
-    """A field that the first release did not know. At its default it is left out of the JSON, so that a worker of the
-    version before reads every order that it can carry out, and refuses the others."""
-    return Field(default=default, exclude_if=lambda value: bool(value == default))
-
-
-class Order(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def canonical_json(self) -> str:
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+from .objectives import LearnObjective
+from .order import Count, Decay, Finite, Length, Order, Rows, Size, Steps, Threads, Weight, added
 
 
 class Method(StrEnum):
@@ -77,6 +53,9 @@ class Tuning(Order):
     carried_a: bool = added(False)
     #: lora: the frozen base in so many bits a weight, where the device can; None: as it is
     base_bits: Literal[4, 8] | None = added(None)
+    #: what stands on the last hidden state beside or in place of the output layer: "score", one number a row (a reward
+    #: model, transformers' sequence classification with one label); "value", one number a token beside the logits
+    head: Literal["", "score", "value"] = added("")
 
 
 class Schedule(Order):
@@ -148,6 +127,8 @@ class LearnOrder(Order):
     gradient_checkpointing: bool = added(False)
     #: a row of `train` is a sequence of rows that do not see each other
     packed: bool = added(False)
+    #: what is minimised; None: the next token. Of pairs a row here is a pair, of rollouts an answer
+    objective: LearnObjective | None = added(None)
 
 
 class EvaluateOrder(Order):
@@ -165,6 +146,8 @@ class EvaluateOrder(Order):
     batch_size: Rows = 16
     precision: Precision = Precision.FP32
     threads: Threads = 1
+    #: what is measured; None: the next token. Pairs add "<candidate>.accuracy" and "<candidate>.calibration_error"
+    objective: LearnObjective | None = added(None)
 
 
 class PublishOrder(Order):
@@ -185,6 +168,8 @@ class PublishOrder(Order):
     #: short prompts to sample from after reloading
     sample_prompts: tuple[str, ...] = ("",)
     threads: Threads = 1
+    #: an adapter goes into its base's weights, so that the model stands alone
+    merged: bool = added(False)
 
 
 class PrepareOrder(Order):

@@ -1,0 +1,111 @@
+"""Orders of alignment: answers drawn from a policy, scored, judged, asked of people, and checked by another worker.
+
+As in `recipes.orders`: pure data, written by the planner, read by `compute`, canonical JSON in the signed lease.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ..order import Count, Length, Order, Rows, Size, Threads, added
+from ..orders import Precision, Tuning
+
+Seed = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+#: rows whose numbers an audit or a verdict names one by one among its metrics
+MOST_ROWS = 512
+
+
+class Sampling(Order):
+    """How answers are drawn. Token t of row i is where the cumulated probability passes the row's draw t
+    (`shardwork.recipes.alignment.draws`), so that a seed fixes an answer and a forward pass proves it."""
+
+    #: 0: always the likeliest token
+    temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
+    #: tokens are drawn from the smallest set that holds this much probability (Holtzman et al., arXiv 1904.09751)
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: Annotated[int, Field(ge=1, le=2**16)] = 128
+
+
+class GenerateOrder(Order):
+    """phase "map" of generate, "rollout" of ppo and grpo: inputs base, checkpoint?, prompts -> output answers.
+
+    Answers prompts [first_prompt, first_prompt + prompts) modulo their number, `answers` of each, one after the other:
+    row i answers prompt first_prompt + i // answers. Metrics: rows, tokens, ended (rows that ended by themselves), and
+    for each row "sum.<i>", the summed log-probability of its tokens under logits / temperature (1 where that is 0).
+    """
+
+    #: what the checkpoint's parameters are; None: base is the model as it lies
+    tuning: Tuning | None
+    first_prompt: Count
+    prompts: Rows
+    answers: Annotated[int, Field(ge=1, le=256)]
+    sampling: Sampling
+    #: longest prompt, tokens; longer ones were cut from the left when they were prepared
+    max_length: Length
+    #: rows on the device at once
+    batch_size: Rows
+    precision: Precision = Precision.FP32
+    threads: Threads = 1
+
+    @property
+    def rows(self) -> int:
+        return self.prompts * self.answers
+
+
+class ScoreOrder(Order):
+    """phase "score": inputs base (a reward model), prompts, answers -> output scores: one number a row of `of`.
+
+    Metrics: "score.<i>" for each row.
+    """
+
+    of: GenerateOrder
+    max_length: Length
+    batch_size: Rows
+    precision: Precision = Precision.FP32
+    threads: Threads = 1
+
+
+class JudgeOrder(Order):
+    """phase "map" of judge: inputs base (the judge), pairs -> output verdicts.
+
+    Pairs [0, pairs) of the input, each asked in both orders. Metrics: "first.<i>" and "second.<i>": the probability
+    that answer A is better, with A shown first and with B shown first; "tokens".
+    """
+
+    pairs: Rows
+    max_length: Length
+    batch_size: Rows
+    precision: Precision = Precision.FP32
+    threads: Threads = 1
+
+
+class AuditOrder(Order):
+    """phase "audit": another worker does a sample of a shard's rows again, by a forward pass -> metrics only.
+
+    Inputs: those of the audited shard, and its outputs by name. Metrics, named for each of `rows`: of GenerateOrder
+    "sum.<i>" and "drawn.<i>" (share of the row's tokens that its draws give); of the others what they name themselves.
+    """
+
+    of: GenerateOrder | ScoreOrder | JudgeOrder
+    #: of the audited shard, hex
+    seed: Seed
+    rows: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MOST_ROWS)]
+
+
+class PromptsOrder(Order):
+    """phase "split" of generate (executor): inputs data, base -> outputs part-0 … part-(n-1): prompts as tokens."""
+
+    parts: Size
+    max_length: Length
+    chat_template: str = "model"
+
+
+class GradeOrder(Order):
+    """phase "grade" (executor): inputs base, prompts, answers-0 … -> outputs scores-0 …: verifiable rewards."""
+
+    rewards: tuple[tuple[str, float], ...]
+    of: tuple[GenerateOrder, ...]
+    #: JSON of what the rewards need beside the row
+    settings: str = added("")
