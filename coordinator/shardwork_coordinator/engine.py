@@ -33,7 +33,7 @@ from .events import (
 )
 from .failpoints import AFTER, BEFORE, hit
 from .links import Links
-from .machine import step
+from .machine import audits, step
 from .machine.endings import succeed
 from .machine.gates import why_skipped
 from .machine.planning import spec_of
@@ -187,13 +187,19 @@ def slice_of_round(tx: Transaction, round_: Round, phase: str | None = None) -> 
 
 
 def slice_of_replica(tx: Transaction, replica: Replica) -> Slice:
-    """The replica's shard with all its replicas: a step costs the same however many siblings the shard has."""
+    """The replica's shard with all its replicas, and the shard that it audits, if any: a step costs the same however
+    many siblings the shard has."""
+    shard = found(tx.get(Shard, replica.shard_id), "shard", replica.shard_id)
+    shards = [shard]
+    if shard.audits:
+        audited, _ = audits.target(shard)
+        shards.append(found(tx.get(Shard, audited), "shard", audited))
     return Slice(
         job=found(tx.get(Job, replica.job_id), "job", replica.job_id),
         stage=found(tx.get(Stage, replica.job_id, replica.stage), "stage", replica.stage),
         round=found(tx.get(Round, replica.job_id, replica.stage, replica.round), "round", replica.shard_id),
-        shards=(found(tx.get(Shard, replica.shard_id), "shard", replica.shard_id),),
-        replicas=tuple(tx.find(Replica, shard_id=replica.shard_id, order="number")),
+        shards=tuple(shards),
+        replicas=tuple(one for each in shards for one in tx.find(Replica, shard_id=each.id, order="number")),
     )
 
 

@@ -50,6 +50,8 @@ class World:
     references: int = 0
     #: facts about the job so far for the model card: workers, cost; only when a stage is about to publish
     card: tuple[tuple[str, str], ...] = ()
+    #: chance that nobody could know before, for which rows of a result are checked
+    draw: bytes = b""
 
 
 # ---- events ---------------------------------------------------------------------------------------------------------

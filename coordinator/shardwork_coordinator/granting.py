@@ -22,6 +22,7 @@ from shardwork.v1 import types_pb2, work_pb2
 
 from .engine import Engine, advance, slice_of_replica
 from .events import LeaseGranted, Push, ReserveExtended, World
+from .machine import audits
 from .machine.states import LIVE
 from .money import ledger
 from .money.movements import round_account, worker_account
@@ -320,7 +321,7 @@ def ready_replicas(tx: Transaction, job: Job, *, limit: int = MOST_READY, device
     for replica in waiting:
         if (shard := shards.get(replica.shard_id)) is None:
             continue
-        others = {worker for number, worker in holders[shard.id] if number != replica.number}
+        others = {worker for number, worker in holders[shard.id] if number != replica.number} | _audited(tx, shard)
         found.append(
             replace(
                 ready_replica(shard, rank=(job.created_ms, shard.position, replica.number), device=device),
@@ -339,6 +340,14 @@ def _holders(tx: Transaction, shards: list[str]) -> dict[str, set[tuple[int, str
         if replica.worker_id:
             found[replica.shard_id].add((replica.number, replica.worker_id))
     return found
+
+
+def _audited(tx: Transaction, shard: Shard) -> set[str]:
+    """Who made the result that an audit is about: nobody checks his own."""
+    if not shard.audits:
+        return set()
+    result = tx.get(Replica, *audits.target(shard))
+    return {result.worker_id} if result else set()
 
 
 def _failures(tx: Transaction, shards: list[str]) -> dict[str, set[str]]:

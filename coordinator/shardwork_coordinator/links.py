@@ -8,6 +8,7 @@ by `rpc.work` and `cluster`, read by `granting`, the sweeper, views and metrics.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -213,7 +214,12 @@ class Links:
 
     def world(self, now_ms: int) -> World:
         able = [worker for worker in self.accepting() if worker.can_train]
-        return World(now_ms=now_ms, workers=len(able), references=sum(1 for worker in able if worker.reference))
+        return World(
+            now_ms=now_ms,
+            workers=len(able),
+            references=sum(1 for worker in able if worker.reference),
+            draw=secrets.token_bytes(16),
+        )
 
     def push(self, pushes: Iterable[Push]) -> list[Push]:
         """Hands each push to its worker's stream; those whose worker is not attached here come back."""

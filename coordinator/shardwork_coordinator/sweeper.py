@@ -11,11 +11,13 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import replace
 
 from shardwork.jobs.spec import StageSpec
+from shardwork.recipes.base import AUDIT_PHASE
 from shardwork.why import Why
 
 from .engine import Engine, advance, slice_of_job, slice_of_replica, slice_of_round
 from .events import BackupWanted, LeaseLost, Push, QuorumShrunk, ReferenceGone, Slice, TimedOut, World
 from .granting import ready_replica, ready_replicas, with_history
+from .machine.audits import target
 from .machine.phases import HOUR_MS
 from .machine.states import FINAL_JOB, FINAL_ROUND, LIVE
 from .money import ledger
@@ -260,7 +262,10 @@ class Sweeper:
         def lonely(tx: Transaction) -> list[Shard]:
             running = {job.id for job in tx.find(Job, state=JobState.RUNNING)}
             waiting = tx.find(Shard, state=[ShardState.READY, ShardState.RUNNING], quorum=2) if running else []
-            return [one for one in waiting if one.job_id in running and len(_keys(tx, one, everyone)) < 2]
+            audits_ = tx.find(Shard, state=[ShardState.READY, ShardState.RUNNING], phase=AUDIT_PHASE) if running else []
+            return [one for one in waiting if one.job_id in running and len(_keys(tx, one, everyone)) < 2] + [
+                one for one in audits_ if one.job_id in running and not _auditors(tx, one, everyone)
+            ]
 
         waiting = await self._engine.store.read(lonely)
         self._lonely = {shard.id: self._lonely.get(shard.id, world.now_ms) for shard in waiting}
@@ -365,9 +370,22 @@ def _keys(tx: Transaction, shard: Shard, everyone: Sequence[Worker]) -> set[str]
     """Workers that hold or made a copy of the shard, and those attached that could take one. A worker that is merely
     there, asks for too much or runs other recipes, is no second key, or it could keep the job waiting for ever."""
     keys = {one.worker_id for one in tx.find(Replica, shard_id=shard.id) if one.worker_id}
-    job = tx.get(Job, shard.job_id)
-    place = ready_replica(shard, rank=(0, 0, 0), device=JobFacts.of(job).device if job else "any")
+    place = _place(tx, shard)
     return keys | {worker.id for worker in everyone if refusal(place, worker) is None}
+
+
+def _auditors(tx: Transaction, audit: Shard, everyone: Sequence[Worker]) -> set[str]:
+    """Workers that check a result, or could: neither its own nor one that has already said what it found."""
+    places = tx.find(Replica, shard_id=audit.id)
+    result = tx.get(Replica, *target(audit))
+    heard = {one.worker_id for one in places} | ({result.worker_id} if result else set())
+    working = {one.worker_id for one in places if one.state in LIVE}
+    return working | ({worker.id for worker in everyone if refusal(_place(tx, audit), worker) is None} - heard)
+
+
+def _place(tx: Transaction, shard: Shard) -> ReadyReplica:
+    job = tx.get(Job, shard.job_id)
+    return ready_replica(shard, rank=(0, 0, 0), device=JobFacts.of(job).device if job else "any")
 
 
 def _why_lost(replica: Replica, world: World) -> Why:

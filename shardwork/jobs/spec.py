@@ -156,6 +156,12 @@ class StageSpec(Section):
         description="begin at a checkpoint: `JOB.stage.checkpoint` of your own earlier job (its best; `…@3`: that of "
         "round 3), `stage.checkpoint`, or a folder that `job download` wrote",
     )
+    models: dict[str, str] = Field(
+        default={},
+        exclude_if=lambda value: not value,
+        description="further models that it reads, by what they are to it, e.g. `{reward: score.model}`; written as "
+        "base_model",
+    )
     run_if: RunIf | None = Field(
         default=None,
         exclude_if=lambda value: value is None,
@@ -172,6 +178,14 @@ class StageSpec(Section):
     def _plain_name(cls, value: str) -> str:
         if not NAME.match(value):
             raise ValueError("a stage name is 1-40 of a-z, 0-9, '-' and '_', starting with a letter or digit")
+        return value
+
+    @field_validator("models")
+    @classmethod
+    def _plain_roles(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, reference in value.items():
+            if not NAME.match(name) or not reference:
+                raise ValueError("a further model has a name of a-z, 0-9, '-' and '_', and says which model it is")
         return value
 
     @field_validator("continue_from")
@@ -273,14 +287,19 @@ class JobSpec(Section):
         return json.dumps(dumped, sort_keys=True, separators=(",", ":"))
 
 
-STAGE_OUTPUT = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}\.(model|checkpoint|report|rows)$")
+STAGE_OUTPUT = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}\.(model|checkpoint|report|rows|votes)$")
 
 
 #: `JOB.stage.checkpoint`, of a job that ran before or runs still, and maybe one round of it
 JOB_CHECKPOINT = re.compile(
     r"^(?P<job>[0-9a-z]{1,40})\.(?P<stage>[a-z0-9][a-z0-9_-]{0,39})\.checkpoint(?:@(?P<round>[0-9]{1,9}))?$"
 )
-_OTHER_OUTPUT = re.compile(r"^((?:[0-9a-z]{1,40}\.)?[a-z0-9][a-z0-9_-]{0,39})\.(model|report|rows)$")
+_OTHER_OUTPUT = re.compile(r"^((?:[0-9a-z]{1,40}\.)?[a-z0-9][a-z0-9_-]{0,39})\.(model|report|rows|votes)$")
+
+
+def model_input(name: str) -> str:
+    """What a stage's further model is called among its inputs."""
+    return f"model-{name}"
 
 
 def checkpoint_meant(value: str) -> str | None:
@@ -296,7 +315,8 @@ def is_local(value: str) -> bool:
 
 def references(stage: StageSpec) -> list[str]:
     """The `stage.output` references among what a stage reads, e.g. ["pretrain.model"]."""
-    candidates = [stage.base_model or "", stage.continue_from or "", *stage.data_paths, *stage.eval_paths]
+    named = [stage.base_model or "", stage.continue_from or "", *stage.models.values()]
+    candidates = [*named, *stage.data_paths, *stage.eval_paths]
     return [value for value in candidates if STAGE_OUTPUT.match(value)]
 
 

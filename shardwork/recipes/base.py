@@ -198,7 +198,7 @@ class Unaudited:
     def observe(self, seen: Observed) -> Observation:
         return Observation()
 
-    def audit(self, phase: str, order_json: str, seed: bytes, draw: bytes) -> ShardPlan | None:
+    def audit(self, phase: str, done: ShardPlan, seed: bytes, draw: bytes) -> ShardPlan | None:
         return None
 
     def audited(self, order_json: str, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:
@@ -240,9 +240,10 @@ class Recipe(Protocol):
         """What the numbers of a phase mean for the stage. Pure."""
         ...
 
-    def audit(self, phase: str, order_json: str, seed: bytes, draw: bytes) -> ShardPlan | None:
-        """The shard by which another worker checks a sample of this one's rows, chosen by `draw`; None: it is accepted
-        as it is. Its inputs are the audited shard's with its outputs; the plan need not name them."""
+    def audit(self, phase: str, done: ShardPlan, seed: bytes, draw: bytes) -> ShardPlan | None:
+        """The shard by which another worker checks a sample of the rows of `done`, whose seed this is; `draw` chooses
+        them. None: it is accepted as it is. An audit reads the inputs of what it checks and its outputs; neither plan
+        need name them."""
         ...
 
     def audited(self, order_json: str, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:

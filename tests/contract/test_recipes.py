@@ -24,6 +24,7 @@ from shardwork.recipes.base import (
     StageFacts,
     StageType,
 )
+from shardwork.recipes.order import Order
 from shardwork.recipes.orders import (
     ApplyOrder,
     CountOrder,
@@ -32,7 +33,6 @@ from shardwork.recipes.orders import (
     JoinOrder,
     LearnOrder,
     MergeOrder,
-    Order,
     PrepareOrder,
     PublishOrder,
     SplitOrder,

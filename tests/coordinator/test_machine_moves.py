@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shardwork.errors import Conflict
-from shardwork_coordinator.machine import endings, gates, leases, moves, opening, phases, planning, verdicts
+from shardwork_coordinator.machine import endings, gates, judging, leases, moves, opening, phases, planning, verdicts
 from shardwork_coordinator.machine.moves import LEGAL, move
 from shardwork_coordinator.machine.states import FINAL_JOB
 from shardwork_coordinator.queueing.history import FIRST_REST_S
@@ -103,7 +103,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Move]]:
         found.add((type(state).__name__, str(record.state), str(state)))
         return moved
 
-    for module in (endings, gates, leases, opening, phases, planning, verdicts):
+    for module in (endings, gates, judging, leases, opening, phases, planning, verdicts):
         monkeypatch.setattr(module, "move", recording)
     yield found
 

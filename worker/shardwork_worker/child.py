@@ -35,7 +35,8 @@ from shardwork.errors import InvalidInput, ShardworkError
 from shardwork.recipes import recipe as find_recipe
 from shardwork.recipes.abilities import Ability
 from shardwork.recipes.base import Computed, Context
-from shardwork.recipes.orders import EvaluateOrder, InitOrder, LearnOrder, Order, PublishOrder
+from shardwork.recipes.order import Order
+from shardwork.recipes.orders import EvaluateOrder, InitOrder, LearnOrder, PublishOrder
 from shardwork.why import Why
 
 from .frames import read_frame, write_frame

@@ -1,18 +1,15 @@
-"""Replicas and shards: granted, committed, submitted, judged, lost, backed up, agreed upon.
+"""Replicas and shards: granted, committed, submitted, lost, backed up, freed of a second key.
 
-A result that passes its checks is paid, whether or not it came first: validity pays. The first accepted result of a
-shard is its canonical output, or, where keys must agree, the first of those that agree. Pure; called by
-`machine.step`.
+What a result is worth is `judging`. Pure; called by `machine.step`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 
 from shardwork.errors import StaleLease
-from shardwork.why import Why
+from shardwork.recipes.base import AUDIT_PHASE
 
 from ..events import (
     BackupWanted,
@@ -30,20 +27,13 @@ from ..events import (
     World,
 )
 from ..money.movements import FEES, Hold, Move, escrow_account, round_account, worker_account
-from ..records import Purpose, Replica, ReplicaState, Shard, ShardState
+from ..records import Purpose, ReplicaState, ShardState
 from . import attempts
 from .attempts import lease_id
-from .endings import pause
+from .judging import audit_alone, judge, new_replica, offer_again, rejected, same
 from .moves import move
-from .states import ENDED, FINAL_JOB, FINAL_ROUND, LIVE
-from .verdicts import decide, history, hold_ids, refund_job, release_round, verdict_push, void
-
-#: two evaluations of the same weights on different machines may differ by this much, relative (training.md: fp32 1e-3)
-METRIC_TOLERANCE = 1e-3
-#: and numbers derived from losses by this much
-DERIVED_TOLERANCE = 0.05
-#: two keys, and one that breaks their tie: a phase reserves one spare beside its quorum, so a fourth could not be paid
-MOST_KEYS = 3
+from .states import LIVE
+from .verdicts import history, hold_ids, verdict_push, void
 
 
 def granted(state: Slice, event: LeaseGranted, world: World) -> Change:
@@ -112,7 +102,7 @@ def submitted(state: Slice, event: ResultSubmitted, world: World) -> Change:
     replica, shard = state.replica(event.shard_id, event.number), state.shard(event.shard_id)
     change = Change(notes=[attempts.handed_in(shard, replica, event)])
     if event.refused is not None:
-        return _rejected(state, shard, replica, event.refused, world, change, compute_ms=event.compute_ms)
+        return rejected(state, shard, replica, event.refused, world, change, compute_ms=event.compute_ms)
     handed_in = move(
         replica,
         ReplicaState.SUBMITTED,
@@ -132,9 +122,9 @@ def submitted(state: Slice, event: ResultSubmitted, world: World) -> Change:
     state = replace(
         state,
         round=totals,
-        replicas=tuple(handed_in if _same(one, handed_in) else one for one in state.replicas),
+        replicas=tuple(handed_in if same(one, handed_in) else one for one in state.replicas),
     )
-    return _judge(state, shard, handed_in, world, change, compute_ms=event.compute_ms)
+    return judge(state, shard, handed_in, world, change, compute_ms=event.compute_ms)
 
 
 def lost(state: Slice, event: LeaseLost, world: World) -> Change:
@@ -145,13 +135,13 @@ def lost(state: Slice, event: LeaseLost, world: World) -> Change:
     change.movements += void(shard, replica)
     change.pushes.append(verdict_push(gone, "revoke", event.why))
     change.notes.append(attempts.taken_back(shard, replica, event.why))
-    return _offer_again(state, shard, gone, event.costs_an_attempt, event.why, world, change)
+    return offer_again(state, shard, gone, event.costs_an_attempt, event.why, world, change)
 
 
 def backup(state: Slice, event: BackupWanted, world: World) -> Change:
     """A second copy of a slow shard, for another worker."""
     shard = state.shard(event.shard_id)
-    copy = _new_replica(state, shard, Purpose.BACKUP, world)
+    copy = new_replica(state, shard, Purpose.BACKUP, world)
     note = Note(
         kind="shard.backup",
         subject=shard.id,
@@ -163,6 +153,8 @@ def backup(state: Slice, event: BackupWanted, world: World) -> Change:
 
 def quorum_shrunk(state: Slice, event: QuorumShrunk, world: World) -> Change:
     """One key is all there is: its result counts, and the job says so everywhere."""
+    if state.shard(event.shard_id).phase == AUDIT_PHASE:
+        return audit_alone(state, state.shard(event.shard_id), world)
     shard = replace(state.shard(event.shard_id), quorum=1, reference_only=False)
     job = replace(state.job, self_evaluated=True)
     change = Change(rows=[shard, job])
@@ -178,7 +170,7 @@ def quorum_shrunk(state: Slice, event: QuorumShrunk, world: World) -> Change:
     if waiting:
         # a resumed shard is ready again while an older result still waits
         shard = move(shard, ShardState.RUNNING) if shard.state is ShardState.READY else shard
-        return _judge(state, shard, waiting[0], world, change)
+        return judge(state, shard, waiting[0], world, change)
     spare = [one for one in state.replicas_of(shard.id) if one.state is ReplicaState.READY]
     for one in spare[1:]:
         change.rows.append(move(one, ReplicaState.EXPIRED))
@@ -191,7 +183,7 @@ def reference_gone(state: Slice, event: ReferenceGone, world: World) -> Change:
     change = Change(rows=[shard])
     open_ = [one for one in state.replicas_of(shard.id) if one.state is ReplicaState.READY or one.state in LIVE]
     if len(open_) < shard.quorum:
-        change.rows.append(_new_replica(state, shard, Purpose.AGREEMENT, world))
+        change.rows.append(new_replica(state, shard, Purpose.AGREEMENT, world))
     if cost := shard.price_msat + shard.fee_msat:
         change.rows.append(replace(state.round, reserved_msat=state.round.reserved_msat + cost))
         change.movements.append(
@@ -214,9 +206,6 @@ def reference_gone(state: Slice, event: ReferenceGone, world: World) -> Change:
     return change
 
 
-# ---- inside ---------------------------------------------------------------------------------------------------------
-
-
 def reserve_extended(state: Slice, event: ReserveExtended, world: World) -> Change:
     """What the job's owner added pays for what the round did not reserve."""
     replica = state.replica(event.shard_id, event.number)
@@ -231,177 +220,3 @@ def reserve_extended(state: Slice, event: ReserveExtended, world: World) -> Chan
         reference=job.id,
     )
     return Change(rows=[job, round_], movements=[movement])
-
-
-def _judge(
-    state: Slice, shard: Shard, replica: Replica, world: World, change: Change, *, compute_ms: int = 0
-) -> Change:
-    """Decides a submitted replica: accepted at once, or together with the keys that must agree with it."""
-    if shard.state is ShardState.DONE:
-        agrees = shard.quorum == 1 or _agree(state.replica(shard.id, shard.canonical), replica, shard.phase)
-        if agrees:
-            return _accepted(state, shard, replica, world, change, compute_ms=compute_ms)
-        return _rejected(state, shard, replica, _disagrees(replica), world, change, compute_ms=compute_ms)
-    handed_in = [one for one in state.replicas_of(shard.id) if one.state is ReplicaState.SUBMITTED]
-    group = next(
-        (members for one in handed_in if len(members := _agreeing(one, handed_in, shard.phase)) >= shard.quorum), None
-    )
-    if group is None:
-        # kept until the others are in; the lease history learns the compute time when it is decided
-        return _ask_another_key(state, shard, handed_in, world, change)
-    for member in group:
-        _accepted(state, shard, member, world, change, compute_ms=compute_ms if _same(member, replica) else 0)
-    for other in handed_in:
-        if not any(_same(other, member) for member in group):
-            decide(shard, other, ReplicaState.REJECTED, world, change, why=_disagrees(other))
-    done = move(shard, ShardState.DONE, canonical=group[0].number, done_ms=world.now_ms, why_json="")
-    change.rows.append(done)
-    for spare in state.replicas_of(shard.id):
-        if spare.state is ReplicaState.READY:
-            change.rows.append(move(spare, ReplicaState.EXPIRED))
-    change.notes.append(
-        Note(
-            kind="shard.done",
-            subject=shard.id,
-            sentence=f"{shard.phase} shard {shard.position} is done.",
-            evidence={"lease": lease_id(group[0]), "worker": group[0].worker_id, "copies": str(len(group))},
-        )
-    )
-    return change
-
-
-def _accepted(state: Slice, shard: Shard, replica: Replica, world: World, change: Change, *, compute_ms: int) -> Change:
-    decide(shard, replica, ReplicaState.ACCEPTED, world, change, compute_ms=compute_ms)
-    return _settle(state, lease_id(replica), change)
-
-
-def _rejected(
-    state: Slice, shard: Shard, replica: Replica, why: Why, world: World, change: Change, *, compute_ms: int
-) -> Change:
-    refused = decide(shard, replica, ReplicaState.REJECTED, world, change, why=why, compute_ms=compute_ms)
-    if shard.state is ShardState.DONE:
-        return _settle(state, lease_id(replica), change)
-    return _offer_again(state, shard, refused, True, why, world, change)
-
-
-def _offer_again(
-    state: Slice, shard: Shard, gone: Replica, costs: bool, why: Why, world: World, change: Change
-) -> Change:
-    """Back to ready, unless the shard is done or its attempts are used up; then the job pauses with the reason."""
-    if shard.state is ShardState.DONE or state.round.state in FINAL_ROUND or state.job.state in FINAL_JOB:
-        change.rows.append(gone)
-        return _settle(state, lease_id(gone), change)
-    others = [one for one in state.replicas_of(shard.id) if not _same(one, gone)]
-    if gone.purpose is Purpose.BACKUP and any(one.state not in ENDED for one in others):
-        # the shard still has its own place; the sweeper makes another copy if it is still worth one
-        change.rows.append(gone)
-        return change
-    left = shard.attempts_left - (1 if costs else 0)
-    others_live = any(one.state in LIVE for one in others)
-    if left > 0:
-        change.rows.append(move(gone, ReplicaState.READY, worker_id="", offer=b"", step="", progress=0.0))
-        is_running = others_live or any(one.state is ReplicaState.SUBMITTED for one in others)
-        still = shard if is_running else move(shard, ShardState.READY)
-        change.rows.append(replace(still, attempts_left=left, why_json=why.to_json()))
-        change.notes.append(attempts.offered_again(shard, gone, left))
-        return change
-    change.rows.append(gone)
-    if others_live:
-        change.rows.append(replace(shard, attempts_left=0, why_json=why.to_json()))
-        return change
-    return _exhausted(state, shard, why, change)
-
-
-def _exhausted(state: Slice, shard: Shard, why: Why, change: Change) -> Change:
-    change.rows.append(move(shard, ShardState.EXHAUSTED, attempts_left=0, why_json=why.to_json()))
-    advice = f"Its worker advised: {why.next_step} " if why.next_step else ""
-    reason = Why(
-        code="shard.exhausted",
-        sentence=f"{shard.phase} shard {shard.position} failed on every attempt; the last reason was: {why.sentence}",
-        evidence={"shard": shard.id, **why.evidence},
-        next_step=f"{advice}Look at `shardwork job logs`, then resume the job for fresh attempts, or cancel it for a "
-        "refund.",
-    )
-    return pause(state, reason, change)
-
-
-def _ask_another_key(state: Slice, shard: Shard, handed_in: list[Replica], world: World, change: Change) -> Change:
-    """When all asked keys answered and do not agree, one more is asked."""
-    replicas = state.replicas_of(shard.id)
-    if any(one.state in LIVE or one.state is ReplicaState.READY for one in replicas):
-        return change
-    if len(handed_in) < shard.quorum:
-        # the other place failed on every attempt while this result was made
-        alone = Why(code="shard.one_key", sentence="No second worker could confirm the result.")
-        return _exhausted(state, shard, Why.from_json(shard.why_json) if shard.why_json else alone, change)
-    if len(handed_in) < MOST_KEYS:
-        change.rows.append(_new_replica(state, shard, Purpose.AGREEMENT, world))
-        return change
-    reason = Why(
-        code="shard.no_agreement",
-        sentence=f"{len(handed_in)} workers gave different results for the {shard.phase} phase.",
-        evidence={"shard": shard.id},
-        next_step="Resume the job to ask again, ask the operator for a reference worker, or cancel for a refund.",
-    )
-    return pause(state, reason, change)
-
-
-def _settle(state: Slice, cause: str, change: Change) -> Change:
-    """After a late verdict: what the round and the job no longer need flows back."""
-    if state.round.state in FINAL_ROUND:
-        change.movements.append(release_round(state, cause))
-    if state.job.state in FINAL_JOB:
-        change.movements.append(refund_job(state.job.id, state.job.owner, cause))
-    return change
-
-
-def _new_replica(state: Slice, shard: Shard, purpose: Purpose, world: World) -> Replica:
-    return Replica(
-        shard_id=shard.id,
-        number=1 + max(one.number for one in state.replicas_of(shard.id)),
-        job_id=shard.job_id,
-        stage=shard.stage,
-        round=shard.round,
-        phase=shard.phase,
-        purpose=purpose,
-        state=ReplicaState.READY,
-        created_ms=world.now_ms,
-    )
-
-
-def _agreeing(one: Replica, others: list[Replica], phase: str) -> list[Replica]:
-    return [other for other in others if _agree(one, other, phase)]
-
-
-def _agree(left: Replica, right: Replica, phase: str) -> bool:
-    """Evaluations agree by their numbers; everything else by content (samples are prose, and left out)."""
-    if _same(left, right):
-        return True
-    if left.worker_id == right.worker_id:
-        return False
-    if phase == "evaluate":
-        return _close(json.loads(left.metrics_json), json.loads(right.metrics_json))
-    mine, theirs = json.loads(left.outputs_json), json.loads(right.outputs_json)
-    return all(mine[name] == theirs.get(name) for name in mine if name != "samples")
-
-
-def _close(left: Mapping[str, float], right: Mapping[str, float]) -> bool:
-    """The same names, and numbers near each other: whoever comes first must not add or bend one."""
-    return left.keys() == right.keys() and all(_near(name, left[name], right[name]) for name in left)
-
-
-def _near(name: str, one: float, other: float) -> bool:
-    tolerance = METRIC_TOLERANCE if name.endswith("_loss") else DERIVED_TOLERANCE
-    return abs(one - other) <= tolerance * max(abs(one), abs(other))
-
-
-def _disagrees(replica: Replica) -> Why:
-    return Why(
-        code="result.disagrees",
-        sentence="Other workers agreed on a different result.",
-        evidence={"lease": lease_id(replica)},
-    )
-
-
-def _same(left: Replica, right: Replica) -> bool:
-    return (left.shard_id, left.number) == (right.shard_id, right.number)

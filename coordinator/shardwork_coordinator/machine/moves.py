@@ -24,7 +24,8 @@ _STAGE: dict[StageState, frozenset[StageState]] = {
 _ROUND: dict[RoundState, frozenset[RoundState]] = {
     RoundState.OPEN: frozenset({RoundState.JUDGING, RoundState.MERGED, RoundState.ABANDONED}),
     # within one step: what is judged is merged, or merging, when the step ends
-    RoundState.JUDGING: frozenset({RoundState.MERGING, RoundState.MERGED}),
+    # or another phase of the same round is leased (rollouts are scored, then learned from)
+    RoundState.JUDGING: frozenset({RoundState.OPEN, RoundState.MERGING, RoundState.MERGED}),
     # too few usable deltas: rolled back before anything was evaluated
     RoundState.MERGING: frozenset(
         {RoundState.EVALUATING, RoundState.MERGED, RoundState.ROLLED_BACK, RoundState.ABANDONED}

@@ -36,11 +36,14 @@ from ..records import Round, RoundState, Stage, StageState
 from .choice import choose, no_candidate
 from .endings import fail
 from .moves import move, name
+from .observing import IS_MEASURED, observed
 from .patience import count_patience
 from .planning import dump, facts_of, open_phase, spec_of
 from .states import FINAL_JOB, FINAL_ROUND
 from .verdicts import release_round
 
+#: what is known of the stage's input begins with them
+FIRST_PHASES = frozenset({"prepare", "split"})
 #: reasons of the executor that spoil one round, not the job
 ROUND_FAULTS = frozenset({"aggregate.too_few"})
 
@@ -73,13 +76,14 @@ def executor_finished(state: Slice, event: ExecutorFinished, world: World) -> Ch
     results = {**json.loads(state.round.results_json), **_renamed(event)}
     round_ = replace(state.round, results_json=dump(results))
     numbers = json.loads(state.stage.numbers_json)
-    if event.phase in ("prepare", "split"):
+    if event.phase in FIRST_PHASES:
         numbers |= dict(event.metrics)
     stage = replace(state.stage, numbers_json=json.dumps(numbers, sort_keys=True))
-    if event.phase in ("prepare", "split"):
+    if event.phase in FIRST_PHASES:
         stage = _keep(stage, {("base" if key == "skeleton" else key): value for key, value in event.outputs.items()})
     change = Change(rows=[round_, stage], notes=_what_was_left_out(event, round_))
-    return _next_phase(replace(state, round=round_, stage=stage), world, change)
+    state = observed(replace(state, round=round_, stage=stage), [dict(event.metrics)], change)
+    return _next_phase(state, world, change)
 
 
 def _what_was_left_out(event: ExecutorFinished, round_: Round) -> list[Note]:
@@ -132,8 +136,8 @@ def phase_done(state: Slice, event: PhaseDone, world: World) -> Change:
     round_ = replace(round_, results_json=dump(results))
     if round_.phase == "learn":
         round_ = replace(round_, train_loss=sum(one["train_loss"] for one in metrics) / len(metrics))
-    state = replace(state, round=round_)
     change.rows.append(round_)
+    state = observed(replace(state, round=round_), metrics, change)
     match round_.phase:
         case "init":
             stage = _keep(state.stage, {"checkpoint": results["checkpoint"]})
@@ -312,7 +316,8 @@ def _with_checkpoint(state: Slice) -> Stage:
     }
     best = numbers.get("best_loss")
     loss = state.round.eval_loss
-    if loss is None or best is None or loss < best:
+    # a recipe that measures its checkpoints by itself has said which is the best (`observing`)
+    if IS_MEASURED not in numbers and (loss is None or best is None or loss < best):
         kept["best_checkpoint"] = results["new_checkpoint"]
         numbers["best_round"] = float(state.round.number)
         if loss is not None:
@@ -335,8 +340,9 @@ def _continued(stage: Stage, metrics: dict[str, float], change: Change) -> Stage
 
 
 def _result_name(phase: str, output: str, position: int) -> str:
-    """Learn and map shards each give one output of the same name; the round numbers them."""
-    return {"learn": f"delta-{position}", "map": f"output-{position}"}.get(phase, output)
+    """Shards of these phases each give one output of the same name; the round numbers them."""
+    numbered = {"learn": "delta", "map": "output", "rollout": "answers", "score": "scores"}
+    return f"{numbered[phase]}-{position}" if phase in numbered else output
 
 
 def _renamed(event: ExecutorFinished) -> dict[str, str]:

@@ -31,7 +31,7 @@ from ..events import (
     World,
 )
 from ..money.movements import Move, escrow_account, round_account
-from ..money.pricing import RateCard
+from ..money.pricing import RateCard, audits_of
 from ..records import Purpose, Replica, ReplicaState, Round, RoundState, Shard, ShardState
 from .moves import move, name
 
@@ -69,8 +69,9 @@ def _lease_out(state: Slice, phase: str, plans: list[ShardPlan], world: World, c
         # a job that went on alone once does not wait at every phase for a second key that is still not there
         alone = state.job.self_evaluated and world.workers < 2
         quorum = 1 if reference_only or alone else 2
-    prices = [rates.price(plan.work_units) for plan in plans]
-    reserve = rates.reserve(prices, quorum)
+    prices = [rates.price_of(plan) for plan in plans]
+    checks = [rates.price_of(audit) for audit in audits_of(recipe(state.stage.recipe), phase, plans)]
+    reserve = rates.reserve(prices, max([quorum, *(plan.copies for plan in plans)])) + rates.reserve(checks, 1)
     round_ = replace(state.round, reserved_msat=state.round.reserved_msat + reserve, shards_left=len(plans))
     change.rows.append(round_)
     if reserve:
@@ -87,10 +88,14 @@ def _lease_out(state: Slice, phase: str, plans: list[ShardPlan], world: World, c
     for plan, price in zip(plans, prices, strict=True):
         shard = _shard(state, phase, plan, world)
         shard = replace(
-            shard, price_msat=price, fee_msat=rates.fee(price), quorum=quorum, reference_only=reference_only
+            shard,
+            price_msat=price,
+            fee_msat=rates.fee(price),
+            quorum=max(quorum, plan.copies),
+            reference_only=reference_only,
         )
         change.rows.append(shard)
-        for number in range(quorum):
+        for number in range(shard.quorum):
             change.rows.append(_replica(shard, number, world))
     change.notes.append(
         Note(
@@ -108,7 +113,7 @@ def _plan_input(state: Slice, phase: str, world: World) -> PlanInput:
     artifacts = {**json.loads(state.stage.artifacts_json), **json.loads(state.round.results_json)}
     if phase == "apply":
         artifacts["new_moments"] = artifacts["moments"]
-    if phase in ("learn", "evaluate") and "parent_checkpoint" not in artifacts:
+    if phase in ("learn", "evaluate", "rollout") and "parent_checkpoint" not in artifacts:
         for stale in ("step", "moments"):
             artifacts.pop(stale, None)
     return PlanInput(

@@ -47,9 +47,10 @@ def _decided(state: Slice, change: Change) -> list[tuple[Shard, Lease]]:
 
 
 def _done(state: Slice, change: Change) -> int:
-    """How many shards became done in this step."""
+    """How many of the phase's shards became done in this step; audits are beside it."""
     before = {shard.id for shard in state.shards if shard.state is ShardState.DONE}
-    after = {row.id for row in change.rows if isinstance(row, Shard) and row.state is ShardState.DONE}
+    shards = [row for row in change.rows if isinstance(row, Shard) and row.phase == state.round.phase]
+    after = {row.id for row in shards if row.state is ShardState.DONE}
     return len(after - before)
 
 

@@ -7,17 +7,19 @@ Work units are tokens x parameters, from the plan and never from a report. Integ
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from shardwork.errors import InvalidInput
-from shardwork.jobs.spec import JobSpec, StageSpec
+from shardwork.jobs.spec import JobSpec, StageSpec, model_input
 from shardwork.money import share_ceil
 from shardwork.recipes import recipe
 from shardwork.recipes.base import (
     AGREED_PHASES,
+    AUDIT_PHASE,
     EXECUTOR_PHASES,
     PlanInput,
+    Recipe,
     RoundKind,
     ShardPlan,
     StageFacts,
@@ -25,6 +27,8 @@ from shardwork.recipes.base import (
 )
 
 TERA = 10**12
+#: phases whose shards make nothing new: they check
+VERIFYING = AGREED_PHASES | {AUDIT_PHASE}
 BASIS_POINTS = 10_000
 #: msat or work units that fit into every column and message
 MOST = 2**62
@@ -46,6 +50,10 @@ class RateCard:
     def price(self, work_units: int) -> int:
         """What an accepted result of this size earns, msat."""
         return max(self.minimum_msat, share_ceil(work_units, self.msat_per_tera_unit, TERA))
+
+    def price_of(self, plan: ShardPlan) -> int:
+        """What an accepted result of this shard earns: what its job says, or this card."""
+        return self.price(plan.work_units) if plan.price_msat is None else plan.price_msat
 
     def fee(self, price_msat: int) -> int:
         return share_ceil(price_msat, self.fee_basis_points, BASIS_POINTS)
@@ -136,12 +144,12 @@ def quote(spec: JobSpec, facts: Mapping[str, StageFacts], rates: RateCard) -> Jo
         frozen = recipe(stage.recipe).freeze(stage, measured)
         before = compute + verification + fees
         for times, phase, plans in _priced_phases(spec, frozen, measured):
-            quorum = 2 if phase in AGREED_PHASES else 1
-            prices = [rates.price(plan.work_units) for plan in plans]
-            if phase in AGREED_PHASES:
+            quorum = copies_of(phase, plans)
+            prices = [rates.price_of(plan) for plan in plans]
+            if phase in VERIFYING:
                 verification += times * sum(prices) * quorum
             else:
-                compute += times * sum(prices)
+                compute += times * sum(prices) * quorum
             fees += times * quorum * sum(rates.fee(price) for price in prices)
             reserve += times * rates.reserve(prices, quorum)
             shards += times * len(plans)
@@ -181,17 +189,17 @@ def _largest_shard(stage: StageSpec, phase: str, plans: list[ShardPlan], rates: 
         phase=phase,
         recipe=stage.recipe,
         work_units=plan.work_units,
-        price_msat=rates.price(plan.work_units),
+        price_msat=rates.price_of(plan),
         memory_bytes=max(one.memory_bytes for one in plans),
         order_json=plan.order_json,
     )
 
 
 def _phase_price(stage: str, phase: str, times: int, plans: list[ShardPlan], rates: RateCard) -> PhasePrice:
-    copies = 2 if phase in AGREED_PHASES else 1
-    prices = [rates.price(plan.work_units) for plan in plans]
+    copies = copies_of(phase, plans)
+    prices = [rates.price_of(plan) for plan in plans]
     largest = max(plan.work_units for plan in plans)
-    price = rates.price(largest)
+    price = max(prices)
     return PhasePrice(
         stage=stage,
         phase=phase,
@@ -229,8 +237,22 @@ def _priced_phases(spec: JobSpec, stage: StageSpec, facts: StageFacts) -> list[t
                 artifacts=artifacts,
                 numbers={"eval_rows": 512.0},
             )
-            found.append((times, phase, list(kind.plan(given))))
+            plans = list(kind.plan(given))
+            found.append((times, phase, plans))
+            if checks := audits_of(kind, phase, plans):
+                found.append((times, AUDIT_PHASE, checks))
     return found
+
+
+def copies_of(phase: str, plans: Sequence[ShardPlan]) -> int:
+    """Accepted results of each shard."""
+    return max([2 if phase in AGREED_PHASES else 1, *(plan.copies for plan in plans)])
+
+
+def audits_of(kind: Recipe, phase: str, plans: Sequence[ShardPlan]) -> list[ShardPlan]:
+    """What checking samples of these shards' results takes, whichever rows will be drawn."""
+    found = (kind.audit(phase, plan, bytes(32), bytes(32)) for plan in plans)
+    return [audit for audit in found if audit is not None]
 
 
 class _placeholders(dict[str, str]):
@@ -238,7 +260,7 @@ class _placeholders(dict[str, str]):
 
     def __init__(self, stage: StageSpec) -> None:
         held_out = {"eval": ""} if stage.eval_data or stage.eval_fraction is not None else {}
-        super().__init__(held_out)
+        super().__init__({**held_out, **{model_input(name): "" for name in stage.models}})
 
     def __missing__(self, key: str) -> str:
         return ""

@@ -90,6 +90,8 @@ class Round(Record):
     fees_msat: int = 0
     #: what accepted results of workers that give their work would have cost
     donated_msat: int = 0
+    #: what its recipe measured: {"reward": 0.4, "kl": 0.02, …}
+    measures_json: str = "{}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,8 @@ class Shard(Record):
     why_json: str = ""
     created_ms: int
     done_ms: int = 0
+    #: "<shard>#<replica>" whose result it checks; empty for everything but audits
+    audits: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

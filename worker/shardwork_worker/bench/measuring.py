@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shardwork.errors import ShardworkError
 from shardwork.models.presets import PRESETS
-from shardwork.recipes.orders import Order
+from shardwork.recipes.order import Order
 from shardwork.why import Why
 
 from .. import probe
