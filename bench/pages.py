@@ -43,7 +43,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
 PAGES = ("/", "/overview", "/jobs", "/jobs?state=retrying", "/jobs?state=waiting", "/jobs/{job}", "/jobs/{job}/log")
 PAGES += ("/jobs/{job}/shards/{shard}", "/workers", "/workers/{worker}", "/artifacts", "/money", "/money/payments")
-PAGES += ("/money/accounts/worker:{worker}", "/policy", "/audit", "/people", "/account")
+PAGES += ("/money/accounts/worker:{worker}", "/policy", "/audit", "/users", "/account")
 
 
 def one_phase(tx: Transaction, large: str) -> str:

@@ -27,7 +27,7 @@ def sign_in(client: httpx.Client) -> str:
     """The token of the forms of a fresh session."""
     answer = client.post("/login", data={"name": "ada", "password": PASSWORD})
     assert answer.status_code == 303, answer.text
-    found = re.search(r'name="csrf" value="([^"]+)"', client.get("/people").text)
+    found = re.search(r'name="csrf" value="([^"]+)"', client.get("/users").text)
     assert found is not None
     return found[1]
 
@@ -48,7 +48,7 @@ def test_what_somebody_does_is_done_and_noted_or_neither(tmp_path: Path) -> None
             try:
                 with httpx.Client(base_url=processes.web) as client:
                     form = {"csrf": sign_in(client), "name": f"viewer-{number}", "password": PASSWORD, "role": "viewer"}
-                    client.post("/people/add", data=form)
+                    client.post("/users/add", data=form)
                 if in_peace:
                     break
             except (httpx.HTTPError, AssertionError):

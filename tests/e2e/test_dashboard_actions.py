@@ -54,8 +54,8 @@ class Person:
 
     def lets_in(self, name: str) -> Watched:
         """A new viewer."""
-        seen = self.opens("/people")
-        fills(seen, "form[action='/people/add']", {"name": name, "password": PASSWORD})
+        seen = self.opens("/users")
+        fills(seen, "form[action='/users/add']", {"name": name, "password": PASSWORD})
         return seen
 
     def name(self, word: str) -> str:

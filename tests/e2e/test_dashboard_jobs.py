@@ -66,12 +66,12 @@ def paths(job: str) -> dict[str, str]:
         "job": f"/jobs/{job}",
         "log": f"/jobs/{job}/log",
         "shard": f"/jobs/{job}/shards/sft/r1/learn/s0",
-        "people": "/people",
+        "users": "/users",
         "account": "/account",
     }
 
 
-@pytest.mark.parametrize("name", ["overview", "jobs", "job", "log", "shard", "people", "account"])
+@pytest.mark.parametrize("name", ["overview", "jobs", "job", "log", "shard", "users", "account"])
 def test_each_page_fits_is_quiet_and_accessible(browser: Any, stand: tuple[World, Any, str], name: str) -> None:
     world, _, job = stand
     for width, scheme in SIZES:

@@ -22,7 +22,7 @@ from .visitor import COOKIE, act, token, visitor
 
 PASSWORD = "four words of no sense"
 KEPT = passwords.digest(PASSWORD)
-PAGES = ("/overview", "/jobs", "/jobs/000000000001", "/people", "/account")
+PAGES = ("/overview", "/jobs", "/jobs/000000000001", "/users", "/account")
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def test_nobody_sees_anything_without_signing_in(scene: Scene) -> None:
             assert answer.status_code == 303 and answer.headers["location"].startswith("/login")
         for path in ("/live", "/pulse"):
             assert (await client.get(path)).status_code == 401
-        assert (await client.post("/people/add", data={"name": "eve"})).headers["location"] == "/login"
+        assert (await client.post("/users/add", data={"name": "eve"})).headers["location"] == "/login"
 
 
 async def test_a_right_password_opens_the_page_that_was_wanted(scene: Scene) -> None:
@@ -179,7 +179,7 @@ async def test_a_session_ends_with_time_with_leaving_and_with_its_user(scene: Sc
         client.cookies.set(COOKIE, kept)
         assert (await client.get("/overview")).status_code == 303
     async with visitor(scene.engine, name="bob") as other, visitor(scene.engine, name="ada") as client:
-        assert (await act(other, "/people/disable", name="ada")).status_code == 303
+        assert (await act(other, "/users/disable", name="ada")).status_code == 303
         assert (await client.get("/overview")).status_code == 303
 
 
@@ -188,10 +188,10 @@ async def test_a_viewer_sees_everything_and_does_nothing(scene: Scene) -> None:
     async with visitor(scene.engine, WebRole.VIEWER) as client:
         page = (await client.get(f"/jobs/{job}")).text
         assert "watched" in page
-        for path in (f"/jobs/{job}/cancel", "/people/add"):
+        for path in (f"/jobs/{job}/cancel", "/users/add"):
             answer = await act(client, path, name="eve", role="operator", password=PASSWORD, reason="x")
             assert answer.status_code == 403 and "may look, but not act" in answer.text
-        assert (await client.get("/people")).status_code == 403
+        assert (await client.get("/users")).status_code == 403
     assert await scene.store.read(lambda tx: tx.find(AuditEntry)) == []
 
 
@@ -199,30 +199,30 @@ async def test_a_form_of_another_session_does_nothing(scene: Scene) -> None:
     async with visitor(scene.engine) as client, visitor(scene.engine, name="bob") as other:
         for csrf in (await token(other), "", "x"):
             fields = {"csrf": csrf, "name": "eve", "password": PASSWORD, "role": "operator"}
-            answer = await client.post("/people/add", data=fields)
+            answer = await client.post("/users/add", data=fields)
             assert answer.status_code == 403 and "another session" in answer.text
-        too_much = await client.post("/people/add", content=b"x" * (70 << 10))
+        too_much = await client.post("/users/add", content=b"x" * (70 << 10))
         assert too_much.status_code == 429
         for odd in (b"\xff\xfe", b"name=a%00b"):
-            assert (await client.post("/people/add", content=odd)).status_code == 400
+            assert (await client.post("/users/add", content=odd)).status_code == 400
     assert await scene.store.read(lambda tx: tx.get(WebUser, "eve")) is None
 
 
 async def test_people_are_let_in_and_out_with_an_entry_each(scene: Scene) -> None:
     async with visitor(scene.engine) as client:
-        added = await act(client, "/people/add", name="eve", role="viewer", password=PASSWORD)
+        added = await act(client, "/users/add", name="eve", role="viewer", password=PASSWORD)
         assert added.status_code == 303
-        assert "eve may sign in as viewer." in (await client.get("/people")).text
+        assert "eve may sign in as viewer." in (await client.get("/users")).text
         # said once
-        assert "eve may sign in as viewer." not in (await client.get("/people")).text
-        assert (await act(client, "/people/add", name="eve", role="viewer", password=PASSWORD)).status_code == 409
+        assert "eve may sign in as viewer." not in (await client.get("/users")).text
+        assert (await act(client, "/users/add", name="eve", role="viewer", password=PASSWORD)).status_code == 409
         for fields in ({"name": "Eve!"}, {"role": "king"}, {"password": "short"}, {"password": "eve eve eve eve"}):
             wrong = {"name": "mallory", "role": "viewer", "password": PASSWORD} | fields
             wrong["name"] = "eve" if "eve eve" in wrong["password"] else wrong["name"]
-            assert (await act(client, "/people/add", **wrong)).status_code == 400
-        await act(client, "/people/disable", name="eve")
-        await act(client, "/people/enable", name="eve")
-        await act(client, "/people/password", name="eve", password=PASSWORD + "!")
+            assert (await act(client, "/users/add", **wrong)).status_code == 400
+        await act(client, "/users/disable", name="eve")
+        await act(client, "/users/enable", name="eve")
+        await act(client, "/users/password", name="eve", password=PASSWORD + "!")
     entries = await scene.store.read(lambda tx: tx.find(AuditEntry, order="id"))
     assert [(one.actor, one.action, one.subject) for one in entries] == [
         ("ada", f"user.{action}", "eve") for action in ("add", "disable", "enable", "password")

@@ -5,7 +5,7 @@ scripts; a stream says when to look again.
     visits    who is asking, and with which right
     shell     the frame around each page; errors and what was done, in words
     signing   login, first user, leaving; one's own password and codes
-    people    who may sign in
+    users     who may sign in
     money     accounts, transfers, payments
     artifacts what is stored, why, and where it comes from
     policy    rules of the house
@@ -28,13 +28,13 @@ from . import (
     jobs,
     money,
     overview,
-    people,
     policy,
     public,
     pulse,
     shard,
     signing,
     steering,
+    users,
     worker,
     workers,
 )
@@ -57,7 +57,7 @@ PAGES = (
     money,
     policy,
     history,
-    people,
+    users,
 )
 
 

@@ -31,7 +31,7 @@ PLACES: Mapping[str, str] = {
     "worker.": "/workers/",
     "policy.": "/policy#",
     "artifact.": "/artifacts/",
-    "user.": "/people#",
+    "user.": "/users#",
 }
 
 

@@ -35,7 +35,7 @@ NAVIGATION = (
     ("/money", "Money"),
     ("/policy", "Policy"),
     ("/audit", "Audit"),
-    ("/people", "People"),
+    ("/users", "Users"),
 )
 _log = logs.Log("web")
 

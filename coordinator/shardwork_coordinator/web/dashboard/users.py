@@ -15,11 +15,11 @@ from ...records import WebRole, WebUser
 from .shell import Done, Shell, viewer_refused
 from .visits import Visit
 
-PATH = "/people"
+PATH = "/users"
 
 
 def router(shell: Shell) -> APIRouter:
-    routes, pages = APIRouter(), People(shell)
+    routes, pages = APIRouter(), Users(shell)
     shell.page(routes, PATH, pages.show)
     shell.action(routes, f"{PATH}/add", pages.add)
     shell.action(routes, f"{PATH}/disable", pages.disable)
@@ -28,7 +28,7 @@ def router(shell: Shell) -> APIRouter:
     return routes
 
 
-class People:
+class Users:
     def __init__(self, shell: Shell) -> None:
         self._shell, self._store, self._clock = shell, shell.desk.engine.store, shell.desk.engine.clock
 
@@ -36,7 +36,7 @@ class People:
         if not visit.may_act:
             raise viewer_refused(visit)
         everybody = await self._store.read(lambda tx: tx.find(WebUser, order="name"))
-        return self._shell.html(request, visit, "dashboard/people.html", people=everybody)
+        return self._shell.html(request, visit, "dashboard/users.html", users=everybody)
 
     async def add(self, request: Request, visit: Visit, form: dict[str, str]) -> Done:
         name, role = form.get("name", "").strip(), _role(form.get("role", ""))
