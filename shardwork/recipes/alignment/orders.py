@@ -95,17 +95,38 @@ class AuditOrder(Order):
 
 
 class PromptsOrder(Order):
-    """phase "split" of generate (executor): inputs data, base -> outputs part-0 … part-(n-1): prompts as tokens."""
+    """phase "split" of generate (executor): inputs data, base -> outputs part-0 … part-(n-1): prompts as tokens.
 
+    Metrics: parts (n), and "prompts.<i>" of each part.
+    """
+
+    #: at least so many, fewer where there are fewer prompts, and more where a part would have more than most_rows
     parts: Size
     max_length: Length
     chat_template: str = "model"
+    most_rows: Rows = MOST_ROWS
+
+
+class JoinAnswersOrder(Order):
+    """phase "join" of generate (executor): inputs base, part-0 …, output-0 … -> output rows/rows.jsonl.
+
+    output-<m * parts + p> holds model m's answers to part p.
+    """
+
+    models: tuple[str, ...]
+    parts: Size
+    answers: Annotated[int, Field(ge=1, le=256)]
 
 
 class GradeOrder(Order):
     """phase "grade" (executor): inputs base, prompts, answers-0 … -> outputs scores-0 …: verifiable rewards."""
 
     rewards: tuple[tuple[str, float], ...]
+    #: the order of answers-<i>
     of: tuple[GenerateOrder, ...]
+    #: number of the one whose prompts are those of input `eval`, held out; None: all answer `prompts`
+    trial: Count | None = None
+    #: the rollouts that are there, by number: answers-<i>, scores-<i>
+    numbers: tuple[Count, ...]
     #: JSON of what the rewards need beside the row
     settings: str = added("")

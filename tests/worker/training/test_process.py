@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from shardwork.recipes.orders import InitOrder, Schedule
-from shardwork.recipes.orders import Order as AnyOrder
+from shardwork.recipes.order import Order as AnyOrder
 from shardwork.tensors.checkpoint import apply_update
 from shardwork_worker.sandbox.choice import Ground, tried
 from shardwork_worker.sandbox.jail import Kind

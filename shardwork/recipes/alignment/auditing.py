@@ -1,0 +1,138 @@
+"""Auditing: which rows of a shard another worker does again, and whether its numbers bear out what was claimed.
+
+Rows are drawn after the shard's worker was bound to its result. What is repeated is a forward pass over the given
+tokens: it gives the summed log-probability of an answer, which must be the one that was claimed, and with the draws that
+the shard's seed fixes it says which token each position had to become (`draws`). So an answer of another model, a cut
+or a replaced one, or one drawn some other way does not pass. Pure; used by the recipes whose shards are audited.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+
+from ...why import Why
+from ..base import Finding, Reported, ShardPlan
+from ..orders import Precision
+from .orders import MOST_ROWS, AuditOrder, GenerateOrder, JudgeOrder, ScoreOrder
+
+Audited = GenerateOrder | ScoreOrder | JudgeOrder
+#: one row of so many is done again, and at least these
+ONE_OF, LEAST_ROWS = 8, 2
+#: what an honest auditor on another kind of machine may differ by: absolutely, and relatively; sums of
+#: log-probabilities over an answer in nats, scores in the reward model's units, probabilities
+TOLERANCE: Mapping[Precision, tuple[float, float]] = {Precision.FP32: (0.02, 2e-3), Precision.BF16: (0.5, 0.03)}
+#: mean share of an answer's tokens that its draws must give: a token whose probability ends where its draw lies may
+#: fall to either side, and bf16 moves such borders
+LEAST_DRAWN: Mapping[Precision, float] = {Precision.FP32: 0.98, Precision.BF16: 0.85}
+#: an auditor's word that the outputs cannot be read
+UNREADABLE = "unreadable"
+
+
+def plan_audit(of: Audited, done: ShardPlan, seed: bytes, draw: bytes) -> ShardPlan:
+    """The shard that checks a sample of the rows of `done`."""
+    rows = rows_of(of)
+    few = min(rows, max(LEAST_ROWS, math.ceil(rows / ONE_OF)), MOST_ROWS)
+    chosen = tuple(sorted(random.Random(draw).sample(range(rows), few)))
+    order = AuditOrder(of=of, seed=seed.hex(), rows=chosen)
+    return ShardPlan(
+        index=done.index,
+        order_json=order.canonical_json(),
+        inputs={},
+        work_units=math.ceil(done.work_units * few / rows),
+        memory_bytes=done.memory_bytes,
+        tokens=math.ceil(done.tokens * few / rows),
+    )
+
+
+def rows_of(of: Audited) -> int:
+    """Rows whose numbers a result names."""
+    match of:
+        case GenerateOrder():
+            return of.rows
+        case ScoreOrder():
+            return of.of.rows
+        case JudgeOrder():
+            return of.pairs
+
+
+def names_of(of: Audited, row: int) -> tuple[str, ...]:
+    """The metrics that a result names for a row, and an audit as well."""
+    match of:
+        case GenerateOrder():
+            return (f"sum.{row}",)
+        case ScoreOrder():
+            return (f"score.{row}",)
+        case JudgeOrder():
+            return (f"first.{row}", f"second.{row}")
+
+
+def check_audit(order: AuditOrder, reported: Reported) -> Finding:
+    """The light check of an audit: the numbers that were asked for and no others."""
+    if reported.outputs:
+        return _refused("check.outputs", "An audit makes no output.", got=", ".join(sorted(reported.outputs)))
+    if set(reported.metrics) == {UNREADABLE}:
+        return Finding()
+    return _check_names(reported.metrics, set(_wanted(order)))
+
+
+def check_claimed(of: Audited, reported: Reported, output: str, extra: frozenset[str]) -> Finding:
+    """The light check of a result that will be audited: one output of one file, and its rows' numbers."""
+    if set(reported.outputs) != {output} or set(reported.output_files[output]) != {f"{output}.safetensors"}:
+        return _refused("check.outputs", f"This phase makes one output: {output}/{output}.safetensors.")
+    wanted = {name for row in range(rows_of(of)) for name in names_of(of, row)} | extra
+    return _check_names(reported.metrics, wanted)
+
+
+def judge_audit(order: AuditOrder, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:
+    """Whether what an auditor found bears out what was claimed."""
+    if UNREADABLE in found:
+        return _refused("audit.unreadable", "Another worker could not read the result.")
+    absolute, relative = TOLERANCE[order.of.precision]
+    for row in order.rows:
+        for name in names_of(order.of, row):
+            there, here = claimed.get(name, math.inf), found.get(name, math.nan)
+            if not abs(there - here) <= absolute + relative * abs(here):
+                return _refused(
+                    "audit.numbers_differ",
+                    "Another worker got other numbers for the same rows.",
+                    metric=name,
+                    claimed=f"{there:.6g}",
+                    found=f"{here:.6g}",
+                )
+    if isinstance(order.of, GenerateOrder):
+        drawn = sum(found.get(f"drawn.{row}", 0.0) for row in order.rows) / len(order.rows)
+        if not drawn >= LEAST_DRAWN[order.of.precision]:
+            sentence = "The answers are not the ones that the shard's seed draws from this model."
+            return _refused("audit.not_drawn", sentence, drawn=f"{drawn:.3f}", rows=str(len(order.rows)))
+    return Finding()
+
+
+def _wanted(order: AuditOrder) -> Iterator[str]:
+    for row in order.rows:
+        yield from names_of(order.of, row)
+        if isinstance(order.of, GenerateOrder):
+            yield f"drawn.{row}"
+
+
+def _check_names(metrics: Mapping[str, float], wanted: set[str]) -> Finding:
+    if missing := wanted - set(metrics):
+        return _refused("check.metrics", "A metric of the phase is missing.", metric=min(missing))
+    if extra := set(metrics) - wanted:
+        return _refused("check.metrics", "A metric was not asked for.", metric=PurePosixPath(min(extra)).name[:80])
+    odd = [name for name, value in metrics.items() if not math.isfinite(value)]
+    odd += [
+        name
+        for name, value in metrics.items()
+        if name.startswith(("drawn.", "first.", "second.")) and not 0 <= value <= 1
+    ]
+    odd += [name for name, value in metrics.items() if name.startswith("sum.") and value > 0]
+    if odd:
+        return _refused("check.metrics", "A metric cannot be.", metric=min(odd))
+    return Finding()
+
+
+def _refused(code: str, sentence: str, **evidence: str) -> Finding:
+    return Finding(Why(code=code, sentence=sentence, evidence=evidence))
