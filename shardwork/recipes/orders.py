@@ -196,6 +196,8 @@ class PrepareOrder(Order):
     weights: tuple[Weight, ...] = ()
     #: what will learn, so that the parameters that were declared can be counted again
     tuning: Tuning | None = None
+    #: what a row is for a recipe of `alignment`: two answers to compare, one with a score or a label, or a prompt
+    rows_are: Literal["", "pairs", "scored", "labelled", "prompts"] = added("")
 
 
 class SplitOrder(Order):

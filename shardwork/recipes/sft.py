@@ -83,9 +83,9 @@ class Sft(LearningRecipe):
             )
         frozen = super().freeze(with_method(stage, facts), facts)
         if frozen.params["method"] != "lora":
-            _refuse(frozen, LORA_ONLY, "sft.lora_only", "an adapter's", "lora")
+            refuse(frozen, LORA_ONLY, "sft.lora_only", "an adapter's", "lora")
         if frozen.params["method"] != "partial":
-            _refuse(frozen, PARTIAL_ONLY, "sft.partial_only", "of tuning the last layers", "partial")
+            refuse(frozen, PARTIAL_ONLY, "sft.partial_only", "of tuning the last layers", "partial")
         return frozen
 
     def tuning(self, params: Mapping[str, Any], seed: str = "") -> Tuning:
@@ -139,7 +139,7 @@ def with_method(stage: StageSpec, facts: StageFacts, method: str = "") -> StageS
     return stage.model_copy(update={"params": {**kept, "method": named}})
 
 
-def _refuse(stage: StageSpec, own: Mapping[str, object], code: str, whose: str, method: str) -> None:
+def refuse(stage: StageSpec, own: Mapping[str, object], code: str, whose: str, method: str) -> None:
     """What would be without effect is refused, never ignored."""
     for key, nothing in own.items():
         if stage.params[key] != nothing:

@@ -1,9 +1,9 @@
 """Auditing: which rows of a shard another worker does again, and whether its numbers bear out what was claimed.
 
 Rows are drawn after the shard's worker was bound to its result. What is repeated is a forward pass over the given
-tokens: it gives the summed log-probability of an answer, which must be the one that was claimed, and with the draws that
-the shard's seed fixes it says which token each position had to become (`draws`). So an answer of another model, a cut
-or a replaced one, or one drawn some other way does not pass. Pure; used by the recipes whose shards are audited.
+tokens: it gives the summed log-probability of an answer, which must be the one that was claimed, and with the draws
+that the shard's seed fixes it says which token each position had to become (`draws`). So an answer of another model, a
+cut or a replaced one, or one drawn some other way does not pass. Pure; used by the recipes whose shards are audited.
 """
 
 from __future__ import annotations

@@ -1,0 +1,50 @@
+"""Recipe `dpo`: a policy from preferences without a reward model; DPO, IPO, KTO and ORPO.
+
+Learns as `sft` does, from pairs (kto: from single answers with a label). The reference is the stage's base as it lies;
+its log-probabilities are computed once for each shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from ..base import PlanInput
+from ..objectives import LearnObjective, PreferenceObjective
+from .tuned import Tuned, TunedParams
+
+
+class DpoParams(TunedParams):
+    """Parameters of `dpo`."""
+
+    loss: Annotated[
+        Literal["sigmoid", "ipo", "kto", "orpo"],
+        Field(description="'sigmoid': DPO; 'kto' reads rows of prompt, completion and label instead of pairs"),
+    ] = "sigmoid"
+    beta: Annotated[float, Field(gt=0, le=100, description="how closely it stays with its reference")] = 0.1
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=0.5, description="sigmoid: share of preferences that are taken to be wrong")
+    ] = 0.0
+    desirable: Annotated[float, Field(ge=0, le=100, description="kto: weight of wanted answers")] = 1.0
+    undesirable: Annotated[float, Field(ge=0, le=100, description="kto: weight of unwanted answers")] = 1.0
+
+
+class Dpo(Tuned):
+    kind: ClassVar[str] = "dpo"
+    Params: ClassVar[type[BaseModel]] = DpoParams
+    RATE: ClassVar[float] = 0.1
+    SEQUENCES: ClassVar[int] = 3
+
+    def objective(self, params: Mapping[str, Any], given: PlanInput, index: int = 0) -> LearnObjective:
+        return PreferenceObjective(
+            loss=params["loss"],
+            beta=params["beta"],
+            label_smoothing=params["label_smoothing"],
+            desirable=params["desirable"],
+            undesirable=params["undesirable"],
+        )
+
+    def prepared(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return {"rows_are": "labelled" if params["loss"] == "kto" else "pairs"}

@@ -1,0 +1,103 @@
+"""What a policy's rounds measured, and what follows: the best checkpoint, the price of KL, when it is enough.
+
+The reward of a round is that of the checkpoint it began with. Pure; called by `policy`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ...jobs.spec import holds_out
+from ...why import Why
+from ..base import Observation, Observed, RoundKind
+
+#: Ziegler et al., arXiv 1909.08593, 2.2: the error counts at most this much, either way
+MOST_ERROR = 0.2
+#: means over shards of what a learn phase reports, by the name that is shown
+LEARNED = ("kl", "entropy", "clip_fraction", "value_loss", "explained_variance", "left_out", "length")
+
+
+def observe_reward(seen: Observed) -> Observation:
+    """After rollouts were scored: the reward, and whether its checkpoint is the best so far."""
+    rewards = _rewards(seen)
+    if not rewards:
+        return Observation()
+    mean, error = _trial(rewards) if holds_out(seen.stage) else _pooled(rewards)
+    measures = {"reward": mean, "reward_error": error}
+    if holds_out(seen.stage) and len(rewards) > 1:
+        measures["reward_seen"], _ = _pooled(rewards[:-1])
+    best = seen.numbers.get("best_reward")
+    is_best = best is None or mean > best
+    numbers = {"is_measured": 1.0, "reward": mean, "reward_error": error}
+    numbers.setdefault("reward_start", seen.numbers.get("reward_start", mean))
+    if is_best:
+        numbers |= {"best_reward": mean, "best_round": float(seen.round_number - 1), "rounds_without_best": 0.0}
+        return Observation(numbers=numbers, measures=measures, is_best=True)
+    waited = seen.numbers.get("rounds_without_best", 0.0) + 1
+    numbers["rounds_without_best"] = waited
+    patience = seen.stage.params.get("patience")
+    stop = None
+    if patience is not None and waited >= patience and seen.kind is RoundKind.LEARN:
+        stop = Why(
+            code="policy.no_gain",
+            sentence=f"Stage {seen.stage.name} ends early: its reward did not rise for {int(waited)} rounds.",
+            evidence={"reward": f"{mean:.4f}", "best": f"{best:.4f}", "patience": str(patience)},
+        )
+        numbers["last_round"] = float(seen.round_number)
+    return Observation(numbers=numbers, measures=measures, stop=stop)
+
+
+def observe_learn(seen: Observed) -> Observation:
+    """After the shards learned: how far the policy went, and what going further costs from now on."""
+    measures = {name: _mean(seen.metrics, name) for name in LEARNED if any(name in one for one in seen.metrics)}
+    kl, params = measures.get("kl"), seen.stage.params
+    numbers: dict[str, float] = {}
+    if kl is None or not math.isfinite(kl):
+        return Observation(measures=measures)
+    numbers["kl"] = kl
+    if params["kl_target"] is not None:
+        before = seen.numbers.get("kl_coefficient", params["kl_coefficient"])
+        error = min(max(kl / params["kl_target"] - 1, -MOST_ERROR), MOST_ERROR)
+        numbers["kl_coefficient"] = measures["kl_coefficient"] = before * (1 + error)
+    budget = params["kl_budget"]
+    if budget is None or kl <= budget:
+        return Observation(numbers=numbers, measures=measures)
+    stop = Why(
+        code="policy.kl_budget",
+        sentence=f"Stage {seen.stage.name} ends early: its policy went as far from its reference as it may.",
+        evidence={"kl": f"{kl:.4f}", "budget": f"{budget:g}"},
+        next_step="Nothing to do: the best checkpoint is published. A higher params.kl_budget lets it go further.",
+    )
+    return Observation(numbers={**numbers, "last_round": float(seen.round_number)}, measures=measures, stop=stop)
+
+
+def _rewards(seen: Observed) -> list[tuple[float, float, int]]:
+    """(mean, deviation, rows) of each rollout in order, the trial last."""
+    if seen.phase == "grade":
+        told = seen.metrics[0]
+        numbers = sorted(int(name.partition(".")[2]) for name in told if name.startswith("reward."))
+        return [(told[f"reward.{i}"], told.get(f"deviation.{i}", 0.0), int(told.get(f"rows.{i}", 1))) for i in numbers]
+    found: list[tuple[float, float, int]] = []
+    for one in seen.metrics:
+        values = [value for name, value in one.items() if name.startswith("score.")]
+        mean = sum(values) / len(values)
+        found.append((mean, math.sqrt(sum((value - mean) ** 2 for value in values) / len(values)), len(values)))
+    return found
+
+
+def _trial(rewards: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
+    mean, deviation, rows = rewards[-1]
+    return mean, deviation / math.sqrt(max(rows, 1))
+
+
+def _pooled(rewards: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
+    total = sum(rows for _, _, rows in rewards)
+    mean = sum(one * rows for one, _, rows in rewards) / total
+    spread = sum(rows * (deviation**2 + (one - mean) ** 2) for one, deviation, rows in rewards) / total
+    return mean, math.sqrt(spread / total)
+
+
+def _mean(metrics: Sequence[Mapping[str, float]], name: str) -> float:
+    values = [one[name] for one in metrics if name in one]
+    return sum(values) / len(values)

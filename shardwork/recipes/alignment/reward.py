@@ -1,0 +1,48 @@
+"""Recipe `reward`: a reward model from preferences, or from scores of single answers.
+
+Learns as `sft` does; its model gives one number for a prompt with an answer, and is published whole, so that `ppo`,
+`grpo` and plain transformers load it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from ..base import PlanInput
+from ..objectives import LearnObjective, RewardObjective
+from ..orders import Tuning
+from .tuned import Tuned, TunedParams
+
+
+class RewardParams(TunedParams):
+    """Parameters of `reward`."""
+
+    publish: Annotated[Literal["auto", "merged"], Field(description="a reward model is always published whole")] = (
+        "auto"
+    )
+    learns_from: Annotated[
+        Literal["pairs", "scores"],
+        Field(description="'pairs': prompt, chosen, rejected; 'scores': prompt, completion, score"),
+    ] = "pairs"
+    centre: Annotated[float, Field(ge=0, le=1, description="pairs: weight of keeping rewards near zero")] = 0.01
+
+
+class Reward(Tuned):
+    kind: ClassVar[str] = "reward"
+    Params: ClassVar[type[BaseModel]] = RewardParams
+    RATE: ClassVar[float] = 0.25
+    SEQUENCES: ClassVar[int] = 2
+    MERGES: ClassVar[bool] = True
+
+    def tuning(self, params: Mapping[str, Any], seed: str = "") -> Tuning:
+        return super().tuning(params, seed).model_copy(update={"head": "score"})
+
+    def objective(self, params: Mapping[str, Any], given: PlanInput, index: int = 0) -> LearnObjective:
+        pairs = params["learns_from"] == "pairs"
+        return RewardObjective(data=params["learns_from"], centre=params["centre"] if pairs else 0.0)
+
+    def prepared(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return {"rows_are": "pairs" if params["learns_from"] == "pairs" else "scored"}
