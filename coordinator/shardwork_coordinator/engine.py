@@ -15,7 +15,7 @@ from typing import TypeVar
 from shardwork.clock import Clock
 from shardwork.errors import InvalidInput, NotFound, StaleLease
 from shardwork.ids import LeaseId
-from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec
+from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec, model_input
 from shardwork.money import show
 
 from .events import (
@@ -316,9 +316,11 @@ def _stage_inputs(job: Job, stage: Stage, stages: list[Stage]) -> dict[str, str]
         ("parent", "continue_from", [spec.continue_from] if spec.continue_from else []),
         ("data", "data", spec.data_paths),
         ("eval_data", "eval_data", spec.eval_paths),
+        *((model_input(role), f"models.{role}", [named]) for role, named in spec.models.items()),
     ):
-        if len(value) == 1 and STAGE_OUTPUT.match(value[0]):
-            resolved[key] = outputs[value[0]]["artifact_id"]
+        if value and all(STAGE_OUTPUT.match(one) for one in value):
+            for place, one in enumerate(value):
+                resolved[f"{key}-{place}" if place else key] = outputs[one]["artifact_id"]
         elif f"{stage.name}.{field}" in uploads:
             resolved[key] = uploads[f"{stage.name}.{field}"]
     return resolved

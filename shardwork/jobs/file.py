@@ -347,8 +347,10 @@ class _Reading:
         if index and stage.get("name") in seen:
             sentence = f"Two stages are named {stage['name']!r}."
             self._add(self.stage_path(index, "name"), "jobfile.duplicate_stage", sentence, "Name them apart.")
-        for key in ("base_model", "continue_from", "data", "eval_data"):
+        for key in ("base_model", "continue_from", "data", "eval_data", "models"):
             value = stage.get(key, [])
+            if key == "models":
+                value = list(cast("dict[str, object]", value).values()) if isinstance(value, dict) else []
             for item in cast("list[object]", value) if isinstance(value, list) else [value]:
                 name = cast("dict[str, object]", item).get("path") if isinstance(item, dict) else item
                 if isinstance(name, str) and STAGE_OUTPUT.match(name) and name.split(".", 1)[0] not in seen:

@@ -55,6 +55,8 @@ class StageFiles:
     base_model: Path | None = None
     #: a checkpoint on this machine; None when it begins anew, or where another job or stage left off
     continue_from: Path | None = None
+    #: further models that lie on this machine, by what they are to the stage
+    models: Mapping[str, Path] = field(default_factory=dict[str, Path])
     findings: tuple[PathFinding, ...] = ()
 
     @property
@@ -74,6 +76,7 @@ def find_files(stage: Mapping[str, object], folder: Path) -> StageFiles:
         eval_sources=_expand_all(_items(stage.get("eval_data")), "eval_data", folder, findings),
         base_model=_base_model(stage.get("base_model"), folder, findings),
         continue_from=_checkpoint(stage.get("continue_from"), folder, findings),
+        models=_further_models(stage.get("models"), folder, findings),
         findings=tuple(findings),
     )
 
@@ -217,6 +220,22 @@ def _base_model(named: object, folder: Path, findings: list[PathFinding]) -> Pat
             findings.append(PathFinding(key="base_model", code=why.code, sentence=why.sentence, fix=why.next_step))
         return None
     return _folder(named, ("base_model", "model folder", _RELATIVE), folder, findings)
+
+
+def _further_models(named: object, folder: Path, findings: list[PathFinding]) -> dict[str, Path]:
+    """Folders among them; those of earlier stages are left to the plan."""
+    found: dict[str, Path] = {}
+    for role, reference in cast("dict[str, object]", named).items() if isinstance(named, dict) else ():
+        if not isinstance(reference, str) or not reference or STAGE_OUTPUT.match(reference):
+            continue
+        key = f"models.{role}"
+        if is_remote(reference):
+            sentence = f"{reference!r} is no model of this machine or of an earlier stage."
+            fix = "Download it and name its folder: only base_model is copied by the coordinator."
+            findings.append(PathFinding(key=key, code="jobfile.remote_model", sentence=sentence, fix=fix))
+        elif (path := _folder(reference, (key, "model folder", _RELATIVE), folder, findings)) is not None:
+            found[role] = path
+    return found
 
 
 def _checkpoint(named: object, folder: Path, findings: list[PathFinding]) -> Path | None:

@@ -192,8 +192,28 @@ class Context(Protocol):
         ...
 
 
+class Content(StrEnum):
+    """What an output of a stage holds, by which a later stage knows whether it can read it."""
+
+    TEXT = "text"
+    ANSWERS = "answers"
+    PREFERENCES = "preferences"
+    VOTES = "votes"
+    MODEL = "model"
+    ADAPTER = "adapter"
+    REWARD_MODEL = "reward model"
+    CHECKPOINT = "checkpoint"
+
+
 class Unaudited:
-    """What most recipes answer to the questions that come after a result: nothing to observe, nothing to audit."""
+    """What most recipes answer to the questions that come after a result: nothing to observe, nothing to audit; and to
+    those about their place among stages: they read text, and make nothing that others read."""
+
+    def makes(self, stage: StageSpec) -> Mapping[str, Content]:
+        return {}
+
+    def reads(self, stage: StageSpec) -> frozenset[Content]:
+        return frozenset({Content.TEXT})
 
     def observe(self, seen: Observed) -> Observation:
         return Observation()
@@ -234,6 +254,14 @@ class Recipe(Protocol):
 
     def compute(self, phase: str, order_json: str, context: Context) -> Computed:
         """The pure function itself."""
+        ...
+
+    def makes(self, stage: StageSpec) -> Mapping[str, Content]:
+        """Outputs of the stage that later stages may name, as `stage.output`, and what they hold."""
+        ...
+
+    def reads(self, stage: StageSpec) -> frozenset[Content]:
+        """What its `data` may hold where an earlier stage makes it."""
         ...
 
     def observe(self, seen: Observed) -> Observation:

@@ -24,6 +24,7 @@ from ..jobs.spec import StageSpec
 from ..why import Why
 from .base import (
     Computed,
+    Content,
     Context,
     Finding,
     PlanInput,
@@ -88,6 +89,9 @@ class Count(Unaudited):
                 key="data",
             )
         return stage.model_copy(update={"params": validate_params(CountParams, stage).model_dump(mode="json")})
+
+    def makes(self, stage: StageSpec) -> Mapping[str, Content]:
+        return {"report": Content.TEXT}
 
     def learn_rounds(self, stage: StageSpec) -> int:
         return 1

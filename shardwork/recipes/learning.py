@@ -20,6 +20,7 @@ from ..jobs.spec import StageSpec, holds_out
 from . import averaging, checks
 from .base import (
     Computed,
+    Content,
     Context,
     Finding,
     PlanInput,
@@ -144,6 +145,13 @@ class LearningRecipe(Unaudited):
         if params["weight_decay"] == "auto":
             params["weight_decay"] = 0.0 if params.get("method") == "lora" else float(f"{0.1 / rounds.gain:.3g}")
         return stage.model_copy(update={"params": params})
+
+    def makes(self, stage: StageSpec) -> Mapping[str, Content]:
+        return {"model": self.published(stage.params), "checkpoint": Content.CHECKPOINT}
+
+    def published(self, params: Mapping[str, Any]) -> Content:
+        """What its model is; of params as they are written, frozen or not."""
+        return Content.MODEL
 
     def learn_rounds(self, stage: StageSpec) -> int:
         return stage.plan.rounds

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from ..errors import InvalidInput
 from ..jobs.spec import StageSpec
-from .base import StageFacts
+from .base import Content, StageFacts
 from .learning import LearningRecipe
 from .method import MethodChoice, choose_method
 from .orders import Method, Tuning
@@ -105,6 +105,9 @@ class Sft(LearningRecipe):
             base_bits=params["base_bits"],
             frozen_a_seed=seed or "0" * 64 if params["merge"] == "ffa" else "",
         )
+
+    def published(self, params: Mapping[str, Any]) -> Content:
+        return Content.ADAPTER if params.get("method", "lora") in ("lora", "auto") else Content.MODEL
 
     def auto_batch(self, stage: StageSpec, length: int, facts: StageFacts) -> int:
         """8 rows, or fewer where a round would read the rows more than once. Packed: full sequences of them."""

@@ -251,6 +251,11 @@ def _files(stage: StageSpec, question: Question, store: ArtifactStore) -> StageF
         sources=_sources(stage.data, question.inputs.get(f"{stage.name}.data"), place / "data", store),
         eval_sources=_sources(stage.eval_data, question.inputs.get(f"{stage.name}.eval_data"), place / "eval", store),
         base_model=sparse_model(store, model, place / "model") if model else None,
+        models={
+            role: sparse_model(store, question.inputs[f"{stage.name}.models.{role}"], place / f"model-{role}")
+            for role in stage.models
+            if f"{stage.name}.models.{role}" in question.inputs
+        },
     )
 
 

@@ -281,11 +281,11 @@ def _nothing_learned(change: Change) -> Why:
 def _stage_done(state: Slice, change: Change) -> Change:
     results = json.loads(state.round.results_json)
     artifacts = json.loads(state.stage.artifacts_json)
-    method = spec_of(state).params.get("method")
+    makes = recipe(state.stage.recipe).makes(spec_of(state))
     outputs: dict[str, dict[str, str]] = {}
-    for output in ("model", "report", "samples"):
+    for output in ("model", "report", "samples", "rows", "votes"):
         if output in results:
-            kind = "adapter" if output == "model" and method == "lora" else output
+            kind = makes["model"].value.replace(" ", "_") if output == "model" else output
             outputs[f"{state.stage.name}.{output}"] = {"artifact_id": results[output], "kind": kind}
     if "best_checkpoint" in artifacts:
         outputs[f"{state.stage.name}.checkpoint"] = {

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from shardwork.errors import InvalidInput
-from shardwork.jobs.spec import STAGE_OUTPUT, JobSpec, StageSpec
+from shardwork.jobs.spec import STAGE_OUTPUT, JobSpec
 from shardwork.models.hub import OFFERED, check_pinned
 from shardwork.money import show
 from shardwork.recipes import recipe
-from shardwork.recipes.base import StageFacts, StageType
+from shardwork.recipes.alignment.policy_params import REWARD
+from shardwork.recipes.base import Content, StageFacts, StageType
 from shardwork.v1 import jobs_pb2
 
 from ..artifacts.retention import HOUSE, HUB
@@ -28,10 +29,11 @@ from .continuing import parents
 #: no fact about a file is larger: 10 trillion parameters, or bytes, or tokens
 MOST_MEASURED = 10**13
 MOST_STAGE_FACTS = 32
-#: kind of a stage's output that a key reads, where it is no report
-READS = {"base_model": "model", "continue_from": "checkpoint"}
+#: what a stage's further models must be, by their role; the others answer prompts
+MODELS = frozenset({Content.MODEL})
+ROLES = {REWARD: frozenset({Content.REWARD_MODEL})}
 _USABLE = {
-    "base_model": "A base_model must be a whole model: a pretrain stage's, or sft with method full.",
+    "base_model": "A base_model must be a whole model: a pretrain stage's, sft with method full, or publish: merged.",
     "continue_from": "Only stages that learn have a checkpoint.",
 }
 
@@ -90,33 +92,39 @@ def check_facts(spec: JobSpec, facts: Mapping[str, StageFacts]) -> None:
 
 
 def _check_references(spec: JobSpec) -> None:
-    """An adapter is no base model, and only learning stages make models."""
-    made: dict[str, StageSpec] = {}
+    """A stage reads only what an earlier one makes, and what it can read: an adapter is no base model."""
+    made: dict[str, Mapping[str, Content]] = {}
     for stage in spec.stages:
-        recipe(stage.recipe)
-        for key, values in (
-            ("base_model", [stage.base_model or ""]),
-            ("continue_from", [stage.continue_from or ""]),
-            ("data", stage.data_paths),
-            ("eval_data", stage.eval_paths),
+        kind = recipe(stage.recipe)
+        data = [*stage.data_paths, *stage.eval_paths]
+        if sum(1 for value in data if STAGE_OUTPUT.match(value)) not in (0, len(data)):
+            raise InvalidInput(
+                "job.mixed_data",
+                f"Stage {stage.name!r} reads rows of an earlier stage and files as well.",
+                next_step="Read one or the other: stages that read several sources read several stages' outputs.",
+                stage=stage.name,
+                key="data",
+            )
+        for key, value, wanted in (
+            ("base_model", stage.base_model or "", frozenset({Content.MODEL})),
+            ("continue_from", stage.continue_from or "", frozenset({Content.CHECKPOINT})),
+            *(("data", value, kind.reads(stage)) for value in data),
+            *((f"models.{role}", named, ROLES.get(role, MODELS)) for role, named in stage.models.items()),
         ):
-            for value in values:
-                if not STAGE_OUTPUT.match(value):
-                    continue
-                source, _, output = value.partition(".")
-                learns = recipe(made[source].recipe).stage_type is StageType.ROUNDS
-                makes = ("model", "checkpoint") if learns else ("report",)
-                reads = READS.get(key, "report")
-                adapter = made[source].recipe == "sft" and made[source].params.get("method", "lora") in ("lora", "auto")
-                if output not in makes or output != reads or (key == "base_model" and adapter):
-                    raise InvalidInput(
-                        "job.unusable_reference",
-                        f"Stage {stage.name!r} can't use {value!r} as its {key}.",
-                        next_step=_USABLE.get(key, "Rows come from a stage that counts."),
-                        stage=stage.name,
-                        key=key,
-                    )
-        made[stage.name] = stage
+            if not STAGE_OUTPUT.match(value):
+                continue
+            source, _, output = value.partition(".")
+            holds = made[source].get(output)
+            if holds not in wanted:
+                raise InvalidInput(
+                    "job.unusable_reference",
+                    f"Stage {stage.name!r} can't use {value!r} as its {key}.",
+                    next_step=_USABLE.get(key) or f"It reads {' or '.join(sorted(wanted))}: name such an output.",
+                    stage=stage.name,
+                    key=key,
+                    holds=holds or "nothing",
+                )
+        made[stage.name] = kind.makes(stage)
 
 
 def _check_copy(tx: Transaction, row: Artifact, reference: str) -> None:
@@ -170,9 +178,10 @@ def own_inputs(
             "continue_from": [stage.continue_from] if stage.continue_from else [],
             "data": stage.data_paths,
             "eval_data": stage.eval_paths,
+            **{f"models.{role}": [named] for role, named in stage.models.items()},
         }
         for key, values in wanted.items():
-            if not values or (len(values) == 1 and STAGE_OUTPUT.match(values[0])):
+            if not values or all(STAGE_OUTPUT.match(one) for one in values):
                 continue
             if f"{stage.name}.{key}" in kept:
                 continue

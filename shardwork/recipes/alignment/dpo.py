@@ -11,7 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from ..base import PlanInput
+from ...jobs.spec import StageSpec
+from ..base import Content, PlanInput
 from ..objectives import LearnObjective, PreferenceObjective
 from .tuned import Tuned, TunedParams
 
@@ -36,6 +37,9 @@ class Dpo(Tuned):
     Params: ClassVar[type[BaseModel]] = DpoParams
     RATE: ClassVar[float] = 0.1
     SEQUENCES: ClassVar[int] = 3
+
+    def reads(self, stage: StageSpec) -> frozenset[Content]:
+        return frozenset({Content.PREFERENCES})
 
     def objective(self, params: Mapping[str, Any], given: PlanInput, index: int = 0) -> LearnObjective:
         return PreferenceObjective(

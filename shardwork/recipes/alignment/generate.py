@@ -17,6 +17,7 @@ from ...jobs.spec import StageSpec, holds_out, model_input
 from ..base import (
     AUDIT_PHASE,
     Computed,
+    Content,
     Context,
     Finding,
     Observation,
@@ -96,6 +97,12 @@ class Generate:
                 key="params.label",
             )
         return stage.model_copy(update={"params": params})
+
+    def makes(self, stage: StageSpec) -> Mapping[str, Content]:
+        return {"rows": Content.ANSWERS}
+
+    def reads(self, stage: StageSpec) -> frozenset[Content]:
+        return frozenset({Content.ANSWERS})
 
     def learn_rounds(self, stage: StageSpec) -> int:
         return 1

@@ -18,6 +18,7 @@ from ...errors import InvalidInput
 from ...jobs.spec import StageSpec, model_input
 from ..base import (
     Computed,
+    Content,
     Context,
     Finding,
     Observation,
@@ -68,6 +69,9 @@ class Policy(Tuned):
                 key="params.prompts_per_shard",
             )
         return frozen
+
+    def reads(self, stage: StageSpec) -> frozenset[Content]:
+        return frozenset({Content.ANSWERS})
 
     def phases(self, kind: RoundKind, artifacts: Mapping[str, str]) -> tuple[str, ...]:
         scored = "score" if model_input(REWARD) in artifacts else "grade"

@@ -11,7 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from ..base import PlanInput
+from ...jobs.spec import StageSpec
+from ..base import Content, PlanInput
 from ..objectives import LearnObjective, RewardObjective
 from ..orders import Tuning
 from .tuned import Tuned, TunedParams
@@ -36,6 +37,12 @@ class Reward(Tuned):
     RATE: ClassVar[float] = 0.25
     SEQUENCES: ClassVar[int] = 2
     MERGES: ClassVar[bool] = True
+
+    def reads(self, stage: StageSpec) -> frozenset[Content]:
+        return frozenset({Content.PREFERENCES})
+
+    def published(self, params: Mapping[str, Any]) -> Content:
+        return Content.REWARD_MODEL
 
     def tuning(self, params: Mapping[str, Any], seed: str = "") -> Tuning:
         return super().tuning(params, seed).model_copy(update={"head": "score"})

@@ -1,7 +1,7 @@
 """Tuned: what recipes share that improve a model by an objective other than the next token.
 
-They learn as `sft` does (method, adapter, schedule, averaging), from rows of another kind. Owns the parameters that mean
-nothing to them and the choice of what is published; a kind says its objective.
+They learn as `sft` does (method, adapter, schedule, averaging), from rows of another kind. Owns the parameters that
+mean nothing to them and the choice of what is published; a kind says its objective.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ...errors import InvalidInput
 from ...jobs.spec import StageSpec
-from ..base import PlanInput, ShardPlan, StageFacts
+from ..base import Content, PlanInput, ShardPlan, StageFacts
 from ..learning import LearningRecipe
 from ..objectives import LearnObjective
 from ..orders import EvaluateOrder, LearnOrder, PrepareOrder, PublishOrder
@@ -71,10 +71,13 @@ class Tuned(Sft):
     def auto_rate(self, params: Mapping[str, Any], facts: StageFacts) -> float:
         return self.RATE * super().auto_rate(params, facts)
 
+    def published(self, params: Mapping[str, Any]) -> Content:
+        return Content.ADAPTER if params.get("method", "lora") == "lora" and not self.merges(params) else Content.MODEL
+
     def merges(self, params: Mapping[str, Any]) -> bool:
         """Whether an adapter is published inside its base's weights."""
-        asked = params["publish"]
-        return params["method"] == "lora" and (self.MERGES if asked == "auto" else asked == "merged")
+        asked = params.get("publish", "auto")
+        return params.get("method", "lora") == "lora" and (self.MERGES if asked == "auto" else asked == "merged")
 
     def _plan_prepare(self, given: PlanInput) -> Sequence[ShardPlan]:
         return [

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from shardwork.recipes.orders import InitOrder, Schedule
 from shardwork.recipes.order import Order as AnyOrder
+from shardwork.recipes.orders import InitOrder, Schedule
 from shardwork.tensors.checkpoint import apply_update
 from shardwork_worker.sandbox.choice import Ground, tried
 from shardwork_worker.sandbox.jail import Kind
