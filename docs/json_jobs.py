@@ -62,6 +62,8 @@ class Round(Shape):
     seconds: float
     bytes_up: int
     bytes_down: int
+    #: what its recipe measured beside losses: reward, kl, length …
+    measures: dict[str, float | None]
 
 
 class Stage(Shape):

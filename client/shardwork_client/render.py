@@ -248,7 +248,8 @@ class Rounds:
     stage: Stage
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown = [column for column, least in _ROUND_COLUMNS if options.max_width >= least]
+        without = _meaningless(self.stage)
+        shown = [name for name, least in _ROUND_COLUMNS if options.max_width >= least and name not in without]
         numbers = [column for column in shown if column != "outer"]
         grid = table("round", "state", *shown, right=numbers)
         for each in self.stage.rounds:
@@ -257,13 +258,29 @@ class Rounds:
         yield grid
 
 
+def _meaningless(stage: Stage) -> set[str]:
+    """Columns that no round of this stage fills: a policy has rewards, the others held-out losses."""
+    measured = {name for each in stage.rounds for name in each.measures}
+    without = {name for name in ("reward", "kl") if name not in measured}
+    return without | ({"held-out"} if "reward" in measured else set())
+
+
 def round_name(view: Round) -> str:
     return str(view.number) if view.kind in ("learn", "map") else view.kind
 
 
 #: columns of a round, and the width from which on they are shown
 _ROUND_COLUMNS = (
-    *(("train", 0), ("held-out", 0), ("outer", NARROW), ("accepted", NARROW), ("rejected", 64), ("time", 54)),
+    *(
+        ("train", 0),
+        ("held-out", 0),
+        ("reward", 0),
+        ("kl", 0),
+        ("outer", NARROW),
+        ("accepted", NARROW),
+        ("rejected", 64),
+        ("time", 54),
+    ),
     *(("up", WIDE), ("down", WIDE)),
 )
 
@@ -273,6 +290,8 @@ def round_figures(view: Round) -> dict[str, RenderableType]:
     return {
         "train": figures.loss(view.train_loss),
         "held-out": figures.loss(view.eval_loss),
+        "reward": figures.loss(view.measures.get("reward")),
+        "kl": figures.loss(view.measures.get("kl")),
         "outer": view.outer or "–",
         "accepted": str(view.accepted),
         "rejected": Text(str(view.rejected), style="red" if view.rejected else "dim"),

@@ -116,6 +116,7 @@ def round_json(view: Round) -> Json:
         "seconds": view.seconds,
         "bytes_up": view.bytes_up,
         "bytes_down": view.bytes_down,
+        "measures": {name: finite(value) for name, value in view.measures.items()},
     }
 
 

@@ -324,6 +324,7 @@ def _round_view(round_: Round, start: float | None, job: Job) -> jobs_pb2.RoundV
         bytes_up=round_.bytes_up,
         bytes_down=round_.bytes_down,
         outer=round_.outer,
+        measures=json.loads(round_.measures_json),
     )
     eval_loss = start if round_.number == 0 else round_.eval_loss
     if round_.train_loss is not None:

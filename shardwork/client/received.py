@@ -81,6 +81,7 @@ def round_of(view: jobs_pb2.RoundView) -> results.Round:
         seconds=view.seconds,
         bytes_up=view.bytes_up,
         bytes_down=view.bytes_down,
+        measures=dict(sorted(view.measures.items())),
     )
 
 

@@ -35,6 +35,8 @@ class Round:
     seconds: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
+    #: what its recipe measured beside losses: reward, kl, length …
+    measures: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,5 +56,6 @@ def _scalars(each: Round) -> dict[str, float]:
         "bytes_up": float(each.bytes_up),
         "bytes_down": float(each.bytes_down),
         "rejected": float(each.rejected),
+        **each.measures,
     }
     return {name: value for name, value in measured.items() if value is not None and math.isfinite(value)}

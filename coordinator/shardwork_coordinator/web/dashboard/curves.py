@@ -14,6 +14,12 @@ from ...store.base import Transaction
 #: rounds that one chart shows; more are thinned out
 MOST_POINTS = 400
 WORK_PHASES = ("learn", "map")
+#: (title, unit, (measure, label) …) of what recipes measure beside losses
+MEASURED = (
+    ("Reward", "reward", (("reward", "reward"), ("reward_seen", "on prompts learned from"))),
+    ("Distance from the reference", "nats an answer", (("kl", "KL"),)),
+    ("Answers", "tokens", (("length", "mean length"),)),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +72,7 @@ def charts(tx: Transaction, job: Job, stages: Sequence[Stage], rounds: Sequence[
 
     found = [
         _loss(thin, places, stages),
+        *_measured(thin, places),
         Chart(
             title="Throughput",
             unit="tokens/s",
@@ -110,6 +117,20 @@ def _loss(rounds: Sequence[Round], places: Sequence[float], stages: Sequence[Sta
             ),
         ],
     )
+
+
+def _measured(rounds: Sequence[Round], places: Sequence[float]) -> list[Chart]:
+    """What a policy's rounds measured: its reward, how far it went, how long its answers are."""
+    measures = [json.loads(one.measures_json) for one in rounds]
+    return [
+        Chart(
+            title=title,
+            unit=unit,
+            rounds=places,
+            series=[Series(label=label, values=[one.get(key) for one in measures]) for key, label in shown],
+        )
+        for title, unit, shown in MEASURED
+    ]
 
 
 def _start(stage: Stage) -> float | None:
