@@ -1,10 +1,11 @@
 """Rows of training data: read, recognised, rendered, tokenised, checked.
 
     source       files -> lines with their place          containers   JSON lists, CSV, Parquet -> the same lines
-    rows         lines -> rows of a recognised format     builders     what each format asks of its values
-    messages     conversations                            mapping      a file's own names -> ours
+    rows         lines -> rows of a recognised format     formats      what each format asks of its values
+    row          formats, keys, who reads which           mapping      a file's own names -> ours
     template     chat templates, in a jailed child        render_child the jailed side of it
     tokenise     rows -> token ids and a loss mask        lengths      rows that are too long; packing
+    pairing      the same of judged answers
     check        what a person reads before paying        count        its counters
     report       its shape                                sufficiency  enough to train on, or a case for retrieval
     split        which rows are held out                  near         rows that are nearly the same

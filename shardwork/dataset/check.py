@@ -53,7 +53,7 @@ def check_data(
         if model_folder is not None:
             template = plan.options.chat_template
             tokenizer = stack.enter_context(RowTokenizer.load(model_folder, chat_template=template))
-        sources, held_out_sources = source_files(files), source_files(eval_files)
+        sources, held_out_sources = source_files(files, plan.recipe), source_files(eval_files, plan.recipe)
         heard = _meter([*held_out_sources, *sources], plan.options.progress)
         held_out = Count(plan, tokenizer, compares)
         if eval_files:

@@ -16,26 +16,23 @@ from ..problem import Problem
 from .lengths import Layout, Overlong, RowLengths, fitted, layout, refused_split
 from .line import Line, Source, SourceFile
 from .near import Sketches
+from .pairing import JUDGED, Sides, are_equal, encode_sides, fitted_sides, has_answers, longest
 from .report import BUCKETS, Sample, SourceCount
-from .row import Format, Row
+from .row import KEEPS_KEYS, LEARNS_FROM, Format, Row
 from .rows import read_rows
 from .source import read_lines
 from .staged import line_bytes, travels_as_it_is
 from .tokenise import BATCH_ROWS, Encoded, RowTokenizer
 from .weights import reads
 
+#: recipes that show a conversation as it stands, and render it with no template
+UNRENDERED = frozenset({"judge", "people"})
 #: problems kept with their place; the rest are only counted
 MAX_LISTED = 100
 #: of one piece of a previewed row
 PREVIEW_LETTERS = 2000
 #: a byte-level vocabulary of a few thousand tokens makes about this many bytes a token of English
 BYTES_PER_TOKEN = 3
-#: recipe -> the formats whose rows it learns from; a recipe that is not here reads any
-LEARNS_FROM: dict[str, frozenset[Format]] = {
-    "pretrain": frozenset({Format.TEXT}),
-    "count": frozenset({Format.TEXT}),
-    "sft": frozenset({Format.TEXT, Format.MESSAGES, Format.PROMPT_COMPLETION}),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +177,8 @@ class Count:
         tokenizer = self.tokenizer
         options = self.plan.options
         has_template = tokenizer.template is not None if tokenizer is not None else options.has_template
-        if row.is_conversational and options.chat_template == "model" and has_template is False:
+        renders = row.is_conversational and row.format is not Format.ANSWERS and recipe not in UNRENDERED
+        if renders and options.chat_template == "model" and has_template is False:
             fix = "Set params.chat_template: chatml (--chat-template chatml), use a chat model, or give text."
             sentence = "The rows are conversations, but the model has no chat template."
             self.error(at(row, "chat_template", "template.missing", sentence, fix))
@@ -205,6 +203,12 @@ class Count:
         elif self.plan.recipe == "pretrain":
             for row, tokens in zip(batch, self.tokenizer.encode_documents([row.text for row in batch]), strict=True):
                 self._count(row, Encoded(tokens, b"\1" * len(tokens)))
+        elif batch[0].format in JUDGED:
+            for row, sides in zip(batch, encode_sides(self.tokenizer, batch), strict=True):
+                if isinstance(sides, Problem):
+                    self.error(sides)
+                else:
+                    self._count_sides(row, sides)
         else:
             encoded = self.tokenizer.encode(batch, train_on_prompt=self.plan.options.train_on_prompt)
             for row, item in zip(batch, encoded, strict=True):
@@ -221,23 +225,38 @@ class Count:
             shown = [(piece[:PREVIEW_LETTERS], counts) for piece, counts in row.pieces()]
             self.preview.append(Sample(row.file, row.line, tuple(shown)))
 
-    def _both_answers(self, tokenizer: RowTokenizer, row: Row) -> list[tuple[str, bool]]:
-        """A preference row's prompt, then each answer by its name; counting looks at the longer one only."""
-        found = tokenizer.encode([row.answered(row.chosen), row.answered(row.rejected)])
-        cut = [tokenizer.pieces(one.cut(self.plan.max_length)) for one in found if isinstance(one, Encoded)]
-        if len(cut) < len(found):
-            return row.pieces()
-        chosen, rejected = cut
-        prompt, good = [piece for piece in chosen if not piece[1]], [piece for piece in chosen if piece[1]]
-        bad = [(text, False) for text, is_answer in rejected if is_answer]
+    def _count_sides(self, row: Row, sides: Sides) -> None:
+        """A pair is one row with the tokens of both its answers."""
+        assert self.tokenizer is not None
+        size = longest(sides)
+        self.histogram[bucket(size)] += 1
+        fit = fitted_sides(sides, self.plan.max_length, self.plan.options.overlong.of(row.format))
+        if len(self.preview) < self.plan.options.preview_rows:
+            self.preview.append(Sample(row.file, row.line, tuple(self._shown(self.tokenizer, fit or sides))))
+        if size > self.plan.max_length:
+            self.overlong += 1
+            self.first_long = self.first_long or row
+            self.dropped += not fit
+        if has_answers(fit) and not are_equal(fit):
+            self._keep(row, [len(side.tokens) for side in fit], sum(side.loss_tokens for side in fit))
+        elif fit:
+            self.all_masked += 1
+            self.first_masked = self.first_masked or row
+
+    def _shown(self, tokenizer: RowTokenizer, sides: Sides) -> list[tuple[str, bool]]:
+        """A pair's prompt, then each answer by its name."""
+        first = tokenizer.pieces(sides[0])
+        if len(sides) == 1:
+            return first
+        prompt, good = [piece for piece in first if not piece[1]], [piece for piece in first if piece[1]]
+        bad = [(text, False) for text, is_answer in tokenizer.pieces(sides[1]) if is_answer]
         return [*prompt, ("\n[chosen] ", False), *good, ("\n[rejected] ", False), *bad]
 
     def _count(self, row: Row, item: Encoded) -> None:
         self.histogram[bucket(len(item.tokens))] += 1
         if self.tokenizer is not None and len(self.preview) < self.plan.options.preview_rows:
-            shown = self.tokenizer.pieces(item.cut(self.plan.max_length))
-            if row.format is Format.PREFERENCE:
-                shown = self._both_answers(self.tokenizer, row)
+            cut = item.tail if row.format is Format.PROMPT else item.cut
+            shown = self.tokenizer.pieces(cut(self.plan.max_length))
             self.preview.append(Sample(row.file, row.line, tuple(shown)))
         how = self.plan.options.overlong.of(row.format)
         if self.plan.layout is Layout.JOINED and how is Overlong.SPLIT:  # cut where the sequences end
@@ -251,7 +270,7 @@ class Count:
             self.dropped += not pieces
             if not pieces:
                 return
-        learnt = [piece for piece in pieces if piece.loss_tokens]
+        learnt = [piece for piece in pieces if piece.loss_tokens or (row.format in KEEPS_KEYS and piece.tokens)]
         if learnt:
             self._keep(row, [len(each.tokens) for each in learnt], sum(each.loss_tokens for each in learnt))
         else:
@@ -281,13 +300,38 @@ class Count:
 
 def wrong_format(row: Row, recipe: str) -> Problem:
     """Rows of a kind that the recipe does not learn from."""
-    if LEARNS_FROM[recipe] == frozenset({Format.TEXT}):
-        fix = "Use the recipe sft, or write the rows as `text`."
-        sentence = f"The recipe {recipe} reads text, but the rows are {row.shape}."
-    else:
-        fix = "Write the better answers as prompt and completion, or wait for a recipe that learns from preferences."
-        sentence = f"The recipe {recipe} learns from text, messages or prompt and completion; the rows are {row.shape}."
-    return at(row, "recipe", "data.wrong_format", sentence, fix)
+    does, fix = _READS.get(recipe, _READS["sft"])
+    return at(row, "recipe", "data.wrong_format", f"The recipe {recipe} {does}, but the rows are {row.shape}.", fix)
+
+
+_TEXT = ("reads text", "Use the recipe sft, or write the rows as `text`.")
+_PROMPTS = ("reads prompts", "Write the rows with a `prompt`: text, or a list of messages.")
+_ANSWERS = (
+    "compares answers",
+    "Write the rows as `prompt` and `answers`, as the recipe generate does, or as `chosen` and `rejected`.",
+)
+#: recipe -> what it reads, and what to do about rows of another kind
+_READS = {
+    "pretrain": _TEXT,
+    "count": _TEXT,
+    "sft": (
+        "learns from text, messages or prompt and completion",
+        "Write the better answers as prompt and completion, or use the recipe dpo or reward.",
+    ),
+    "reward": (
+        "learns from preferences or scores",
+        "Write the rows as `chosen` and `rejected`, or as `prompt`, `completion` and `score`.",
+    ),
+    "dpo": (
+        "learns from preferences or labels",
+        "Write the rows as `chosen` and `rejected`, or as `prompt`, `completion` and `label`.",
+    ),
+    "ppo": _PROMPTS,
+    "grpo": _PROMPTS,
+    "generate": _PROMPTS,
+    "judge": _ANSWERS,
+    "people": _ANSWERS,
+}
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -44,6 +44,8 @@ class SourceFile:
     source: int = 0
     mapping: Mapping[str, str] = field(default_factory=dict[str, str])
     format: str | None = None
+    #: what will read its rows, which decides between formats whose keys a row has; empty: nobody knows yet
+    recipe: str = ""
 
 
 @dataclass(frozen=True, slots=True)

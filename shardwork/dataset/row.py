@@ -1,15 +1,16 @@
-"""Row: one example as training reads it, whatever its file called the parts.
+"""Row: one example as a recipe reads it, whatever its file called the parts.
 
-Owns the formats, their keys (TRL's names, so that a file works in both) and what a row can say about itself: its text,
-its digest, which pieces are answers. Made by `builders`; read by `tokenise`, `check` and `prepare`.
+Owns the formats, their keys (TRL's names, so that a file works in both), which recipe reads which, and what a row can
+say about itself: its text, its digest, which pieces are answers. Made by `builders`; read by `tokenise`, `check` and
+`prepare`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, cast
 
@@ -27,6 +28,14 @@ class Format(StrEnum):
     ALPACA = "alpaca"
     #: conversations of {from, value}; read as messages
     SHAREGPT = "sharegpt"
+    #: a question without an answer; every other key stays with it, for whoever grades answers
+    PROMPT = "prompt"
+    #: one answer, and whether it is a good one (TRL's unpaired preferences)
+    LABELLED = "labelled"
+    #: one answer, and a number that says how good
+    SCORED = "scored"
+    #: several answers to one question, as `generate` writes them
+    ANSWERS = "answers"
 
 
 #: format -> the keys that a row must have
@@ -37,19 +46,70 @@ KEYS: dict[Format, tuple[str, ...]] = {
     Format.PREFERENCE: ("chosen", "rejected"),
     Format.ALPACA: ("instruction", "output"),
     Format.SHAREGPT: ("conversations",),
+    Format.PROMPT: ("prompt",),
+    Format.LABELLED: ("prompt", "completion", "label"),
+    Format.SCORED: ("prompt", "completion", "score"),
+    Format.ANSWERS: ("prompt", "answers"),
 }
 #: format -> the keys that it may have besides
 OPTIONAL_KEYS: dict[Format, tuple[str, ...]] = {
     Format.MESSAGES: ("tools",),
     Format.PROMPT_COMPLETION: ("tools",),
     Format.TEXT: (),
-    Format.PREFERENCE: ("prompt", "tools"),
+    Format.PREFERENCE: ("prompt", "tools", "confidence", "prompt_id", "votes"),
     Format.ALPACA: ("input", "system"),
     Format.SHAREGPT: ("system", "tools"),
+    Format.PROMPT: ("tools", "prompt_id"),
+    Format.LABELLED: ("tools",),
+    Format.SCORED: ("tools",),
+    Format.ANSWERS: ("tools", "prompt_id"),
 }
 #: every key that some format reads, the commonest first
 READ_KEYS = tuple(dict.fromkeys(key for kind in KEYS for key in (*KEYS[kind], *OPTIONAL_KEYS[kind])))
 ROLES = ("system", "developer", "user", "assistant", "tool")
+#: read only where a recipe asks for them, so a slip in another key is never taken for one of theirs
+_RARE = frozenset({Format.PROMPT, Format.LABELLED, Format.SCORED, Format.ANSWERS})
+#: formats of which every key stays with the row
+KEEPS_KEYS = frozenset({Format.PROMPT, Format.ANSWERS})
+_PROMPTS, _SEVERAL = frozenset({Format.PROMPT}), frozenset({Format.ANSWERS, Format.PREFERENCE})
+#: recipe -> the formats whose rows it reads; a recipe that is not here reads any
+LEARNS_FROM: dict[str, frozenset[Format]] = {
+    "pretrain": frozenset({Format.TEXT}),
+    "count": frozenset({Format.TEXT}),
+    "sft": frozenset({Format.TEXT, Format.MESSAGES, Format.PROMPT_COMPLETION}),
+    "reward": frozenset({Format.PREFERENCE, Format.SCORED}),
+    "dpo": frozenset({Format.PREFERENCE, Format.LABELLED}),
+    "ppo": _PROMPTS,
+    "grpo": _PROMPTS,
+    "generate": _PROMPTS,
+    "judge": _SEVERAL,
+    "people": _SEVERAL,
+}
+#: formats under another name
+_WRITTEN = {Format.ALPACA: Format.PROMPT_COMPLETION, Format.SHAREGPT: Format.MESSAGES}
+
+
+def reads(recipe: str, found: Format) -> bool:
+    """Whether the recipe says that it reads rows of this format. Text may serve where prompts are asked for."""
+    known = LEARNS_FROM.get(recipe, frozenset[Format]())
+    return _WRITTEN.get(found, found) in known or (found is Format.TEXT and Format.PROMPT in known)
+
+
+def usual_keys(recipe: str) -> tuple[str, ...]:
+    """Keys that a slip in a row's key may have meant."""
+    usual = [kind for kind in KEYS if kind not in _RARE or reads(recipe, kind)]
+    return tuple(dict.fromkeys(key for kind in usual for key in (*KEYS[kind], "tools", *_ASIDE.get(kind, ()))))
+
+
+_ASIDE = {Format.PREFERENCE: ("prompt",), Format.ALPACA: ("input", "system")}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One of a row's answers, and who gave it."""
+
+    model: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +118,10 @@ class Row:
 
     file: str
     line: int
-    #: text, messages, prompt-completion or preference
+    #: as it is read: neither alpaca nor sharegpt
     format: Format
     text: str = ""
-    #: prompt-completion: both strings, or both lists of messages; preference: of chosen's kind, or empty
+    #: with a completion: both strings, or both lists of messages; preference: of chosen's kind, or empty
     prompt: Part = ""
     completion: Part = ""
     messages: tuple[Message, ...] = ()
@@ -77,6 +137,13 @@ class Row:
     source: int = 0
     #: alpaca: the same row as a conversation, for models that have a chat template
     asked: tuple[Message, ...] = ()
+    #: labelled: 1 or 0; scored: the score; preference: how likely it is that `chosen` is better
+    value: float = 1.0
+    answers: tuple[Answer, ...] = ()
+    #: prompt and answers: what the file calls the prompt; empty where it does not
+    prompt_id: str = ""
+    #: prompt and answers: the row's other keys
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def is_conversational(self) -> bool:
@@ -86,7 +153,7 @@ class Row:
     def shape(self) -> str:
         """What all rows of a stage must share, in words."""
         name = self.written or self.format
-        told = self.format in (Format.PROMPT_COMPLETION, Format.PREFERENCE) and self.is_conversational
+        told = self.format not in (Format.TEXT, Format.MESSAGES) and self.is_conversational
         return f"{name} (conversations)" if told else str(name)
 
     def as_conversation(self) -> Row:
@@ -101,13 +168,16 @@ class Row:
         """What rows must share to be encoded together; files of one family may call their keys differently."""
         return self.format, self.is_conversational, bool(self.asked)
 
-    def answered(self, answer: Part) -> Row:
-        """A preference row with one of its answers, as prompt and completion."""
+    def answered(self, answer: Part, value: float | None = None) -> Row:
+        """A preference row with one of its answers, as prompt and completion, or labelled with this value."""
         prompt = self.prompt
         if isinstance(answer, list) and not prompt:
             shared = _shared(cast("list[Message]", self.chosen), cast("list[Message]", self.rejected))
             prompt, answer = answer[:shared], answer[shared:]
-        return Row(self.file, self.line, Format.PROMPT_COMPLETION, prompt=prompt, completion=answer, tools=self.tools)
+        plain = Row(self.file, self.line, Format.PROMPT_COMPLETION, prompt=prompt, completion=answer, tools=self.tools)
+        if value is None:
+            return plain
+        return replace(plain, format=Format.LABELLED, value=value, source=self.source)
 
     def pieces(self) -> list[tuple[str, bool]]:
         """(text, whether it is an answer), before any chat template: what a preview can show without a model."""
@@ -120,20 +190,29 @@ class Row:
             chosen, rejected = self.answered(self.chosen), self.answered(self.rejected)
             parts: list[tuple[Part, bool]] = [(chosen.prompt, False), ("\n[chosen] ", False), (chosen.completion, True)]
             return _halves([*parts, ("\n[rejected] ", False), (rejected.completion, False)])
+        if self.format is Format.ANSWERS:
+            given: list[tuple[Part, bool]] = [(f"\n[{answer.model}] {answer.text}", False) for answer in self.answers]
+            return _halves([(self.prompt, False), *given])
         return _halves([(self.prompt, False), (self.completion, True)])
 
     def plain(self) -> str:
         """All of the row's text, for sizes where no tokenizer is at hand and for comparing rows."""
+        given = "".join(answer.text for answer in self.answers)
         if not self.is_conversational:
-            return f"{self.text}{self.prompt}{self.completion}{self.chosen}{self.rejected}"
+            return f"{self.text}{self.prompt}{self.completion}{self.chosen}{self.rejected}{given}"
         parts = [part for part in (self.prompt, self.completion, self.chosen, self.rejected) if isinstance(part, list)]
         said = [*self.messages, *(message for part in parts for message in part)]
-        return "\n".join(str(message.get("content", "")) for message in said)
+        return "\n".join(str(message.get("content", "")) for message in said) + given
 
     def digest(self) -> bytes:
-        """16 bytes that are equal for rows with equal content."""
+        """16 bytes that are equal for rows with equal content. What stays with a prompt is not part of it, so that no
+        prompt is asked on both sides."""
         if self.format is Format.TEXT:
             content = self.text
+        elif self.format in (Format.LABELLED, Format.SCORED):
+            content = json.dumps([self.prompt, self.completion, self.tools, self.value], sort_keys=True)
+        elif self.format is Format.ANSWERS:
+            content = json.dumps([self.prompt, [[one.model, one.text] for one in self.answers]], sort_keys=True)
         elif isinstance(self.prompt, str) and isinstance(self.completion, str) and self.prompt and self.completion:
             content = f"{len(self.prompt)}\0{self.prompt}{self.completion}"
         else:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, cast
 
 from ..problem import Problem, nearest
-from .builders import build
+from .formats.builders import build, text_as_prompt
 from .line import Line, kind, problem
 from .mapping import renamed
-from .row import KEYS, OPTIONAL_KEYS, READ_KEYS, Format, Message, Row
+from .row import KEEPS_KEYS, KEYS, LEARNS_FROM, OPTIONAL_KEYS, READ_KEYS, Format, Message, Row, reads, usual_keys
 
 __all__ = ["KEYS", "Format", "Message", "Row", "canonical_value", "parse_row", "read_rows"]
 
@@ -28,7 +28,9 @@ MAX_DEPTH = 64
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TOKEN_KEY = "input_ids"
 #: keys whose values may be conversations, with those that must then be too
-_CONVERSATIONS = (("messages",), ("conversations",), ("prompt", "completion", "chosen", "rejected"))
+_CONVERSATIONS = (("messages",), ("conversations",), ("answers",), ("prompt", "completion", "chosen", "rejected"))
+#: what a table without types has for a truth value
+_TRUTH = {"true": True, "false": False}
 
 
 def read_rows(lines: Iterable[Line | Problem]) -> Iterator[Row | Problem]:
@@ -127,8 +129,8 @@ def canonical_value(line: Line) -> dict[str, Any] | Problem:
     if value is None:
         return {"text": line.text}
     formats = _formats(line, value)
-    if len(formats) != 1:
-        return value
+    if len(formats) != 1 or formats[0] in KEEPS_KEYS:
+        return {key: item for key, item in value.items() if item is not None} if formats else value
     known = KEYS[formats[0]] + OPTIONAL_KEYS[formats[0]]
     return {key: item for key, item in value.items() if key in known and item is not None}
 
@@ -154,12 +156,22 @@ def _unpacked(value: dict[str, Any]) -> dict[str, Any]:
                 found = {**found, **{key: json.loads(value[key]) for key in keys if value.get(key) is not None}}
             except (ValueError, RecursionError):
                 continue  # refused as the text that it is
+    label, score = value.get("label"), value.get("score")
+    if isinstance(label, str) and label.lower() in _TRUTH:
+        found = {**found, "label": _TRUTH[label.lower()]}
+    if isinstance(score, str):
+        try:
+            found = {**found, "score": float(score)}
+        except ValueError:
+            pass  # the same
     return found
 
 
 def _row(line: Line, formats: tuple[Format, ...], value: dict[str, Any] | None) -> Row | Problem:
     if value is None:
-        return Row(line.file, line.number, Format.TEXT, text=line.text, source=line.origin.source)
+        plain = Row(line.file, line.number, Format.TEXT, text=line.text, source=line.origin.source)
+        asked = reads(line.origin.recipe, Format.PROMPT)
+        return replace(text_as_prompt(plain, {}), source=plain.source) if asked else plain
     if not formats:
         return _unrecognised(line, value)
     row = build(line, formats[0], value)
@@ -169,18 +181,32 @@ def _row(line: Line, formats: tuple[Format, ...], value: dict[str, Any] | None) 
 
 
 def _formats(line: Line, value: dict[str, Any]) -> tuple[Format, ...]:
-    """The formats that the row has the keys of; the one that the job names, if it names one."""
-    named = line.origin.format
-    found = _by_keys(tuple(value), tuple(line.origin.mapping)) if named is None else (Format(named),)
-    return tuple(each for each in found if all(value.get(key) is not None for key in KEYS[each]))
+    """The formats that the row has the keys of and that its recipe reads; the one that the job names, if it does."""
+    named, recipe = line.origin.format, line.origin.recipe
+    found = _by_keys(tuple(value), tuple(line.origin.mapping), recipe) if named is None else (Format(named),)
+    found = tuple(each for each in found if all(value.get(key) is not None for key in KEYS[each]))
+    if len(found) < 2:
+        return found
+    if recipe not in LEARNS_FROM and not isinstance(value.get("label"), bool):
+        found = tuple(each for each in found if each is not Format.LABELLED)  # many files label something else
+    if Format.PROMPT in found:
+        return (Format.PROMPT,)
+    return tuple(each for each in found if not any(set(KEYS[each]) < set(KEYS[other]) for other in found))
 
 
 @lru_cache(maxsize=1024)
-def _by_keys(keys: tuple[str, ...], mapped: tuple[str, ...]) -> tuple[Format, ...]:
-    """Formats whose keys are all there. A mapping that names all keys of a format says which one is meant."""
-    found = tuple(each for each, wanted in KEYS.items() if set(wanted) <= set(keys))
-    meant = tuple(each for each in found if set(KEYS[each]) <= set(mapped))
-    return meant or found
+def _by_keys(keys: tuple[str, ...], mapped: tuple[str, ...], recipe: str) -> tuple[Format, ...]:
+    """Formats whose keys are all there. A mapping that names all keys of a format says which one is meant.
+
+    A prompt alone is a row only to a recipe that asks for prompts, or where no key of another format stands beside it.
+    """
+    found: list[Format] = [each for each, own in KEYS.items() if set(own) <= set(keys) and own != ("prompt",)]
+    alone = recipe not in LEARNS_FROM and set(keys) & set(READ_KEYS) <= {"prompt", *OPTIONAL_KEYS[Format.PROMPT]}
+    if "prompt" in keys and (reads(recipe, Format.PROMPT) or alone):
+        found.append(Format.PROMPT)
+    known = tuple(each for each in found if reads(recipe, each)) or tuple(found)
+    meant = tuple(each for each in known if set(KEYS[each]) <= set(mapped))
+    return meant or known
 
 
 def _parse_json(line: Line) -> dict[str, Any] | Problem:
@@ -263,6 +289,7 @@ def _unrecognised(line: Line, value: dict[str, Any]) -> Problem:
     """Half a format, a mistyped key, tokens instead of text, or nothing we know."""
     named = line.origin.format
     wanted = KEYS[Format(named)] if named is not None else ()
+    usual = usual_keys(line.origin.recipe)
     for key in wanted or READ_KEYS:
         if key in value and value[key] is None:
             return problem(line, key, "data.null_value", f"{key!r} is null.", "Fill it or remove the row.")
@@ -273,7 +300,7 @@ def _unrecognised(line: Line, value: dict[str, Any]) -> Problem:
         fix = "Give the text itself; it is tokenised with the model's own tokenizer."
         return problem(line, _TOKEN_KEY, "data.format_not_built", "This is a row of token ids.", fix)
     for key in value:
-        near = nearest(key, READ_KEYS)
+        near = nearest(key, usual)
         if near is not None and near not in value:
             return problem(line, key, "data.unknown_key", f"There is no key {key!r}.", f"Did you mean {near!r}?")
     return _half_a_format(line, value) or _nothing_known(line, value)
@@ -287,8 +314,11 @@ def _near(missing: str, value: dict[str, Any]) -> str:
 
 
 def _half_a_format(line: Line, value: dict[str, Any]) -> Problem | None:
-    for each in (Format.PREFERENCE, Format.PROMPT_COMPLETION, Format.ALPACA):
-        have = [key for key in KEYS[each] if key in value]
+    halves = (Format.PREFERENCE, Format.LABELLED, Format.SCORED, Format.ANSWERS)
+    asked = [each for each in halves if reads(line.origin.recipe, each)]
+    for each in (*asked, Format.PREFERENCE, Format.PROMPT_COMPLETION, Format.ALPACA):
+        own = KEYS[each] if each not in asked else dict.fromkeys((*KEYS[each], "prompt"))
+        have = [key for key in own if key in value]
         if have:
             missing = next(key for key in KEYS[each] if key not in value)
             sentence = f"The row has {have[0]!r} but no {missing!r}."

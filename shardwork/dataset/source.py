@@ -63,16 +63,16 @@ def _ignore(_num_bytes: int) -> None:
     """Nobody wants to know."""
 
 
-def source_files(given: Sequence[Path | Source]) -> list[SourceFile]:
-    """The files of each source as given; a folder stands for the data files in it, sorted by path."""
+def source_files(given: Sequence[Path | Source], recipe: str = "") -> list[SourceFile]:
+    """The files of each source as given, for a recipe; a folder stands for the data files in it, sorted by path."""
     found: list[SourceFile] = []
     for number, source in enumerate(paths_or_sources(given)):
         for path, name in _expanded(source.files, SUFFIXES):
-            found.append(SourceFile(path, name, number, source.mapping, source.format))
+            found.append(SourceFile(path, name, number, source.mapping, source.format, recipe))
     return found
 
 
-def staged_files(folder: Path) -> list[SourceFile]:
+def staged_files(folder: Path, recipe: str = "") -> list[SourceFile]:
     """What a client uploaded: JSONL and text files only, in folders `source-000` … where there are several sources.
 
     Nothing else in it is read, so that no coordinator parses a format that its requesters choose.
@@ -80,7 +80,7 @@ def staged_files(folder: Path) -> list[SourceFile]:
     found: list[SourceFile] = []
     for path, name in _expanded((folder,), PLAIN_SUFFIXES):
         match = STAGED_SOURCE.match(name.partition("/")[0])
-        found.append(SourceFile(path, name, int(match[1]) if match and "/" in name else 0))
+        found.append(SourceFile(path, name, int(match[1]) if match and "/" in name else 0, recipe=recipe))
     return found
 
 

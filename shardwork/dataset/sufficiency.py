@@ -40,7 +40,7 @@ class Size(StrEnum):
 
 
 #: recipes for which no amount of data is too little
-_LEARN_NOTHING = frozenset({"count"})
+_LEARN_NOTHING = frozenset({"count", "generate", "judge", "people", "ppo", "grpo"})
 #: from good to bad
 _ORDER = (Size.TRAINING, Size.THIN, Size.RAG)
 

@@ -45,6 +45,10 @@ class Encoded:
         """The first `max_length` tokens."""
         return self if len(self.tokens) <= max_length else Encoded(self.tokens[:max_length], self.mask[:max_length])
 
+    def tail(self, max_length: int) -> Encoded:
+        """The last `max_length` tokens."""
+        return self if len(self.tokens) <= max_length else Encoded(self.tokens[-max_length:], self.mask[-max_length:])
+
 
 class RowTokenizer:
     """A model folder's tokenizer and chat template. A context manager, because templates run in a child."""
@@ -107,17 +111,20 @@ class RowTokenizer:
         return found
 
     def encode(self, rows: Sequence[Row], *, train_on_prompt: bool = False) -> list[Encoded | Problem]:
-        """A batch of rows of one format. A row that the template refuses comes back as a Problem."""
+        """A batch of rows of one format; of preferences see `pairing`. A row that the template refuses comes back as a
+        Problem. A prompt ends where the model is to go on, with nothing to learn."""
         if not rows:
             return []
-        if rows[0].format is Format.PREFERENCE:
-            return self._preferences(rows)
+        if rows[0].format is Format.ANSWERS:
+            return self._unlearnt([row.plain() for row in rows])
         if self.template is not None and rows[0].asked:
             rows = [row.as_conversation() for row in rows]
         if rows[0].is_conversational:
             found = self._conversations(rows)
         elif rows[0].format is Format.TEXT:
             found = self._texts(rows)
+        elif rows[0].format is Format.PROMPT:
+            found = self._unlearnt([cast("str", row.prompt) for row in rows])
         else:
             found = self._pairs(rows)
         if train_on_prompt:
@@ -155,17 +162,15 @@ class RowTokenizer:
         encodings = self.tokenizer.encode_batch_fast(prompts + wholes)
         return [_departing(first.ids, second.ids) for first, second in _halves(encodings)]
 
-    def _preferences(self, rows: Sequence[Row]) -> list[Encoded | Problem]:
-        """The longer of each row's two answers after its prompt, as a pair: what decides whether the row fits."""
-        answered = [(row.answered(row.chosen), row.answered(row.rejected)) for row in rows]
-        chosen = self.encode([first for first, _ in answered])
-        rejected = self.encode([second for _, second in answered])
-        return [
-            one
-            if isinstance(one, Problem) or (isinstance(other, Encoded) and len(other.tokens) <= len(one.tokens))
-            else other
-            for one, other in zip(chosen, rejected, strict=True)
-        ]
+    def _unlearnt(self, texts: Sequence[str]) -> list[Encoded | Problem]:
+        """Text to go on from: an end token that the tokenizer adds by itself would end it before it began."""
+        found: list[Encoded | Problem] = []
+        for text, encoding in zip(texts, self.tokenizer.encode_batch_fast(list(texts)), strict=True):
+            ids = encoding.ids
+            if ids and ids[-1] == self.eos_token_id and not text.endswith(self.eos_token):
+                ids = ids[:-1]
+            found.append(Encoded(ids, bytes(len(ids))))
+        return found
 
     # ---- conversations ---------------------------------------------------------------------------------------------
 
@@ -187,10 +192,15 @@ class RowTokenizer:
                 found[index] = _refused(rows[index], answer)
             else:
                 good.append((index, answer))
-        encode = self._marked if rows[0].format is Format.MESSAGES else self._rendered_pairs
+        encoders = {Format.MESSAGES: self._marked, Format.PROMPT: self._asked}
+        encode = encoders.get(rows[0].format, self._rendered_pairs)
         for (index, _), item in zip(good, encode(rows, good), strict=True):
             found[index] = item
         return [item for item in found if item is not None]
+
+    def _asked(self, _rows: Sequence[Row], good: Sequence[tuple[int, list[str]]]) -> list[Encoded | Problem]:
+        encodings = self.tokenizer.encode_batch_fast([answer[0] for _, answer in good], add_special_tokens=False)
+        return [Encoded(encoding.ids, bytes(len(encoding.ids))) for encoding in encodings]
 
     def _rendered_pairs(self, _rows: Sequence[Row], good: Sequence[tuple[int, list[str]]]) -> list[Encoded | Problem]:
         texts = [answer[0] for _, answer in good] + [answer[1] for _, answer in good]
@@ -212,7 +222,10 @@ class RowTokenizer:
 def _request(row: Row) -> RenderRequest:
     if row.format is Format.MESSAGES:
         return RenderRequest(messages=row.messages, tools=row.tools, renders=turn_renders(row.messages))
-    prompt, completion = cast("list[Message]", row.prompt), cast("list[Message]", row.completion)
+    prompt = cast("list[Message]", row.prompt)
+    if row.format is Format.PROMPT:
+        return RenderRequest(messages=prompt, tools=row.tools, renders=[(len(prompt), True)])
+    completion = cast("list[Message]", row.completion)
     whole = [*prompt, *completion]
     return RenderRequest(messages=whole, tools=row.tools, renders=[(len(prompt), True), (len(whole), False)])
 

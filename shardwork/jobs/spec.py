@@ -82,7 +82,19 @@ class DataSource(Section):
     ] = 1.0
     mapping: Annotated[dict[str, str], Field(description="our key: the file's own name for it")] = {}
     format: Annotated[
-        Literal["text", "messages", "prompt-completion", "preference", "alpaca", "sharegpt"] | None,
+        Literal[
+            "text",
+            "messages",
+            "prompt-completion",
+            "preference",
+            "alpaca",
+            "sharegpt",
+            "prompt",
+            "labelled",
+            "scored",
+            "answers",
+        ]
+        | None,
         Field(description="read rows as this format and no other; left out: recognised"),
     ] = None
 

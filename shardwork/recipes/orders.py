@@ -176,7 +176,9 @@ class PrepareOrder(Order):
     """phase "prepare" (executor): inputs data, eval_data?, base?, parent? -> outputs train, eval?, skeleton?; metrics
     counts. `parent`: the checkpoint whose tokenizer a model from scratch keeps."""
 
-    recipe: str  # "pretrain": text packed to max_length; "sft": rows with a loss mask
+    #: "pretrain": text packed to max_length; "sft": rows with a loss mask; "reward", "dpo": judged answers
+    #: (`alignment.pairs`); "ppo", "grpo": prompts of at most max_length tokens (`alignment.prompts`)
+    recipe: str
     max_length: int
     eval_fraction: float | None
     eval_rows_max: int = 512
@@ -196,7 +198,8 @@ class PrepareOrder(Order):
     weights: tuple[Weight, ...] = ()
     #: what will learn, so that the parameters that were declared can be counted again
     tuning: Tuning | None = None
-    #: what a row is for a recipe of `alignment`: two answers to compare, one with a score or a label, or a prompt
+    #: what a row is for a recipe of `alignment`: two answers to compare, one with a score or a label, or a prompt. Of
+    #: pairs "labelled" makes two rows each. Empty: as the rows come
     rows_are: Literal["", "pairs", "scored", "labelled", "prompts"] = added("")
 
 

@@ -10,21 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from ..dataset.count import LEARNS_FROM, wrong_format
-from ..dataset.lengths import Layout, Overlong, fitted, layout, pack, refused_split
-from ..dataset.rows import Format, Row, read_rows
-from ..dataset.source import SourceFile, read_lines, staged_files
+from ..dataset.lengths import Layout, Overlong, fitted, layout, pack
+from ..dataset.rows import Row
+from ..dataset.source import SourceFile, staged_files
 from ..dataset.split import MIN_DOCUMENTS, MIN_EVAL_ROWS, hold_out, shuffled, without
-from ..dataset.tokenise import BATCH_ROWS, Encoded, RowTokenizer
+from ..dataset.tokenise import Encoded, RowTokenizer
 from ..dataset.vocabulary import EOS, PAD, SPECIAL, train_vocabulary, write_tokenizer
 from ..dataset.weights import reads
 from ..errors import InvalidInput
@@ -35,14 +32,13 @@ from ..problem import Problem
 from ..tensors.file import write_tensors
 from .base import Computed, Context
 from .orders import PrepareOrder
+from .reading import Progress, batches, invalid, overlong, refuse_unusable, rows_of
+from .tokenrows import ROWS_PER_FILE, Facts, TokenRows
 
-ROWS_PER_FILE = 4096
 #: rows of either side that publishing goes on from, to see what was learnt by heart
 PROBE_ROWS = 16
 #: a row with fewer tokens has too little to go on from, and of a longer one this much is enough
 PROBE_LEAST, PROBE_MOST = 16, 256
-
-Progress = Callable[[float], None]
 
 
 def compute(phase: str, order_json: str, context: Context) -> Computed:
@@ -60,8 +56,11 @@ def compute(phase: str, order_json: str, context: Context) -> Computed:
         _write_skeleton(order, context, folder)
         context.progress(0.2)
     with RowTokenizer.load(folder, chat_template=order.chat_template) as tokenizer:
+        aligned = _aligned(order)
+        if aligned is not None:
+            return aligned(order, context, tokenizer)
         train, held_out = _prepare(order, context, tokenizer)
-        facts = _Facts(order, tokenizer)
+        facts = Facts(order, tokenizer)
         outputs["train"] = context.output("train")
         sequences = _sequences(order, train)
         _write_train(train, sequences, outputs["train"], facts)
@@ -87,122 +86,20 @@ def compute(phase: str, order_json: str, context: Context) -> Computed:
     return Computed(outputs=outputs, metrics={name: float(value) for name, value in metrics.items()})
 
 
-@dataclass(slots=True)
-class TokenRows:
-    """Rows of tokens in flat arrays: a row costs its tokens and a few bytes, however many rows there are."""
+def _aligned(order: PrepareOrder) -> Callable[[PrepareOrder, Context, RowTokenizer], Computed] | None:
+    """How rows of feedback are prepared, which are no rows of text; None for text."""
+    if order.recipe in ("reward", "dpo"):
+        from .alignment.pairs import prepare_pairs
 
-    tokens: array[int] = field(default_factory=lambda: array("i"))
-    mask: bytearray = field(default_factory=bytearray)
-    offsets: array[int] = field(default_factory=lambda: array("q", [0]))
-    #: 16 bytes a row, equal for equal rows and for the pieces of one
-    digests: list[bytes] = field(default_factory=list[bytes])
-    #: how often each row is read in one pass
-    times: array[int] = field(default_factory=lambda: array("H"))
-    #: 1 for a row of its own and for the first piece of a split one
-    heads: bytearray = field(default_factory=bytearray)
-    format: str = ""
-    truncated: int = 0
-    split: int = 0
-    #: rows without a label, rows that are too long, and rows equal to a held-out one
-    dropped: int = 0
+        return prepare_pairs
+    if order.recipe in ("ppo", "grpo"):
+        from .alignment.prompts import prepare_prompts
 
-    @property
-    def rows(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def loss_tokens(self) -> int:
-        """Labels that count: the first token of a row is never predicted."""
-        mask = np.frombuffer(self.mask, np.uint8)
-        firsts = np.frombuffer(self.offsets, np.int64)[:-1]
-        return int(mask.sum()) - int(mask[firsts].sum()) if self.rows else 0
-
-    def add(self, item: Encoded, digest: bytes, times: int = 1, *, is_head: bool = True) -> None:
-        self.tokens.extend(item.tokens)
-        self.mask += item.mask
-        self.offsets.append(len(self.tokens))
-        self.digests.append(digest)
-        self.times.append(times)
-        self.heads.append(is_head)
-
-    def pick(self, positions: Sequence[int]) -> dict[str, npt.NDArray[np.generic]]:
-        """Tensors of these rows in this order: tokens int32 [n], mask uint8 [n], offsets int64 [rows + 1]."""
-        tokens, mask = np.frombuffer(self.tokens, np.int32), np.frombuffer(self.mask, np.uint8)
-        spans = [(self.offsets[position], self.offsets[position + 1]) for position in positions]
-        lengths = np.array([end - begin for begin, end in spans], np.int64)
-        return {
-            "tokens": np.concatenate([tokens[begin:end] for begin, end in spans]),
-            "mask": np.concatenate([mask[begin:end] for begin, end in spans]),
-            "offsets": np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
-        }
-
-    def packed(self, sequences: Sequence[Sequence[int]]) -> dict[str, npt.NDArray[np.generic]]:
-        """As `pick`, a sequence in a row's place, and `begins` int64: where each of their rows begins in `tokens`."""
-        tensors = self.pick([position for sequence in sequences for position in sequence])
-        firsts = np.cumsum([0, *(len(sequence) for sequence in sequences)], dtype=np.int64)
-        return {**tensors, "offsets": tensors["offsets"][firsts], "begins": tensors["offsets"][:-1]}
-
-    def select(self, positions: Sequence[int]) -> TokenRows:
-        """A copy with only these rows, in this order."""
-        chosen = TokenRows(format=self.format, truncated=self.truncated, split=self.split, dropped=self.dropped)
-        for position in positions:
-            begin, end = self.offsets[position], self.offsets[position + 1]
-            chosen.tokens.extend(self.tokens[begin:end])
-            chosen.mask += self.mask[begin:end]
-            chosen.offsets.append(len(chosen.tokens))
-            chosen.digests.append(self.digests[position])
-            chosen.times.append(self.times[position])
-            chosen.heads.append(self.heads[position])
-        return chosen
-
-    def documents(self) -> list[range]:
-        """The rows of each document, in order: one, or the pieces of one that was split."""
-        begins = [position for position, is_head in enumerate(self.heads) if is_head]
-        return [range(begin, end) for begin, end in pairwise([*begins, self.rows])]
-
-    def positions(self) -> list[int]:
-        """Every row as often as it is read in one pass."""
-        return [position for position in range(self.rows) for _ in range(self.times[position])]
+        return prepare_prompts
+    return None
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------
-
-
-def _rows(files: Sequence[SourceFile]) -> Iterator[Row]:
-    for row in read_rows(read_lines(files)):
-        if isinstance(row, Problem):
-            raise _invalid(row)
-        yield row
-
-
-def _invalid(problem: Problem) -> InvalidInput:
-    return InvalidInput(
-        problem.code,
-        problem.sentence,
-        next_step=problem.fix,
-        file=problem.file,
-        line=problem.line or "",
-        key=problem.key,
-    )
-
-
-def _batches(files: Sequence[SourceFile], progress: Progress) -> Iterator[list[Row]]:
-    total = sum(source.path.stat().st_size for source in files) or 1
-    batch: list[Row] = []
-    seen = 0
-    for row in _rows(files):
-        batch.append(row)
-        if len(batch) == BATCH_ROWS:
-            yield batch
-            seen += sum(len(item.text) + len(str(item.prompt)) for item in batch)
-            progress(min(seen / total, 1.0))
-            batch = []
-    if batch:
-        yield batch
 
 
 def _read(files: Sequence[SourceFile], order: PrepareOrder, tokenizer: RowTokenizer, progress: Progress) -> TokenRows:
@@ -211,9 +108,9 @@ def _read(files: Sequence[SourceFile], order: PrepareOrder, tokenizer: RowTokeni
     Rows left without a label are dropped and counted.
     """
     found = TokenRows()
-    for batch in _batches(files, progress):
+    for batch in batches(files, progress):
         if not found.format:
-            _refuse_unusable(batch[0], order)
+            refuse_unusable(batch[0], order.recipe, order.overlong)
             found.format = batch[0].format
         if order.recipe == "pretrain":
             texts = tokenizer.encode_documents([row.text for row in batch])
@@ -222,17 +119,9 @@ def _read(files: Sequence[SourceFile], order: PrepareOrder, tokenizer: RowTokeni
             encoded = tokenizer.encode(batch, train_on_prompt=order.train_on_prompt)
         for row, item in zip(batch, encoded, strict=True):
             if isinstance(item, Problem):
-                raise _invalid(item)
+                raise invalid(item)
             _add(found, row, item, order)
     return found
-
-
-def _refuse_unusable(row: Row, order: PrepareOrder) -> None:
-    if row.format not in LEARNS_FROM.get(order.recipe, frozenset(Format)):
-        raise _invalid(wrong_format(row, order.recipe))
-    refused = refused_split(row, Overlong(order.overlong))
-    if refused is not None:
-        raise _invalid(refused)
 
 
 def _add(found: TokenRows, row: Row, item: Encoded, order: PrepareOrder) -> None:
@@ -240,14 +129,7 @@ def _add(found: TokenRows, row: Row, item: Encoded, order: PrepareOrder) -> None
     how = Overlong(order.overlong).of(row.format)
     is_long = len(item.tokens) > order.max_length
     if is_long and how is Overlong.REFUSE:
-        raise InvalidInput(
-            "data.overlong",
-            f"The row has {len(item.tokens):,} tokens, and the job refuses rows of more than {order.max_length:,}.",
-            next_step="Shorten it, raise params.max_length, or set params.overlong: truncate, split or drop.",
-            file=row.file,
-            line=row.line,
-            key="params.overlong",
-        )
+        raise overlong(row, len(item.tokens), order.max_length)
     whole = _is_joined(order) and how is Overlong.SPLIT  # cut where the sequences end, not here
     pieces = [item] if whole else [piece for piece in fitted(item, order.max_length, how) if piece.loss_tokens]
     if not pieces:
@@ -275,11 +157,11 @@ def _prepare(order: PrepareOrder, context: Context, tokenizer: RowTokenizer) -> 
     def progress(fraction: float) -> None:
         context.progress(0.2 + 0.7 * fraction)
 
-    found = _read(staged_files(context.inputs["data"]), order, tokenizer, progress)
+    found = _read(staged_files(context.inputs["data"], order.recipe), order, tokenizer, progress)
     others = None
     if "eval_data" in context.inputs:
         unweighted = order.model_copy(update={"weights": ()})
-        others = _read(staged_files(context.inputs["eval_data"]), unweighted, tokenizer, progress)
+        others = _read(staged_files(context.inputs["eval_data"], order.recipe), unweighted, tokenizer, progress)
     train, held_out = (_joined if _is_joined(order) else _apart)(order, found, others)
     _check_size(order, train, held_out)
     train = train.select(shuffled(train.rows, bytes.fromhex(order.seed), "train order"))
@@ -412,31 +294,7 @@ def _probe(train: TokenRows, held_out: TokenRows | None) -> dict[str, npt.NDArra
 # ---- writing ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What index.json says beside the counts."""
-
-    order: PrepareOrder
-    tokenizer: RowTokenizer
-
-    def index(self, rows: TokenRows, files: Sequence[tuple[str, int]]) -> str:
-        value = {
-            "rows": sum(count for _, count in files),
-            "rows_per_file": ROWS_PER_FILE,
-            "tokens": rows.num_tokens,
-            "loss_tokens": rows.loss_tokens,
-            "max_length": self.order.max_length,
-            "format": str(rows.format),
-            "truncated_rows": rows.truncated,
-            "split_rows": rows.split,
-            "files": [{"name": name, "rows": count} for name, count in files],
-            "eos_token_id": self.tokenizer.eos_token_id,
-            "pad_token_id": self.tokenizer.pad_token_id,
-        }
-        return json.dumps(value, indent=2, sort_keys=True) + "\n"
-
-
-def _write_train(rows: TokenRows, sequences: list[list[int]] | None, folder: Path, facts: _Facts) -> None:
+def _write_train(rows: TokenRows, sequences: list[list[int]] | None, folder: Path, facts: Facts) -> None:
     """What a worker calls a row is a sequence, where rows are packed."""
     files: list[tuple[str, int]] = []
     count = rows.rows if sequences is None else len(sequences)
@@ -449,7 +307,7 @@ def _write_train(rows: TokenRows, sequences: list[list[int]] | None, folder: Pat
     (folder / "index.json").write_text(facts.index(rows, files), "utf-8")
 
 
-def _write_eval(rows: TokenRows, folder: Path, facts: _Facts) -> None:
+def _write_eval(rows: TokenRows, folder: Path, facts: Facts) -> None:
     """The first half chooses between candidates, the second half is what is reported."""
     middle = rows.rows // 2
     files = [("selection.safetensors", range(middle)), ("test.safetensors", range(middle, rows.rows))]
@@ -472,9 +330,9 @@ def _write_skeleton(order: PrepareOrder, context: Context, folder: Path) -> None
     if "parent" in context.inputs:
         tokenizer = _kept_tokenizer(context.inputs["parent"], order.vocab_size)
     else:
-        files = staged_files(context.inputs["data"])
+        files = staged_files(context.inputs["data"], order.recipe)
         total = sum(source.path.stat().st_size for source in files)
-        tokenizer = train_vocabulary((row.text for row in _rows(files)), order.vocab_size, total_bytes=total)
+        tokenizer = train_vocabulary((row.text for row in rows_of(files)), order.vocab_size, total_bytes=total)
     config = preset_config(
         order.preset,
         vocab_size=order.vocab_size,

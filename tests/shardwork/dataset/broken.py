@@ -131,7 +131,7 @@ KEYS: dict[str, Broken] = {
     "strange keys": Broken([{"foo": 1, "bar": 2}], "data.unknown_format", 1, "foo", "map your keys"),
     "tokens": Broken([{"input_ids": [1, 2]}], "data.format_not_built", 1, "input_ids", "Give the text"),
     "unpaired preferences": Broken(
-        [{"prompt": "a", "completion": "b", "label": True}], "data.format_not_built", 1, "label", "label is true"
+        [{"prompt": "a", "completion": "b", "label": True}], "data.wrong_format", 1, "label", "label is true"
     ),
     "two formats at once": Broken(
         [{"text": "a", "prompt": "a", "completion": "b"}], "data.ambiguous", 1, "text", "`format: prompt-completion`"

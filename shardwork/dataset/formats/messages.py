@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-from ..problem import Problem, nearest
-from .line import Line, empty, problem, wrong_type
-from .row import ROLES, Message
+from ...problem import Problem, nearest
+from ..line import Line, empty, problem, wrong_type
+from ..row import ROLES, Message
 
 #: other names for our roles
 SPEAKERS = {

@@ -6,18 +6,22 @@ Owns what each format asks of its values. Recognising the format is `rows`; mess
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from ..problem import Problem
-from .line import Line, empty, kind, problem, wrong_type
+from ...problem import Problem
+from .judged import answers, number, row_id, truth
+from ..line import Line, empty, kind, problem, wrong_type
 from .messages import conversation, sharegpt, tools
-from .row import KEYS, OPTIONAL_KEYS, Format, Message, Part, Row
+from ..row import KEYS, OPTIONAL_KEYS, Format, Message, Part, Row, reads
 
 Builder = Callable[[Line, dict[str, Any]], "Row | Problem"]
 
 
 def build(line: Line, found: Format, value: dict[str, Any]) -> Row | Problem:
-    """The row of this format."""
+    """The row of this format. Text is a prompt to a recipe that asks for prompts."""
+    if found is Format.TEXT and reads(line.origin.recipe, Format.PROMPT):
+        text = _text(line, value)
+        return text if isinstance(text, Problem) else text_as_prompt(text, _others(value, "text"))
     return _BUILDERS[found](line, value)
 
 
@@ -73,8 +77,8 @@ def _talk(line: Line, value: dict[str, Any], read: Format, messages: list[Messag
 def _pair(line: Line, value: dict[str, Any]) -> Row | Problem:
     if isinstance(value.get("label"), bool):
         sentence = "This is a row of unpaired preferences: `label` says whether the completion is a good one."
-        fix = "Keep the rows whose label is true and remove the key, or pair them as chosen and rejected."
-        return problem(line, "label", "data.format_not_built", sentence, fix)
+        fix = "Keep the rows whose label is true and remove the key, or use the recipe dpo with params.loss: kto."
+        return problem(line, "label", "data.wrong_format", sentence, fix)
     given, parts = tools(line, value), _parts(line, ("prompt", "completion"), value)
     if isinstance(given, Problem):
         return given
@@ -111,6 +115,12 @@ def _preference(line: Line, value: dict[str, Any]) -> Row | Problem:
     prompt = _prompt(line, value.get("prompt"), chosen)
     if isinstance(prompt, Problem):
         return prompt
+    sure = number(line, "confidence", value.get("confidence", 1.0))
+    if isinstance(sure, Problem):
+        return sure
+    if not 0.5 <= sure <= 1:
+        sentence = f"`confidence` is how likely it is that `chosen` is better, from 0.5 to 1, but it is {sure:g}."
+        return problem(line, "confidence", "data.bad_value", sentence, "Correct it, or swap the two answers.")
     return Row(
         line.file,
         line.number,
@@ -119,8 +129,91 @@ def _preference(line: Line, value: dict[str, Any]) -> Row | Problem:
         chosen=chosen,
         rejected=rejected,
         tools=given,
+        value=sure,
+        prompt_id=row_id(value),
         ignored=_ignored(value, Format.PREFERENCE),
     )
+
+
+def _prompted(line: Line, value: dict[str, Any]) -> Row | Problem:
+    """A question, with every key that the row has beside it."""
+    asked, given = _question(line, value["prompt"]), tools(line, value)
+    if isinstance(asked, Problem):
+        return asked
+    if isinstance(given, Problem):
+        return given
+    extra = _others(value, "prompt", "tools")
+    return Row(line.file, line.number, Format.PROMPT, prompt=asked, tools=given, prompt_id=row_id(value), extra=extra)
+
+
+def text_as_prompt(row: Row, extra: dict[str, Any]) -> Row:
+    """A row of text where prompts are asked for."""
+    named = row_id(extra)
+    return Row(row.file, row.line, Format.PROMPT, prompt=row.text, written=Format.TEXT, prompt_id=named, extra=extra)
+
+
+def _question(line: Line, value: object) -> Part | Problem:
+    """Text, or a conversation that waits for the assistant."""
+    if isinstance(value, str):
+        return value if value.strip() else empty(line, "prompt")
+    if not isinstance(value, list):
+        return wrong_type(line, "prompt", "a string or a list of messages", value)
+    said = conversation(line, "prompt", cast("list[object]", value))
+    if isinstance(said, Problem):
+        return said
+    if not any(str(message.get("content", "")).strip() for message in said):
+        return empty(line, "prompt")
+    if said[-1]["role"] == "assistant":
+        fix = "Remove its last message, or give the row as prompt and completion."
+        return problem(line, "prompt", "data.answered_prompt", "The prompt ends with the assistant's answer.", fix)
+    return said
+
+
+def _single(line: Line, value: dict[str, Any], found: Format, worth: float) -> Row | Problem:
+    """One answer with what it is worth."""
+    given, parts = tools(line, value), _parts(line, ("prompt", "completion"), value)
+    if isinstance(given, Problem):
+        return given
+    if isinstance(parts, Problem):
+        return parts
+    return Row(
+        line.file,
+        line.number,
+        found,
+        prompt=parts[0],
+        completion=parts[1],
+        tools=given,
+        value=worth,
+        ignored=_ignored(value, found),
+    )
+
+
+def _labelled(line: Line, value: dict[str, Any]) -> Row | Problem:
+    label = truth(line, "label", value["label"])
+    return label if isinstance(label, Problem) else _single(line, value, Format.LABELLED, float(label))
+
+
+def _scored(line: Line, value: dict[str, Any]) -> Row | Problem:
+    score = number(line, "score", value["score"])
+    return score if isinstance(score, Problem) else _single(line, value, Format.SCORED, score)
+
+
+def _several(line: Line, value: dict[str, Any]) -> Row | Problem:
+    """Answers to compare; a review by people looks at single ones."""
+    asked = _question(line, value["prompt"])
+    if isinstance(asked, Problem):
+        return asked
+    found = answers(line, "answers", value["answers"], least=1 if line.origin.recipe == "people" else 2)
+    if isinstance(found, Problem):
+        return found
+    extra = _others(value, "prompt", "answers")
+    return Row(
+        line.file, line.number, Format.ANSWERS, prompt=asked, answers=found, prompt_id=row_id(value), extra=extra
+    )
+
+
+def _others(value: dict[str, Any], *read: str) -> dict[str, Any]:
+    return {key: item for key, item in value.items() if key not in read and item is not None}
 
 
 def _prompt(line: Line, value: object, answer: Part) -> Part | Problem:
@@ -137,10 +230,11 @@ def _answers(part: Part) -> bool:
 
 
 def _parts(line: Line, keys: tuple[str, str], value: dict[str, Any]) -> tuple[Part, Part] | Problem:
-    """Two values of one kind: both strings, or both lists of messages."""
+    """Two values of one kind: both strings, or both lists of messages. A model may have said nothing at all, which is
+    an answer to reject."""
     first, second = (value[key] for key in keys)
     if isinstance(first, str) and isinstance(second, str):
-        return (first, second) if second else empty(line, keys[1])
+        return (first, second) if second or keys[1] == "rejected" else empty(line, keys[1])
     kinds = (kind(first), kind(second))
     if kinds != ("list", "list"):
         wrong, odd = (keys[0], first) if kinds[0] not in ("string", "list") else (keys[1], second)
@@ -186,4 +280,8 @@ _BUILDERS: dict[Format, Builder] = {
     Format.PREFERENCE: _preference,
     Format.ALPACA: _alpaca,
     Format.SHAREGPT: _sharegpt,
+    Format.PROMPT: _prompted,
+    Format.LABELLED: _labelled,
+    Format.SCORED: _scored,
+    Format.ANSWERS: _several,
 }
