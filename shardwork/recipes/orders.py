@@ -201,6 +201,8 @@ class PrepareOrder(Order):
     #: what a row is for a recipe of `alignment`: two answers to compare, one with a score or a label, or a prompt. Of
     #: pairs "labelled" makes two rows each. Empty: as the rows come
     rows_are: Literal["", "pairs", "scored", "labelled", "prompts"] = added("")
+    #: prompts: keys that every row must have, because answers are graded by them
+    row_keys: tuple[str, ...] = added(())
 
 
 class SplitOrder(Order):

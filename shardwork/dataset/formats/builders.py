@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from ...problem import Problem
-from .judged import answers, number, row_id, truth
 from ..line import Line, empty, kind, problem, wrong_type
-from .messages import conversation, sharegpt, tools
 from ..row import KEYS, OPTIONAL_KEYS, Format, Message, Part, Row, reads
+from .judged import answers, number, row_id, truth
+from .messages import conversation, sharegpt, tools
 
 Builder = Callable[[Line, dict[str, Any]], "Row | Problem"]
 

@@ -133,16 +133,7 @@ class Generate:
         for place, (_, base) in enumerate(_models(given)):
             for part in range(parts):
                 prompts = int(given.numbers.get(f"prompts.{part}", max(1, -(-facts.rows // parts))))
-                order = GenerateOrder(
-                    tuning=None,
-                    first_prompt=0,
-                    prompts=prompts,
-                    answers=params["answers"],
-                    sampling=sampling_of(params),
-                    max_length=params["max_length"],
-                    batch_size=params["batch_size"],
-                    precision=Precision(params["precision"]),
-                )
+                order = _drawn(params, prompts)
                 tokens = order.rows * (params["max_length"] + params["max_new_tokens"])
                 shards.append(
                     ShardPlan(
@@ -158,9 +149,8 @@ class Generate:
 
     def _join(self, given: PlanInput) -> ShardPlan:
         parts, models = _parts(given), _models(given)
-        order = JoinAnswersOrder(
-            models=tuple(label for label, _ in models), parts=parts, answers=given.stage.params["answers"]
-        )
+        labels = tuple(label for label, _ in models)
+        order = JoinAnswersOrder(models=labels, parts=parts, of=_drawn(given.stage.params, 1))
         names = [f"part-{part}" for part in range(parts)]
         names += [f"output-{number}" for number in range(parts * len(models))]
         inputs = {"base": given.artifacts["base"], **{name: given.artifacts[name] for name in names}}
@@ -198,6 +188,19 @@ class Generate:
 
     def audited(self, order_json: str, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:
         return judge_audit(AuditOrder.model_validate_json(order_json), claimed, found)
+
+
+def _drawn(params: Mapping[str, Any], prompts: int) -> GenerateOrder:
+    return GenerateOrder(
+        tuning=None,
+        first_prompt=0,
+        prompts=prompts,
+        answers=params["answers"],
+        sampling=sampling_of(params),
+        max_length=params["max_length"],
+        batch_size=params["batch_size"],
+        precision=Precision(params["precision"]),
+    )
 
 
 def sampling_of(params: Mapping[str, Any]) -> Sampling:

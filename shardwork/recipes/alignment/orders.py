@@ -115,7 +115,8 @@ class JoinAnswersOrder(Order):
 
     models: tuple[str, ...]
     parts: Size
-    answers: Annotated[int, Field(ge=1, le=256)]
+    #: what each part was answered by, but for the number of its prompts
+    of: GenerateOrder
 
 
 class GradeOrder(Order):

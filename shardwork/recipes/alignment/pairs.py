@@ -135,7 +135,7 @@ def _begun(row: Row, order: PrepareOrder) -> Items:
         raise InvalidInput(
             "data.wrong_format",
             f"This stage learns from {wanted} rows, but the rows are {row.shape}.",
-            next_step="Change params.loss (dpo) or params.learns_from (reward) to what the rows are, or give rows of that kind.",
+            next_step="Give rows of that kind, or set params.loss (dpo) or params.learns_from (reward) for these.",
             file=row.file,
             line=row.line,
             key="data",

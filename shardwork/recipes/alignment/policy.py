@@ -36,6 +36,7 @@ from .generate import DRAWN, drawn, sampling_of
 from .orders import MOST_ROWS, AuditOrder, GenerateOrder, GradeOrder, ScoreOrder
 from .policy_numbers import observe_learn, observe_reward
 from .policy_params import REWARD
+from .rewards import Rewards
 from .tuned import Tuned
 
 #: held-out prompts that are answered each round, at most
@@ -59,6 +60,7 @@ class Policy(Tuned):
                 stage=stage.name,
                 key="params.rewards",
             )
+        Rewards.read(params["rewards"].items(), params["reward_settings"])
         rows = params["prompts_per_shard"] * params["answers"]
         if rows > MOST_ROWS or params["batch_size"] > rows:
             raise InvalidInput(
@@ -93,7 +95,8 @@ class Policy(Tuned):
         return ("mean",) if outer == "auto" or stage.plan.shards_per_round == 1 else (outer,)
 
     def prepared(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        return {"rows_are": "prompts"}
+        needed = Rewards.read(params["rewards"].items(), params["reward_settings"]).needs()
+        return {"rows_are": "prompts", "row_keys": needed}
 
     # ---- rollouts -----------------------------------------------------------------------------------------------
 
