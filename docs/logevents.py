@@ -38,6 +38,8 @@ MEANINGS = {
     "loop.exception": "A task of the event loop failed and nobody waited for it.",
     "metrics.part_failed": "The store gave no figures, or the ledger could not be counted.",
     "payments.simulated": "No sat is real.",
+    "people.sweep_failed": "What time brings somebody who judges could not be done; it is tried again.",
+    "people.unexpected": "A call of somebody who judges met an error of the coordinator's own; the caller was told.",
     "payout.backend_raised": "The payment node failed while paying; it is asked, and the payment is not sent again.",
     "payout.waits": "A payment could not go a step further; it is tried again.",
     "policy.changed": "An operator changed a rule of the house.",

@@ -6,6 +6,7 @@
     policy        rules that change meanwhile        expiry        content that nobody needs
     outbox        committed effects                  executor      prepare, merge, apply, in processes
     servicers     gRPC: enrolment, jobs, work, artifacts, wallet, operator, health, reflection
+    people        those who judge, over the web
     web           dashboard, public page, health and /metrics
     cluster       the other coordinators on the same PostgreSQL, if there are any
 
@@ -21,7 +22,7 @@ import ipaddress
 import os
 import shutil
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,10 @@ from .outbox import OutboxRunner
 from .payments.base import Payments
 from .payments.journal import StoreJournal
 from .payments.simulated import SimulatedPayments
+from .people.desk import PeopleDesk, secret_of
+from .people.items import Items
+from .people.routes import router as people_router
+from .people.sweeping import sweep as sweep_people
 from .policy.house import House
 from .rpc.api_keys import ApiKeysServicer
 from .rpc.arriving import Arriving
@@ -182,7 +187,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         stack.push_async_callback(mirror.close)
         house.follow(lambda now: mirror.allow(now.hub_allow.split()))
         models_pb2_grpc.add_ModelsServiceServicer_to_server(ModelsServicer(gate, mirror, store, clock), server)
-        sweeper = Sweeper(engine, settings, partial(_sweep_money, house, engine, payments))
+        sweeper = Sweeper(engine, settings, partial(_sweep_people_and_money, house, engine, payments))
         if cluster is None or not cluster.membership.has_others:
             await sweeper.revive()
         await server.start()
@@ -191,9 +196,9 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         stack.callback(arriving.close)
         expiry, granting = _following(house, engine, contents, keys)
         api, figures = api_router(desk), expiry.figures
-        site = Site(
-            settings=settings, most_connections=files.web, storage=figures, house=house, payments=payments, api=api
-        )
+        people = people_router(_people_desk(house, engine, contents, keys, payments))
+        site = Site(settings=settings, most_connections=files.web, storage=figures, house=house, payments=payments)
+        site = replace(site, api=api, people=people)
         web = await stack.enter_async_context(serve_web(site, engine, keys.authority))
         stack.callback(desk.close)  # before the server: its streams end by themselves
         adopt("uvicorn", "uvicorn.error", "uvicorn.access")
@@ -226,11 +231,25 @@ def _server(files: OpenFiles, instruments: Instruments, arriving: Arriving) -> g
     return grpc.aio.server(interceptors=[Calls(instruments), arriving], options=options)
 
 
-async def _sweep_money(house: House, engine: Engine, payments: Payments) -> None:
-    """What comes in, and what is to go out."""
+async def _sweep_people_and_money(house: House, engine: Engine, payments: Payments) -> None:
+    """What people's time brings, what comes in, and what is to go out."""
+    await sweep_people(engine)
     await deposits.sweep(engine.store, payments, engine.clock)
-    rules = payouts.PayoutRules(threshold_msat=house.now.payout_threshold_sats * 1000)
-    await payouts.advance(engine.store, payments, engine.clock, rules)
+    await payouts.advance(engine.store, payments, engine.clock, _payout_rules(house))
+
+
+def _payout_rules(house: House) -> payouts.PayoutRules:
+    return payouts.PayoutRules(threshold_msat=house.now.payout_threshold_sats * 1000)
+
+
+def _people_desk(house: House, engine: Engine, contents: ArtifactStore, keys: Keys, payments: Payments) -> PeopleDesk:
+    return PeopleDesk(
+        engine=engine,
+        items=Items(contents),
+        secret=secret_of(keys.signing),
+        asset=payments.asset,
+        payout_rules=partial(_payout_rules, house),
+    )
 
 
 def _open_executor(settings: Settings, storage: str) -> Executor:

@@ -10,13 +10,14 @@ import asyncio
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from shardwork.clock import Clock
 from shardwork.errors import InvalidInput, NotFound, StaleLease
 from shardwork.ids import LeaseId
 from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec, model_input
 from shardwork.money import show
+from shardwork.recipes.base import ASK_PHASE, PEOPLE_PHASES
 
 from .events import (
     Change,
@@ -51,14 +52,21 @@ from .records import (
     Party,
     Record,
     Replica,
+    ReplicaState,
     Round,
     RoundState,
     Shard,
     Stage,
     StageState,
+    Vote,
+    VoteState,
 )
 from .store.base import Store, Transaction
 from .telemetry.instruments import Instruments
+
+#: of tasks of people that have not ended
+OPEN_TASK = (*LIVE, ReplicaState.SUBMITTED)
+OPEN_VOTE = (VoteState.GIVEN, VoteState.CAST, VoteState.HELD)
 
 R = TypeVar("R", Shard, Replica)
 T = TypeVar("T")
@@ -176,7 +184,9 @@ def start_next_stage(tx: Transaction, job_id: str, world: World) -> list[Push]:
 
 
 def slice_of_round(tx: Transaction, round_: Round, phase: str | None = None) -> Slice:
-    """The round with the shards of one phase (its current one by default)."""
+    """The round with the shards of one phase (its current one by default); of what people are asked, open tasks."""
+    if (phase or round_.phase) in PEOPLE_PHASES:
+        return _slice_of_tasks(tx, round_)
     return Slice(
         job=found(tx.get(Job, round_.job_id), "job", round_.job_id),
         stage=found(tx.get(Stage, round_.job_id, round_.stage), "stage", round_.stage),
@@ -190,6 +200,9 @@ def slice_of_replica(tx: Transaction, replica: Replica) -> Slice:
     """The replica's shard with all its replicas, and the shard that it audits, if any: a step costs the same however
     many siblings the shard has."""
     shard = found(tx.get(Shard, replica.shard_id), "shard", replica.shard_id)
+    if shard.phase in PEOPLE_PHASES:
+        votes = tx.find(Vote, shard_id=replica.shard_id, replica=replica.number)
+        return slice_of_task(tx, shard, found(votes[0] if votes else None, "vote", replica.shard_id))
     shards = [shard]
     if shard.audits:
         audited, _ = audits.target(shard)
@@ -200,6 +213,36 @@ def slice_of_replica(tx: Transaction, replica: Replica) -> Slice:
         round=found(tx.get(Round, replica.job_id, replica.stage, replica.round), "round", replica.shard_id),
         shards=tuple(shards),
         replicas=tuple(one for each in shards for one in tx.find(Replica, shard_id=each.id, order="number")),
+    )
+
+
+def slice_of_task(tx: Transaction, shard: Shard, vote: Vote) -> Slice:
+    """One task of one person: with everybody's of an item that is asked, because they share its places, and alone of
+    one beside, which has none. The shard of a repeated item and the replica need not be stored yet."""
+    alone: dict[str, Any] = {} if shard.phase == ASK_PHASE else {"number": vote.replica}
+    return Slice(
+        job=found(tx.get(Job, shard.job_id), "job", shard.job_id),
+        stage=found(tx.get(Stage, shard.job_id, shard.stage), "stage", shard.stage),
+        round=found(tx.get(Round, shard.job_id, shard.stage, shard.round), "round", shard.id),
+        shards=(shard,),
+        replicas=tuple(tx.find(Replica, shard_id=shard.id, order="number", **alone)),
+        votes=(vote,),
+    )
+
+
+def _slice_of_tasks(tx: Transaction, round_: Round) -> Slice:
+    """The round with every task that somebody holds, or that waits for a verdict."""
+    key: dict[str, Any] = {"job_id": round_.job_id, "stage": round_.stage, "round": round_.number}
+    replicas = [one for one in tx.find(Replica, **key, state=OPEN_TASK) if one.phase in PEOPLE_PHASES]
+    open_ = {(one.shard_id, one.number) for one in replicas}
+    votes = tx.find(Vote, job_id=round_.job_id, stage=round_.stage, state=OPEN_VOTE)
+    return Slice(
+        job=found(tx.get(Job, round_.job_id), "job", round_.job_id),
+        stage=found(tx.get(Stage, round_.job_id, round_.stage), "stage", round_.stage),
+        round=round_,
+        shards=tuple(tx.find(Shard, id=sorted({one.shard_id for one in replicas}))),
+        replicas=tuple(replicas),
+        votes=tuple(one for one in votes if (one.shard_id, one.replica) in open_),
     )
 
 

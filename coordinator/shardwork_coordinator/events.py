@@ -13,7 +13,7 @@ from enum import StrEnum
 from shardwork.why import Why
 
 from .money.movements import Movement
-from .records import Job, Record, Replica, Round, Shard, Stage
+from .records import Job, Record, Replica, Round, Shard, Stage, Vote, VoteState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +28,17 @@ class Slice:
     round: Round
     shards: tuple[Shard, ...]
     replicas: tuple[Replica, ...]
+    #: of people's shards: the tasks that are open or not decided
+    votes: tuple[Vote, ...] = ()
 
     def shard(self, shard_id: str) -> Shard:
         return next(shard for shard in self.shards if shard.id == shard_id)
 
     def replica(self, shard_id: str, number: int) -> Replica:
         return next(one for one in self.replicas if one.shard_id == shard_id and one.number == number)
+
+    def vote(self, shard_id: str, number: int) -> Vote:
+        return next(one for one in self.votes if (one.shard_id, one.replica) == (shard_id, number))
 
     def replicas_of(self, shard_id: str) -> tuple[Replica, ...]:
         return tuple(one for one in self.replicas if one.shard_id == shard_id)
@@ -198,6 +203,56 @@ class ReserveExtended:
     msat: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskGiven:
+    """Somebody asked for a task and gets this one; the slice's vote is it."""
+
+    expires_ms: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoteCast:
+    """An answer to the slice's vote, in the item's own order; it may be taken back until it is judged."""
+
+    answer_json: str
+    body_sha256: str
+    ms: int
+    #: what it tells of its person: 1 right, 0 wrong, -1 nothing
+    right: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoteChanged:
+    """Its person takes the answer back and has the task again."""
+
+    expires_ms: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoteJudged:
+    """HELD until its person is known better, PAID, REJECTED, or PRACTICE."""
+
+    verdict: VoteState
+    why: Why | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskLeft:
+    """SKIPPED, REPORTED or EXPIRED: without an answer, and nobody is to blame."""
+
+    state: VoteState
+    why: Why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemShelved:
+    """Several people said that the slice's item can't be judged: nobody else is asked."""
+
+    why: Why
+
+
 MachineEvent = (
     StageStarted
     | StageSkipped
@@ -218,6 +273,12 @@ MachineEvent = (
     | TimedOut
     | ToppedUp
     | ReserveExtended
+    | TaskGiven
+    | VoteCast
+    | VoteChanged
+    | VoteJudged
+    | TaskLeft
+    | ItemShelved
 )
 
 

@@ -66,6 +66,8 @@ class ExecutorTask:
     #: input name -> artifact id
     inputs: Mapping[str, str]
     seed: bytes
+    #: further inputs that are rows and no artifacts: input name -> file name -> text
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +296,7 @@ def _run(work: Work) -> ExecutorResult:
         name: cache.link(artifact_id, work.folder / "inputs" / _plain(name))
         for name, artifact_id in work.task.inputs.items()
     }
+    inputs |= {name: _written(work.folder / "inputs" / _plain(name), work.task.texts[name]) for name in work.task.texts}
     computed = compute(work.task, TaskContext(inputs, work.task.seed, work.folder / "outputs"))
     outputs: dict[str, OutputInfo] = {}
     for name, folder in computed.outputs.items():
@@ -307,6 +310,13 @@ def _run(work: Work) -> ExecutorResult:
             leaves=manifest.leaf_count,
         )
     return ExecutorResult(outputs=outputs, metrics=dict(computed.metrics))
+
+
+def _written(folder: Path, files: Mapping[str, str]) -> Path:
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / _plain(name)).write_text(text, encoding="utf-8")
+    return folder
 
 
 def _check_room(free_bytes: int, needed_bytes: int, work: Work) -> None:

@@ -18,6 +18,7 @@ from shardwork.identity.envelope import seal
 from shardwork.identity.keys import SigningKey
 from shardwork.ids import LeaseId, ShardId, sha256_hex
 from shardwork.recipes.abilities import needed
+from shardwork.recipes.base import PEOPLE_PHASES
 from shardwork.v1 import types_pb2, work_pb2
 
 from .engine import Engine, advance, slice_of_replica
@@ -319,7 +320,7 @@ def ready_replicas(tx: Transaction, job: Job, *, limit: int = MOST_READY, device
     holders, failures = _holders(tx, ids), _failures(tx, ids)
     found: list[ReadyReplica] = []
     for replica in waiting:
-        if (shard := shards.get(replica.shard_id)) is None:
+        if (shard := shards.get(replica.shard_id)) is None or shard.phase in PEOPLE_PHASES:
             continue
         others = {worker for number, worker in holders[shard.id] if number != replica.number} | _audited(tx, shard)
         found.append(

@@ -15,6 +15,8 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from shardwork.errors import Internal, ShardworkError, Unreachable
+from shardwork.recipes import recipe
+from shardwork.recipes.base import StageType
 from shardwork.why import Why
 
 from .artifacts.retention import HOUSE
@@ -23,6 +25,7 @@ from .engine import Engine, advance, found, slice_of_round
 from .events import ExecutorFailed, ExecutorFinished, MachineEvent, Push
 from .executor import Executor, ExecutorResult, ExecutorTask
 from .failpoints import AFTER, BEFORE, hit
+from .people import gathering
 from .records import Artifact, ArtifactState, Outbox, OutboxState, Round
 from .store.base import Transaction
 from .telemetry.logs import Log
@@ -160,6 +163,7 @@ class OutboxRunner:
     async def _attempt(self, effect: Outbox, payload: dict[str, str]) -> ExecutorResult | Why | None:
         """The result, the reason why it can't be had, or None when it is to be tried again."""
         task = ExecutorTask(
+            texts=await self._engine.store.read(lambda tx: _texts(tx, payload)),
             id=effect.id,
             phase=payload["phase"],
             recipe=payload["recipe"],
@@ -198,6 +202,13 @@ class OutboxRunner:
 
         await self._engine.store.write(note)
         self._rest(effect.id)
+
+
+def _texts(tx: Transaction, payload: dict[str, str]) -> dict[str, dict[str, str]]:
+    """What people said, for the phase that makes rows of it."""
+    if payload["phase"] != "join" or recipe(payload["recipe"]).stage_type is not StageType.PEOPLE:
+        return {}
+    return {"votes": {gathering.FILE: gathering.votes_file(tx, payload["job_id"], payload["stage"])}}
 
 
 def _pending(tx: Transaction) -> list[Outbox]:

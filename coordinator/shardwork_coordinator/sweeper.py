@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import replace
 
 from shardwork.jobs.spec import StageSpec
-from shardwork.recipes.base import AUDIT_PHASE
+from shardwork.recipes.base import AUDIT_PHASE, PEOPLE_PHASES
 from shardwork.why import Why
 
 from .engine import Engine, advance, slice_of_job, slice_of_replica, slice_of_round
@@ -263,7 +263,9 @@ class Sweeper:
             running = {job.id for job in tx.find(Job, state=JobState.RUNNING)}
             waiting = tx.find(Shard, state=[ShardState.READY, ShardState.RUNNING], quorum=2) if running else []
             audits_ = tx.find(Shard, state=[ShardState.READY, ShardState.RUNNING], phase=AUDIT_PHASE) if running else []
-            return [one for one in waiting if one.job_id in running and len(_keys(tx, one, everyone)) < 2] + [
+            # people who judge one item need not be workers
+            shards = [one for one in waiting if one.job_id in running and one.phase not in PEOPLE_PHASES]
+            return [one for one in shards if len(_keys(tx, one, everyone)) < 2] + [
                 one for one in audits_ if one.job_id in running and not _auditors(tx, one, everyone)
             ]
 
@@ -410,7 +412,13 @@ def _open_phases(tx: Transaction) -> list[tuple[Round, str]]:
     found: list[tuple[Round, str]] = []
     for job_id, stage, number, phase in keys:
         round_, job = tx.get(Round, job_id, stage, number), tx.get(Job, job_id)
-        if round_ is None or job is None or round_.state in FINAL_ROUND or round_.phase != phase:
+        if (
+            round_ is None
+            or job is None
+            or round_.state in FINAL_ROUND
+            or round_.phase != phase
+            or phase in PEOPLE_PHASES
+        ):
             continue
         # nobody is copied while something of the phase was not even tried; and the phase need not be read
         if tx.find(Replica, job_id=job_id, state=ReplicaState.READY, limit=1):

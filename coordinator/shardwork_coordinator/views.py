@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from shardwork import wire
 from shardwork.jobs.spec import StageSpec
+from shardwork.recipes.base import PEOPLE_PHASES
 from shardwork.recipes.continuing import told
 from shardwork.v1 import jobs_pb2
 from shardwork.why import Why
@@ -23,6 +24,7 @@ from .machine.states import LIVE
 from .money import ledger
 from .money.movements import FEES, escrow_account, round_account
 from .money.pricing import JobQuote
+from .people.progress import why_people
 from .queueing.line import JobFacts
 from .records import (
     Account,
@@ -149,6 +151,8 @@ def job_why(tx: Transaction, job: Job, stages: Sequence[Stage], workers: Sequenc
 
 
 def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worker]) -> Why:
+    if round_.phase in PEOPLE_PHASES:
+        return why_people(tx, job, round_)
     where = {"stage": round_.stage, "round": str(round_.number), "phase": round_.phase}
     held = sum(tx.count(Replica, "state", job_id=job.id, state=[str(state) for state in LIVE]).values())
     if held:

@@ -15,6 +15,8 @@ class Role(StrEnum):
     REQUESTER = "requester"
     WORKER = "worker"
     OPERATOR = "operator"
+    #: judges for pay, over the web, where each call is signed: no token names it
+    ANNOTATOR = "annotator"
 
 
 _WIRE: dict[Role, enrolment_pb2.Role.ValueType] = {
@@ -33,5 +35,5 @@ def role_from_proto(value: int) -> Role:
     for role, wire in _WIRE.items():
         if wire == value:
             return role
-    valid = ", ".join(Role)
+    valid = ", ".join(_WIRE)
     raise InvalidInput("enrolment.unknown_role", f"The role must be one of {valid}.", role=value)

@@ -15,11 +15,12 @@ from .base import Recipe
 
 @cache
 def _registry() -> dict[str, Recipe]:
+    from .alignment.people import People
     from .count import Count
     from .pretrain import Pretrain
     from .sft import Sft
 
-    found: dict[str, Recipe] = {recipe.kind: recipe for recipe in (Pretrain(), Sft(), Count())}
+    found: dict[str, Recipe] = {recipe.kind: recipe for recipe in (Pretrain(), Sft(), Count(), People())}
     for point in entry_points(group="shardwork.recipes"):
         found.setdefault(point.name, point.load()())
     return found

@@ -39,8 +39,10 @@ class RoundKind(StrEnum):
 
 #: phases that the operator's executor runs; every other phase is leased to workers
 EXECUTOR_PHASES = frozenset({"prepare", "split", "merge", "apply", "join", "grade"})
-#: phases whose shards go to people, over the web, and to no worker
-PEOPLE_PHASES = frozenset({"ask"})
+#: phases whose shards go to people, over the web, and to no worker; beside those that are asked run items shown to one
+#: person again, and items whose answer is known: hidden ones, and the first few, whose answer is told
+ASK_PHASE, REPEAT_PHASE, GOLD_PHASE, PRACTICE_PHASE = "ask", "repeat", "gold", "practice"
+PEOPLE_PHASES = frozenset({ASK_PHASE, REPEAT_PHASE, GOLD_PHASE, PRACTICE_PHASE})
 #: the phase of shards that check another one's result
 AUDIT_PHASE = "audit"
 #: phases whose result needs a reference worker or the agreement of two keys

@@ -15,8 +15,10 @@ import pytest
 
 from shardwork.jobs.spec import PlanSection, StageSpec
 from shardwork.recipes import kinds, recipe
+from shardwork.recipes.alignment.people_orders import AskOrder, ItemsOrder, VotesOrder
 from shardwork.recipes.base import (
     EXECUTOR_PHASES,
+    PEOPLE_PHASES,
     PlanInput,
     Reported,
     RoundKind,
@@ -39,6 +41,7 @@ from shardwork.recipes.orders import (
 )
 
 KINDS = kinds()
+NOT_WORK = EXECUTOR_PHASES | PEOPLE_PHASES
 ROUNDS, SHARDS, STEPS, BATCH = 3, 5, 7, 4
 FACTS = StageFacts(rows=1_000, tokens=90_000, run_params=1_000_000, trained_params=70_000, input_bytes=123_456)
 ORDERS: Mapping[str, type[Order]] = {
@@ -53,11 +56,18 @@ ORDERS: Mapping[str, type[Order]] = {
     "map": CountOrder,
     "join": JoinOrder,
 }
+#: where a kind's own order has another phase's name
+OWN_ORDERS: Mapping[tuple[str, str], type[Order]] = {
+    ("people", "split"): ItemsOrder,
+    ("people", "ask"): AskOrder,
+    ("people", "join"): VotesOrder,
+}
 #: what makes a stage of this kind valid
 STAGES: Mapping[str, Mapping[str, Any]] = {
     "sft": {"base_model": "./base", "params": {"batch_size": BATCH, "max_length": 64}},
     "pretrain": {"params": {"preset": "tiny-1m", "batch_size": BATCH, "max_length": 64}},
     "count": {"params": {}},
+    "people": {"params": {"title": "which is better", "pay_sats": 5}},
 }
 
 
@@ -119,7 +129,7 @@ def whole_plan(kind: str) -> list[Planned]:
 
 def worker_phases(kind: str) -> list[tuple[str, ShardPlan]]:
     """One shard of each phase that workers run."""
-    first = {one.phase: one.shards[0] for one in reversed(whole_plan(kind)) if one.phase not in EXECUTOR_PHASES}
+    first = {one.phase: one.shards[0] for one in reversed(whole_plan(kind)) if one.phase not in NOT_WORK}
     return sorted(first.items())
 
 
@@ -202,7 +212,9 @@ def tampered(phase: str, report: Reported) -> dict[str, Reported]:
 
 def test_every_kind_is_tested_here() -> None:
     assert set(KINDS) == set(STAGES)
-    assert {phase for kind in KINDS for phase in (one.phase for one in whole_plan(kind))} == set(ORDERS)
+    assert {phase for kind in KINDS for phase in (one.phase for one in whole_plan(kind))} == set(ORDERS) | {
+        phase for _, phase in OWN_ORDERS
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -215,7 +227,8 @@ def test_shards_are_numbered_from_zero_and_orders_survive_their_journey(kind: st
     for planned in whole_plan(kind):
         assert [shard.index for shard in planned.shards] == list(range(len(planned.shards)))
         for shard in planned.shards:
-            order = ORDERS[planned.phase].model_validate_json(shard.order_json)
+            model = OWN_ORDERS.get((kind, planned.phase)) or ORDERS[planned.phase]
+            order = model.model_validate_json(shard.order_json)
             assert order.canonical_json() == shard.order_json
             assert shard.work_units >= 0 and shard.memory_bytes >= 0
             assert all(artifact for artifact in shard.inputs.values())
@@ -259,11 +272,17 @@ def test_an_honest_report_passes_and_every_bent_one_fails_with_a_reason(kind: st
         assert why is not None and why.code.startswith("check.") and why.sentence.endswith(".")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if worker_phases(kind)])
 def test_no_worker_phase_of_another_name_is_accepted(kind: str) -> None:
     phase, order = worker_phases(kind)[0][0], worker_phases(kind)[0][1].order_json
     report = replace(honest(phase, order), outputs={"other": "id"}, output_files={"other": {"a.json": 1}})
     assert not recipe(kind).check("prepare", order, report).accepted
+
+
+@pytest.mark.parametrize("phase", sorted(PEOPLE_PHASES))
+def test_nothing_that_a_worker_hands_in_for_people_is_accepted(phase: str) -> None:
+    report = Reported(outputs={}, output_bytes={}, output_files={}, metrics={})
+    assert not recipe("people").check(phase, "{}", report).accepted
 
 
 def test_importing_the_recipes_loads_neither_torch_nor_numpy() -> None:

@@ -140,7 +140,8 @@ async def test_every_move_of_the_table_happens_in_the_simulation(seen: set[Move]
     table = {
         (kind.__name__, str(before), str(after)) for kind, before, after in ALL_MOVES if is_legal(kind, before, after)
     }
-    unseen = sorted(table - seen)
+    # made by people's stages alone (tests/coordinator/people)
+    unseen = sorted(table - seen - {("ReplicaState", "submitted", "leased")})
     assert not unseen, "\n" + "\n".join(map(str, unseen))
 
 

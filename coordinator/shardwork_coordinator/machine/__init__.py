@@ -35,7 +35,7 @@ from ..events import (
     ToppedUp,
     World,
 )
-from . import endings, gates, leases, phases
+from . import endings, gates, leases, people, phases
 from .tally import tally
 
 _HANDLERS: dict[type, Callable[[Slice, Any, World], Change]] = {
@@ -63,4 +63,6 @@ _HANDLERS: dict[type, Callable[[Slice, Any, World], Change]] = {
 
 def step(state: Slice, event: MachineEvent, world: World) -> Change:
     """The change that `event` makes to `state`. Raises Conflict "machine.illegal_move" with the story otherwise."""
+    if people.concerns(state, event):
+        return tally(state, people.stepped(state, event, world))
     return tally(state, _HANDLERS[type(event)](state, event, world))

@@ -9,6 +9,7 @@ import json
 from dataclasses import replace
 
 from shardwork.money import show
+from shardwork.recipes.base import PEOPLE_PHASES
 from shardwork.why import Why
 
 from ..events import (
@@ -25,10 +26,13 @@ from ..events import (
 )
 from ..money.movements import Move, MoveAll, escrow_account, round_account, user_account
 from ..records import Job, JobState, Replica, ReplicaState, RoundState, Shard, ShardState, Stage, StageState
+from . import people
 from .moves import move
 from .states import FINAL_JOB, FINAL_ROUND, LIVE
 from .verdicts import decide, give_up, refund_job
 
+#: of the reason of a job that paused for want of money and goes on by itself when there is more
+BUDGET_SPENT = "people.budget_spent"
 #: attempts a shard gets when its requester resumes the job
 FRESH_ATTEMPTS = 4
 
@@ -56,7 +60,7 @@ def resumed(state: Slice, event: JobResumed, world: World) -> Change:
     for shard in state.shards:
         if shard.state is ShardState.EXHAUSTED:
             change.rows += _fresh_attempts(state, shard)
-        elif shard.state is ShardState.RUNNING and _is_in_dispute(state, shard):
+        elif shard.state is ShardState.RUNNING and shard.phase not in PEOPLE_PHASES and _is_in_dispute(state, shard):
             _ask_afresh(state, shard, world, change)
     change.notes.append(Note(kind="job.running", subject=state.job.id, sentence="The job goes on."))
     return change
@@ -95,7 +99,11 @@ def topped_up(state: Slice, event: ToppedUp, world: World) -> Change:
     )
     sentence = f"The requester added {show(event.msat)} to the budget."
     note = Note(kind="job.topped_up", subject=job.id, sentence=sentence, evidence={"msat": str(event.msat)})
-    return Change(rows=[job], movements=[move_], notes=[note])
+    change = Change(rows=[job], movements=[move_], notes=[note])
+    if job.state is JobState.PAUSED and job.why_json and Why.from_json(job.why_json).code == BUDGET_SPENT:
+        change.rows.append(move(job, JobState.RUNNING, why_json=""))
+        change.notes.append(Note(kind="job.running", subject=job.id, sentence="The job goes on: it was topped up."))
+    return change
 
 
 def fail(state: Slice, why: Why, world: World, change: Change) -> Change:
@@ -157,6 +165,9 @@ def _kept(state: Slice, change: Change) -> str:
 
 def _take_back(state: Slice, replica: Replica, why: Why, world: World, change: Change) -> None:
     shard = state.shard(replica.shard_id)
+    if shard.phase in PEOPLE_PHASES:
+        people.end(state, replica, why, world, change)
+        return
     if replica.state is ReplicaState.READY:
         change.rows.append(move(replica, ReplicaState.EXPIRED))
         return

@@ -42,7 +42,8 @@ _REPLICA: dict[ReplicaState, frozenset[ReplicaState]] = {
     ReplicaState.READY: frozenset({ReplicaState.LEASED, ReplicaState.EXPIRED}),
     ReplicaState.LEASED: frozenset({ReplicaState.COMMITTED, ReplicaState.EXPIRED}),
     ReplicaState.COMMITTED: frozenset({ReplicaState.SUBMITTED, ReplicaState.REJECTED, ReplicaState.EXPIRED}),
-    ReplicaState.SUBMITTED: frozenset({ReplicaState.ACCEPTED, ReplicaState.REJECTED}),
+    # back to leased: a person takes an answer back
+    ReplicaState.SUBMITTED: frozenset({ReplicaState.ACCEPTED, ReplicaState.REJECTED, ReplicaState.LEASED}),
     ReplicaState.EXPIRED: frozenset({ReplicaState.READY}),
     ReplicaState.REJECTED: frozenset({ReplicaState.READY}),
 }

@@ -11,6 +11,7 @@ from dataclasses import replace
 from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec
 from shardwork.recipes import recipe
 from shardwork.recipes.base import (
+    PEOPLE_PHASES,
     RoundKind,
     StageType,
 )
@@ -33,6 +34,7 @@ from ..events import (
     World,
 )
 from ..records import Round, RoundState, Stage, StageState
+from . import people
 from .choice import choose, no_candidate
 from .endings import fail
 from .moves import move, name
@@ -123,6 +125,10 @@ def publish_due(state: Slice, event: PublishDue, world: World) -> Change:
 def phase_done(state: Slice, event: PhaseDone, world: World) -> Change:
     """All shards of a leased phase are done: their outputs become the round's results."""
     change = Change()
+    if state.round.phase in PEOPLE_PHASES:
+        people.close(state, world, change)
+        state = replace(state, round=move(state.round, RoundState.JUDGING))
+        return _next_phase(state, world, change)
     results = json.loads(state.round.results_json)
     metrics: list[dict[str, float]] = []
     for shard in sorted(state.shards, key=lambda one: one.position):

@@ -15,7 +15,11 @@ from shardwork.jobs.spec import JobSpec, StageSpec
 from shardwork.recipes import recipe
 from shardwork.recipes.base import (
     AGREED_PHASES,
+    ASK_PHASE,
     EXECUTOR_PHASES,
+    GOLD_PHASE,
+    PEOPLE_PHASES,
+    PRACTICE_PHASE,
     PlanInput,
     ShardPlan,
     StageFacts,
@@ -31,7 +35,7 @@ from ..events import (
     World,
 )
 from ..money.movements import Move, escrow_account, round_account
-from ..money.pricing import RateCard, audits_of
+from ..money.pricing import RateCard, audits_of, beside_msat
 from ..records import Purpose, Replica, ReplicaState, Round, RoundState, Shard, ShardState
 from .moves import move, name
 
@@ -71,7 +75,9 @@ def _lease_out(state: Slice, phase: str, plans: list[ShardPlan], world: World, c
         quorum = 1 if reference_only or alone else 2
     prices = [rates.price_of(plan) for plan in plans]
     checks = [rates.price_of(audit) for audit in audits_of(recipe(state.stage.recipe), phase, plans)]
-    reserve = rates.reserve(prices, max([quorum, *(plan.copies for plan in plans)])) + rates.reserve(checks, 1)
+    copies = max([quorum, *(plan.copies for plan in plans)])
+    reserve = rates.reserve(prices, copies) + rates.reserve(checks, 1)
+    reserve += beside_msat(rates, phase, spec_of(state), prices, copies)
     round_ = replace(state.round, reserved_msat=state.round.reserved_msat + reserve, shards_left=len(plans))
     change.rows.append(round_)
     if reserve:
@@ -95,8 +101,11 @@ def _lease_out(state: Slice, phase: str, plans: list[ShardPlan], world: World, c
             reference_only=reference_only,
         )
         change.rows.append(shard)
-        for number in range(shard.quorum):
+        # people's places are counted: a replica is made when somebody takes one
+        for number in range(0 if phase in PEOPLE_PHASES else shard.quorum):
             change.rows.append(_replica(shard, number, world))
+    if phase == ASK_PHASE:
+        _lay_out_tests(state, world, change)
     change.notes.append(
         Note(
             kind="round.phase",
@@ -107,6 +116,16 @@ def _lease_out(state: Slice, phase: str, plans: list[ShardPlan], world: World, c
         )
     )
     return change
+
+
+def _lay_out_tests(state: Slice, world: World, change: Change) -> None:
+    """Items whose answer is known, beside those that are asked: nobody waits for them."""
+    rates = RateCard.from_json(state.job.rates_json)
+    for phase in (PRACTICE_PHASE, GOLD_PHASE):
+        for plan in recipe(state.stage.recipe).plan(_plan_input(state, phase, world)):
+            price = rates.price_of(plan)
+            shard = replace(_shard(state, phase, plan, world), price_msat=price, fee_msat=rates.fee(price))
+            change.rows.append(shard)
 
 
 def _plan_input(state: Slice, phase: str, world: World) -> PlanInput:

@@ -86,8 +86,10 @@ def _live(tx: Transaction) -> list[Payout]:
     return [one for one in live if one.state in IN_FLIGHT or one.owner not in held or not _is_earned(one)]
 
 
-def request(tx: Transaction, owner: str, asset: str, rules: PayoutRules, now_ms: int) -> Payout:
-    """Starts a payout of all that is earned, now; the live one when there is one.
+def request(
+    tx: Transaction, owner: str, asset: str, rules: PayoutRules, now_ms: int, *, msat: int | None = None
+) -> Payout:
+    """Starts a payout of all that is earned, or of `msat` of it, now; the live one when there is one.
 
     Raises InvalidInput "payout.no_address", NotAllowed "payout.held" and NotEnoughFunds "payout.too_little".
     """
@@ -109,13 +111,14 @@ def request(tx: Transaction, owner: str, asset: str, rules: PayoutRules, now_ms:
             **restriction.why.evidence,
         )
     earned = ledger.available(tx, worker_account(owner))
-    if payable(earned) < rules.minimum_msat:
+    wanted = payable(earned) if msat is None else sats(msat // 1000)
+    if not rules.minimum_msat <= wanted <= payable(earned):
         raise NotEnoughFunds(
             "payout.too_little",
-            f"{show(earned)} can't cover a payout of {show(rules.minimum_msat)} and its fee.",
+            f"{show(earned)} can't cover a payout of {show(max(wanted, rules.minimum_msat))} and its fee.",
             next_step="Earn more first.",
         )
-    return _create(tx, party, asset, payable(earned), now_ms)
+    return _create(tx, party, asset, wanted, now_ms)
 
 
 async def nudge(store: Store, payments: Payments, clock: Clock, rules: PayoutRules, payout_id: str) -> Payout:

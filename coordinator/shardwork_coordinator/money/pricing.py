@@ -14,10 +14,12 @@ from shardwork.errors import InvalidInput
 from shardwork.jobs.spec import JobSpec, StageSpec, model_input
 from shardwork.money import share_ceil
 from shardwork.recipes import recipe
+from shardwork.recipes.alignment.people import beside_basis_points
 from shardwork.recipes.base import (
     AGREED_PHASES,
     AUDIT_PHASE,
     EXECUTOR_PHASES,
+    PEOPLE_PHASES,
     PlanInput,
     Recipe,
     RoundKind,
@@ -30,6 +32,8 @@ TERA = 10**12
 #: phases whose shards make nothing new: they check
 VERIFYING = AGREED_PHASES | {AUDIT_PHASE}
 BASIS_POINTS = 10_000
+#: hidden and repeated items until somebody's standing is known
+TESTS_OF_ONE = 12
 #: msat or work units that fit into every column and message
 MOST = 2**62
 
@@ -151,11 +155,12 @@ def quote(spec: JobSpec, facts: Mapping[str, StageFacts], rates: RateCard) -> Jo
             else:
                 compute += times * sum(prices) * quorum
             fees += times * quorum * sum(rates.fee(price) for price in prices)
-            reserve += times * rates.reserve(prices, quorum)
+            beside = beside_msat(rates, phase, frozen, prices, quorum)
+            reserve += times * (rates.reserve(prices, quorum) + beside)
             shards += times * len(plans)
             serial += times * max(plan.work_units for plan in plans)
             total += times * sum(plan.work_units for plan in plans) * quorum
-            phases.append(_phase_price(stage.name, phase, times, plans, rates))
+            phases.append(_phase_price(stage.name, phase, times, plans, rates, beside))
             largest.append(_largest_shard(stage, phase, plans, rates))
         rounds += recipe(stage.recipe).learn_rounds(frozen)
         if stage.run_if is not None:
@@ -195,7 +200,9 @@ def _largest_shard(stage: StageSpec, phase: str, plans: list[ShardPlan], rates: 
     )
 
 
-def _phase_price(stage: str, phase: str, times: int, plans: list[ShardPlan], rates: RateCard) -> PhasePrice:
+def _phase_price(
+    stage: str, phase: str, times: int, plans: list[ShardPlan], rates: RateCard, beside: int
+) -> PhasePrice:
     copies = copies_of(phase, plans)
     prices = [rates.price_of(plan) for plan in plans]
     largest = max(plan.work_units for plan in plans)
@@ -210,7 +217,7 @@ def _phase_price(stage: str, phase: str, times: int, plans: list[ShardPlan], rat
         price_msat=price,
         fee_msat=rates.fee(price),
         total_msat=times * copies * sum(one + rates.fee(one) for one in prices),
-        reserve_msat=times * rates.reserve(prices, copies),
+        reserve_msat=times * (rates.reserve(prices, copies) + beside),
     )
 
 
@@ -253,6 +260,17 @@ def audits_of(kind: Recipe, phase: str, plans: Sequence[ShardPlan]) -> list[Shar
     """What checking samples of these shards' results takes, whichever rows will be drawn."""
     found = (kind.audit(phase, plan, bytes(32), bytes(32)) for plan in plans)
     return [audit for audit in found if audit is not None]
+
+
+def beside_msat(rates: RateCard, phase: str, stage: StageSpec, prices: Sequence[int], copies: int) -> int:
+    """What a people phase reserves for hidden and repeated items: twice their shares, because newcomers see more of
+    them, and at least what tells as many newcomers from guessers as judge one item."""
+    share = beside_basis_points(stage) if phase in PEOPLE_PHASES else 0
+    if not share or not prices:
+        return 0
+    with_fees = [price + rates.fee(price) for price in prices]
+    shared = share_ceil(copies * sum(with_fees), 2 * share, BASIS_POINTS)
+    return max(shared, copies * TESTS_OF_ONE * max(with_fees))
 
 
 class _placeholders(dict[str, str]):

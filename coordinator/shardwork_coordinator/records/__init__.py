@@ -13,6 +13,7 @@ from .kept import Answer, Artifact, Event, OfferedModel, Outbox
 from .money import Account, DepositRow, PaymentLine, Payout, Transfer
 from .people import ApiFile, ApiKey, AuditEntry, Party, PolicyChange, WebSession, WebUser
 from .states import (
+    AnnotatorState,
     ArtifactState,
     DepositState,
     JobState,
@@ -25,8 +26,10 @@ from .states import (
     StageState,
     Standing,
     TransferKind,
+    VoteState,
     WebRole,
 )
+from .votes import Annotator, Vote
 from .work import Job, Lease, Replica, Round, Shard, Share, Stage
 
 #: every table, in creation order
@@ -59,11 +62,15 @@ RECORDS: tuple[type[Record], ...] = (
     OfferedModel,
     AuditEntry,
     PolicyChange,
+    Annotator,
+    Vote,
 )
 
 __all__ = [
     "RECORDS",
     "Account",
+    "Annotator",
+    "AnnotatorState",
     "Answer",
     "ApiFile",
     "ApiKey",
@@ -102,6 +109,8 @@ __all__ = [
     "Standing",
     "Transfer",
     "TransferKind",
+    "Vote",
+    "VoteState",
     "WebRole",
     "WebSession",
     "WebUser",

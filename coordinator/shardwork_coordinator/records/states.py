@@ -62,6 +62,31 @@ class Purpose(StrEnum):
     AGREEMENT = "agreement"
 
 
+class VoteState(StrEnum):
+    """Of a task that somebody was given."""
+
+    GIVEN = "given"
+    #: answered, and may still be taken back
+    CAST = "cast"
+    #: waits for the verdict on its person
+    HELD = "held"
+    PAID = "paid"
+    REJECTED = "rejected"
+    #: one of the first few, unpaid
+    PRACTICE = "practice"
+    SKIPPED = "skipped"
+    REPORTED = "reported"
+    EXPIRED = "expired"
+
+
+class AnnotatorState(StrEnum):
+    """Whether somebody's votes count in a stage."""
+
+    PROBATION = "probation"
+    CLEARED = "cleared"
+    STOPPED = "stopped"
+
+
 class ArtifactState(StrEnum):
     STAGING = "staging"
     STORED = "stored"

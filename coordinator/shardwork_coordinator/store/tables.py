@@ -27,6 +27,7 @@ from sqlalchemy.types import TypeEngine
 
 from ..records import (
     RECORDS,
+    Annotator,
     ApiFile,
     ApiKey,
     Artifact,
@@ -46,6 +47,7 @@ from ..records import (
     Share,
     Stage,
     Transfer,
+    Vote,
     WebSession,
 )
 from . import columns as shape
@@ -86,6 +88,12 @@ INDEXES: tuple[tuple[type[Record], tuple[str, ...]], ...] = (
     (Job, ("created_ms",)),
     (Job, ("name",)),
     (Lease, ("ended_ms",)),
+    (Shard, ("job_id", "phase", "state", "id")),
+    (Annotator, ("party",)),
+    (Annotator, ("state", "last_ms")),
+    (Vote, ("annotator", "given_ms")),
+    (Vote, ("job_id", "stage", "state")),
+    (Vote, ("state", "cast_ms")),
 )
 
 

@@ -69,6 +69,8 @@ class Site:
     join: Callable[[], str] = str
     #: the HTTP API; None: none is served
     api: APIRouter | None = None
+    #: what people who judge call, and their page; None: there is none
+    people: APIRouter | None = None
     #: the node that the books are compared with, and that is asked about a payment
     payments: Payments | None = None
 
@@ -106,6 +108,8 @@ def build(engine: Engine, site: Site | None = None) -> FastAPI:
     )
     if site.api is not None:
         app.include_router(site.api)
+    if site.people is not None:
+        app.include_router(site.people)
     shell = Shell(desk)
     app.include_router(dashboard.router(shell))
     for status in (404, 405):

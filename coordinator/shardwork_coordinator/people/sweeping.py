@@ -1,0 +1,105 @@
+"""Sweeping: what time brings people. Answers that nobody takes back any more count; who left in probation gives places
+back that others need; what somebody holds whom the operator shut out goes to others. Called by the sweeper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from shardwork.recipes.base import ASK_PHASE
+from shardwork.why import Why
+
+from ..engine import Engine
+from ..events import Push, World
+from ..queueing import standing
+from ..records import Annotator, AnnotatorState, Party, Shard, ShardState, Vote, VoteState
+from ..store.base import Transaction
+from ..telemetry.logs import Log
+from . import places, settling
+
+#: looked at in one sweep; the rest is looked at in the next
+MOST = 200
+#: who has not been heard of for so long has left
+AWAY_MS = 30 * 60_000
+
+BARRED = Why(code="people.barred", sentence="The operator shut this key out.", next_step="Ask the operator.")
+
+_log = Log("people")
+#: (job, stage, party)
+Key = tuple[str, str, str]
+
+
+async def sweep(engine: Engine) -> None:
+    """One look. What fails is logged and looked at again; it keeps nobody else's answers from counting."""
+    world = engine.world()
+    due, away, barred = await engine.store.read(lambda tx: (_due(tx, world), _away(tx, world), _barred(tx)))
+    for key in due:
+        await _each(engine, key, lambda tx, pushes, key=key: _settle(tx, key, world, pushes))
+    for key in away:
+        await _each(engine, key, lambda tx, pushes, key=key: _lapse(tx, key, world, pushes))
+    for key in barred:
+        await _each(engine, key, lambda tx, pushes, key=key: _bar(tx, key, world, pushes))
+
+
+async def _each(engine: Engine, key: Key, step: Callable[[Transaction, list[Push]], None]) -> None:
+    def work(tx: Transaction) -> list[Push]:
+        pushes: list[Push] = []
+        step(tx, pushes)
+        return pushes
+
+    try:
+        engine.after_commit(await engine.store.write(work))
+    except Exception:
+        _log.error("people.sweep_failed", about="/".join(key))
+
+
+def _due(tx: Transaction, world: World) -> list[Key]:
+    cast = tx.find(Vote, state=VoteState.CAST, order="cast_ms", limit=MOST)
+    ripe = [one for one in cast if one.cast_ms + settling.UNDO_MS <= world.now_ms]
+    return list(dict.fromkeys((one.job_id, one.stage, one.annotator) for one in ripe))
+
+
+def _settle(tx: Transaction, key: Key, world: World, pushes: list[Push]) -> None:
+    job, stage, party = key
+    for vote in tx.find(Vote, annotator=party, job_id=job, stage=stage, state=VoteState.CAST, order="number"):
+        if vote.cast_ms + settling.UNDO_MS <= world.now_ms:
+            settling.settle(tx, vote, world, pushes)
+
+
+def _away(tx: Transaction, world: World) -> list[Key]:
+    """People in probation who left, in stages that wait for nothing but places which their answers hold."""
+    found: list[Key] = []
+    for job, stage in places.running(tx):
+        if places.open_round(tx, job.id, stage.name) is None or not _is_stuck(tx, job.id, stage.name):
+            continue
+        asked: dict[str, Any] = {"job_id": job.id, "stage": stage.name, "state": AnnotatorState.PROBATION}
+        gone = tx.find(Annotator, **asked, order="last_ms", limit=MOST)
+        found += [
+            (job.id, stage.name, one.party) for one in gone if one.last_ms + AWAY_MS <= world.now_ms and one.votes
+        ]
+    return found
+
+
+def _is_stuck(tx: Transaction, job: str, stage: str) -> bool:
+    return not tx.find(Shard, job_id=job, stage=stage, phase=ASK_PHASE, state=ShardState.READY, limit=1)
+
+
+def _lapse(tx: Transaction, key: Key, world: World, pushes: list[Push]) -> None:
+    me = tx.get(Annotator, *key)
+    # each may free the places that the others were about to
+    if me is not None and me.last_ms + AWAY_MS <= world.now_ms and _is_stuck(tx, key[0], key[1]):
+        settling.lapse(tx, me, world, pushes)
+
+
+def _barred(tx: Transaction) -> list[Key]:
+    shut_out = standing.among(tx, standing.DISTRUSTED)
+    parties = {name for (name,) in tx.pick(Party, ("id",), id=sorted(shut_out))} if shut_out else set[str]()
+    rows = tx.find(Annotator, party=sorted(parties)) if parties else []
+    live = [one for one in rows if one.state is not AnnotatorState.STOPPED]
+    return [(one.job_id, one.stage, one.party) for one in live]
+
+
+def _bar(tx: Transaction, key: Key, world: World, pushes: list[Push]) -> None:
+    me = tx.get(Annotator, *key)
+    if me is not None and me.party in standing.among(tx, standing.DISTRUSTED):
+        settling.stop(tx, me, BARRED, world, pushes)
