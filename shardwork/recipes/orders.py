@@ -176,8 +176,8 @@ class PrepareOrder(Order):
     """phase "prepare" (executor): inputs data, eval_data?, base?, parent? -> outputs train, eval?, skeleton?; metrics
     counts. `parent`: the checkpoint whose tokenizer a model from scratch keeps."""
 
-    #: "pretrain": text packed to max_length; "sft": rows with a loss mask; "reward", "dpo": judged answers
-    #: (`alignment.pairs`); "ppo", "grpo": prompts of at most max_length tokens (`alignment.prompts`)
+    #: "pretrain": text packed to max_length; "sft": rows with a loss mask; "reward", "dpo": judged answers; "ppo",
+    #: "grpo": prompts of at most max_length tokens (`alignment.phases`)
     recipe: str
     max_length: int
     eval_fraction: float | None

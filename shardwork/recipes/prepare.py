@@ -89,11 +89,11 @@ def compute(phase: str, order_json: str, context: Context) -> Computed:
 def _aligned(order: PrepareOrder) -> Callable[[PrepareOrder, Context, RowTokenizer], Computed] | None:
     """How rows of feedback are prepared, which are no rows of text; None for text."""
     if order.recipe in ("reward", "dpo"):
-        from .alignment.pairs import prepare_pairs
+        from .alignment.phases.pairs import prepare_pairs
 
         return prepare_pairs
     if order.recipe in ("ppo", "grpo"):
-        from .alignment.prompts import prepare_prompts
+        from .alignment.phases.prompts import prepare_prompts
 
         return prepare_prompts
     return None

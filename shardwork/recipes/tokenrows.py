@@ -1,6 +1,6 @@
 """TokenRows: rows of tokens with their labels in flat arrays, and what an index says about them.
 
-Owns the arrays that become an artifact's tensors. Filled and written by `prepare` and `alignment.pairs`.
+Owns the arrays that become an artifact's tensors. Filled and written by `prepare` and `alignment.phases.pairs`.
 """
 
 from __future__ import annotations

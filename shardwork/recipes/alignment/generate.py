@@ -168,11 +168,11 @@ class Generate:
             case "audit":
                 return context.trainer.audit(AuditOrder.model_validate_json(order_json), context)
             case "split":
-                from .prompts import split
+                from .phases.prompts import split
 
                 return split(PromptsOrder.model_validate_json(order_json), context)
             case "join":
-                from .answers_rows import join
+                from .phases.rows import join
 
                 return join(JoinAnswersOrder.model_validate_json(order_json), context)
             case _:

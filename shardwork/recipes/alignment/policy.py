@@ -272,7 +272,7 @@ class Policy(Tuned):
             case "audit":
                 return context.trainer.audit(AuditOrder.model_validate_json(order_json), context)
             case "grade":
-                from .grading import grade
+                from .phases.grading import grade
 
                 return grade(GradeOrder.model_validate_json(order_json), context)
             case _:

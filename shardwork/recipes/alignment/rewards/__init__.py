@@ -4,7 +4,7 @@
     schema       our part of JSON Schema
 
 `Rewards` is made when a job is planned, so that settings are refused before anybody is paid, and again when answers are
-graded (`alignment.grading`).
+graded (`alignment.phases.grading`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from shardwork.recipes.base import Computed
 from shardwork.recipes.orders import PrepareOrder
 from tests.shardwork.dataset.folders import CHAT, tokenizer_folder, turn, write_jsonl
 
-from .contexts import Folders, Row, index_of, items_of
+from ..contexts import Folders, Row, index_of, items_of
 
 
 @pytest.fixture(scope="module")

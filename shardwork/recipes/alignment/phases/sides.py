@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...dataset.split import MIN_EVAL_ROWS, hold_out, shuffled, without
-from ...errors import InvalidInput
-from ..orders import PrepareOrder
+from ....dataset.split import MIN_EVAL_ROWS, hold_out, shuffled, without
+from ....errors import InvalidInput
+from ...orders import PrepareOrder
 
 
 @dataclass(frozen=True, slots=True)

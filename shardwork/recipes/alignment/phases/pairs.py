@@ -14,20 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ...dataset.lengths import Layout, Overlong, layout
-from ...dataset.pairing import Sides as Answers
-from ...dataset.pairing import are_equal, encode_sides, fitted_sides, has_answers, longest
-from ...dataset.row import Format, Row
-from ...dataset.source import staged_files
-from ...dataset.tokenise import RowTokenizer
-from ...dataset.weights import reads
-from ...errors import InvalidInput
-from ...problem import Problem
-from ...tensors.file import write_tensors
-from ..base import Computed, Context
-from ..orders import PrepareOrder
-from ..reading import Progress, batches, invalid, overlong, refuse_unusable
-from ..tokenrows import ROWS_PER_FILE, Facts, TokenRows
+from ....dataset.lengths import Layout, Overlong, layout
+from ....dataset.pairing import Sides as Answers
+from ....dataset.pairing import are_equal, encode_sides, fitted_sides, has_answers, longest
+from ....dataset.row import Format, Row
+from ....dataset.source import staged_files
+from ....dataset.tokenise import RowTokenizer
+from ....dataset.weights import reads
+from ....errors import InvalidInput
+from ....problem import Problem
+from ....tensors.file import write_tensors
+from ...base import Computed, Context
+from ...orders import PrepareOrder
+from ...reading import Progress, batches, invalid, overlong, refuse_unusable
+from ...tokenrows import ROWS_PER_FILE, Facts, TokenRows
 from .sides import divided
 
 #: format of the rows -> what PrepareOrder.rows_are calls it

@@ -12,12 +12,12 @@ from tokenizers import Tokenizer
 from shardwork.dataset import check_data
 from shardwork.errors import Corrupt
 from shardwork.recipes.alignment.answers import Answers, flat, write_answers
-from shardwork.recipes.alignment.answers_rows import join
 from shardwork.recipes.alignment.orders import GenerateOrder, JoinAnswersOrder, PromptsOrder, Sampling
-from shardwork.recipes.alignment.prompts import split
+from shardwork.recipes.alignment.phases.prompts import split
+from shardwork.recipes.alignment.phases.rows import join
 from tests.shardwork.dataset.folders import tokenizer_folder, write_jsonl
 
-from .contexts import Folders, json_lines
+from ..contexts import Folders, json_lines
 
 OF = GenerateOrder(
     tuning=None, first_prompt=0, prompts=1, answers=2, sampling=Sampling(max_new_tokens=40), max_length=32, batch_size=4

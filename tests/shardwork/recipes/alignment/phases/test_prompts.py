@@ -13,12 +13,12 @@ from shardwork.dataset import check_data
 from shardwork.errors import InvalidInput
 from shardwork.recipes import prepare
 from shardwork.recipes.alignment.orders import PromptsOrder
-from shardwork.recipes.alignment.prompts import end_tokens, split
+from shardwork.recipes.alignment.phases.prompts import end_tokens, split
 from shardwork.recipes.base import Computed
 from shardwork.recipes.orders import PrepareOrder
 from tests.shardwork.dataset.folders import CHAT, tokenizer_folder, turn, write_jsonl
 
-from .contexts import Folders, index_of, prompts_of
+from ..contexts import Folders, index_of, prompts_of
 
 
 @pytest.fixture(scope="module")

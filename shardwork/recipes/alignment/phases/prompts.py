@@ -16,18 +16,18 @@ from typing import Any, cast
 
 import numpy as np
 
-from ...dataset.lengths import Overlong
-from ...dataset.row import Row
-from ...dataset.source import staged_files
-from ...dataset.tokenise import RowTokenizer
-from ...dataset.weights import reads
-from ...errors import InvalidInput
-from ...problem import Problem
-from ...tensors.file import write_tensors
-from ..base import Computed, Context
-from ..orders import PrepareOrder
-from ..reading import Progress, batches, invalid, overlong, refuse_unusable
-from .orders import PromptsOrder
+from ....dataset.lengths import Overlong
+from ....dataset.row import Row
+from ....dataset.source import staged_files
+from ....dataset.tokenise import RowTokenizer
+from ....dataset.weights import reads
+from ....errors import InvalidInput
+from ....problem import Problem
+from ....tensors.file import write_tensors
+from ...base import Computed, Context
+from ...orders import PrepareOrder
+from ...reading import Progress, batches, invalid, overlong, refuse_unusable
+from ..orders import PromptsOrder
 from .sides import divided
 
 #: keys of rows.jsonl that are ours; a row's own `id` is kept under another name

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ...dataset.tokenise import RowTokenizer
-from ...errors import Corrupt, InvalidInput
-from ..base import Computed, Context
-from .answers import ROWS, read_answers, read_prompts, write_scores
-from .orders import GenerateOrder, GradeOrder
-from .rewards import Rewards
+from ....dataset.tokenise import RowTokenizer
+from ....errors import Corrupt, InvalidInput
+from ...base import Computed, Context
+from ..answers import ROWS, read_answers, read_prompts, write_scores
+from ..orders import GenerateOrder, GradeOrder
+from ..rewards import Rewards
 
 Row = Mapping[str, Any]
 

@@ -11,11 +11,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ...dataset.tokenise import RowTokenizer
-from ..base import Computed, Context
-from .answers import ROWS, Answers, read_answers, read_prompts
+from ....dataset.tokenise import RowTokenizer
+from ...base import Computed, Context
+from ..answers import ROWS, Answers, read_answers, read_prompts
+from ..orders import JoinAnswersOrder
 from .grading import read_rows, text_of
-from .orders import JoinAnswersOrder
 from .prompts import ID
 
 #: keys of a row of answers that are ours; the prompt row's own of these names are left out

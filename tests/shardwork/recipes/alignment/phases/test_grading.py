@@ -14,12 +14,12 @@ from tokenizers import Tokenizer
 from shardwork.errors import Corrupt, InvalidInput
 from shardwork.recipes import prepare
 from shardwork.recipes.alignment.answers import Answers, flat, read_scores, write_answers
-from shardwork.recipes.alignment.grading import grade
 from shardwork.recipes.alignment.orders import GenerateOrder, GradeOrder, Sampling
+from shardwork.recipes.alignment.phases.grading import grade
 from shardwork.recipes.orders import PrepareOrder
 from tests.shardwork.dataset.folders import tokenizer_folder, write_jsonl
 
-from .contexts import Folders, json_lines
+from ..contexts import Folders, json_lines
 
 MOST = 40
 
