@@ -17,7 +17,7 @@ from shardwork.errors import InvalidInput, NotFound, StaleLease
 from shardwork.ids import LeaseId
 from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec, model_input
 from shardwork.money import show
-from shardwork.recipes.base import ASK_PHASE, PEOPLE_PHASES
+from shardwork.recipes.base import ASK_PHASE, AUDITED_PHASES, PEOPLE_PHASES
 
 from .events import (
     Change,
@@ -197,16 +197,19 @@ def slice_of_round(tx: Transaction, round_: Round, phase: str | None = None) -> 
 
 
 def slice_of_replica(tx: Transaction, replica: Replica) -> Slice:
-    """The replica's shard with all its replicas, and the shard that it audits, if any: a step costs the same however
-    many siblings the shard has."""
+    """The replica's shard with all its replicas, and with those that audit it, or whom it audits: a step costs the same
+    however many siblings the shard has."""
     shard = found(tx.get(Shard, replica.shard_id), "shard", replica.shard_id)
     if shard.phase in PEOPLE_PHASES:
         votes = tx.find(Vote, shard_id=replica.shard_id, replica=replica.number)
         return slice_of_task(tx, shard, found(votes[0] if votes else None, "vote", replica.shard_id))
-    shards = [shard]
     if shard.audits:
         audited, _ = audits.target(shard)
-        shards.append(found(tx.get(Shard, audited), "shard", audited))
+        shard = found(tx.get(Shard, audited), "shard", audited)
+    shards = [shard]
+    if shard.phase in AUDITED_PHASES:
+        copies = tx.find(Replica, shard_id=shard.id)
+        shards += tx.find(Shard, audits=[audits.about(one) for one in copies], order="position")
     return Slice(
         job=found(tx.get(Job, replica.job_id), "job", replica.job_id),
         stage=found(tx.get(Stage, replica.job_id, replica.stage), "stage", replica.stage),

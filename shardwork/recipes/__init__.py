@@ -15,12 +15,18 @@ from .base import Recipe
 
 @cache
 def _registry() -> dict[str, Recipe]:
+    from .alignment.dpo import Dpo
+    from .alignment.generate import Generate
+    from .alignment.grpo import Grpo
     from .alignment.people import People
+    from .alignment.ppo import Ppo
+    from .alignment.reward import Reward
     from .count import Count
     from .pretrain import Pretrain
     from .sft import Sft
 
-    found: dict[str, Recipe] = {recipe.kind: recipe for recipe in (Pretrain(), Sft(), Count(), People())}
+    learning: tuple[Recipe, ...] = (Pretrain(), Sft(), Reward(), Dpo(), Ppo(), Grpo())
+    found: dict[str, Recipe] = {recipe.kind: recipe for recipe in (*learning, Count(), Generate(), People())}
     for point in entry_points(group="shardwork.recipes"):
         found.setdefault(point.name, point.load()())
     return found

@@ -45,6 +45,8 @@ ASK_PHASE, REPEAT_PHASE, GOLD_PHASE, PRACTICE_PHASE = "ask", "repeat", "gold", "
 PEOPLE_PHASES = frozenset({ASK_PHASE, REPEAT_PHASE, GOLD_PHASE, PRACTICE_PHASE})
 #: the phase of shards that check another one's result
 AUDIT_PHASE = "audit"
+#: phases whose results a recipe may have audited
+AUDITED_PHASES = frozenset({"map", "rollout", "score"})
 #: phases whose result needs a reference worker or the agreement of two keys
 AGREED_PHASES = frozenset({"init", "evaluate", "publish"})
 
@@ -226,6 +228,9 @@ class Unaudited:
     def audited(self, order_json: str, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:
         return Finding()
 
+    def alike(self, phase: str, order_json: str, first: Mapping[str, float], late: Mapping[str, float]) -> bool:
+        return True
+
 
 class Recipe(Protocol):
     """One job kind or one internal phase. Implementations are stateless; the registry holds one instance of each."""
@@ -278,4 +283,9 @@ class Recipe(Protocol):
 
     def audited(self, order_json: str, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:
         """Whether what an audit (of this order) found bears out what was claimed."""
+        ...
+
+    def alike(self, phase: str, order_json: str, first: Mapping[str, float], late: Mapping[str, float]) -> bool:
+        """Whether a copy of a shard that came after the first was taken is as good, by what both reported. It is paid
+        without an audit then."""
         ...

@@ -96,6 +96,35 @@ def count_job(parts: int = 3) -> JobSpec:
     )
 
 
+def answers_job(parts: int = 1) -> JobSpec:
+    stage = StageSpec(
+        name="answer",
+        recipe="generate",
+        base_model="./base",
+        data=["prompts.jsonl"],
+        params={"answers": 1},
+        plan=PlanSection(shards_per_round=parts),
+    )
+    return JobSpec(
+        name="answers", stages=[stage], trust=TrustSection(data_class="public"), budget=BudgetSection(max_sats=100_000)
+    )
+
+
+def policy_job(rounds: int = 3, *, held_out: bool = True, **params: object) -> JobSpec:
+    stage = StageSpec(
+        name="policy",
+        recipe="grpo",
+        base_model="./base",
+        data=["prompts.jsonl"],
+        eval_fraction=0.1 if held_out else None,
+        params={"rewards": {"exact": 1.0}, "answers": 2, "prompts_per_shard": 4, "batch_size": 4, **params},
+        plan=PlanSection(rounds=rounds, shards_per_round=2, inner_steps=2),
+    )
+    return JobSpec(
+        name="policy", stages=[stage], trust=TrustSection(data_class="public"), budget=BudgetSection(max_sats=100_000)
+    )
+
+
 class Simulation:
     """One coordinator core, its workers and its clock."""
 
@@ -122,7 +151,10 @@ class Simulation:
         abilities: Sequence[str] = (),
     ) -> None:
         capability = work_pb2.Capability(
-            recipes=["sft", "pretrain", "count"], can_train=True, memory_bytes=1 << 40, abilities=abilities
+            recipes=["sft", "pretrain", "count", "generate", "grpo", "ppo"],
+            can_train=True,
+            memory_bytes=1 << 40,
+            abilities=abilities,
         )
         self.links.attach(
             Link(
@@ -161,6 +193,8 @@ class Simulation:
             ),
             inputs_json=json.dumps({"tune.base_model": fake_id("base"), "tune.data": fake_id("data")})
             if spec.stages[0].recipe == "sft"
+            else json.dumps({f"{stage.name}.{key}": fake_id(key) for stage in spec.stages for key in _reads(stage)})
+            if spec.stages[0].recipe != "count"
             else json.dumps({f"{stage.name}.data": fake_id("data") for stage in spec.stages}),
             quote_json=priced.to_json(),
             rates_json=self.rates.to_json(),
@@ -199,7 +233,7 @@ class Simulation:
         for effect in effects:
             payload = json.loads(effect.payload_json)
             outputs = {name: fake_id(effect.id, name) for name in _executor_outputs(payload)}
-            metrics = {"rows": 450.0, "tokens": 45_000.0, "eval_rows": 50.0} if payload["phase"] == "prepare" else {}
+            metrics = _executor_metrics(payload)
 
             def work(
                 tx: Transaction,
@@ -242,7 +276,7 @@ class Simulation:
             if shard.phase == "learn":
                 names = ["delta.safetensors", "m.safetensors", "v.safetensors", "update.json"]
                 files = {"delta": dict.fromkeys(names, 1)}
-            if shard.phase == "map":
+            if "counts" in outputs:
                 files = {"counts": {"counts.json": 1}}
             reported = Reported(
                 outputs=outputs, output_bytes=dict.fromkeys(outputs, 64), output_files=files, metrics=metrics
@@ -330,6 +364,8 @@ class Simulation:
 
     def _result(self, shard: Shard, *, honest: bool, worker: str) -> tuple[dict[str, str], dict[str, float]]:
         salt = "" if honest else worker
+        if shard.recipe in ("generate", "grpo", "ppo") and shard.phase in ("map", "rollout", "score", "audit"):
+            return rows_result(shard, honest=honest, salt=salt)
         if shard.phase == "learn":
             return {"delta": fake_id(shard.id, salt)}, {
                 "train_loss": 3.0,
@@ -355,6 +391,44 @@ def _key(round_: Round) -> tuple[str, str, int]:
     return round_.job_id, round_.stage, round_.number
 
 
+def _reads(stage: StageSpec) -> list[str]:
+    return ["base_model", "data", *(f"models.{role}" for role in stage.models)]
+
+
+def rows_result(shard: Shard, *, honest: bool, salt: str) -> tuple[dict[str, str], dict[str, float]]:
+    """Answers, scores, or what an audit of them finds; a liar's numbers are off by 5."""
+    order = json.loads(shard.order_json)
+    of = order["of"] if shard.phase == "audit" else order
+    scored = "of" in of
+    drawn = of["of"] if scored else of
+    rows = order["rows"] if shard.phase == "audit" else range(drawn["prompts"] * drawn["answers"])
+    off = 0.0 if honest else 5.0
+    if scored:
+        metrics = {f"score.{row}": row / 10 + off for row in rows}
+    else:
+        metrics = {f"sum.{row}": -10.0 - row - off for row in rows}
+    if shard.phase == "audit":
+        return {}, metrics if scored else metrics | {f"drawn.{row}": 1.0 for row in rows}
+    if scored:
+        return {"scores": fake_id(shard.id, salt)}, metrics
+    return {"answers": fake_id(shard.id, salt)}, metrics | {"rows": len(rows), "tokens": 8.0 * len(rows), "ended": 1.0}
+
+
+def _executor_metrics(payload: dict[str, str]) -> dict[str, float]:
+    match payload["phase"]:
+        case "prepare":
+            return {"rows": 450.0, "tokens": 45_000.0, "eval_rows": 50.0}
+        case "split" if payload["recipe"] == "generate":
+            parts = int(json.loads(payload["order_json"])["parts"])
+            return {"parts": float(parts), **{f"prompts.{part}": 40.0 for part in range(parts)}}
+        case "grade":
+            numbers = json.loads(payload["order_json"])["numbers"]
+            told = {f"reward.{number}": 0.1 * int(payload["round"]) for number in numbers}
+            return {**told, **{f"rows.{number}": 16.0 for number in numbers}}
+        case _:
+            return {}
+
+
 def _executor_outputs(payload: dict[str, str]) -> list[str]:
     match payload["phase"]:
         case "prepare":
@@ -367,6 +441,10 @@ def _executor_outputs(payload: dict[str, str]) -> list[str]:
             return [*(f"step-{name}" for name in names), "moments", "outer"]
         case "apply":
             return ["checkpoint"]
+        case "grade":
+            return [f"scores-{number}" for number in json.loads(payload["order_json"])["numbers"]]
+        case "join":
+            return ["rows"] if payload["recipe"] == "generate" else ["report"]
         case _:
             return ["report"]
 

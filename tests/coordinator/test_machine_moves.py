@@ -29,7 +29,7 @@ from shardwork_coordinator.records import (
     StageState,
 )
 
-from .simulation import count_job, sft_job
+from .simulation import answers_job, count_job, policy_job, sft_job
 from .test_gates import gated
 from .unruly import REFUSED, Unruly
 
@@ -128,6 +128,9 @@ async def test_every_move_of_the_table_happens_in_the_simulation(seen: set[Move]
         simulation.losses = {1: 9.0} if seed % 3 == 0 else {}
         await simulation.submit(sft_job(rounds=2, shards=3) if seed % 4 else count_job(parts=3))
         await simulation.run_unruly()
+    policy = Unruly()
+    await policy.submit(policy_job(rounds=1))
+    await policy.run_to_end()
     useless = Unruly()
     await useless.submit(sft_job(rounds=1))
     await useless.work_until("merge")
@@ -143,6 +146,16 @@ async def test_every_move_of_the_table_happens_in_the_simulation(seen: set[Move]
     # made by people's stages alone (tests/coordinator/people)
     unseen = sorted(table - seen - {("ReplicaState", "submitted", "leased")})
     assert not unseen, "\n" + "\n".join(map(str, unseen))
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_whatever_happens_to_audited_work_the_books_balance(seed: int) -> None:
+    simulation = Unruly(workers=1 + seed % 5, seed=3000 + seed)
+    await simulation.submit(policy_job(rounds=2, held_out=seed % 2 == 0) if seed % 3 else answers_job(3))
+    state = await simulation.run_unruly()
+    assert state in FINAL_JOB
+    await simulation.check_books()
+    await simulation.check_ending()
 
 
 @pytest.mark.parametrize("seed", range(60))

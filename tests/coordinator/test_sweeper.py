@@ -8,7 +8,7 @@ import pytest
 
 from shardwork.errors import StaleLease
 from shardwork_coordinator.machine.planning import ATTEMPTS
-from shardwork_coordinator.records import Job, JobState, Purpose, Replica, ReplicaState, Shard, ShardState
+from shardwork_coordinator.records import Job, JobState, Purpose, Replica, ReplicaState, ShardState
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.sweeper import REFERENCE_PATIENCE, Sweeper
 
@@ -201,10 +201,10 @@ async def test_a_poisoned_row_keeps_neither_other_leases_nor_money_waiting() -> 
     poisoned, healthy = await simulation.grant_all()
 
     def poison(tx: Transaction) -> None:
-        shard = tx.get(Shard, poisoned.shard_id)
-        assert shard is not None
-        # ready although its replica is leased: taking that back is an illegal move
-        tx.put(replace(shard, state=ShardState.READY))
+        replica = tx.get(Replica, poisoned.shard_id, poisoned.number)
+        assert replica is not None
+        # a lease that nothing was ever held for: taking it back would free money that is not there
+        tx.put(replace(replica, epoch=replica.epoch + 1))
 
     await simulation.store.write(poison)
     await swept.after(simulation.settings.lease_ttl_s + 1)

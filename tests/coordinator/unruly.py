@@ -24,7 +24,7 @@ from shardwork_coordinator.events import (
     ReferenceGone,
     ResultCommitted,
 )
-from shardwork_coordinator.machine.states import ENDED, FINAL_JOB
+from shardwork_coordinator.machine.states import ENDED, FINAL_JOB, LIVE
 from shardwork_coordinator.money import ledger
 from shardwork_coordinator.money.movements import FEES, escrow_account, round_account
 from shardwork_coordinator.queueing.history import LONGEST_REST_S
@@ -137,6 +137,9 @@ class Unruly(Simulation):
 
         def work(tx: Transaction) -> int:
             shards = tx.find(Shard, state=[ShardState.READY, ShardState.RUNNING], quorum=2)
+            audits = tx.find(Shard, state=[ShardState.READY, ShardState.RUNNING], phase="audit")
+            held = {one.shard_id for one in tx.find(Replica, phase="audit") if one.state in LIVE}
+            shards += [one for one in audits if one.id not in held]
             running = {job.id for job in tx.find(Job, state=JobState.RUNNING)}
             for shard in shards:
                 replica = tx.get(Replica, shard.id, 0)

@@ -16,12 +16,10 @@ from shardwork.recipes.base import AUDIT_PHASE, ShardPlan
 from shardwork.why import Why
 
 from ..events import Change, Note, Slice, World
-from ..money.pricing import RateCard
+from ..money.pricing import WITNESSES, RateCard
 from ..records import Job, Purpose, Replica, ReplicaState, Shard, ShardState
 from .attempts import called, lease_id
 
-#: workers that must find the same fault before a result is refused, where so many are there
-WITNESSES = 2
 #: how often an audit may be tried before its result counts as one that cannot be checked
 ATTEMPTS = 3
 #: replicas of a shard and epochs of a replica that have places of their own among a round's audits
@@ -66,7 +64,7 @@ def opened(state: Slice, shard: Shard, replica: Replica, world: World, change: C
         fee_msat=rates.fee(price),
         attempts_left=ATTEMPTS,
         created_ms=world.now_ms,
-        audits=f"{replica.shard_id}#{replica.number}",
+        audits=about(replica),
     )
     place = Replica(
         shard_id=audit.id,
@@ -90,6 +88,17 @@ def opened(state: Slice, shard: Shard, replica: Replica, world: World, change: C
         )
     )
     return True
+
+
+def about(replica: Replica) -> str:
+    """How an audit names the replica whose result it checks."""
+    return f"{replica.shard_id}#{replica.number}"
+
+
+def others(state: Slice, shard: Shard, replica: Replica) -> list[Shard]:
+    """Open audits of the shard's other replicas."""
+    names = {about(one) for one in state.replicas_of(shard.id) if one.number != replica.number}
+    return [one for one in state.shards if one.audits in names and one.state is not ShardState.DONE]
 
 
 def target(audit: Shard) -> tuple[str, int]:

@@ -185,7 +185,9 @@ def _fresh_attempts(state: Slice, shard: Shard) -> list[Shard | Replica]:
 
 
 def _is_in_dispute(state: Slice, shard: Shard) -> bool:
-    """Every key that was asked answered, and no two agree."""
+    """Every key that was asked answered, and no two agree. A result that waits for its audit is in none."""
+    if shard.quorum == 1:
+        return False
     replicas = state.replicas_of(shard.id)
     open_ones = [one for one in replicas if one.state in LIVE or one.state is ReplicaState.READY]
     return not open_ones and any(one.state is ReplicaState.SUBMITTED for one in replicas)

@@ -11,10 +11,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+from shardwork.recipes import recipe
 from shardwork.recipes.base import AUDIT_PHASE
 from shardwork.why import Why
 
 from ..events import Change, Note, Slice, World
+from ..money.pricing import WITNESSES
 from ..records import Purpose, Replica, ReplicaState, Shard, ShardState
 from . import attempts, audits
 from .attempts import lease_id
@@ -36,7 +38,7 @@ def judge(state: Slice, shard: Shard, replica: Replica, world: World, change: Ch
     another worker has checked a sample of it."""
     if shard.phase == AUDIT_PHASE:
         return _audit_judged(state, shard, replica, world, change)
-    if audits.opened(state, shard, replica, world, change):
+    if shard.state is not ShardState.DONE and audits.opened(state, shard, replica, world, change):
         return change
     return _conclude(state, shard, replica, world, change, compute_ms=compute_ms)
 
@@ -46,14 +48,23 @@ def _conclude(
 ) -> Change:
     """The verdict on a result that nothing more has to be asked about."""
     if shard.state is ShardState.DONE:
-        agrees = shard.quorum == 1 or _agree(state.replica(shard.id, shard.canonical), replica, shard.phase)
+        first = state.replica(shard.id, shard.canonical)
+        agrees = _alike(shard, first, replica) if shard.quorum == 1 else _agree(first, replica, shard.phase)
         if agrees:
             return _accepted(state, shard, replica, world, change, compute_ms=compute_ms)
         return rejected(state, shard, replica, _disagrees(replica), world, change, compute_ms=compute_ms)
     handed_in = [one for one in state.replicas_of(shard.id) if one.state is ReplicaState.SUBMITTED]
-    group = next(
-        (members for one in handed_in if len(members := _agreeing(one, handed_in, shard.phase)) >= shard.quorum), None
-    )
+    if shard.quorum == 1:
+        # others that still wait for an audit are measured by the one that was borne out
+        group: list[Replica] | None = [
+            replica,
+            *(one for one in handed_in if not same(one, replica) and _alike(shard, replica, one)),
+        ]
+    else:
+        group = next(
+            (members for one in handed_in if len(members := _agreeing(one, handed_in, shard.phase)) >= shard.quorum),
+            None,
+        )
     if group is None:
         # kept until the others are in; the lease history learns the compute time when it is decided
         return _ask_another_key(state, shard, handed_in, world, change)
@@ -62,11 +73,15 @@ def _conclude(
     for other in handed_in:
         if not any(same(other, member) for member in group):
             decide(shard, other, ReplicaState.REJECTED, world, change, why=_disagrees(other))
+    # a resumed shard is ready again while an older result still waits
+    shard = move(shard, ShardState.RUNNING) if shard.state is ShardState.READY else shard
     done = move(shard, ShardState.DONE, canonical=group[0].number, done_ms=world.now_ms, why_json="")
     change.rows.append(done)
     for spare in state.replicas_of(shard.id):
         if spare.state is ReplicaState.READY:
             change.rows.append(move(spare, ReplicaState.EXPIRED))
+    for audit in audits.others(state, shard, group[0]):
+        _drop_audit(state, audit, world, change)
     change.notes.append(
         Note(
             kind="shard.done",
@@ -96,6 +111,11 @@ def offer_again(
     state: Slice, shard: Shard, gone: Replica, costs: bool, why: Why, world: World, change: Change
 ) -> Change:
     """Back to ready, unless the shard is done or its attempts are used up; then the job pauses with the reason."""
+    if _is_moot(state, shard) and shard.state is not ShardState.DONE:
+        change.rows.append(gone)
+        if any(one.state in LIVE for one in state.replicas_of(shard.id) if not same(one, gone)):
+            return _settle(state, lease_id(gone), change)
+        return _close_audit(state, shard, [], [], world, change)
     if shard.state is ShardState.DONE or state.round.state in FINAL_ROUND or state.job.state in FINAL_JOB:
         change.rows.append(gone)
         return _settle(state, lease_id(gone), change)
@@ -109,7 +129,8 @@ def offer_again(
     if left > 0:
         change.rows.append(move(gone, ReplicaState.READY, worker_id="", offer=b"", step="", progress=0.0))
         is_running = others_live or any(one.state is ReplicaState.SUBMITTED for one in others)
-        still = shard if is_running else move(shard, ShardState.READY)
+        # one that was resumed while an older result waited for its audit is ready already
+        still = shard if is_running or shard.state is ShardState.READY else move(shard, ShardState.READY)
         change.rows.append(replace(still, attempts_left=left, why_json=why.to_json()))
         change.notes.append(attempts.offered_again(shard, gone, left))
         return change
@@ -136,7 +157,7 @@ def _audit_judged(state: Slice, audit: Shard, replica: Replica, world: World, ch
         return _conclude(state, shard, result, world, change)
     why = faults[against[0].number]
     assert why is not None
-    if len(against) < audits.WITNESSES and world.workers > audits.WITNESSES:
+    if len(against) < WITNESSES and world.workers > WITNESSES:
         change.rows.append(new_replica(state, audit, Purpose.AGREEMENT, world))
         return change
     _close_audit(state, audit, against, [], world, change)
@@ -147,6 +168,8 @@ def audit_alone(state: Slice, audit: Shard, world: World) -> Change:
     """Nobody else can check the result: one who found fault is believed, else the result counts unchecked, and the job
     says so everywhere."""
     change = Change()
+    if audit.state is ShardState.DONE:
+        return change
     shard, result = audits.audited(state, audit)
     against = [one for one in state.replicas_of(audit.id) if one.state is ReplicaState.SUBMITTED]
     if result.state is not ReplicaState.SUBMITTED or against:
@@ -176,7 +199,27 @@ def _close_audit(
     running = move(audit, ShardState.RUNNING) if audit.state is ShardState.READY else audit
     canonical = content[0].number if content else -1
     change.rows.append(move(running, ShardState.DONE, canonical=canonical, done_ms=world.now_ms, why_json=""))
-    return change
+    return _settle(state, f"{audit.id}/closed", change)
+
+
+def _drop_audit(state: Slice, audit: Shard, world: World, change: Change) -> None:
+    """What it was to check has been decided otherwise: who has checked is paid, who checks may finish, nobody else is
+    asked."""
+    places = state.replicas_of(audit.id)
+    heard = [one for one in places if one.state is ReplicaState.SUBMITTED]
+    if not any(one.state in LIVE for one in places):
+        _close_audit(state, audit, heard, [], world, change)
+        return
+    for one in heard:
+        decide(audit, one, ReplicaState.ACCEPTED, world, change)
+    for one in places:
+        if one.state is ReplicaState.READY:
+            change.rows.append(move(one, ReplicaState.EXPIRED))
+
+
+def _is_moot(state: Slice, shard: Shard) -> bool:
+    """An audit of what no longer waits for it."""
+    return shard.phase == AUDIT_PHASE and audits.audited(state, shard)[1].state is not ReplicaState.SUBMITTED
 
 
 def _exhausted(state: Slice, shard: Shard, why: Why, world: World, change: Change) -> Change:
@@ -195,12 +238,12 @@ def _exhausted(state: Slice, shard: Shard, why: Why, world: World, change: Chang
 
 
 def _uncheckable(state: Slice, audit: Shard, why: Why, world: World, change: Change) -> Change:
-    """Nobody could check the result: it is made again, by somebody else."""
-    _close_audit(state, audit, [], [], world, change)
+    """Nobody else could check the result: it is made again, by somebody else."""
     shard, result = audits.audited(state, audit)
-    if result.state is not ReplicaState.SUBMITTED:
-        return change
-    return rejected(state, shard, result, audits.uncheckable(why), world, change, compute_ms=0)
+    against = [one for one in state.replicas_of(audit.id) if one.state is ReplicaState.SUBMITTED]
+    found = audits.fault(audit, result, against[0]) if against else None
+    _close_audit(state, audit, against, [], world, change)
+    return rejected(state, shard, result, found or audits.uncheckable(why), world, change, compute_ms=0)
 
 
 def _ask_another_key(state: Slice, shard: Shard, handed_in: list[Replica], world: World, change: Change) -> Change:
@@ -244,6 +287,13 @@ def new_replica(state: Slice, shard: Shard, purpose: Purpose, world: World) -> R
         purpose=purpose,
         state=ReplicaState.READY,
         created_ms=world.now_ms,
+    )
+
+
+def _alike(shard: Shard, first: Replica, late: Replica) -> bool:
+    """Whether a copy that came late does what the first one did, as far as its recipe can tell by their numbers."""
+    return recipe(shard.recipe).alike(
+        shard.phase, shard.order_json, json.loads(first.metrics_json), json.loads(late.metrics_json)
     )
 
 

@@ -168,8 +168,6 @@ def quorum_shrunk(state: Slice, event: QuorumShrunk, world: World) -> Change:
     state = replace(state, job=job, shards=tuple(shard if one.id == shard.id else one for one in state.shards))
     waiting = [one for one in state.replicas_of(shard.id) if one.state is ReplicaState.SUBMITTED]
     if waiting:
-        # a resumed shard is ready again while an older result still waits
-        shard = move(shard, ShardState.RUNNING) if shard.state is ShardState.READY else shard
         return judge(state, shard, waiting[0], world, change)
     spare = [one for one in state.replicas_of(shard.id) if one.state is ReplicaState.READY]
     for one in spare[1:]:

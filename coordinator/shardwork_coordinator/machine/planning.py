@@ -35,7 +35,7 @@ from ..events import (
     World,
 )
 from ..money.movements import Move, escrow_account, round_account
-from ..money.pricing import RateCard, audits_of, beside_msat
+from ..money.pricing import WITNESSES, RateCard, audits_of, beside_msat
 from ..records import Purpose, Replica, ReplicaState, Round, RoundState, Shard, ShardState
 from .moves import move, name
 
@@ -76,7 +76,7 @@ def _lease_out(state: Slice, phase: str, plans: list[ShardPlan], world: World, c
     prices = [rates.price_of(plan) for plan in plans]
     checks = [rates.price_of(audit) for audit in audits_of(recipe(state.stage.recipe), phase, plans)]
     copies = max([quorum, *(plan.copies for plan in plans)])
-    reserve = rates.reserve(prices, copies) + rates.reserve(checks, 1)
+    reserve = rates.reserve(prices, copies) + rates.reserve(checks, WITNESSES)
     reserve += beside_msat(rates, phase, spec_of(state), prices, copies)
     round_ = replace(state.round, reserved_msat=state.round.reserved_msat + reserve, shards_left=len(plans))
     change.rows.append(round_)

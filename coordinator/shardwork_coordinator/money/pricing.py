@@ -29,6 +29,8 @@ from shardwork.recipes.base import (
 )
 
 TERA = 10**12
+#: workers that must find the same fault before a result is refused, where so many are there: reserved for each audit
+WITNESSES = 2
 #: phases whose shards make nothing new: they check
 VERIFYING = AGREED_PHASES | {AUDIT_PHASE}
 BASIS_POINTS = 10_000
@@ -156,7 +158,7 @@ def quote(spec: JobSpec, facts: Mapping[str, StageFacts], rates: RateCard) -> Jo
                 compute += times * sum(prices) * quorum
             fees += times * quorum * sum(rates.fee(price) for price in prices)
             beside = beside_msat(rates, phase, frozen, prices, quorum)
-            reserve += times * (rates.reserve(prices, quorum) + beside)
+            reserve += times * (rates.reserve(prices, reserved_copies(phase, quorum)) + beside)
             shards += times * len(plans)
             serial += times * max(plan.work_units for plan in plans)
             total += times * sum(plan.work_units for plan in plans) * quorum
@@ -217,7 +219,7 @@ def _phase_price(
         price_msat=price,
         fee_msat=rates.fee(price),
         total_msat=times * copies * sum(one + rates.fee(one) for one in prices),
-        reserve_msat=times * (rates.reserve(prices, copies) + beside),
+        reserve_msat=times * (rates.reserve(prices, reserved_copies(phase, copies)) + beside),
     )
 
 
@@ -249,6 +251,11 @@ def _priced_phases(spec: JobSpec, stage: StageSpec, facts: StageFacts) -> list[t
             if checks := audits_of(kind, phase, plans):
                 found.append((times, AUDIT_PHASE, checks))
     return found
+
+
+def reserved_copies(phase: str, copies: int) -> int:
+    """Results of each shard that are reserved for: a second opinion on what an audit found fault with, as well."""
+    return WITNESSES if phase == AUDIT_PHASE else copies
 
 
 def copies_of(phase: str, plans: Sequence[ShardPlan]) -> int:

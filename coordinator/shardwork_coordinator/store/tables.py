@@ -61,6 +61,7 @@ INDEXES: tuple[tuple[type[Record], tuple[str, ...]], ...] = (
     (Share, ("owner", "open")),
     (Shard, ("job_id", "stage", "round", "phase")),
     (Shard, ("state",)),
+    (Shard, ("audits",)),
     (Replica, ("state", "job_id", "created_ms", "shard_id", "number")),
     (Replica, ("job_id", "stage", "round", "phase")),
     (Replica, ("worker_id", "state")),

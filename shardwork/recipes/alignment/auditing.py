@@ -27,6 +27,8 @@ TOLERANCE: Mapping[Precision, tuple[float, float]] = {Precision.FP32: (0.02, 2e-
 #: mean share of an answer's tokens that its draws must give: a token whose probability ends where its draw lies may
 #: fall to either side, and bf16 moves such borders
 LEAST_DRAWN: Mapping[Precision, float] = {Precision.FP32: 0.98, Precision.BF16: 0.85}
+#: share of rows in which two copies of a shard must have the same numbers
+LEAST_ALIKE = 0.75
 #: an auditor's word that the outputs cannot be read
 UNREADABLE = "unreadable"
 
@@ -108,6 +110,18 @@ def judge_audit(order: AuditOrder, claimed: Mapping[str, float], found: Mapping[
             sentence = "The answers are not the ones that the shard's seed draws from this model."
             return _refused("audit.not_drawn", sentence, drawn=f"{drawn:.3f}", rows=str(len(order.rows)))
     return Finding()
+
+
+def alike(of: Audited, first: Mapping[str, float], late: Mapping[str, float]) -> bool:
+    """Whether two workers' numbers are those of the same rows; a draw that falls to either side changes a whole row, so
+    some may differ."""
+    absolute, relative = TOLERANCE[of.precision]
+    rows = rows_of(of)
+    same = sum(
+        all(abs(first[name] - late[name]) <= absolute + relative * abs(first[name]) for name in names_of(of, row))
+        for row in range(rows)
+    )
+    return same >= LEAST_ALIKE * rows
 
 
 def _wanted(order: AuditOrder) -> Iterator[str]:

@@ -31,7 +31,7 @@ from ..base import (
 )
 from ..orders import Precision
 from ..params import validate_params
-from .auditing import check_audit, check_claimed, judge_audit, plan_audit
+from .auditing import alike, check_audit, check_claimed, judge_audit, plan_audit
 from .orders import MOST_ROWS, AuditOrder, GenerateOrder, JoinAnswersOrder, PromptsOrder, Sampling
 
 #: of rows that were drawn, whatever the model
@@ -185,6 +185,9 @@ class Generate:
         if phase != "map":
             return None
         return plan_audit(GenerateOrder.model_validate_json(done.order_json), done, seed, draw)
+
+    def alike(self, phase: str, order_json: str, first: Mapping[str, float], late: Mapping[str, float]) -> bool:
+        return alike(GenerateOrder.model_validate_json(order_json), first, late)
 
     def audited(self, order_json: str, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:
         return judge_audit(AuditOrder.model_validate_json(order_json), claimed, found)

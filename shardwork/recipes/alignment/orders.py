@@ -5,6 +5,7 @@ As in `recipes.orders`: pure data, written by the planner, read by `compute`, ca
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -119,10 +120,27 @@ class JoinAnswersOrder(Order):
     of: GenerateOrder
 
 
+class RewardKind(StrEnum):
+    """Rewards that code can verify, each 0 to 1 (`rewards`)."""
+
+    #: the row's "answer", as it stands
+    EXACT = "exact"
+    #: the last number of the answer is the row's "answer", within a tolerance
+    NUMERIC = "numeric"
+    #: a pattern matches
+    REGEX = "regex"
+    #: the answer is JSON of a shape
+    JSON_SCHEMA = "json_schema"
+    #: as long as it should be
+    LENGTH = "length"
+    #: its parts stand between the tags that were asked for
+    FORMAT = "format"
+
+
 class GradeOrder(Order):
     """phase "grade" (executor): inputs base, prompts, answers-0 … -> outputs scores-0 …: verifiable rewards."""
 
-    rewards: tuple[tuple[str, float], ...]
+    rewards: Annotated[tuple[tuple[RewardKind, float], ...], Field(min_length=1)]
     #: the order of answers-<i>
     of: tuple[GenerateOrder, ...]
     #: number of the one whose prompts are those of input `eval`, held out; None: all answer `prompts`

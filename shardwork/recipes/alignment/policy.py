@@ -31,7 +31,7 @@ from ..base import (
 )
 from ..objectives import LearnObjective, PolicyObjective
 from ..orders import LearnOrder, Precision
-from .auditing import check_audit, check_claimed, judge_audit, plan_audit
+from .auditing import alike, check_audit, check_claimed, judge_audit, plan_audit
 from .generate import DRAWN, drawn, sampling_of
 from .orders import MOST_ROWS, AuditOrder, GenerateOrder, GradeOrder, ScoreOrder
 from .policy_numbers import observe_learn, observe_reward
@@ -297,6 +297,15 @@ class Policy(Tuned):
                 return plan_audit(ScoreOrder.model_validate_json(done.order_json), done, seed, draw)
             case _:
                 return None
+
+    def alike(self, phase: str, order_json: str, first: Mapping[str, float], late: Mapping[str, float]) -> bool:
+        match phase:
+            case "rollout":
+                return alike(GenerateOrder.model_validate_json(order_json), first, late)
+            case "score":
+                return alike(ScoreOrder.model_validate_json(order_json), first, late)
+            case _:
+                return True
 
     def audited(self, order_json: str, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:
         return judge_audit(AuditOrder.model_validate_json(order_json), claimed, found)

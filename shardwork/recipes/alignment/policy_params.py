@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from .orders import MOST_ROWS
-from .rewards import REWARDS
+from .orders import MOST_ROWS, RewardKind
 from .tuned import TunedParams
 
 #: the role of the reward model among a stage's `models`
@@ -33,9 +32,9 @@ class PolicyParams(TunedParams):
     ] = 1.0
     max_new_tokens: Annotated[int, Field(ge=1, le=65_536, description="tokens of an answer at most")] = 64
     rewards: Annotated[
-        dict[str, Weight],
+        dict[RewardKind, Weight],
         Field(
-            default_factory=dict[str, float],
+            default_factory=dict[RewardKind, float],
             description="rewards that code can verify, with their weights, e.g. {exact: 1.0, format: 0.2}",
         ),
     ]
@@ -60,11 +59,3 @@ class PolicyParams(TunedParams):
     unended_penalty: Annotated[
         float, Field(ge=0, le=10_000, description="taken from the reward of an answer that did not end by itself")
     ] = 0.0
-
-    @field_validator("rewards")
-    @classmethod
-    def _known(cls, value: dict[str, float]) -> dict[str, float]:
-        unknown = sorted(set(value) - set(REWARDS))
-        if unknown:
-            raise ValueError(f"no reward is called {unknown[0]!r}; known: {', '.join(sorted(REWARDS))}")
-        return value

@@ -12,6 +12,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("ALTER TABLE shard ADD COLUMN audits TEXT NOT NULL DEFAULT ''")
+    op.create_index("ix_shard_audits", "shard", ["audits"])
     op.execute("ALTER TABLE round ADD COLUMN measures_json TEXT NOT NULL DEFAULT '{}'")
 
 
