@@ -7,7 +7,7 @@ import json
 import pytest
 
 from shardwork_coordinator.engine import advance, slice_of_replica
-from shardwork_coordinator.events import QuorumShrunk
+from shardwork_coordinator.events import Push, QuorumShrunk
 from shardwork_coordinator.records import (
     Job,
     JobState,
@@ -19,6 +19,7 @@ from shardwork_coordinator.records import (
     ShardState,
     Stage,
 )
+from shardwork_coordinator.store.base import Transaction
 
 from .simulation import Simulation, answers_job, policy_job
 
@@ -150,11 +151,11 @@ async def test_with_a_single_worker_the_job_goes_on_and_says_so() -> None:
 
     for audit in waiting:
 
-        def alone(tx: object, audit: Shard = audit) -> object:
-            replica = tx.get(Replica, audit.id, 0)  # type: ignore[attr-defined]
-            return advance(
-                tx, slice_of_replica(tx, replica), QuorumShrunk(shard_id=audit.id), simulation.engine.world()
-            )  # type: ignore[arg-type]
+        def alone(tx: Transaction, audit: Shard = audit) -> list[Push]:
+            replica = tx.get(Replica, audit.id, 0)
+            assert replica is not None
+            event = QuorumShrunk(shard_id=audit.id)
+            return advance(tx, slice_of_replica(tx, replica), event, simulation.engine.world())
 
         await simulation.store.write(alone)
     job = await work(simulation, {})
