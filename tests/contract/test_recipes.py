@@ -13,8 +13,17 @@ from typing import Any
 
 import pytest
 
-from shardwork.jobs.spec import PlanSection, StageSpec
+from shardwork.jobs.spec import PlanSection, StageSpec, model_input
 from shardwork.recipes import kinds, recipe
+from shardwork.recipes.alignment.auditing import names_of, rows_of
+from shardwork.recipes.alignment.orders import (
+    AuditOrder,
+    GenerateOrder,
+    GradeOrder,
+    JoinAnswersOrder,
+    PromptsOrder,
+    ScoreOrder,
+)
 from shardwork.recipes.alignment.people_orders import AskOrder, ItemsOrder, VotesOrder
 from shardwork.recipes.base import (
     EXECUTOR_PHASES,
@@ -26,6 +35,7 @@ from shardwork.recipes.base import (
     StageFacts,
     StageType,
 )
+from shardwork.recipes.objectives import PolicyObjective
 from shardwork.recipes.order import Order
 from shardwork.recipes.orders import (
     ApplyOrder,
@@ -55,18 +65,29 @@ ORDERS: Mapping[str, type[Order]] = {
     "split": SplitOrder,
     "map": CountOrder,
     "join": JoinOrder,
+    "rollout": GenerateOrder,
+    "grade": GradeOrder,
+    "score": ScoreOrder,
 }
 #: where a kind's own order has another phase's name
 OWN_ORDERS: Mapping[tuple[str, str], type[Order]] = {
     ("people", "split"): ItemsOrder,
     ("people", "ask"): AskOrder,
     ("people", "join"): VotesOrder,
+    ("generate", "split"): PromptsOrder,
+    ("generate", "map"): GenerateOrder,
+    ("generate", "join"): JoinAnswersOrder,
 }
 #: what makes a stage of this kind valid
 STAGES: Mapping[str, Mapping[str, Any]] = {
     "sft": {"base_model": "./base", "params": {"batch_size": BATCH, "max_length": 64}},
     "pretrain": {"params": {"preset": "tiny-1m", "batch_size": BATCH, "max_length": 64}},
     "count": {"params": {}},
+    "reward": {"base_model": "./base", "params": {"batch_size": BATCH, "max_length": 64}},
+    "dpo": {"base_model": "./base", "params": {"batch_size": BATCH, "max_length": 64}},
+    "ppo": {"base_model": "./base", "params": {"batch_size": BATCH}, "models": {"reward": "./reward"}},
+    "grpo": {"base_model": "./base", "params": {"batch_size": BATCH, "rewards": {"exact": 1.0}}},
+    "generate": {"base_model": "./base", "models": {"other": "./other"}},
     "people": {"params": {"title": "which is better", "pay_sats": 5}},
 }
 
@@ -93,6 +114,7 @@ def stage_of(kind: str) -> StageSpec:
 
 def artifacts_of(kind: str, phase: str) -> dict[str, str]:
     names = Names({"eval": "id of eval"} if kind != "count" else {})
+    names |= {model_input(role): f"id of {role}" for role in STAGES[kind].get("models", {})}
     for index in range(SHARDS):
         if phase == "merge":
             names[f"delta-{index}"] = f"id of delta-{index}"
@@ -130,14 +152,34 @@ def whole_plan(kind: str) -> list[Planned]:
 def worker_phases(kind: str) -> list[tuple[str, ShardPlan]]:
     """One shard of each phase that workers run."""
     first = {one.phase: one.shards[0] for one in reversed(whole_plan(kind)) if one.phase not in NOT_WORK}
-    return sorted(first.items())
+    audits = ((phase, recipe(kind).audit(phase, plan, bytes(32), bytes(32))) for phase, plan in first.items())
+    return sorted(first.items()) + [(f"audit of {phase}", audit) for phase, audit in audits if audit is not None]
 
 
 ALL_WORK = [(kind, phase, plan.order_json) for kind in KINDS for phase, plan in worker_phases(kind)]
+POLICIES = ("grpo", "ppo")
 
 
-def honest(phase: str, order_json: str) -> Reported:
+def of_rows(phase: str, order_json: str) -> Reported:
+    """Answers, scores or an audit of them, as an honest worker reports them."""
+    audit = AuditOrder.model_validate_json(order_json) if phase.startswith("audit") else None
+    of = audit.of if audit else (ScoreOrder if phase == "score" else GenerateOrder).model_validate_json(order_json)
+    names = [name for row in (audit.rows if audit else range(rows_of(of))) for name in names_of(of, row)]
+    metrics = {name: -3.0 if name.startswith("sum.") else 0.5 for name in names}
+    if audit is not None:
+        drawn = {f"drawn.{row}": 1.0 for row in audit.rows} if isinstance(of, GenerateOrder) else {}
+        return Reported(outputs={}, output_bytes={}, output_files={}, metrics={**metrics, **drawn})
+    name = "scores" if phase == "score" else "answers"
+    if name == "answers":
+        metrics |= {"rows": float(rows_of(of)), "tokens": 60.0, "ended": 3.0}
+    files = {name: {f"{name}.safetensors": 90}}
+    return Reported(outputs={name: f"id of {name}"}, output_bytes={name: 90}, output_files=files, metrics=metrics)
+
+
+def honest(kind: str, phase: str, order_json: str) -> Reported:
     """A report as an honest worker makes it."""
+    if phase.startswith("audit") or phase in ("rollout", "score") or (kind, phase) == ("generate", "map"):
+        return of_rows(phase, order_json)
     weights = {"weights.safetensors": 10, "state.json": 1}
     by_phase: dict[str, dict[str, dict[str, int]]] = {
         "init": {"checkpoint": weights},
@@ -160,6 +202,8 @@ def honest(phase: str, order_json: str) -> Reported:
         metrics = {"before.test_loss": 3.0}
         for name in EvaluateOrder.model_validate_json(order_json).candidates:
             metrics |= {f"{name}.selection_loss": 2.9, f"{name}.test_loss": 2.9, f"{name}.test_se": 0.01}
+            if kind in ("reward", "dpo"):
+                metrics |= {f"{name}.accuracy": 0.9, f"{name}.calibration_error": 0.02}
     return Reported(
         outputs={name: f"id of {name}" for name in files},
         output_bytes={name: sum(one.values()) for name, one in files.items()},
@@ -170,6 +214,13 @@ def honest(phase: str, order_json: str) -> Reported:
 
 def with_files(report: Reported, name: str, files: Mapping[str, int]) -> Reported:
     return replace(report, output_files={**report.output_files, name: files})
+
+
+def may_be(name: str, value: float) -> bool:
+    """Errors have no bound, nor have sums of log-probabilities below and scores, which an audit compares."""
+    if not math.isfinite(value):
+        return False
+    return (name.endswith("_se") and value > 0) or name.startswith("score.") or (name.startswith("sum.") and value < 0)
 
 
 def tampered(phase: str, report: Reported) -> dict[str, Reported]:
@@ -198,10 +249,10 @@ def tampered(phase: str, report: Reported) -> dict[str, Reported]:
             found[f"{name} without {largest}"] = with_files(
                 report, name, {path: size for path, size in files.items() if path != largest}
             )
-    if phase in ("learn", "evaluate", "map"):
+    if phase in ("learn", "evaluate", "map", "rollout", "score", "audit"):
         for name in report.metrics:
             for value in (math.nan, math.inf, -math.inf, -1.0, 1e18):
-                if not (name.endswith("_se") and value == 1e18):
+                if not may_be(name, value):
                     found[f"{name} = {value}"] = replace(report, metrics={**report.metrics, name: value})
             less = {key: value for key, value in report.metrics.items() if key != name}
             found[f"no {name}"] = replace(report, metrics=less)
@@ -225,7 +276,10 @@ def test_the_same_input_gives_the_same_plan(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_shards_are_numbered_from_zero_and_orders_survive_their_journey(kind: str) -> None:
     for planned in whole_plan(kind):
-        assert [shard.index for shard in planned.shards] == list(range(len(planned.shards)))
+        # a policy's last round answers the held-out prompts alone, whose number is the last
+        first = SHARDS if kind in POLICIES and planned.round_number > ROUNDS and planned.phase != "publish" else 0
+        if planned.phase not in NOT_WORK:
+            assert [shard.index for shard in planned.shards] == list(range(first, first + len(planned.shards)))
         for shard in planned.shards:
             model = OWN_ORDERS.get((kind, planned.phase)) or ORDERS[planned.phase]
             order = model.model_validate_json(shard.order_json)
@@ -234,7 +288,24 @@ def test_shards_are_numbered_from_zero_and_orders_survive_their_journey(kind: st
             assert all(artifact for artifact in shard.inputs.values())
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if recipe(kind).stage_type is StageType.ROUNDS])
+@pytest.mark.parametrize("kind", POLICIES)
+def test_rollouts_take_every_prompt_once_over_all_rounds_and_are_learned_from_where_they_were_drawn(kind: str) -> None:
+    spans: list[tuple[int, int]] = []
+    for planned in whole_plan(kind):
+        if planned.phase == "rollout" and planned.round_number <= ROUNDS:
+            drawn = [GenerateOrder.model_validate_json(shard.order_json) for shard in planned.shards[:-1]]
+            spans += [(order.first_prompt, order.first_prompt + order.prompts) for order in drawn]
+            firsts = [order.first_prompt for order in drawn]
+        if planned.phase == "learn":
+            objectives = [LearnOrder.model_validate_json(shard.order_json).objective for shard in planned.shards]
+            assert [one.first_prompt for one in objectives if isinstance(one, PolicyObjective)] == firsts
+    assert len(spans) == ROUNDS * SHARDS and spans[0][0] == 0
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if recipe(kind).stage_type is StageType.ROUNDS and kind not in POLICIES]
+)
 def test_learn_shards_cover_their_rows_exactly_once_over_all_rounds(kind: str) -> None:
     spans: list[tuple[int, int]] = []
     for planned in whole_plan(kind):
@@ -252,30 +323,31 @@ def test_learn_shards_cover_their_rows_exactly_once_over_all_rounds(kind: str) -
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if recipe(kind).stage_type is StageType.MAP])
 def test_map_shards_take_every_part_exactly_once(kind: str) -> None:
     planned = {one.phase: one.shards for one in whole_plan(kind)}
-    parts = [artifact for shard in planned["map"] for artifact in shard.inputs.values()]
-    assert sorted(parts) == sorted(f"id of part-{index}" for index in range(SHARDS))
+    models = 2 if kind == "generate" else 1
+    read = [artifact for shard in planned["map"] for name, artifact in shard.inputs.items() if name != "base"]
+    assert sorted(read) == sorted(models * [f"id of part-{index}" for index in range(SHARDS)])
     assert json.loads(planned["split"][0].order_json)["parts"] == SHARDS
-    read = {f"{name}-{index}" for name in ("output", "part") for index in range(SHARDS)}
-    assert set(planned["join"][0].inputs) == read
+    joined = {f"part-{index}" for index in range(SHARDS)} | {f"output-{index}" for index in range(models * SHARDS)}
+    assert set(planned["join"][0].inputs) - {"base"} == joined
 
 
 @pytest.mark.parametrize(("kind", "phase", "order"), ALL_WORK, ids=lambda value: value[:12])
 def test_an_honest_report_passes_and_every_bent_one_fails_with_a_reason(kind: str, phase: str, order: str) -> None:
-    report = honest(phase, order)
-    finding = recipe(kind).check(phase, order, report)
+    report, asked = honest(kind, phase, order), phase.partition(" ")[0]
+    finding = recipe(kind).check(asked, order, report)
     assert finding.accepted, finding.why
-    bent = tampered(phase, report)
-    passed = [name for name, one in bent.items() if recipe(kind).check(phase, order, one).accepted]
+    bent = tampered(asked, report)
+    passed = [name for name, one in bent.items() if recipe(kind).check(asked, order, one).accepted]
     assert passed == []
     for one in bent.values():
-        why = recipe(kind).check(phase, order, one).why
+        why = recipe(kind).check(asked, order, one).why
         assert why is not None and why.code.startswith("check.") and why.sentence.endswith(".")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if worker_phases(kind)])
 def test_no_worker_phase_of_another_name_is_accepted(kind: str) -> None:
     phase, order = worker_phases(kind)[0][0], worker_phases(kind)[0][1].order_json
-    report = replace(honest(phase, order), outputs={"other": "id"}, output_files={"other": {"a.json": 1}})
+    report = replace(honest(kind, phase, order), outputs={"other": "id"}, output_files={"other": {"a.json": 1}})
     assert not recipe(kind).check("prepare", order, report).accepted
 
 

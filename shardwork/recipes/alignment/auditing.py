@@ -85,7 +85,10 @@ def check_claimed(of: Audited, reported: Reported, output: str, extra: frozenset
     if set(reported.outputs) != {output} or set(reported.output_files[output]) != {f"{output}.safetensors"}:
         return _refused("check.outputs", f"This phase makes one output: {output}/{output}.safetensors.")
     wanted = {name for row in range(rows_of(of)) for name in names_of(of, row)} | extra
-    return _check_names(reported.metrics, wanted)
+    finding = _check_names(reported.metrics, wanted)
+    if finding.accepted and isinstance(of, GenerateOrder):
+        return _check_counts(of, reported.metrics)
+    return finding
 
 
 def judge_audit(order: AuditOrder, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:
@@ -129,6 +132,15 @@ def _wanted(order: AuditOrder) -> Iterator[str]:
         yield from names_of(order.of, row)
         if isinstance(order.of, GenerateOrder):
             yield f"drawn.{row}"
+
+
+def _check_counts(of: GenerateOrder, metrics: Mapping[str, float]) -> Finding:
+    """An answer has at least one token, be it the one that ends it."""
+    rows, tokens, ended = metrics["rows"], metrics["tokens"], metrics["ended"]
+    if rows == of.rows and rows <= tokens <= rows * of.sampling.max_new_tokens and 0 <= ended <= rows:
+        return Finding()
+    told = {"rows": f"{rows:g}", "tokens": f"{tokens:g}", "ended": f"{ended:g}"}
+    return _refused("check.metrics", "The counts of answers cannot be.", **told)
 
 
 def _check_names(metrics: Mapping[str, float], wanted: set[str]) -> Finding:
