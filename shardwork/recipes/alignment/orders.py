@@ -149,3 +149,39 @@ class GradeOrder(Order):
     numbers: tuple[Count, ...]
     #: JSON of what the rewards need beside the row
     settings: str = added("")
+
+
+class JudgePairsOrder(Order):
+    """phase "split" of judge (executor): inputs data, base (the judge) -> outputs part-0 … part-(n-1): pairs as tokens.
+
+    Metrics: parts (n), "pairs.<i>" of each part, pairs, tokens, same (left out for equal answers), unfit (too long).
+    """
+
+    parts: Size
+    #: tokens of what the judge reads of one pair in one order
+    max_length: Length
+    #: draws pairs, and which answer is called A
+    seed: Seed
+    #: of one row's answers, at most
+    pairs_per_prompt: Size = 1
+    #: what "better" means; empty: our own words
+    rubric: Annotated[str, Field(max_length=8000)] = ""
+    principles: Annotated[tuple[Annotated[str, Field(max_length=2000)], ...], Field(max_length=50)] = ()
+    #: of a prompt and of each answer; a pair that is still too long is cut further
+    most_letters: Annotated[int, Field(ge=16, le=200_000)] = 8000
+    chat_template: str = "model"
+    most_pairs: Rows = MOST_ROWS
+
+
+class JudgeVerdictsOrder(Order):
+    """phase "join" of judge (executor): inputs part-0 …, output-0 … -> outputs votes/votes.jsonl,
+    rows/preferences.jsonl."""
+
+    parts: Size
+    #: what the judge is called in votes
+    judge: str
+    job_id: str
+    #: verdicts less what length alone explains, by logistic regression (Dubois et al., arXiv 2404.04475)
+    length_controlled: bool = False
+    #: preference rows are at least so sure
+    least_confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.5
