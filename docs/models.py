@@ -168,7 +168,8 @@ def _above(lines: list[str], number: int) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value = field.get_default(call_default_factory=False)
+    factory: Any = field.default_factory
+    value = factory() if factory is not None else field.default
     if isinstance(value, BaseModel):
         return "its own defaults"
     if value is None:
