@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from shardwork.clock import Clock
 from shardwork.errors import InvalidInput, NotFound, StaleLease
 from shardwork.ids import LeaseId
-from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec, model_input
+from shardwork.jobs.spec import STAGE_OUTPUT, JobSpec, StageSpec, model_input
 from shardwork.money import show
 from shardwork.recipes.base import ASK_PHASE, AUDITED_PHASES, PEOPLE_PHASES
 
@@ -174,7 +174,8 @@ def start_next_stage(tx: Transaction, job_id: str, world: World) -> list[Push]:
         started_ms=world.now_ms,
     )
     state = Slice(job=job, stage=waiting, round=placeholder, shards=(), replicas=())
-    why = why_skipped(spec_of(state), [stage for stage in stages if stage.position < waiting.position])
+    earlier = [stage for stage in stages if stage.position < waiting.position]
+    why = why_skipped(spec_of(state), JobSpec.model_validate_json(job.spec_json), earlier)
     if why is not None:
         return advance(tx, state, StageSkipped(why=why), world)
     return advance(tx, state, StageStarted(artifacts=_stage_inputs(job, waiting, stages)), world)
@@ -353,9 +354,13 @@ def _stage_inputs(job: Job, stage: Stage, stages: list[Stage]) -> dict[str, str]
     """What the stage reads, by the names its recipe knows: uploads of the job, or earlier stages' outputs."""
     spec = StageSpec.model_validate_json(stage.spec_json)
     uploads: dict[str, str] = json.loads(job.inputs_json)
+    whole = JobSpec.model_validate_json(job.spec_json)
     outputs: dict[str, dict[str, str]] = {}
     for earlier in stages:
-        outputs |= json.loads(earlier.outputs_json)
+        made: dict[str, dict[str, str]] = json.loads(earlier.outputs_json)
+        for called in whole.names_of(earlier.name):
+            # of a loop's stage, the plain name is that of the latest one
+            outputs |= {f"{called}.{name.partition('.')[2]}": output for name, output in made.items()}
     resolved: dict[str, str] = {}
     for key, field, value in (
         ("base", "base_model", [spec.base_model] if spec.base_model else []),

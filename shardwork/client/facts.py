@@ -135,16 +135,18 @@ class StageMeasure:
 
 def measure_stages(loaded: LoadedJob, *, on_progress: OnProgress | None = None) -> list[StageMeasure]:
     """Every stage in order. Raises DataInvalid, and InvalidInput of a model that cannot be trained."""
+    #: by every name that a stage is known by; a loop's stage also by its plain one
     done: dict[str, StageMeasure] = {}
     for stage in loaded.spec.stages:
         try:
-            done[stage.name] = _measure(stage, loaded.files.get(stage.name, StageFiles()), done, on_progress)
+            measured = _measure(stage, loaded.files.get(stage.name, StageFiles()), done, on_progress)
+            done |= dict.fromkeys(loaded.spec.names_of(stage.name), measured)
         except InvalidInput as error:
             key = error.why.evidence.get("key", "")
             if key.startswith(("params.", "continue_from")) and not error.why.evidence.get("file"):
                 raise _placed(error, loaded.place(stage.name, key)) from None
             raise
-    return list(done.values())
+    return [done[stage.name] for stage in loaded.spec.stages]
 
 
 def _placed(error: InvalidInput, place: Mapping[str, str]) -> ShardworkError:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import InvalidInput
 from ..problem import Problem, nearest_file, suggest
+from .loop import LoopProblem, unrolled
 from .marked import MAX_BYTES, KeyPath, Marked, dotted, parse
 from .mistakes import code_of, fix_of, sentence_of
 from .paths import StageFiles, find_files
@@ -28,6 +29,7 @@ from .spec import (
     DataSource,
     JobSpec,
     PlanSection,
+    RepeatSection,
     RunIf,
     ScheduleSection,
     StageSpec,
@@ -39,7 +41,7 @@ ParamsModel = Callable[[str], type[BaseModel]]
 #: stands for the file's name where a job is written in a program
 IN_PROGRAM = "job"
 
-_JOB_KEYS = ("name", "stages", "trust", "budget", "schedule", "report_to")
+_JOB_KEYS = ("name", "stages", "trust", "budget", "schedule", "report_to", "repeat")
 _STAGE_KEYS = tuple(StageSpec.model_fields)
 _FLAT_KEYS = tuple(key for key in _STAGE_KEYS if key != "name")
 _SECTIONS: dict[str, type[BaseModel]] = {
@@ -48,6 +50,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "plan": PlanSection,
     "schedule": ScheduleSection,
     "run_if": RunIf,
+    "repeat": RepeatSection,
 }
 #: keys whose items may be sections
 _SOURCES = ("data", "eval_data")
@@ -84,11 +87,15 @@ class LoadedJob:
     #: the job file as the person named it, and the lines of its keys
     file: str = ""
     lines: Mapping[KeyPath, int] = field(default_factory=dict[KeyPath, int])
+    #: of each stage, its place among the stages as written, where a loop was unrolled
+    origins: tuple[int, ...] = ()
 
     def place(self, stage: str, key: str) -> dict[str, str]:
         """Where a stage's key stands in the job file, as evidence of an error; a missing key's place is around it."""
         names = [each.name for each in self.spec.stages]
-        prefix: KeyPath = ("stages", names.index(stage)) if ("stages",) in self.lines else ()
+        index = names.index(stage)
+        index = self.origins[index] if self.origins else index
+        prefix: KeyPath = ("stages", index) if ("stages",) in self.lines else ()
         path = (*prefix, *key.split("."))
         line = Marked(None, self.lines).line(path)
         return {"file": self.file, **({"line": str(line)} if line else {}), "key": dotted(path)}
@@ -137,9 +144,17 @@ def _finished(reading: _Reading, folder: Path) -> LoadedJob:
                 reading.problem(reading.stage_path(index, finding.key), finding.code, finding.sentence, finding.fix)
             )
     if reading.problems or spec is None:
-        raise JobFileInvalid(reading.file, _without_echoes(reading.problems))
-    lines = reading.marked.lines
-    return LoadedJob(spec=spec, folder=folder, warnings=tuple(warnings), files=files, file=reading.file, lines=lines)
+        # a stage of a loop is looked at once for each time
+        raise JobFileInvalid(reading.file, list(dict.fromkeys(_without_echoes(reading.problems))))
+    return LoadedJob(
+        spec=spec,
+        folder=folder,
+        warnings=tuple(dict.fromkeys(warnings)),
+        files=files,
+        file=reading.file,
+        lines=reading.marked.lines,
+        origins=tuple(reading.origins),
+    )
 
 
 def _without_echoes(problems: list[Problem]) -> list[Problem]:
@@ -217,6 +232,8 @@ class _Reading:
         self.problems: list[Problem] = list(marked.problems)
         #: the stages as written, in the staged form; empty when the file has not even that shape
         self.raw_stages: list[dict[str, Any]] = []
+        #: of each, its place in the file, where a loop was unrolled
+        self.origins: list[int] = []
         self._params_model = params_model
         self._flat = True
 
@@ -226,7 +243,7 @@ class _Reading:
 
     def stage_path(self, index: int, *rest: str | int) -> KeyPath:
         """Where a stage's key stands in the file as written."""
-        return rest if self._flat else ("stages", index, *rest)
+        return rest if self._flat else ("stages", self.origins[index] if self.origins else index, *rest)
 
     def _add(self, path: KeyPath, code: str, sentence: str, fix: str) -> None:
         self.problems.append(self.problem(path, code, sentence, fix))
@@ -247,8 +264,10 @@ class _Reading:
         raw = self._shape(cast("dict[str, Any]", values))
         if raw is None:
             return None
+        is_whole = self._unroll(raw)
         self.raw_stages = raw["stages"]
-        self._check_stages()
+        if is_whole:
+            self._check_stages()
         try:
             spec = JobSpec.model_validate_json(json.dumps(raw), strict=True)
         except ValidationError as error:
@@ -257,6 +276,23 @@ class _Reading:
                 self._add((), "jobfile.wrong_value", sentence_of(error.errors()[:1], ""), "Change it.")
             return None
         return None if self.problems else spec
+
+    def _unroll(self, raw: dict[str, Any]) -> bool:
+        """A loop's stages as often as they run; what the loop itself may hold is the schema's to refuse. False: it can't
+        be unrolled, so that its stages' references mean nothing."""
+        repeat = raw.get("repeat")
+        if not isinstance(repeat, dict):
+            return True
+        try:
+            RepeatSection.model_validate(repeat)
+            found = unrolled(raw["stages"], cast("dict[str, Any]", repeat))
+        except ValidationError:
+            return False
+        except LoopProblem as problem:
+            self._add(("repeat", *problem.key), problem.code, problem.sentence, problem.fix)
+            return False
+        raw["stages"], self.origins = found.stages, found.origins
+        return True
 
     def _shape(self, values: dict[str, Any]) -> dict[str, Any] | None:
         """The staged form of either way of writing a job."""
@@ -323,7 +359,11 @@ class _Reading:
                 sentence = "The stage names no data."
                 fix = "Set `data` to a file of rows, a folder, a glob, or an earlier stage's output."
                 self._add(self.stage_path(index, "data"), "jobfile.missing_key", sentence, fix)
-            seen.add(str(stage.get("name")))
+            seen.update(self._names(str(stage.get("name"))))
+
+    def _names(self, stage: str) -> tuple[str, ...]:
+        """As `JobSpec.names_of`: one of a loop is known by its plain name as well."""
+        return (stage, stage.rpartition("-")[0]) if self.origins and stage.rpartition("-")[2].isdigit() else (stage,)
 
     def _check_recipe(self, index: int, stage: dict[str, Any]) -> None:
         kind, params = stage.get("recipe"), stage.get("params", {})

@@ -73,6 +73,19 @@ class RunIf(Section):
     ]
 
 
+class RepeatSection(Section):
+    """A loop: these stages, so many times, each time on what the last one made (`shardwork.jobs.loop`)."""
+
+    stages: Annotated[list[str], Field(min_length=1, max_length=16, description="stages that follow each other")]
+    times: Annotated[int, Field(ge=1, le=16, description="how often they run")]
+    start: Annotated[
+        dict[str, str], Field(description="what the first time reads in place of an output of the time before")
+    ] = {}
+    until: Annotated[
+        RunIf | None, Field(description="go on only while this stage of the loop improved by so much each time")
+    ] = None
+
+
 class DataSource(Section):
     """One source among a stage's data, where its path alone does not say how it is read."""
 
@@ -237,7 +250,14 @@ class JobSpec(Section):
     #: for people; jobs may share a name
     name: Annotated[str, Field(min_length=1, max_length=80)]
     #: run in order; a later one may read what an earlier one made
-    stages: Annotated[list[StageSpec], Field(min_length=1, max_length=32)]
+    stages: Annotated[list[StageSpec], Field(min_length=1, max_length=64)]
+    #: stages that run several times; `stages` holds them unrolled, as `name-1`, `name-2` …
+    repeat: RepeatSection | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="a loop: `{stages: [NAME, …], times: 3, start: {STAGE.model: FOLDER}, until: {stage: NAME, "
+        "improved_by: SHARE}}`",
+    )
     #: who may see the data and how results are checked
     trust: TrustSection
     #: the most that the job may cost
@@ -265,6 +285,12 @@ class JobSpec(Section):
             raise ValueError("a job's name holds no control characters or line breaks")
         return value
 
+    def names_of(self, stage: str) -> tuple[str, ...]:
+        """What a stage is called in references: by its name, and one of a loop by its plain name as well."""
+        plain, _, time = stage.rpartition("-")
+        looped = self.repeat is not None and plain in self.repeat.stages and time.isdigit()
+        return (stage, plain) if looped else (stage,)
+
     @model_validator(mode="after")
     def _stages_refer_backwards(self) -> JobSpec:
         seen: set[str] = set()
@@ -274,7 +300,7 @@ class JobSpec(Section):
             for reference in references(stage):
                 if reference.split(".", 1)[0] not in seen:
                     raise ValueError(f"stage {stage.name!r} reads {reference!r}, which no earlier stage makes")
-            seen.add(stage.name)
+            seen.update(self.names_of(stage.name))
         return self
 
     @model_validator(mode="after")

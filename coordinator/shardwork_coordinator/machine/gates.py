@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from shardwork.jobs.spec import RunIf, StageSpec, references
+from shardwork.jobs.spec import JobSpec, RunIf, StageSpec, references
 from shardwork.why import Why
 
 from ..events import Change, Follow, Note, Slice, StageSkipped, World
@@ -17,9 +17,14 @@ from ..records import Stage, StageState
 from .moves import move, name
 
 
-def why_skipped(spec: StageSpec, earlier: Sequence[Stage]) -> Why | None:
+def why_skipped(spec: StageSpec, job: JobSpec, earlier: Sequence[Stage]) -> Why | None:
     """Why the stage must not run; None when it may. `earlier`: the job's stages before it, all ended."""
-    by_name = {stage.name: stage for stage in earlier}
+    by_name: dict[str, Stage] = {}
+    for stage in earlier:
+        for called in job.names_of(stage.name):
+            # of a loop's stage, the plain name is that of the latest one that ran
+            if called not in by_name or stage.state is not StageState.SKIPPED:
+                by_name[called] = stage
     for reference in references(spec):
         if by_name[reference.partition(".")[0]].state is StageState.SKIPPED:
             return Why(
@@ -46,6 +51,8 @@ def _shut(stage: str, gate: RunIf, source: Stage) -> Why | None:
             evidence={"gate": source.name},
         )
     numbers = json.loads(source.numbers_json)
+    if "best_reward" in numbers:
+        return _no_gain(stage, gate, source.name, numbers["reward_start"], numbers["best_reward"])
     start, best = numbers.get("eval_loss_start"), numbers.get("best_loss")
     if start is None or best is None:
         return Why(
@@ -63,4 +70,17 @@ def _shut(stage: str, gate: RunIf, source: Stage) -> Why | None:
         f"{100 * gate.improved_by:g} % was asked for.",
         evidence={"gate": source.name, "before": f"{start:.4f}", "after": f"{best:.4f}"},
         next_step=f"What {source.name} made is there. Look at its rows and rate, or lower run_if.improved_by.",
+    )
+
+
+def _no_gain(stage: str, gate: RunIf, source: str, start: float, best: float) -> Why | None:
+    """As `_shut`, of a stage that measures rewards: they rise."""
+    gain = best - start
+    if gain > 0 and gain >= gate.improved_by * abs(start):
+        return None
+    return Why(
+        code="stage.gate_shut",
+        sentence=f"Stage {stage} was skipped: the reward of {source} rose by {gain:.4g}, and more was asked for.",
+        evidence={"gate": source, "before": f"{start:.4f}", "after": f"{best:.4f}"},
+        next_step=f"What {source} made is there. More rounds, or a lower improved_by, let it go on.",
     )

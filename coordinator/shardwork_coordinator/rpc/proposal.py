@@ -124,7 +124,7 @@ def _check_references(spec: JobSpec) -> None:
                     key=key,
                     holds=holds or "nothing",
                 )
-        made[stage.name] = kind.makes(stage)
+        made |= dict.fromkeys(spec.names_of(stage.name), kind.makes(stage))
 
 
 def _check_copy(tx: Transaction, row: Artifact, reference: str) -> None:
