@@ -278,8 +278,8 @@ class _Reading:
         return None if self.problems else spec
 
     def _unroll(self, raw: dict[str, Any]) -> bool:
-        """A loop's stages as often as they run; what the loop itself may hold is the schema's to refuse. False: it can't
-        be unrolled, so that its stages' references mean nothing."""
+        """A loop's stages as often as they run; what the loop itself may hold is the schema's to refuse. False: it
+        can't be unrolled, so that its stages' references mean nothing."""
         repeat = raw.get("repeat")
         if not isinstance(repeat, dict):
             return True

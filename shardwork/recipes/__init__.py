@@ -18,6 +18,7 @@ def _registry() -> dict[str, Recipe]:
     from .alignment.dpo import Dpo
     from .alignment.generate import Generate
     from .alignment.grpo import Grpo
+    from .alignment.judge import Judge
     from .alignment.people import People
     from .alignment.ppo import Ppo
     from .alignment.reward import Reward
@@ -26,7 +27,7 @@ def _registry() -> dict[str, Recipe]:
     from .sft import Sft
 
     learning: tuple[Recipe, ...] = (Pretrain(), Sft(), Reward(), Dpo(), Ppo(), Grpo())
-    found: dict[str, Recipe] = {recipe.kind: recipe for recipe in (*learning, Count(), Generate(), People())}
+    found: dict[str, Recipe] = {recipe.kind: recipe for recipe in (*learning, Count(), Generate(), Judge(), People())}
     for point in entry_points(group="shardwork.recipes"):
         found.setdefault(point.name, point.load()())
     return found
