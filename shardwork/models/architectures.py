@@ -1,4 +1,5 @@
-"""The model types that may be trained: the causal language models built into transformers; and which take packed rows.
+"""The model types that may be trained: the causal language models built into transformers; which take packed rows, and
+which can be reward models.
 
 Closed lists, so that no model folder can name code of its own, and none is trained in a way that it ignores. Tests
 compare the first with the installed transformers and try each of the second. Used by `shardwork.models.folder`, the
@@ -226,6 +227,20 @@ CAUSAL_LM: dict[str, str] = {
     "zaya": "ZayaForCausalLM",
 }
 
+#: types that transformers also builds as a reward model: one score a row, under the name "score"
+SCORABLE = frozenset(
+    {
+        *("arcee", "bloom", "deepseek_v2", "deepseek_v3", "diffllama", "doge", "exaone4", "falcon", "gemma"),
+        *("gemma2", "gemma3_text", "glm", "glm4", "gpt-sw3", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox"),
+        *("gpt_oss", "gptj", "helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "jamba", "jetmoe", "llama"),
+        *("minicpm3", "minimax", "ministral", "ministral3", "mistral", "mixtral", "mpt", "nemotron", "olmo"),
+        *("olmo2", "olmo3", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3"),
+        *("qwen3_moe", "qwen3_next", "seed_oss", "smollm3", "stablelm", "starcoder2", "zamba", "zamba2"),
+    }
+)
+#: of them, those whose class is not called as the causal one
+_SCORED_NAMES = {"gemma3_text": "Gemma3TextForSequenceClassification"}
+
 
 def may_adapt(path: str, model_type: str, *, of_experts: bool) -> bool:
     """Whether an adapter may lie around the linear layer at this path. `of_experts`: the model has some."""
@@ -244,5 +259,24 @@ def check_packable(model_type: str) -> None:
         f"Rows can't be packed for models of type {model_type!r}: none was shown to keep rows of a sequence apart.",
         next_step=f"Leave params.packing out. Families that can: {', '.join(sorted(PACKABLE))}.",
         key="params.packing",
+        model_type=model_type,
+    )
+
+
+def reward_model(model_type: str) -> str:
+    """The class that transformers builds for a reward model of a scorable type."""
+    named = CAUSAL_LM[model_type].removesuffix("ForCausalLM").removesuffix("LMHeadModel")
+    return _SCORED_NAMES.get(model_type, f"{named}ForSequenceClassification")
+
+
+def check_scorable(model_type: str) -> None:
+    """Raises InvalidInput "model.no_score_head" for a type that transformers builds no reward model of."""
+    if model_type in SCORABLE:
+        return
+    raise InvalidInput(
+        "model.no_score_head",
+        f"A model of type {model_type!r} can't become a reward model: transformers has no such class for it.",
+        next_step="Use a base of another family for the reward model: llama, qwen3, gemma2 and gpt2 can.",
+        key="base_model",
         model_type=model_type,
     )

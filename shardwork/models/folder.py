@@ -16,7 +16,7 @@ from typing import Any, cast
 from ..errors import InvalidInput
 from ..problem import suggest
 from ..tensors.header import TensorInfo, read_header
-from .architectures import CAUSAL_LM, EXPERTS, may_adapt
+from .architectures import CAUSAL_LM, EXPERTS, SCORABLE, may_adapt, reward_model
 from .tokenizer import check_tokenizer
 
 #: files that may travel beside the weights; nothing else ever does
@@ -57,6 +57,8 @@ class ModelFacts:
     model_type: str
     #: the class transformers builds, e.g. "LlamaForCausalLM"
     architecture: str
+    #: a reward model: it gives one score a row, and no next token
+    scores: bool = False
     #: parameters a forward pass touches; a tied head counts once
     run_params: int
     #: (name, (rows, columns)) of every linear layer that an adapter may wrap; the output head is not among them
@@ -74,13 +76,18 @@ class ModelFacts:
     files: tuple[str, ...]
 
 
-def inspect_model(folder: Path) -> ModelFacts:
-    """Reads a model folder. Raises InvalidInput "model.*" that names the file and the fix."""
+def inspect_model(folder: Path, *, reward: bool = False) -> ModelFacts:
+    """Reads a model folder; `reward`: it may be a reward model as well (`ModelFacts.scores`).
+
+    Raises InvalidInput "model.*" that names the file and the fix.
+    """
     if not folder.is_dir():
         raise _refusal("model.missing", "There is no model folder here.", folder, "Check the path of base_model.")
-    config = _checked_config(folder)
+    config, scores = _checked_config(folder, reward=reward)
     _refuse_code(folder)
     tensors = _read_weights(folder)
+    if scores:
+        _check_score(folder, tensors)
     tokenizer_config = _optional_json(folder / "tokenizer_config.json")
     _refuse_key(folder / "tokenizer_config.json", tokenizer_config, "auto_map")
     _check_values(folder / "generation_config.json", _optional_json(folder / "generation_config.json"))
@@ -93,7 +100,8 @@ def inspect_model(folder: Path) -> ModelFacts:
     return ModelFacts(
         folder=folder,
         model_type=str(config["model_type"]),
-        architecture=CAUSAL_LM[str(config["model_type"])],
+        architecture=(reward_model if scores else CAUSAL_LM.__getitem__)(str(config["model_type"])),
+        scores=scores,
         run_params=sum(info.numel for info in tensors if info.name in kept),
         linear_params=_linear_params(kept, str(config["model_type"])),
         tensors=kept,
@@ -223,7 +231,8 @@ def _in_layers(facts: ModelFacts, linear: _Linear, layers: str | Sequence[int]) 
 # ---- config, code, tokenizer --------------------------------------------------------------------------------------
 
 
-def _checked_config(folder: Path) -> dict[str, Any]:
+def _checked_config(folder: Path, *, reward: bool) -> tuple[dict[str, Any], bool]:
+    """config.json, and whether it is a reward model's."""
     path = folder / "config.json"
     if not path.is_file():
         adapter = (folder / "adapter_config.json").is_file()
@@ -242,10 +251,21 @@ def _checked_config(folder: Path) -> dict[str, Any]:
             fix = "Use a causal language model that is built into transformers, such as llama, qwen3 or gpt2."
         raise _refusal("model.type", f"The model type {model_type!r} cannot be trained here.", path, fix)
     named = config.get("architectures") or [CAUSAL_LM[model_type]]
+    if reward and model_type in SCORABLE and named == [reward_model(model_type)]:
+        return config, True
     if not isinstance(named, list) or named[0] != CAUSAL_LM[model_type]:  # pyright: ignore[reportUnknownArgumentType]
         sentence = f"config.json names the architecture {json.dumps(named)}, which is no causal language model."
         raise _refusal("model.architecture", sentence, path, f"A {model_type} model is {CAUSAL_LM[model_type]}.")
-    return config
+    return config, False
+
+
+def _check_score(folder: Path, tensors: Sequence[TensorInfo]) -> None:
+    """A reward model has one score: a classifier of several labels is none."""
+    head = next((info for info in tensors if info.name == "score.weight"), None)
+    if head is None or len(head.shape) != 2 or head.shape[0] != 1:
+        found = "no score head" if head is None else f"a score head of shape {list(head.shape)}"
+        fix = "Use a sequence classification model with num_labels=1, as recipe reward publishes."
+        raise _refusal("model.no_score", f"The weights hold {found}, and not one score.", folder / "config.json", fix)
 
 
 def _check_values(path: Path, value: object, key: str = "", depth: int = 0) -> None:

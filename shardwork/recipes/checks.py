@@ -11,6 +11,7 @@ import math
 from ..why import Why
 from .base import Finding, Reported
 from .continuing import odd_metric
+from .objectives import LearnObjective, PolicyObjective, PreferenceObjective, RewardObjective
 from .orders import EvaluateOrder, LearnOrder
 
 DELTA_FILES = frozenset({"delta.safetensors", "m.safetensors", "v.safetensors", "update.json"})
@@ -29,6 +30,13 @@ MEMORY_METRICS = frozenset(
 #: nats a token: a model that knows nothing is near ln(vocabulary), some 12 at most, and one that diverged, or a
 #: candidate that overshot, may be far above
 MOST_LOSS, WORST_LOSS = 100.0, 1e6
+#: what a learn shard with an objective may tell beside its losses, and within which bounds
+OBJECTIVE_METRICS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("accuracy", "clip_fraction"), (0.0, 1.0)),
+    **dict.fromkeys(("margin", "reward", "kl"), (-math.inf, math.inf)),
+    **dict.fromkeys(("entropy", "length", "value_loss", "left_out"), (0.0, math.inf)),
+    "explained_variance": (-math.inf, 1.0),
+}
 
 
 def check(phase: str, order_json: str, reported: Reported) -> Finding:
@@ -66,12 +74,19 @@ def _check_learn(order: LearnOrder, reported: Reported) -> Finding:
     for name in ("train_loss", "loss_first", "loss_last", "tokens"):
         if name not in reported.metrics:
             return _refused("check.metrics", "A metric of the learn phase is missing.", metric=name)
-    for name, most_loss in (("train_loss", MOST_LOSS), ("loss_first", WORST_LOSS), ("loss_last", WORST_LOSS)):
-        if not 0 <= reported.metrics[name] < most_loss:
+    policy = isinstance(order.objective, PolicyObjective)
+    mean = most_loss(order.objective)
+    for name, most in (("train_loss", mean), ("loss_first", WORST_LOSS), ("loss_last", WORST_LOSS)):
+        if not (-most if policy else 0) <= reported.metrics[name] < most:
             sentence = "The reported loss is not plausible."
             return _refused("check.loss_range", sentence, metric=name, loss=str(reported.metrics[name]))
-    most = order.steps * order.batch_size * order.max_length
-    if not 0 < reported.metrics["tokens"] <= most:
+    odd = _odd_objective_metric(order, reported) if order.objective is not None else ""
+    if odd:
+        return _refused("check.metrics", "A metric of the objective cannot be.", metric=odd)
+    sequences = 2 if is_of_pairs(order.objective) else 1
+    most = sequences * order.steps * order.batch_size * order.max_length
+    # of rollouts, all may be left out
+    if not (0 <= reported.metrics["tokens"] <= most and (policy or reported.metrics["tokens"] > 0)):
         return _refused(
             "check.tokens",
             "The reported tokens do not fit the order.",
@@ -81,22 +96,53 @@ def _check_learn(order: LearnOrder, reported: Reported) -> Finding:
     return Finding()
 
 
+def most_loss(objective: LearnObjective | None) -> float:
+    """What a mean training loss lies below. Squared errors of scores, and IPO's of 1 / (2 beta), know no nats."""
+    return MOST_LOSS if objective is None else WORST_LOSS
+
+
+def is_of_pairs(objective: LearnObjective | None) -> bool:
+    """Whether an item is two answers to one prompt, of which one is the better."""
+    match objective:
+        case RewardObjective():
+            return objective.data == "pairs"
+        case PreferenceObjective():
+            return objective.loss != "kto"
+        case _:
+            return False
+
+
+def _odd_objective_metric(order: LearnOrder, reported: Reported) -> str:
+    for name, (least, most) in OBJECTIVE_METRICS.items():
+        if name in reported.metrics and not least <= reported.metrics[name] <= most:
+            return name
+    return ""
+
+
 def _check_evaluate(order: EvaluateOrder, reported: Reported) -> Finding:
     wanted = {"before.test_loss"}
     for name in order.candidates:
         wanted |= {f"{name}.selection_loss", f"{name}.test_loss", f"{name}.test_se"}
+        if is_of_pairs(order.objective):
+            wanted |= {f"{name}.accuracy", f"{name}.calibration_error"}
     missing = wanted - set(reported.metrics)
     if missing:
         return _refused("check.metrics", "A metric of the evaluation is missing.", metric=sorted(missing)[0])
     extra = set(reported.metrics) - wanted
     if extra:
         return _refused("check.metrics", "The evaluation names a metric that was not asked for.", metric=min(extra))
-    limits = {name: WORST_LOSS if name.endswith("_loss") else math.inf for name in sorted(wanted)}
+    limits = {name: _limit(name) for name in sorted(wanted)}
     odd = [name for name, most in limits.items() if not 0 <= reported.metrics[name] <= most]
     if odd:
         sentence = "A loss is not plausible."
         return _refused("check.loss_range", sentence, metric=odd[0], loss=str(reported.metrics[odd[0]]))
     return Finding()
+
+
+def _limit(metric: str) -> float:
+    if metric.endswith(("accuracy", "calibration_error")):
+        return 1.0
+    return WORST_LOSS if metric.endswith("_loss") else math.inf
 
 
 def _check_memory(reported: Reported) -> Finding:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..dataset.lengths import Layout, layout
 from ..errors import InvalidInput
-from ..models.architectures import check_packable
+from ..models.architectures import check_packable, check_scorable
 from ..models.folder import ModelFacts, full_params, inspect_model, lora_params, partial_params
 from ..models.presets import preset_params
 from ..why import Why
@@ -37,6 +37,8 @@ def counted(order: PrepareOrder, base: Path | None) -> dict[str, float]:
         return {"run_params": float(size), "trained_params": float(size)}
     try:
         model = inspect_model(base)
+        if order.tuning.head == "score":
+            check_scorable(model.model_type)
         _check_length(order, model)
         if layout(order.packing, order.recipe) is Layout.PACKED:
             check_packable(model.model_type)

@@ -66,11 +66,12 @@ class PolicyObjective(Order):
     #: grpo: divide by the group's deviation; without it the loss is that of Dr. GRPO (Liu et al., arXiv 2503.20783)
     scale_by_deviation: bool = True
     #: how token losses become one: per answer then over answers, over all tokens (DAPO, Yu et al., arXiv 2503.14476),
-    #: or over answers times the longest allowed (Dr. GRPO)
+    #: or over answers times the longest allowed (Dr. GRPO). rloo: an answer is one action, and its loss is one
     average: Literal["answers", "tokens", "constant"] = "tokens"
     #: longest answer, for average: constant
     max_new_tokens: Annotated[int, Field(ge=1, le=2**20)] = 1024
-    #: ppo: GAE's discount and lambda; clip range and weight of the value loss; advantages to mean 0 and deviation 1
+    #: ppo: GAE's discount and lambda; clip range (0: none) and weight of the value loss; advantages to mean 0 and
+    #: deviation 1
     gamma: Share = 1.0
     lam: Share = 0.95
     value_clip: Finite = 0.2

@@ -127,7 +127,8 @@ class LearnOrder(Order):
     gradient_checkpointing: bool = added(False)
     #: a row of `train` is a sequence of rows that do not see each other
     packed: bool = added(False)
-    #: what is minimised; None: the next token. Of pairs a row here is a pair, of rollouts an answer
+    #: what is minimised; None: the next token. Of pairs a row here is a pair, of rollouts an answer; a policy reads the
+    #: inputs prompts, answers and scores in the place of train, in an order drawn from the seed
     objective: LearnObjective | None = added(None)
 
 

@@ -35,7 +35,8 @@ def wrap_lora(model: Any, tuning: Tuning) -> Any:
         use_dora=tuning.dora,
         use_rslora=tuning.rslora,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-        task_type="CAUSAL_LM",
+        # PEFT's class for scores would keep the score head twice; here it learns as any parameter
+        task_type=None if tuning.head == "score" else "CAUSAL_LM",
     )
     try:
         wrapped: Any = get_peft_model(model, config)
@@ -53,7 +54,7 @@ def _targets(model: Any, tuning: Tuning) -> str | list[str]:
     """Module names as PEFT takes them: whole paths where only some layers get an adapter, or not each can have one."""
     modules = tuning.target_modules
     kind, of_experts = model.config.model_type, any(f".{EXPERTS}." in name for name, _ in model.named_parameters())
-    if tuning.layers == "all" and kind not in BYPASSED and not of_experts:
+    if tuning.layers == "all" and kind not in BYPASSED and not of_experts and tuning.head != "score":
         return modules if isinstance(modules, str) else list(modules)
     blocks, _ = blocks_of(model)
     chosen = [blocks[number] for number in chosen_layers(tuning.layers, len(blocks))]

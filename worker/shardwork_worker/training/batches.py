@@ -10,6 +10,7 @@ keeps them apart (`packed` proves it), and nothing is predicted across their bor
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -74,6 +75,7 @@ class RowFile:
             self._tokens, self._mask = tensors["tokens"], tensors["mask"]
             self._offsets: list[int] = tensors["offsets"].tolist()
             self._begins: list[int] | None = tensors["begins"].tolist() if "begins" in tensors else None
+            self._values: list[float] | None = tensors["values"].tolist() if "values" in tensors else None
         except (OSError, KeyError, ShardworkError) as error:
             raise Corrupt("rows.unreadable", "A file of prepared rows cannot be read.", file=path.name) from error
         ends = [0, *self._offsets, min(self._tokens.size, self._mask.size)]
@@ -104,6 +106,14 @@ class RowFile:
         labels[firsts] = IGNORE
         return Row(tokens=tokens, labels=labels, positions=places(firsts, len(tokens)))
 
+    def value(self, item: int) -> float:
+        """What is known of an item of one or two rows; 1 where nothing is told. Raises Corrupt "rows.bad_value"."""
+        value = 1.0 if self._values is None else self._values[item] if item < len(self._values) else math.nan
+        if not math.isfinite(value):
+            sentence = "A score or label among the prepared rows is missing or not a finite number."
+            raise Corrupt("rows.bad_value", sentence, file=self._name, item=item)
+        return value
+
 
 class TrainRows:
     """The rows of a `train` artifact by number, counted modulo their count."""
@@ -118,6 +128,7 @@ class TrainRows:
             raise Corrupt("rows.no_index", "The index of the prepared rows does not name their files.") from error
         self._open: tuple[int, RowFile] | None = None
         self.pad_token_id = pad_token(index, vocabulary)
+        self.rows_per_item = int(index.get("rows_per_item", 1))
         if not self._ends or self._ends[-1] == 0:
             raise InvalidInput(
                 "rows.none",
@@ -129,7 +140,16 @@ class TrainRows:
         return self._ends[-1]
 
     def row(self, number: int) -> Row:
-        number %= len(self)
+        file, within = self._file_of(number % len(self))
+        return file.row(within)
+
+    def value(self, row: int, rows_per_item: int) -> float:
+        """Of the item that begins with this row."""
+        file, within = self._file_of(row % len(self))
+        return file.value(within // rows_per_item)
+
+    def _file_of(self, number: int) -> tuple[RowFile, int]:
+        """The file that holds row `number`, and the row's place in it."""
         which = bisect_right(self._ends, number)
         if self._open is None or self._open[0] != which:
             # one file at a time: rows are read in stored order
@@ -139,7 +159,7 @@ class TrainRows:
         if self._open[1].rows != self._ends[which] - first:
             sentence = "A file of prepared rows holds another number of rows than their index says."
             raise Corrupt("rows.unreadable", sentence, file=self._names[which])
-        return self._open[1].row(number - first)
+        return self._open[1], number - first
 
 
 def eval_rows(folder: Path, part: str, max_length: int, vocabulary: int) -> list[Row]:

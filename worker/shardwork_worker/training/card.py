@@ -35,7 +35,8 @@ def write_card(path: Path, order: PublishOrder, *, parameters: int, found: Seque
 def front_matter(order: PublishOrder) -> dict[str, Any]:
     """What a hub indexes, and the job's facts under `shardwork`."""
     lora = order.tuning.method is Method.LORA
-    front: dict[str, Any] = {"library_name": "peft" if lora else "transformers", "pipeline_tag": "text-generation"}
+    task = "text-classification" if order.tuning.head == "score" else "text-generation"
+    front: dict[str, Any] = {"library_name": "transformers" if is_whole(order) else "peft", "pipeline_tag": task}
     if not order.from_scratch:
         front["base_model"] = hub_name(order.base_id)[0]
     front["tags"] = ["shardwork", order.recipe, *(["lora"] if lora else [])]
@@ -43,32 +44,40 @@ def front_matter(order: PublishOrder) -> dict[str, Any]:
     return front
 
 
+def is_whole(order: PublishOrder) -> bool:
+    """Whether what is published stands alone; else it is an adapter. A reward model always does."""
+    return order.tuning.method is not Method.LORA or order.merged or order.tuning.head == "score"
+
+
 def _summary(order: PublishOrder) -> str:
     if order.from_scratch:
         return "A language model trained from scratch by Shardwork."
     how = {
-        Method.LORA: "A LoRA adapter for",
+        Method.LORA: "A LoRA adapter merged into" if is_whole(order) else "A LoRA adapter for",
         Method.FULL: "All weights tuned from",
         Method.PARTIAL: f"The last {order.tuning.last_layers} layers tuned from",
     }
     base = _cell(order.base_id.removeprefix(PREFIX))
-    return f"{how[order.tuning.method]} `{base}`, made with Shardwork (recipe `{order.recipe}`)."
+    what = f"{how[order.tuning.method]} `{base}`, made with Shardwork (recipe `{order.recipe}`)."
+    scores = " A reward model: its one logit is the score of a prompt with an answer."
+    return what + scores if order.tuning.head == "score" else what
 
 
 def _usage(order: PublishOrder) -> str:
-    lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
-    if order.tuning.method is Method.LORA:
+    kind = "AutoModelForSequenceClassification" if order.tuning.head == "score" else "AutoModelForCausalLM"
+    lines = [f"from transformers import {kind}, AutoTokenizer"]
+    if is_whole(order):
+        lines += [
+            "",
+            f'model = {kind}.from_pretrained("path/to/this/folder")',
+            'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
+        ]
+    else:
         lines += [
             "from peft import PeftModel",
             "",
             f"base = AutoModelForCausalLM.from_pretrained({_loading(order.base_id)})",
             'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
-        ]
-    else:
-        lines += [
-            "",
-            'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
-            'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
         ]
     return "```python\n" + "\n".join(lines) + "\n```\n"
 

@@ -21,6 +21,7 @@ from shardwork.recipes.orders import LearnOrder
 from shardwork.tensors.checkpoint import open_checkpoint, stepped_weights, write_checkpoint, write_delta
 from shardwork.tensors.file import TensorFile, open_tensors, write_tensors
 
+from .heads import is_head
 from .loop import Moments
 from .model import Built
 
@@ -93,7 +94,8 @@ def write_first(folder: Path, built: Built) -> None:
 
 def write_continued(folder: Path, built: Built, parent: Path) -> int | None:
     """The checkpoint of round 0 of a stage that continues from `parent`: its weights, and its moments where it learned
-    by the same method. Returns Adam's step count that goes on; None when only the weights do.
+    by the same method. A head that the parent lacks begins anew. Returns Adam's step count that goes on; None when only
+    the weights do.
 
     Raises InvalidInput "continue.other_tensors" that names the first tensor which differs, "continue.bad_moments".
     """
@@ -102,18 +104,21 @@ def write_continued(folder: Path, built: Built, parent: Path) -> int | None:
         _load_frozen(built, parent)
         opened.weights.check_finite()
         names, method = list(built.trainable), built.tuning.method.value
-        weights = {name: opened.weights[name] for name in names}
+        fresh = _arrays({name: parameter for name, parameter in built.trainable.items() if name not in opened.shapes})
+        weights = {name: fresh[name] if name in fresh else opened.weights[name] for name in names}
         m, v = opened.m, opened.v
         if m is None or v is None or opened.method != method:
             write_checkpoint(folder, weights, m=None, v=None, method=method, adam_step=0, round=0)
             return None
         m.check_finite()
         v.check_finite()
-        negative = next((name for name in names if (v[name] < 0).any()), None)
+        negative = next((name for name in names if name not in fresh and (v[name] < 0).any()), None)
         if negative is not None:
             sentence = "A second moment of the checkpoint is negative."
             raise InvalidInput("continue.bad_moments", sentence, tensor=negative)
-        first, second = ({name: file[name] for name in names} for file in (m, v))
+        first, second = (
+            {name: np.zeros_like(fresh[name]) if name in fresh else file[name] for name in names} for file in (m, v)
+        )
         write_checkpoint(folder, weights, m=first, v=second, method=method, adam_step=opened.adam_step, round=0)
         return opened.adam_step
 
@@ -147,7 +152,7 @@ def _check_same(built: Built, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 def _check_parent(built: Built, shapes: Mapping[str, tuple[int, ...]]) -> None:
     expected = {name: tuple(parameter.shape) for name, parameter in built.trainable.items()}
-    first = next((name for name in sorted({*expected, *shapes}) if expected.get(name) != shapes.get(name)), None)
+    first = next((name for name in sorted({*expected, *shapes}) if _differs(name, expected, shapes)), None)
     if first is not None:
         raise InvalidInput(
             "continue.other_tensors",
@@ -157,6 +162,13 @@ def _check_parent(built: Built, shapes: Mapping[str, tuple[int, ...]]) -> None:
             checkpoint_has=str(list(shapes[first])) if first in shapes else "no such tensor",
             stage_wants=str(list(expected[first])) if first in expected else "no such tensor",
         )
+
+
+def _differs(name: str, wanted: Mapping[str, tuple[int, ...]], there: Mapping[str, tuple[int, ...]]) -> bool:
+    """A head may be on one side alone."""
+    if is_head(name) and (name in wanted) is not (name in there):
+        return False
+    return wanted.get(name) != there.get(name)
 
 
 def _tensor(file: TensorFile, name: str) -> torch.Tensor:

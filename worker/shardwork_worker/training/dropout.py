@@ -73,6 +73,10 @@ class Dropping:
         step = _key(self._seed, b"step %d" % self.step)
         self.rows, self.positions = _mixed((marks.sum(dim=1) & _32_BITS) ^ step), tokens.shape[1]
 
+    def look_away(self) -> None:
+        """Before the model reads rows that nothing is to be dropped of."""
+        self.rows = None
+
 
 class RowDropout(nn.Module):
     """Zeroes a share of [rows, positions, features] and scales the rest up, as nn.Dropout does.

@@ -9,8 +9,9 @@ the rise, row by row over the checkpoint's own losses: rows differ from each oth
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -23,6 +24,7 @@ from .checkpoints import load_candidate, load_weights
 from .device import autocast
 from .loop import token_losses
 from .model import Built, check_length
+from .objectives.measured import HeldOutItems
 
 #: reported instead of a loss that is not finite: comparable, JSON-safe and worse than anything real
 WORST_LOSS = 1e6
@@ -35,33 +37,52 @@ def evaluate(order: EvaluateOrder, context: Context, built: Built) -> Computed:
     Raises InvalidInput "rows.no_eval" when neither has.
     """
     check_length(built, order.max_length)
-    folder, checkpoint = context.inputs["eval"], context.inputs["checkpoint"]
+    checkpoint = context.inputs["checkpoint"]
+    passes: _Passes = _rows(order, context, built) if order.objective is None else _Items(order, context, built)
+    load_weights(built, checkpoint)
+    before, _ = passes.measure("test")
+    metrics = {"before.test_loss": before.loss}
+    for name in order.candidates:
+        load_candidate(built, checkpoint, context.inputs[f"step-{name}"])
+        metrics[f"{name}.selection_loss"] = passes.measure("selection")[0].loss
+        after, more = passes.measure("test")
+        metrics[f"{name}.test_loss"] = after.loss
+        metrics[f"{name}.test_se"] = error_of_rise(before, after)
+        metrics |= {f"{name}.{key}": value for key, value in more.items()}
+    return Computed(outputs={}, metrics=metrics)
+
+
+class _Passes(Protocol):
+    """Passes over held-out rows."""
+
+    def measure(self, part: str) -> tuple[HeldOut, Mapping[str, float]]:
+        """Of "selection" or "test": losses, and what else is told of them."""
+        ...
+
+
+def _no_rows() -> InvalidInput:
+    return InvalidInput(
+        "rows.no_eval",
+        "There is no held-out row with a token to predict.",
+        next_step="Hold out more rows, or longer ones: `shardwork data check` shows what is learned of each.",
+    )
+
+
+def _rows(order: EvaluateOrder, context: Context, built: Built) -> _Rows:
+    folder = context.inputs["eval"]
     selection = eval_rows(folder, "selection", order.max_length, built.vocabulary)
     test = eval_rows(folder, "test", order.max_length, built.vocabulary)
     selection, test = selection or test, test or selection
     if not test:
-        raise InvalidInput(
-            "rows.no_eval",
-            "There is no held-out row with a token to predict.",
-            next_step="Hold out more rows, or longer ones: `shardwork data check` shows what is learned of each.",
-        )
-    passes = _Passes(
+        raise _no_rows()
+    return _Rows(
         order=order,
         context=context,
         built=built,
         pad_token_id=pad_token(read_index(folder), built.vocabulary),
         rows_to_come=len(test) + len(order.candidates) * (len(selection) + len(test)),
+        parts={"selection": selection, "test": test},
     )
-    load_weights(built, checkpoint)
-    before = passes.measure(test)
-    metrics = {"before.test_loss": before.loss}
-    for name in order.candidates:
-        load_candidate(built, checkpoint, context.inputs[f"step-{name}"])
-        metrics[f"{name}.selection_loss"] = passes.measure(selection).loss
-        after = passes.measure(test)
-        metrics[f"{name}.test_loss"] = after.loss
-        metrics[f"{name}.test_se"] = error_of_rise(before, after)
-    return Computed(outputs={}, metrics=metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +121,20 @@ def standard_error(found: HeldOut) -> float:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Passes:
-    """Passes over held-out rows with one progress bar for all of them."""
+class _Rows:
+    """Of text, with one progress bar for all passes."""
 
     order: EvaluateOrder
     context: Context
     built: Built
     pad_token_id: int
     rows_to_come: int
+    parts: Mapping[str, Sequence[Row]]
     _rows_done: int = 0
 
-    def measure(self, rows: Sequence[Row]) -> HeldOut:
+    def measure(self, part: str) -> tuple[HeldOut, Mapping[str, float]]:
         """The model's loss on rows. Sums are taken in float64, row by row, so that batching does not show."""
+        rows = self.parts[part]
         sums: list[float] = []
         for start in range(0, len(rows), self.order.batch_size):
             these = rows[start : start + self.order.batch_size]
@@ -121,4 +144,21 @@ class _Passes:
             sums += losses.double().sum(dim=1).tolist()
             self._rows_done += len(these)
             self.context.progress(self._rows_done / self.rows_to_come)
-        return HeldOut(sums, [row.label_count for row in rows])
+        return HeldOut(sums, [row.label_count for row in rows]), {}
+
+
+class _Items:
+    """Of an objective's items; each counts alike."""
+
+    def __init__(self, order: EvaluateOrder, context: Context, built: Built) -> None:
+        self._held = HeldOutItems(order, context, built)
+        if not self._held.parts["test"]:
+            raise _no_rows()
+        self._context, self._passes = context, 1 + 2 * len(order.candidates)
+        self._done = 0
+
+    def measure(self, part: str) -> tuple[HeldOut, Mapping[str, float]]:
+        found = self._held.measure(part)
+        self._done += 1
+        self._context.progress(self._done / self._passes)
+        return HeldOut(found.losses, [1] * len(found.losses)), found.metrics()

@@ -4,7 +4,8 @@
 
 Gives what `transformers.Trainer` gives on the same batches (tests compare the two): fused AdamW, decay on everything
 but biases and norms, gradients clipped by their global norm, and a batch's loss normalised by the labels of the whole
-batch, however it is cut into micro-batches. Knows no folders; `learn` reads and writes.
+batch, however it is cut into micro-batches. What is minimised is an `Objective`'s; the next token's is here. Knows no
+folders; `learn` reads and writes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from .batches import IGNORE, Batch, Row, collate
 from .device import autocast
 from .micro import MicroBatch
 from .model import Built
+from .objectives.objective import Objective, Part, Tally, added
 from .team.team import ALONE, Team
 
 #: the rule of transformers' Trainer: these names, and everything inside a LayerNorm, do not decay
@@ -130,44 +132,81 @@ def decay_names(built: Built) -> set[str]:
     return {name for name in built.trainable if name not in in_layer_norm and not NO_DECAY.search(name.lower())}
 
 
+class NextToken:
+    """The objective of text: cross entropy of each label, normalised by the labels of the whole batch."""
+
+    measures: tuple[str, ...] = ()
+
+    def __init__(self, built: Built, order: LearnOrder, rows: RowSource) -> None:
+        self._built, self._order, self._rows = built, order, rows
+
+    def prepare(self, size: int) -> None:
+        """Nothing."""
+
+    def batch(self, step: int) -> list[Row]:
+        first = self._order.first_row + step * self._order.batch_size
+        return [self._rows.row(number) for number in range(first, first + self._order.batch_size)]
+
+    def whole(self, batch: Sequence[Row], size: int) -> int:
+        return sum(row.label_count for row in batch)
+
+    def part(self, items: Sequence[Row], whole: int) -> Part:
+        built = self._built
+        batch = collate(items, self._rows.pad_token_id, built.device)
+        if built.dropping:
+            built.dropping.look_at(batch.input_ids, batch.attention_mask)
+        with autocast(built.device, self._order.precision):
+            return Part(batch_loss(built.model, batch, whole))
+
+    def tokens(self, items: Sequence[Row]) -> int:
+        return sum(len(row.tokens) for row in items)
+
+    def found(self) -> Mapping[str, float]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One step: its loss in nats, tokens read, and what the objective saw."""
+
+    loss: float
+    tokens: int
+    tally: Tally
+
+
 def run_steps(
     built: Built,
     order: LearnOrder,
     optimizer: torch.optim.AdamW,
-    rows: RowSource,
+    objective: Objective,
     micro: MicroBatch,
     team: Team = ALONE,
-) -> Iterator[tuple[float, int]]:
-    """Takes the order's steps, one per item: (loss in nats a label, tokens read). `micro` shrinks where it must."""
+) -> Iterator[Taken]:
+    """Takes the order's steps, one per item. `micro` shrinks where it must."""
+    parameters = list(built.trainable.values())
     for step in range(order.steps):
-        first = order.first_row + step * order.batch_size
-        batch = [rows.row(number) for number in range(first, first + order.batch_size)]
-        take = partial(_accumulate, built, order, batch, rows.pad_token_id, team)
-        loss = micro.fitting(take, built.model.zero_grad, team.any)
-        loss = team.add(list(built.trainable.values()), loss)
-        parameters = list(built.trainable.values())
+        batch = objective.batch(step)
+        taken = micro.fitting(partial(_accumulate, objective, batch, team), built.zero_grad, team.any)
+        loss = team.add(parameters, taken.loss)
+        tally = dict(zip(taken.tally, team.totals(list(taken.tally.values())), strict=True))
         if order.optimizer.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(parameters, order.optimizer.clip_norm)
         for group in optimizer.param_groups:
             group["lr"] = rate_at(order.schedule, order.start_step + step)
         optimizer.step()
         optimizer.zero_grad()
-        yield loss, sum(len(row.tokens) for row in batch)
+        yield Taken(loss, taken.tokens, tally)
 
 
-def _accumulate(
-    built: Built, order: LearnOrder, rows: Sequence[Row], pad_token_id: int, team: Team, size: int
-) -> float:
-    """Adds this rank's part of the batch's gradient, `size` rows at a time; the last may be fewer. Returns its loss."""
-    labels = sum(row.label_count for row in rows)
-    mine = team.share(rows)
+def _accumulate(objective: Objective, batch: Sequence[Any], team: Team, size: int) -> Taken:
+    """Adds this rank's part of the batch's gradient, `size` items at a time; the last may be fewer."""
+    whole = objective.whole(batch, size)
+    mine = team.share(batch)
     total = 0.0
+    tallies: list[Mapping[str, tuple[float, float]]] = []
     for start in range(0, len(mine), size):
-        batch = collate(mine[start : start + size], pad_token_id, built.device)
-        if built.dropping:
-            built.dropping.look_at(batch.input_ids, batch.attention_mask)
-        with autocast(built.device, order.precision):
-            loss = batch_loss(built.model, batch, labels)
-        loss.backward()
-        total += float(loss.detach())
-    return total
+        part = objective.part(mine[start : start + size], whole)
+        part.loss.backward()
+        total += float(part.loss.detach())
+        tallies.append(part.tally)
+    return Taken(total, objective.tokens(batch), added(tallies, objective.measures))

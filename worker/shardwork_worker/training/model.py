@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from shardwork.errors import InvalidInput
+from shardwork.models.architectures import check_scorable
 from shardwork.models.folder import inspect_model
 from shardwork.recipes.orders import Method, Tuning
 
@@ -28,6 +29,8 @@ from .adapter import wrap_lora
 from .blocks import blocks_of
 from .device import seed_all
 from .dropout import Dropping
+from .heads.score import SCORE, draw_score, settle_padding
+from .heads.value import VALUE, value_head
 from .quantised import loading
 
 
@@ -41,6 +44,13 @@ class Built:
     tuning: Tuning
     #: an adapter's dropout; None where nothing is dropped
     dropping: Dropping | None = None
+    #: tuning.head "value"
+    value: nn.Linear | None = None
+
+    def zero_grad(self) -> None:
+        self.model.zero_grad(set_to_none=True)
+        if self.value is not None:
+            self.value.zero_grad(set_to_none=True)
 
     @property
     def frozen(self) -> dict[str, nn.Parameter]:
@@ -72,14 +82,23 @@ def build(base: Path, tuning: Tuning, *, from_scratch: bool, seed: bytes, device
         raise InvalidInput("model.scratch_needs_full", sentence, method=tuning.method.value)
     check_config(base)
     seed_all(seed)
-    model = _from_config(base) if from_scratch else _from_weights(base, loading(tuning.base_bits, device))
+    scored = tuning.head == "score"
+    if scored:
+        check_scorable(json.loads((base / "config.json").read_text())["model_type"])
+    how = loading(tuning.base_bits, device)
+    model = _from_config(base, scored=scored) if from_scratch else from_weights(base, how, scored=scored, seed=seed)
+    if scored:
+        settle_padding(model, base)
     model.eval()
     model = _mark(model, tuning, seed)
     if tuning.base_bits is None:
         model.to(device)  # in few bits it was loaded there, and cannot be moved
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    value = value_head(model).to(device) if tuning.head == "value" else None
+    if value is not None:
+        trainable[VALUE] = value.weight
     dropping = Dropping.of(model, tuning.dropout) if tuning.dropout else None
-    return Built(model=model, trainable=trainable, device=device, tuning=tuning, dropping=dropping)
+    return Built(model=model, trainable=trainable, device=device, tuning=tuning, dropping=dropping, value=value)
 
 
 def check_config(base: Path) -> None:
@@ -132,30 +151,43 @@ def _walk(value: Any, path: str = "") -> list[tuple[str, Any]]:
     return [entry for name, child in pairs for entry in [(name, child), *_walk(child, name)]]
 
 
-def _from_config(base: Path) -> Any:
+def _from_config(base: Path, *, scored: bool) -> Any:
     config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    if scored:
+        config.num_labels = 1
+    return _kind(scored).from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
-def _from_weights(base: Path, how: Mapping[str, Any]) -> Any:
-    inspect_model(base)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+def from_weights(base: Path, how: Mapping[str, Any], *, scored: bool = False, seed: bytes = b"") -> Any:
+    """The model of a folder, whole, on the CPU or where `how` says; `scored`: under a score head, which a causal
+    language model does not have yet, so that the seed draws it."""
+    inspect_model(base, reward=scored)
+    loaded: Any = _kind(scored).from_pretrained(
         base,
         dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
+        **({"num_labels": 1} if scored else {}),
         **how,
     )
     model, report = loaded
-    lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report.get("mismatched_keys", ()))
+    missing = set(report["missing_keys"])
+    if scored and f"{SCORE}.weight" in missing:
+        missing.discard(f"{SCORE}.weight")
+        draw_score(model, seed)
+    lacking = sorted(missing) + sorted(str(key) for key in report.get("mismatched_keys", ()))
     if lacking:
         # transformers would fill these with random numbers and only warn
         sentence = "The base model's weights lack parameters that its config asks for."
         step = "Save the base model whole, config and weights of the same model, and submit the job again."
         raise InvalidInput("model.missing_weights", sentence, next_step=step, count=len(lacking), first=lacking[0])
     return model
+
+
+def _kind(scored: bool) -> Any:
+    return AutoModelForSequenceClassification if scored else AutoModelForCausalLM
 
 
 def _mark(model: Any, tuning: Tuning, seed: bytes) -> Any:
@@ -167,7 +199,16 @@ def _mark(model: Any, tuning: Tuning, seed: bytes) -> Any:
             _mark_last_layers(model, tuning)
         case Method.LORA:
             seed_all(bytes.fromhex(tuning.frozen_a_seed) or seed)  # A's first values, whatever loading drew
-            return wrap_lora(model, tuning)
+            return _with_score(wrap_lora(model, tuning), tuning)
+    return _with_score(model, tuning)
+
+
+def _with_score(model: Any, tuning: Tuning) -> Any:
+    """The model, whose score head learns whatever else does: it is new."""
+    if tuning.head == "score":
+        for name, parameter in model.named_parameters():
+            if name == f"{SCORE}.weight" or name.endswith(f".{SCORE}.weight"):
+                parameter.requires_grad_(True)
     return model
 
 
@@ -183,7 +224,7 @@ def _mark_last_layers(model: Any, tuning: Tuning) -> None:
     learning: list[nn.Module] = list(blocks)[-tuning.last_layers :]
     if tuning.train_final_norm:
         learning += norms
-    if tuning.train_head:
+    if tuning.train_head and tuning.head != "score":
         learning.append(_own_head(model))
     for module in learning:
         module.requires_grad_(True)

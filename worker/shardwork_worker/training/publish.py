@@ -2,10 +2,11 @@
 # mypy: disable-error-code="no-untyped-call"
 """Phase `publish`: the model as people load it, proved by loading it.
 
-A LoRA job gives a PEFT adapter folder, every other job a Hugging Face model folder; both with a model card, in
-safetensors, with no path of this machine anywhere. What was written is loaded again with plain transformers or PEFT,
-must give the logits of the model in memory, and is sampled from (`samples`). `card` writes the README; equal inputs
-give equal bytes.
+A LoRA job gives a PEFT adapter folder, or its base with the adapter merged into it; every other job a Hugging Face
+model folder; all with a model card, in safetensors, with no path of this machine anywhere. A score head makes a reward
+model, which is always whole; a value head stays behind. What was written is loaded again with plain transformers or
+PEFT, must give the logits of the model in memory, and is sampled from (`samples`), or scores rows. `card` writes the
+README; equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
 
 from shardwork.dataset.template import NAMED
 from shardwork.errors import Internal
@@ -24,11 +25,12 @@ from shardwork.models.hub import hub_name
 from shardwork.recipes.base import Computed, Context
 from shardwork.recipes.orders import Method, PublishOrder
 
-from .card import write_card
+from .card import is_whole, write_card
 from .checkpoints import load_weights
 from .model import build
 from .probing.recall import Recall, recall
-from .probing.samples import load_tokenizer, prompts_of, sample, write_samples
+from .probing.samples import load_tokenizer, prompts_of, sample, write_entries, write_samples
+from .probing.scores import scored
 from .quantised import loading
 
 #: what makes up a tokenizer; copied from the base as it is
@@ -46,6 +48,8 @@ TOKENIZER_FILES = (
 #: keys that hold a path of the machine that wrote the file, or name code
 DROPPED_KEYS = ("_name_or_path", "name_or_path", "auto_map")
 MAX_LOGIT_DIFFERENCE = 1e-5
+#: merging an adapter rounds each weight once more: as a share of the largest logit
+MAX_MERGE_DIFFERENCE = 1e-3
 PROBE_TOKENS = 16
 
 
@@ -53,26 +57,32 @@ def publish(order: PublishOrder, context: Context, device: torch.device) -> Comp
     """Inputs base, checkpoint, probe? -> outputs model and samples; metrics reload_difference (largest, over logits)
     and memorised.* (`recall`).
 
-    Raises Internal "publish.reload_differs" and "publish.local_path" rather than hand out a wrong model.
+    Raises Internal "publish.reload_differs", "publish.merge_differs" and "publish.local_path" rather than hand out a
+    wrong model.
     """
     base = context.inputs["base"]
+    if is_whole(order):
+        # an adapter is merged into weights, not into their few bits
+        order = order.model_copy(update={"tuning": order.tuning.model_copy(update={"base_bits": None})})
     built = build(base, order.tuning, from_scratch=order.from_scratch, seed=context.seed, device=device)
     load_weights(built, context.inputs["checkpoint"])
-    in_memory = probe(built.model)
+    parameters = sum(p.numel() for p in built.trainable.values())
+    model = _merged(built.model) if order.tuning.method is Method.LORA and is_whole(order) else built.model
+    in_memory = probe(model)
     folder = context.output("model")
-    if order.tuning.method is Method.LORA:
-        write_adapter(built.model, folder, order.base_id)
+    if is_whole(order):
+        write_model(model, folder, base)
     else:
-        write_model(built.model, folder, base)
+        write_adapter(model, folder, order.base_id)
     if order.chat_template != "model":
         # the base has none: whoever serves the model needs the one its rows were rendered with
         (folder / "chat_template.jinja").write_text(NAMED[order.chat_template], encoding="utf-8")
-    known = _recall(built.model, base, context)
+    known = _recall(model, base, context) if order.tuning.head != "score" else None
     facts = known.facts() if known is not None else []
-    write_card(folder / "README.md", order, parameters=sum(p.numel() for p in built.trainable.values()), found=facts)
+    write_card(folder / "README.md", order, parameters=parameters, found=facts)
     check_no_path(folder, [str(path) for path in (base, base.resolve(), folder)])
     context.progress(0.5)
-    del built  # two models at a time are enough
+    del built, model  # two models at a time are enough
     reloaded = reload(folder, base, order, device)
     difference = float((probe(reloaded) - in_memory).abs().max())
     if not difference <= MAX_LOGIT_DIFFERENCE:
@@ -82,6 +92,17 @@ def publish(order: PublishOrder, context: Context, device: torch.device) -> Comp
     samples = sampled(reloaded, base, order, context)
     metrics = {"reload_difference": difference} | (known.metrics() if known is not None else {})
     return Computed(outputs={"model": folder, "samples": samples}, metrics=metrics)
+
+
+def _merged(model: Any) -> Any:
+    """An adapter in its base's weights. Raises Internal "publish.merge_differs"."""
+    apart = probe(model)
+    whole = model.merge_and_unload()
+    difference = float((probe(whole) - apart).abs().max())
+    if not difference <= MAX_MERGE_DIFFERENCE * max(1.0, float(apart.abs().max())):
+        sentence = "The merged model does not give the logits of the base with its adapter."
+        raise Internal("publish.merge_differs", sentence, difference=difference)
+    return whole
 
 
 def _recall(model: Any, base: Path, context: Context) -> Recall | None:
@@ -99,7 +120,9 @@ def write_model(model: Any, folder: Path, base: Path) -> None:
     # the base's own generation config follows below as a file: saving it would refuse harmless odd values in it
     model.generation_config = GenerationConfig.from_model_config(model.config)
     model.save_pretrained(folder, max_shard_size="1TB")
-    for name in (*TOKENIZER_FILES, "generation_config.json"):
+    # a reward model writes nothing
+    names = TOKENIZER_FILES if hasattr(model, "score") else (*TOKENIZER_FILES, "generation_config.json")
+    for name in names:
         if (base / name).is_file():
             (folder / name).write_bytes((base / name).read_bytes())
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
@@ -122,16 +145,17 @@ def write_adapter(model: Any, folder: Path, base_id: str) -> None:
 
 def reload(folder: Path, base: Path, order: PublishOrder, device: torch.device) -> Any:
     """The published model as a user loads it, on the device; an adapter on the base that it learned with."""
-    model = load(base if order.tuning.method is Method.LORA else folder, order, device)
-    if order.tuning.method is Method.LORA:
-        model = PeftModel.from_pretrained(model, folder)
+    if is_whole(order):
+        return load(folder, order, device, scored=order.tuning.head == "score")
+    model = load(base, order, device)
+    model = PeftModel.from_pretrained(model, folder)
     model.eval()
     return model if order.tuning.base_bits else model.to(device)
 
 
-def load(source: Path, order: PublishOrder, device: torch.device) -> Any:
+def load(source: Path, order: PublishOrder, device: torch.device, *, scored: bool = False) -> Any:
     """The model of a folder with plain transformers, on the device."""
-    model: Any = AutoModelForCausalLM.from_pretrained(
+    model: Any = (AutoModelForSequenceClassification if scored else AutoModelForCausalLM).from_pretrained(
         source,
         dtype=torch.float32,
         use_safetensors=True,
@@ -144,7 +168,7 @@ def load(source: Path, order: PublishOrder, device: torch.device) -> Any:
 
 
 def probe(model: Any) -> torch.Tensor:
-    """Logits of a fixed row of tokens, fp32 [tokens, vocabulary] on the CPU."""
+    """Logits of a fixed row of tokens, fp32 [tokens, vocabulary] on the CPU; of a reward model its score."""
     vocabulary = model.config.get_text_config().vocab_size
     tokens = torch.arange(PROBE_TOKENS).mul(7919).remainder(vocabulary).unsqueeze(0).to(model.device)
     with torch.inference_mode():
@@ -153,13 +177,19 @@ def probe(model: Any) -> torch.Tensor:
 
 
 def sampled(model: Any, base: Path, order: PublishOrder, context: Context) -> Path:
-    """Output "samples": what the model writes, beside what its base writes. The model may be moved away."""
+    """Output "samples": what the model writes, beside what its base writes; of a reward model, scores. The model may be
+    moved away."""
     tokenizer = load_tokenizer(base)
+    if order.tuning.head == "score":
+        told = scored(model, context.inputs.get("probe"), tokenizer, lambda share: context.progress(0.75 + share / 4))
+        folder = context.output("samples")
+        write_entries(folder, told)
+        return folder
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
     prompts = prompts_of(order.sample_prompts, context.inputs.get("probe"), tokenizer, room)
     tuned = sample(model, prompts, tokenizer, lambda share: context.progress(0.75 + 0.12 * share))
     before: list[str] = []
-    if order.tuning.method is Method.LORA:
+    if not is_whole(order):
         with model.disable_adapter():
             before = sample(model, prompts, tokenizer, lambda share: context.progress(0.87 + 0.12 * share))
     elif not order.from_scratch:

@@ -114,5 +114,5 @@ class TorchTrainer:
             built = build(base, tuning, from_scratch=from_scratch, seed=context.seed, device=self._device)
             self._kept = (key, built)
         built = self._kept[1]
-        built.model.zero_grad(set_to_none=True)  # an interrupted shard may have left gradients
+        built.zero_grad()  # an interrupted shard may have left gradients
         return built

@@ -59,7 +59,9 @@ def _begun(row: Row, tokenizer: Any, most: int) -> Prompt:
     first = row.labels.index(1) if 1 in row.labels else len(row.tokens)
     cut = max(first if 1 < first < len(row.tokens) else len(row.tokens) // 2, 1)
     prompt, rest = row.tokens[max(0, cut - most) : cut], row.tokens[cut : cut + SAMPLE_TOKENS]
-    return Prompt(prompt, _text(tokenizer, prompt), "train" if row.is_learnt else "held_out", _text(tokenizer, rest))
+    return Prompt(
+        prompt, text_of(tokenizer, prompt), "train" if row.is_learnt else "held_out", text_of(tokenizer, rest)
+    )
 
 
 def sample(model: Any, prompts: list[Prompt], tokenizer: Any, done: Callable[[float], None]) -> list[str]:
@@ -77,7 +79,7 @@ def sample(model: Any, prompts: list[Prompt], tokenizer: Any, done: Callable[[fl
         ids = torch.tensor([prompt.tokens], device=model.device)
         with torch.inference_mode():
             found = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
-        written.append(_text(tokenizer, found[0, len(prompt.tokens) :].tolist()))
+        written.append(text_of(tokenizer, found[0, len(prompt.tokens) :].tolist()))
         done(len(written) / len(prompts))
     return written
 
@@ -92,10 +94,14 @@ def write_samples(folder: Path, prompts: list[Prompt], tuned: list[str], base: l
         if prompt.expected:
             entry["expected"] = prompt.expected
         entries.append(entry)
+    write_entries(folder, entries)
+
+
+def write_entries(folder: Path, entries: list[dict[str, str]]) -> None:
     text = json.dumps({"samples": entries}, indent=2, ensure_ascii=False) + "\n"
     (folder / FILE).write_text(text, encoding="utf-8")
 
 
-def _text(tokenizer: Any, tokens: list[int]) -> str:
+def text_of(tokenizer: Any, tokens: list[int]) -> str:
     # bytes that are no text alone, in the middle of a letter, must not stop the file from being written
     return str(tokenizer.decode(tokens, skip_special_tokens=True)).encode("utf-8", "replace").decode("utf-8")

@@ -47,6 +47,10 @@ class Team:
         """Sums gradients over the ranks, in place; returns the summed loss."""
         return loss
 
+    def totals(self, tallies: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        """Sums pairs of numbers, a list as long on every rank, over the ranks."""
+        return list(tallies)
+
 
 ALONE = Team()
 
@@ -78,6 +82,12 @@ class AcceleratedTeam(Team):
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad.copy_(self._summed(parameter.grad))
         return float(self._summed(torch.tensor([loss], dtype=torch.float64, device=self._device)).item())
+
+    def totals(self, tallies: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        if not tallies:
+            return []
+        flat = torch.tensor(tallies, dtype=torch.float64, device=self._device)
+        return [(float(total), float(count)) for total, count in self._summed(flat).tolist()]
 
     def _summed(self, values: torch.Tensor) -> torch.Tensor:
         from accelerate.utils import reduce  # type: ignore[import-untyped]
