@@ -26,6 +26,8 @@ from shardwork_worker.training.trainer import TorchTrainer
 from .. import tiny
 
 STEPS, RATE, BATCH = 10, 2e-3, 4
+#: longest answer
+MOST_NEW = 12
 ADAPTER: Mapping[str, Any] = {"rank": 4}
 
 
@@ -128,7 +130,6 @@ def write_rollouts(
     objective: PolicyObjective,
     log_probs: Sequence[Sequence[float]],
     scores: Sequence[float],
-    ended: Sequence[bool] | None = None,
 ) -> dict[str, Path]:
     """Inputs prompts, answers and scores. Row i answers prompt i // group."""
     for name in ("prompts", "answers", "scores"):
@@ -149,7 +150,7 @@ def write_rollouts(
             "tokens": np.array([token for _, answer in rows for token in answer], dtype=np.int32),
             "offsets": np.cumsum([0, *(len(answer) for _, answer in rows)], dtype=np.int64),
             "logprobs": np.array([one for told in log_probs for one in told], dtype=np.float32),
-            "ended": np.array(ended or [True] * len(rows), dtype=np.uint8),
+            "ended": np.array([answer[-1] == 1 for _, answer in rows], dtype=np.uint8),
         },
     )
     write_tensors(into / "scores" / "scores.safetensors", {"scores": np.array(scores, dtype=np.float32)})
@@ -164,12 +165,16 @@ def told_by(model: Any, prompt: Sequence[int], answer: Sequence[int], temperatur
 
 
 def rollout_rows(groups: int, each: int, seed: int = 11, prompt: int = 5) -> list[tuple[list[int], list[int]]]:
-    """(prompt, answer): `each` answers of 1 to 12 tokens to each of `groups` prompts of one length."""
+    """(prompt, answer): `each` answers of 1 to `MOST_NEW` tokens to each of `groups` prompts of one length; some end by
+    themselves, with token 1, and the others are cut off."""
     draw = random.Random(seed)
     rows: list[tuple[list[int], list[int]]] = []
     for _ in range(groups):
         asked = [draw.randrange(2, 60) for _ in range(prompt)]
-        rows += [(asked, [draw.randrange(2, 60) for _ in range(draw.randint(1, 12))]) for _ in range(each)]
+        for _ in range(each):
+            length = draw.randint(0, MOST_NEW)
+            answer = [draw.randrange(2, 60) for _ in range(length)]
+            rows.append((asked, answer if length == MOST_NEW else [*answer, 1]))
     return rows
 
 

@@ -42,7 +42,11 @@ def arithmetic_of(order: LearnOrder | EvaluateOrder, reader: Reader) -> Arithmet
         case PreferenceObjective():
             return Preference(reader, order.objective, order.max_length)
         case _:
-            raise InvalidInput("objective.no_items", "A policy's rollouts are scored; there is no held-out loss of it.")
+            raise InvalidInput(
+                "objective.no_items",
+                "A policy has no held-out loss: what its answers are worth is measured instead.",
+                next_step="Report it: the order is not one that this recipe makes.",
+            )
 
 
 def reader_of(order: LearnOrder | EvaluateOrder, base: Path, built: Built, pad_token_id: int) -> Reader:
@@ -69,6 +73,7 @@ def _check_head(order: LearnOrder, built: Built) -> None:
         raise InvalidInput(
             "objective.other_head",
             "The order's objective and the head of its model do not belong together.",
+            next_step="Report it: the order is not one that this recipe makes.",
             head=built.tuning.head or "none",
             wanted=wanted or "none",
         )

@@ -148,7 +148,7 @@ class PolicyLearning:
         ]
 
     def _facts(self) -> dict[str, float]:
-        known, every = self._known, len(self._rollouts.answers) + self._rollouts.unusable
+        known, every = self._known, len(self._rollouts.answers) + self._rollouts.too_long
         facts = {"left_out": float(every - len(known))}
         if not known:
             return facts
