@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -25,7 +26,13 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "corpus.txt").write_text("some words\n" * 50)
     (tmp_path / "data" / "train.jsonl").write_text('{"text": "some words"}\n' * 50)
-    tiny_model.write_model(tmp_path / "models" / "base")
+    (tmp_path / "data" / "prompts.jsonl").write_text('{"prompt": "some words"}\n' * 50)
+    (tmp_path / "data" / "sums.jsonl").write_text('{"prompt": "1 + 1 =", "answer": "2"}\n' * 50)
+    (tmp_path / "data" / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 50)
+    answers = [{"model": "one", "text": "b"}, {"model": "two", "text": "c"}]
+    (tmp_path / "data" / "answers.jsonl").write_text(json.dumps({"prompt": "a", "answers": answers}) + "\n")
+    for name in ("base", "judge", "reward", "before"):
+        tiny_model.write_model(tmp_path / "models" / name)
     return tmp_path
 
 
