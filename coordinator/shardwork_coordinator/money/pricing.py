@@ -270,13 +270,13 @@ def audits_of(kind: Recipe, phase: str, plans: Sequence[ShardPlan]) -> list[Shar
 
 
 def beside_msat(rates: RateCard, phase: str, stage: StageSpec, prices: Sequence[int], copies: int) -> int:
-    """What a people phase reserves for hidden and repeated items: twice their shares, because newcomers see more of
-    them, and at least what tells as many newcomers from guessers as judge one item."""
+    """What a people phase reserves for hidden and repeated items: three times their shares, because newcomers see
+    more of them, and at least what tells as many newcomers from guessers as judge one item."""
     share = beside_basis_points(stage) if phase in PEOPLE_PHASES else 0
     if not share or not prices:
         return 0
     with_fees = [price + rates.fee(price) for price in prices]
-    shared = share_ceil(copies * sum(with_fees), 2 * share, BASIS_POINTS)
+    shared = share_ceil(copies * sum(with_fees), 3 * share, BASIS_POINTS)
     return max(shared, copies * TESTS_OF_ONE * max(with_fees))
 
 

@@ -7,6 +7,7 @@ places     a stage that people are asked in, as its rows say it
 items      texts of items, out of the stage's artifact
 joining    a key becomes an annotator; where it is paid
 offering   the list of tasks
+admitting  whether a stage takes one more person
 giving     the next task: which, in which order, and its money
 answers    what somebody may answer, from the order shown to the item's own and back
 voting     an answer, taken back, skipped, reported

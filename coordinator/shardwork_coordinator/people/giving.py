@@ -24,6 +24,7 @@ from ..money.movements import Move, escrow_account, round_account
 from ..records import Annotator, AnnotatorState, Job, Round, Shard, ShardState, Vote, VoteState
 from ..store.base import Transaction
 from . import settling, trust
+from .admitting import why_not
 from .desk import PeopleDesk
 from .items import Index
 from .places import Place, open_round, why_shut
@@ -84,11 +85,12 @@ class Giver:
     pushes: list[Push]
 
     def next(self, party: str) -> Next:
-        me = self._known(party)
-        if me is None:
-            return Next(me=None, why=NOT_INVITED)
+        me = self.tx.get(Annotator, self.place.job, self.place.stage, party)
         if why := why_shut(self.tx, self.place.job, self.place.stage):
             return Next(me=me, why=why)
+        if why := self._why_not_admitted(me):
+            return Next(me=me, why=why)
+        me = me or arrive(self.tx, self.place.job, self.place.stage, party, self.world.now_ms)
         if me.state is AnnotatorState.STOPPED:
             return Next(me=me, why=STOPPED_HERE)
         if open_ := self._open(me):
@@ -103,12 +105,13 @@ class Giver:
 
     # ---- who -------------------------------------------------------------------------------------------------
 
-    def _known(self, party: str) -> Annotator | None:
-        """Their row; made when they come first, unless one must be invited, which `joining` does."""
-        key = (self.place.job, self.place.stage)
-        return self.tx.get(Annotator, *key, party) or (
-            None if self.place.params.invitation else arrive(self.tx, *key, party, self.world.now_ms)
-        )
+    def _why_not_admitted(self, me: Annotator | None) -> Why | None:
+        """Who has begun goes on; who comes first must be invited, where that is asked, and find room."""
+        if me is not None and me.given:
+            return None
+        if me is None and self.place.params.invitation:
+            return NOT_INVITED
+        return why_not(self.tx, self.place, self._stored(ASK_PHASE, 0))
 
     def _open(self, me: Annotator) -> Next | None:
         """What they were given and have not answered."""
@@ -127,9 +130,8 @@ class Giver:
             number = self.place.asked + me.practised
             return me, self._stored(PRACTICE_PHASE, number)
         done = self._done(me)
-        wish = trust.wanted(
-            self.desk.drawn("what", me.job_id, me.stage, me.party, me.given), me.votes - me.practised, self.place.params
-        )
+        drawn = self.desk.drawn("what", me.job_id, me.stage, me.party, me.given)
+        wish = trust.wanted(drawn, me.state, self.place.params)
         shard: Shard | None = None
         if wish == GOLD_PHASE:
             shard = self._gold(me, done)

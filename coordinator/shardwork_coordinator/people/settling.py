@@ -43,7 +43,7 @@ def settle(tx: Transaction, vote: Vote, world: World, pushes: list[Push]) -> Non
     if vote.cast_ms - vote.given_ms < vote.least_ms:
         known = trust.hurried(known)
     place = found(places.read(found(tx.get(Stage, vote.job_id, vote.stage), "stage", vote.stage)), "stage", vote.stage)
-    state = trust.verdict(known, me.state, place.params)
+    state = trust.verdict(known, me.state, me.votes - me.practised, place.params)
     me = replace(me, evidence_json=known.to_json())
     tx.put(me)
     conclude(tx, me, state, world, pushes, newest=vote)

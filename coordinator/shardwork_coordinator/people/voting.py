@@ -48,16 +48,21 @@ async def vote(call: Call, desk: PeopleDesk) -> dict[str, Any]:
         right=int(trust.is_right(answer.value, item.gold)) if item.gold else -1,
     )
 
-    def work(tx: Transaction, pushes: list[Push]) -> dict[str, Any]:
+    def work(tx: Transaction, pushes: list[Push]) -> dict[str, Any] | Why:
         annotator(tx, call)
         mine = _own(tx, lease, call)
         if mine.state not in ANSWERED:
-            _cast(tx, mine, cast, desk.engine.world(), pushes)
+            if not _cast(tx, mine, cast, desk.engine.world(), pushes):
+                # no error yet: it would undo the verdict
+                return settling.STOPPED
         elif mine.body_sha256 != cast.body_sha256:
             raise Conflict("people.answered", "You have answered this otherwise.", next_step="Take it back first.")
         return _told(tx, lease, item, place)
 
-    return await desk.commit(work)
+    answered = await desk.commit(work)
+    if isinstance(answered, Why):
+        raise Conflict.from_why(answered)
+    return answered
 
 
 async def undo(call: Call, desk: PeopleDesk) -> dict[str, Any]:
@@ -140,7 +145,8 @@ def _reported(tx: Transaction, vote: Vote, why: Why, world: World, pushes: list[
         pushes += advance(tx, _slice(tx, reports[0]), ItemShelved(why=shelved), world)
 
 
-def _cast(tx: Transaction, vote: Vote, event: VoteCast, world: World, pushes: list[Push]) -> None:
+def _cast(tx: Transaction, vote: Vote, event: VoteCast, world: World, pushes: list[Push]) -> bool:
+    """False when the answer before, which counts now, showed that they do not look."""
     if vote.state is VoteState.EXPIRED:
         vote = _taken_up_again(tx, vote, world, pushes)
     elif vote.state is not VoteState.GIVEN:
@@ -148,8 +154,7 @@ def _cast(tx: Transaction, vote: Vote, event: VoteCast, world: World, pushes: li
     settling.settle_open(tx, vote.annotator, vote.job_id, vote.stage, world, pushes)
     vote = found(tx.get(Vote, vote.id), "task", vote.id)
     if vote.state is not VoteState.GIVEN:
-        # the answer before showed that they do not look
-        raise Conflict.from_why(settling.STOPPED)
+        return False
     if vote.phase == REPEAT_PHASE:
         event = replace(event, right=_as_before(tx, vote, event))
     pushes += advance(tx, _slice(tx, vote), event, world)
@@ -157,6 +162,7 @@ def _cast(tx: Transaction, vote: Vote, event: VoteCast, world: World, pushes: li
     if vote.phase == PRACTICE_PHASE:
         cast = found(tx.get(Vote, vote.id), "task", vote.id)
         settling.judge(tx, cast, VoteJudged(verdict=VoteState.PRACTICE), world, pushes)
+    return True
 
 
 def _taken_up_again(tx: Transaction, vote: Vote, world: World, pushes: list[Push]) -> Vote:

@@ -96,7 +96,8 @@ def params_of(stage: StageSpec) -> PeopleParams:
 
 def beside_basis_points(stage: StageSpec) -> int:
     """Hidden and repeated items for each 10,000 that are asked."""
-    return round((stage.params["gold_share"] + stage.params["repeat_share"]) * 10_000)
+    share: float = stage.params["gold_share"] + stage.params["repeat_share"]
+    return round(share * 10_000)
 
 
 class People(Unaudited):
