@@ -1,0 +1,14 @@
+"""The mathematics of feedback: what votes of people and judges say, how sure it is, and whose votes count.
+
+    votes        one judgement of two answers, and its row in a file
+    quality      how a person stands in a stage, and what they are asked next
+    ratings      Bradley-Terry strengths and win rates of models, with intervals
+    annotators   who is right how often, and what each item's answer is (Dawid and Skene)
+    agreement    Krippendorff's alpha
+    bias         of position and of length
+    consensus    votes -> preferences; people's and judges' votes blended
+    intervals    of shares and of resampled figures
+
+Pure Python: the base install has no numpy. Figures are functions of the votes alone, whatever order they come in;
+chance comes from a seed. Used by the coordinator, the executor, the client and tests.
+"""
