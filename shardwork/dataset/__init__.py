@@ -5,7 +5,7 @@
     row          formats, keys, who reads which           mapping      a file's own names -> ours
     template     chat templates, in a jailed child        render_child the jailed side of it
     tokenise     rows -> token ids and a loss mask        lengths      rows that are too long; packing
-    pairing      the same of judged answers
+    pairing      the same of judged answers               exchange     judged pairs of other programs
     check        what a person reads before paying        count        its counters
     report       its shape                                sufficiency  enough to train on, or a case for retrieval
     split        which rows are held out                  near         rows that are nearly the same
