@@ -32,6 +32,7 @@ from ..models.hub import is_remote
 from ..models.presets import check_preset, preset_params
 from ..problem import Problem, suggest
 from ..recipes import recipe as find_recipe
+from ..recipes.alignment.tuned import Tuned
 from ..recipes.base import StageFacts
 from ..recipes.learning import LearningRecipe
 from ..recipes.measure import trained_params
@@ -422,6 +423,8 @@ def _report_of(
     max_length = params.get("max_length", DEFAULT_MAX_LENGTH)
     learns = isinstance(find_recipe(stage.recipe), LearningRecipe)
     rows = plan.rounds * plan.shards_per_round * plan.inner_steps * params.get("batch_size", 1)
+    kind = find_recipe(stage.recipe)
+    asked = kind.prepared(params) if isinstance(kind, Tuned) else {}
     options = CheckOptions(
         chat_template=params.get("chat_template", "model"),
         train_on_prompt=params.get("train_on_prompt", False),
@@ -435,6 +438,8 @@ def _report_of(
         trained_params=_trained(model, stage) if learns else 0,
         from_scratch=stage.base_model is None,
         has_template=None if model is None or files.base_model is not None else model.has_chat_template,
+        rows_are=str(asked.get("rows_are", "")),
+        row_keys=tuple(asked.get("row_keys", ())),
     )
     report = check_data(
         sources_of(files.sources),

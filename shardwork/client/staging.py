@@ -77,15 +77,15 @@ def stage_model(source: Path, names: Sequence[str], into: Path) -> Path:
     return into
 
 
-def stage_data(sources: Sequence[Source], into: Path) -> Path:
+def stage_data(sources: Sequence[Source], into: Path, recipe: str = "") -> Path:
     """Data files as `00000-name.jsonl`: the prefix keeps the job file's order and equal names apart.
 
-    JSONL and text lie as they are, everything else is written as JSONL. Several sources have a folder each,
-    `source-000` …, by which the coordinator tells them apart.
+    JSONL and text lie as they are, everything else is written as JSONL, with what the recipe reads. Several sources
+    have a folder each, `source-000` …, by which the coordinator tells them apart.
     """
     into.mkdir(parents=True, exist_ok=True)
     apart = len(sources) > 1
-    for number, file in enumerate(source_files(sources)):
+    for number, file in enumerate(source_files(sources, recipe)):
         folder = into / f"source-{file.source:03d}" if apart else into
         name = travelling_name(file.path.with_suffix(staged_suffix(file)))
         if travels_as_it_is(file):

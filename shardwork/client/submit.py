@@ -80,5 +80,6 @@ def stage_inputs(stage: StageMeasure, area: Path) -> list[tuple[str, Path]]:
         found.append((f"{name}.continue_from", folder))
     for kind, given in (("data", files.sources), ("eval_data", files.eval_sources)):
         if any(source.files for source in given):
-            found.append((f"{name}.{kind}", staging.stage_data(sources_of(given), area / kind)))
+            folder = staging.stage_data(sources_of(given), area / kind, stage.stage.recipe)
+            found.append((f"{name}.{kind}", folder))
     return found

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from ..errors import InvalidInput
 from ..problem import Problem
+from .formats.judged import missing_key, wrong_kind
 from .lengths import Layout, Overlong, RowLengths, fitted, layout, refused_split
 from .line import Line, Source, SourceFile
 from .near import Sketches
@@ -59,6 +60,9 @@ class CheckOptions:
     from_scratch: bool = False
     #: whether the model has a chat template, where an earlier stage makes it; None: its folder says so, or nobody knows
     has_template: bool | None = None
+    #: of judged rows: the kind that the objective learns from; of prompts: keys by which answers are graded
+    rows_are: str = ""
+    row_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,10 @@ class Count:
                 self.format, self.is_conversational = row.format, row.is_conversational
                 if not self._is_usable(row):
                     return
+            missing = missing_key(row, self.plan.options.row_keys) if row.format is Format.PROMPT else None
+            if missing is not None:
+                self.error(missing)
+                continue
             self.rows += 1
             for key in row.ignored:
                 first, count = self.ignored.get(key, (row, 0))
@@ -170,7 +178,7 @@ class Count:
         if row.format not in LEARNS_FROM.get(recipe, frozenset(Format)):
             self.error(wrong_format(row, recipe))
             return False
-        refused = refused_split(row, self.plan.options.overlong)
+        refused = refused_split(row, self.plan.options.overlong) or wrong_kind(row, self.plan.options.rows_are)
         if refused is not None:
             self.error(refused)
             return False

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...problem import Problem
 from ..line import Heard, Line, SourceFile, file_problem
-from ..row import READ_KEYS
+from ..row import KEEPS_KEYS, READ_KEYS, reads
 
 BATCH_ROWS = 1024
 
@@ -30,7 +30,7 @@ def parquet_rows(source: SourceFile, heard: Heard) -> Iterator[Line | Problem]:
     try:
         with pq.ParquetFile(source.path) as file:
             names = list(file.schema_arrow.names)
-            wanted = _wanted(source, names)
+            wanted = _wanted(source, file.schema_arrow)
             wrong = _column_problem(source, file.schema_arrow, wanted)
             if wrong is not None:
                 yield wrong
@@ -47,9 +47,16 @@ def parquet_rows(source: SourceFile, heard: Heard) -> Iterator[Line | Problem]:
         yield _broken(source, number, error)
 
 
-def _wanted(source: SourceFile, names: list[str]) -> list[str]:
-    """Columns that a format or the mapping reads; all of them where there is none, so that the row can be named."""
-    known = {*READ_KEYS, *source.mapping.values(), "input_ids", "label", "history"}
+def _wanted(source: SourceFile, schema: Any) -> list[str]:
+    """Columns that a format or the mapping reads; all of them where there is none, so that the row can be named.
+
+    Beside prompts every column stays with its row that JSON has a form for.
+    """
+    names: list[str] = list(schema.names)
+    known = {*READ_KEYS, *source.mapping.values(), "input_ids", "history"}
+    alone = not source.recipe and not (set(names) - {"prompt"}) & set(READ_KEYS)
+    if ("prompt" in names or "text" in names) and (alone or any(reads(source.recipe, kind) for kind in KEEPS_KEYS)):
+        known |= {name for name in names if names.count(name) == 1 and not _unwritable(schema.field(name).type)}
     return [name for name in names if name in known] or names
 
 

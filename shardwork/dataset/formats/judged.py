@@ -1,16 +1,18 @@
 """Values of rows that somebody judged: labels, scores, several answers, and what a prompt is called.
 
-Owns what each must be. Called by `builders`.
+Owns what each must be, and what a stage may ask of rows beyond their format. Called by `builders`, `dataset.count` and
+by what prepares rows.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 from ...problem import Problem
 from ..line import Line, problem, wrong_type
-from ..row import Answer
+from ..row import Answer, Format, Row
 
 #: of one row: what a person ranks on one screen, and what a judge reads, is far less
 MOST_ANSWERS = 256
@@ -18,6 +20,31 @@ MOST_ANSWERS = 256
 MOST_ID_LETTERS = 128
 #: a score is kept as a 32-bit float
 MOST_SCORE = 1e30
+
+
+#: format -> what PrepareOrder.rows_are calls it
+KINDS = {Format.PREFERENCE: "pairs", Format.LABELLED: "labelled", Format.SCORED: "scored"}
+
+
+def wrong_kind(row: Row, rows_are: str) -> Problem | None:
+    """Rows of another kind than the stage's objective learns from. Of a pair, labelled answers can be made."""
+    given = KINDS.get(row.format, "")
+    if given in ("", rows_are) or rows_are not in KINDS.values() or (rows_are, given) == ("labelled", "pairs"):
+        return None
+    wanted = next(kind for kind, name in KINDS.items() if name == rows_are)
+    sentence = f"This stage learns from {wanted} rows, but the rows are {row.shape}."
+    fix = "Give rows of that kind, or set params.loss (dpo) or params.learns_from (reward) for these."
+    return Problem(file=row.file, line=row.line, key="data", code="data.wrong_format", sentence=sentence, fix=fix)
+
+
+def missing_key(row: Row, keys: Sequence[str]) -> Problem | None:
+    """A prompt's row without what its answers are graded by."""
+    missing = next((key for key in keys if key not in row.extra), None)
+    if missing is None:
+        return None
+    sentence = f"The row has no {missing!r}, which a reward compares answers with."
+    fix = f"Add {missing!r} to every row, or name another key in params.reward_settings."
+    return Problem(file=row.file, line=row.line, key=missing, code="data.missing_key", sentence=sentence, fix=fix)
 
 
 def truth(line: Line, key: str, value: object) -> bool | Problem:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ....dataset.formats.judged import KINDS, wrong_kind
 from ....dataset.lengths import Layout, Overlong, layout
 from ....dataset.pairing import Sides as Answers
 from ....dataset.pairing import are_equal, encode_sides, fitted_sides, has_answers, longest
@@ -29,9 +30,6 @@ from ...orders import PrepareOrder
 from ...reading import Progress, batches, invalid, overlong, refuse_unusable
 from ...tokenrows import ROWS_PER_FILE, Facts, TokenRows
 from .sides import divided
-
-#: format of the rows -> what PrepareOrder.rows_are calls it
-DATA = {Format.PREFERENCE: "pairs", Format.LABELLED: "labelled", Format.SCORED: "scored"}
 
 
 @dataclass(slots=True)
@@ -129,17 +127,10 @@ def _read(order: PrepareOrder, context: Context, tokenizer: RowTokenizer, name: 
 
 def _begun(row: Row, order: PrepareOrder) -> Items:
     """No items yet. Raises InvalidInput "data.wrong_format" where the objective learns from rows of another kind."""
-    given = DATA[row.format]
-    if order.rows_are not in ("", given) and (order.rows_are, given) != ("labelled", "pairs"):
-        wanted = next(kind for kind, name in DATA.items() if name == order.rows_are)
-        raise InvalidInput(
-            "data.wrong_format",
-            f"This stage learns from {wanted} rows, but the rows are {row.shape}.",
-            next_step="Give rows of that kind, or set params.loss (dpo) or params.learns_from (reward) for these.",
-            file=row.file,
-            line=row.line,
-            key="data",
-        )
+    wrong = wrong_kind(row, order.rows_are)
+    if wrong is not None:
+        raise invalid(wrong)
+    given = KINDS[row.format]
     is_pairs = given == "pairs" and order.rows_are != "labelled"
     return Items(2 if is_pairs else 1, TokenRows(format=given if order.rows_are == "" else order.rows_are))
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ....dataset.formats.judged import missing_key
 from ....dataset.lengths import Overlong
 from ....dataset.row import Row
 from ....dataset.source import staged_files
@@ -182,7 +183,9 @@ def read_prompts(
         for row, item in zip(batch, tokenizer.encode(batch), strict=True):
             if isinstance(item, Problem):
                 raise invalid(item)
-            _check_keys(row, order)
+            missing = missing_key(row, order.row_keys)
+            if missing is not None:
+                raise invalid(missing)
             is_long = len(item.tokens) > order.max_length
             if is_long and how is Overlong.REFUSE:
                 raise overlong(row, len(item.tokens), order.max_length)
@@ -193,19 +196,6 @@ def read_prompts(
             weight = order.weights[row.source] if row.source < len(order.weights) else 1.0
             found.add(row, item.tail(order.max_length).tokens, reads(row.digest(), weight))
     return found
-
-
-def _check_keys(row: Row, order: PrepareOrder) -> None:
-    missing = next((key for key in order.row_keys if key not in row.extra), None)
-    if missing is not None:
-        raise InvalidInput(
-            "data.missing_key",
-            f"The row has no {missing!r}, which a reward compares answers with.",
-            next_step=f"Add {missing!r} to every row, or name another key in params.reward_settings.",
-            file=row.file,
-            line=row.line,
-            key=missing,
-        )
 
 
 # ---- the index ----------------------------------------------------------------------------------------------------
