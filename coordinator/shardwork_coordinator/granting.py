@@ -20,10 +20,12 @@ from shardwork.ids import LeaseId, ShardId, sha256_hex
 from shardwork.recipes.abilities import needed
 from shardwork.recipes.base import PEOPLE_PHASES
 from shardwork.v1 import types_pb2, work_pb2
+from shardwork.why import Why
 
-from .engine import Engine, advance, slice_of_replica
-from .events import LeaseGranted, Push, ReserveExtended, World
+from .engine import Engine, advance, slice_of_job, slice_of_replica
+from .events import JobPaused, LeaseGranted, Push, ReserveExtended, World
 from .machine import audits
+from .machine.endings import BUDGET_SPENT
 from .machine.states import LIVE
 from .money import ledger
 from .money.movements import round_account, worker_account
@@ -238,8 +240,10 @@ class Granting:
         replica = tx.get(Replica, found.replica.shard_id, found.replica.number)
         shard = tx.get(Shard, found.replica.shard_id)
         donated = found.worker.donates
-        if replica is None or shard is None or not (donated or _cover(tx, shard, replica, world)):
+        if replica is None or shard is None:
             return []
+        if not (donated or _cover(tx, shard, replica, world)):
+            return _pause_without_money(tx, shard, replica, world)
         deadline_s = max(SHORTEST_DEADLINE_S, shard.work_units // UNITS_PER_SECOND_AT_LEAST)
         deadline_ms = world.now_ms + deadline_s * 1000
         envelope = self._offer(shard, replica, found.worker, deadline_ms)
@@ -382,6 +386,21 @@ def _inputs(shard: Shard) -> frozenset[str]:
     """What it reads; a row that can't be read says so when it is leased, where it keeps only itself from being done."""
     names: object = json.loads(shard.inputs_json)
     return frozenset(cast("dict[str, str]", names).values()) if isinstance(names, dict) else frozenset()
+
+
+def _pause_without_money(tx: Transaction, shard: Shard, replica: Replica, world: World) -> list[Push]:
+    """A job that has nothing under way and can't pay for what it needs would wait for ever: it pauses and says so."""
+    under_way = tx.find(Replica, job_id=shard.job_id, state=[str(one) for one in LIVE], limit=1)
+    job = tx.get(Job, shard.job_id)
+    if replica.purpose is Purpose.BACKUP or under_way or job is None or job.state is not JobState.RUNNING:
+        return []
+    why = Why(
+        code=BUDGET_SPENT,
+        sentence=f"What was reserved for the {shard.phase} phase is spent: results had to be checked or made again.",
+        evidence={"shard": shard.id, "needed_msat": str(shard.price_msat + shard.fee_msat)},
+        next_step="`shardwork job topup ID SATS` adds to it, and the job goes on by itself; `job cancel` refunds it.",
+    )
+    return advance(tx, slice_of_job(tx, job), JobPaused(why=why), world)
 
 
 def _cover(tx: Transaction, shard: Shard, replica: Replica, world: World) -> bool:

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from shardwork_coordinator.engine import advance, slice_of_replica
-from shardwork_coordinator.events import Push, QuorumShrunk
+from shardwork.why import Why
+from shardwork_coordinator.engine import advance, slice_of_job, slice_of_replica
+from shardwork_coordinator.events import Push, QuorumShrunk, ToppedUp
 from shardwork_coordinator.records import (
     Job,
     JobState,
@@ -216,3 +217,25 @@ async def test_a_policy_s_shards_learn_from_what_they_answered_and_name_one_chec
         assert order["objective"]["first_prompt"] == drawn["first_prompt"] == 4 * learner.position
         assert inputs["prompts"] == prompts[0]
         assert {"answers", "scores"} <= set(inputs)
+
+
+async def test_a_budget_spent_on_checking_pauses_the_job_and_a_top_up_lets_it_go_on() -> None:
+    """Three liars after another: each costs two audits, and the reserve is for two."""
+    simulation = Simulation(workers=5)
+    await simulation.submit(answers_job())
+    liars = {worker: {"map"} for worker in WORKERS[:3]}
+    job = await work(simulation, liars)
+    assert job.state is JobState.PAUSED, "somebody's lie was taken"
+    assert Why.from_json(job.why_json).code == "budget.spent"
+    await simulation.check_books()
+
+    def top_up(tx: Transaction) -> list[Push]:
+        job = tx.get(Job, "job000000001")
+        assert job is not None
+        event = ToppedUp(msat=20_000, transfer="topup/test")
+        return advance(tx, slice_of_job(tx, job), event, simulation.engine.world())
+
+    await simulation.store.write(top_up)
+    job = await work(simulation, liars)
+    assert job.state is JobState.SUCCEEDED, job.why_json
+    await simulation.check_books()

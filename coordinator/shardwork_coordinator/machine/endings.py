@@ -32,7 +32,7 @@ from .states import FINAL_JOB, FINAL_ROUND, LIVE
 from .verdicts import decide, give_up, refund_job
 
 #: of the reason of a job that paused for want of money and goes on by itself when there is more
-BUDGET_SPENT = "people.budget_spent"
+BUDGET_SPENT = "budget.spent"
 #: attempts a shard gets when its requester resumes the job
 FRESH_ATTEMPTS = 4
 
