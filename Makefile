@@ -6,9 +6,9 @@ READY := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help demo pair test check bench nightly proto docs site format clean
+.PHONY: help demo demo-rlhf pair test check bench nightly proto docs site format clean
 help: ## Say what there is.
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Shardwork needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
@@ -18,6 +18,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## Run the main job for real: a coordinator, three workers, a slow one, a killed one, an adapter.
 	$(BIN)/python deploy/demo/run.py
+
+demo-rlhf: $(READY) ## Align a small model for real: answers, simulated people over the web API, a reward model, PPO; twice over.
+	$(BIN)/python deploy/demo/rlhf.py
 
 pair: $(READY) ## The demo on two coordinators over one PostgreSQL, of which one is killed as well.
 	$(BIN)/python deploy/demo/run.py --postgres --coordinators 2

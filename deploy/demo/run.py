@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -166,24 +167,22 @@ def claims_of(
         claims += money_claims(report, stage)
     if faults:
         claims += fault_claims(processes, jobs[1])
-    books = json.loads(
-        subprocess.run(
-            [
-                BIN / "shardwork-coordinator",
-                "ledger",
-                "check",
-                "--json",
-                "--data-dir",
-                processes.folder / "coordinator",
-            ],
-            env={**processes.environment("coordinator-home"), **coordinators.settings()},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    )
+    books = books_of(processes, coordinators.settings())
     claims.append((f"the books balance over {books['transfers']} transfers", books["balanced"]))
     return [*claims, adapter_claim(processes)]
+
+
+def books_of(processes: Processes, settings: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The ledger, counted again from its transfers."""
+    command = [BIN / "shardwork-coordinator", "ledger", "check", "--json", "--data-dir"]
+    done = subprocess.run(
+        [*command, processes.folder / "coordinator"],
+        env={**processes.environment("coordinator-home"), **(settings or {})},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return dict(json.loads(done.stdout))
 
 
 def money_claims(report: dict[str, Any], stage: str) -> list[tuple[str, bool]]:
