@@ -59,7 +59,8 @@ class Annotator:
         with httpx.Client(base_url=self.web, timeout=30) as client:
             self._call(client, "POST", "/join", {"name": self.name})
             while not self.over.is_set():
-                if not any([self._judge(client, task, chance) for task in self._open(client)]):
+                judged = [self._judge(client, task, chance) for task in self._open(client)]
+                if not any(judged):
                     self.over.wait(LOOK_EVERY_S)
             self.me = self._call(client, "GET", "/tasks").get("me", {})
 
