@@ -1,4 +1,4 @@
-"""Alignment, for real: a small model learns from people's feedback by PPO, twice over, and people judge what came of it.
+"""Alignment, for real: a small model learns from people's feedback by PPO, twice over, and people judge the result.
 
 `make demo-rlhf` runs it on the embedded defaults: a coordinator, three workers, and simulated annotators who answer
 over the coordinator's real web API, one of whom reads nothing. Everything it claims at the end was read from the
@@ -118,20 +118,18 @@ def rating_claim(folder: Path) -> tuple[str, bool]:
     path = next((folder / "verdict.votes").rglob("*.jsonl"))
     ratings = rate(read_votes([path]))
     won = ratings.win_rate("last", "first")
-    told = f"people prefer the last model to the first in {won.share:.0%} ({won.low:.0%} to {won.high:.0%}, {won.votes} votes)"
+    between = f"{won.low:.0%} to {won.high:.0%}, {won.votes} votes"
+    told = f"people prefer the last model to the first in {won.share:.0%} ({between})"
     return told, won.share >= LEAST_WIN_RATE and won.low > 0.5
 
 
 def people_claims(people: list[annotators.Annotator], bot: annotators.Annotator) -> list[tuple[str, bool]]:
     paid = sum(one.me.get("paid_msat", 0) for one in people)
     held = sum(one.me.get("held_msat", 0) for one in people)
-    votes = sum(one.votes for one in people)
+    votes, unearned = sum(one.votes for one in people), bot.me.get("paid_msat", 0)
     return [
         (f"{len(people)} people were paid {paid // 1000} sats for {votes} judgements, none is held", paid > 0 == held),
-        (
-            f"who always presses left was paid {bot.me.get('paid_msat', 0)} msat after {bot.votes}",
-            not bot.me.get("paid_msat"),
-        ),
+        (f"who always presses left was paid {unearned} msat after {bot.votes} votes", not unearned),
     ]
 
 
