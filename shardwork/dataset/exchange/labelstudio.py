@@ -132,8 +132,8 @@ def _task(each: Comparison) -> dict[str, Any]:
 
 def _result(winner: Winner, is_a_first: bool) -> dict[str, Any]:
     if winner not in (Winner.A, Winner.B):
-        value = {"choices": [str(winner)]}
-        return {"from_name": "outcome", "to_name": PROMPT, "type": "choices", "value": value}
+        outcome = {"choices": [str(winner)]}
+        return {"from_name": "outcome", "to_name": PROMPT, "type": "choices", "value": outcome}
     side = "left" if (winner is Winner.A) == is_a_first else "right"
-    value = {"selected": side}
-    return {"from_name": QUESTION, "to_name": f"{FIRST},{SECOND}", "type": "pairwise", "value": value}
+    chosen = {"selected": side}
+    return {"from_name": QUESTION, "to_name": f"{FIRST},{SECOND}", "type": "pairwise", "value": chosen}

@@ -170,7 +170,7 @@ BAD: list[tuple[list[dict[str, Any]], str]] = [
 def test_prompts_without_text_are_refused_with_file_line_and_key(
     rows: list[dict[str, Any]], code: str, tmp_path: Path, model: Path
 ) -> None:
-    first = [] if code == "data.mixed_formats" else questions(2)
+    first: list[dict[str, Any]] = [] if code == "data.mixed_formats" else questions(2)
     with pytest.raises(InvalidInput) as caught:
         run(first + rows, model, tmp_path)
     error = caught.value

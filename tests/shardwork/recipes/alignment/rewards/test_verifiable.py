@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shardwork.errors import InvalidInput
 from shardwork.recipes.alignment.rewards import REWARDS, Rewards
 
-ALL = {
+ALL: dict[str, dict[str, Any]] = {
     "exact": {"ignore_case": True},
     "numeric": {"within": "answer"},
     "regex": {"pattern": "(a|b)+$"},
