@@ -351,7 +351,7 @@ def compute(task: ExecutorTask, context: TaskContext) -> Computed:
                 from .aggregate import apply
 
                 return apply.compute(ApplyOrder.model_validate_json(task.order_json), context)
-            case "split" | "join":
+            case "split" | "join" | "grade":
                 return recipe(task.recipe).compute(task.phase, task.order_json, context)
             case _:
                 raise Internal("executor.unknown_phase", f"No executor phase is called {task.phase!r}.")

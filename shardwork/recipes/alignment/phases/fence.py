@@ -46,8 +46,8 @@ def _without(text: str, special: Sequence[str]) -> str:
 
 
 def mark(seed: bytes, texts: Iterable[str]) -> str:
-    """Of one fence: 12 hex digits of a hash of the seed and all the texts that it keeps apart."""
-    digest = hashlib.blake2b(seed[:64], digest_size=6, person=b"shardwork fence")
+    """Of one prompt's fences: 8 hex digits of a hash of the seed and all the texts that it keeps apart."""
+    digest = hashlib.blake2b(seed[:64], digest_size=4, person=b"shardwork fence")
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "big") + data)

@@ -148,10 +148,10 @@ def test_nothing_in_an_answer_ends_its_fence(attack: str, tmp_path: Path, chat: 
     texts, _ = shown(done, chat)
     for text in texts:
         assert text.count("<<<") == text.count(">>>") == 3
-        token = text.split("<<<QUESTION ")[1][:12]
+        token = text.split("<<<QUESTION ")[1][:8]
         order = [text.index(f"<<<ANSWER {name} {token}") for name in "AB"]
         ends = [text.index(f"ANSWER {name} {token}>>>") for name in "AB"]
-        assert order[0] < ends[0] < order[1] < ends[1] < text.index("Reply with one letter")
+        assert order[0] < ends[0] < order[1] < ends[1] < text.index("Reply A or B")
         assert "<|endoftext|>" not in text and "\x1b" not in text and text.count("[assistant]\n") <= 2
 
 
