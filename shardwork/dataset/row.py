@@ -83,7 +83,7 @@ LEARNS_FROM: dict[str, frozenset[Format]] = {
     "grpo": _PROMPTS,
     "generate": _PROMPTS,
     "judge": _SEVERAL,
-    "people": _SEVERAL,
+    "people": _SEVERAL | {Format.PROMPT_COMPLETION, Format.TEXT},
 }
 #: formats under another name
 _WRITTEN = {Format.ALPACA: Format.PROMPT_COMPLETION, Format.SHAREGPT: Format.MESSAGES}

@@ -142,6 +142,7 @@ class People(Unaudited):
                 pairs_per_prompt=params.pairs_per_prompt,
                 most_items=_most_items(params, given.stage.name),
                 seed=given.job_id,
+                makes_golds=params.kind == "compare" and params.gold_share > 0,
             )
             return [_single(order.canonical_json(), {"data": given.artifacts["data"]})]
         if given.phase == "join":

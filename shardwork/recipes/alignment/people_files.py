@@ -16,6 +16,8 @@ from typing import Any, cast
 from ...errors import InvalidInput
 from ..base import Computed, Context
 from .people_orders import ItemsOrder, VotesOrder
+from .phases.golds import OUTCOMES, known, made
+from .phases.preference import preference_row
 
 #: of one line, and of one text that is shown
 MOST_LINE_LETTERS, MOST_TEXT_LETTERS = 4 << 20, 40_000
@@ -28,7 +30,8 @@ Item = dict[str, Any]
 
 
 def split(order: ItemsOrder, context: Context) -> Computed:
-    """Items in an order that is a function of the seed; those with a `gold` come after all others."""
+    """Items in an order that is a function of the seed; those with a `gold` come after all others. Where no row has
+    one, comparisons are tested by some that are made (`golds`)."""
     chosen = random.Random(order.seed)
     items: list[Item] = []
     golds: list[Item] = []
@@ -39,6 +42,8 @@ def split(order: ItemsOrder, context: Context) -> Computed:
             (golds if "gold" in item else items).append(item)
     chosen.shuffle(items)
     items, golds = items[: order.most_items], golds[:MOST_GOLDS]
+    if order.makes_golds and not golds:
+        golds = made(items, chosen)
     if not items:
         raise InvalidInput(
             "people.no_items",
@@ -100,8 +105,15 @@ def _object(line: str, path: Path, number: int) -> dict[str, Any]:
 def _items_of(row: dict[str, Any], order: ItemsOrder, chosen: random.Random, path: Path, number: int) -> list[Item]:
     prompt = _prompt(row, path, number)
     answers = _answers(row, order, path, number)
-    shared = {"prompt_id": str(row.get("prompt_id", f"{path.stem}:{number}"))[:200], "prompt": prompt}
-    gold = {"gold": row["gold"]} if isinstance(row.get("gold"), dict) else {}
+    shared: Item = {"prompt_id": str(row.get("prompt_id", f"{path.stem}:{number}"))[:200], "prompt": prompt}
+    if isinstance(row.get("prompt"), list):
+        shared["messages"] = row["prompt"]  # what people read is text; what is learned from it stays a conversation
+    gold: Item = {}
+    if row.get("gold") is not None:
+        gold["gold"] = known(row["gold"])
+        if gold["gold"] is None:
+            sentence = f"A row's gold is none of {', '.join(OUTCOMES)}."
+            raise _bad("people.bad_gold", sentence, path, number)
     wanted = order.answers if order.kind in ("compare", "rank") else 1
     if len(answers) < wanted:
         sentence = f"A row has {len(answers)} answers, and kind {order.kind!r} needs {wanted}."
@@ -110,6 +122,8 @@ def _items_of(row: dict[str, Any], order: ItemsOrder, chosen: random.Random, pat
     if gold:
         groups = groups[:1]
     elif order.kind == "compare":
+        # equal answers leave nothing to choose
+        groups = [group for group in groups if len({answers[one][1].strip() for one in group}) > 1]
         groups = chosen.sample(groups, min(order.pairs_per_prompt, len(groups)))
     else:
         groups = groups[:1]
@@ -202,14 +216,17 @@ def _vote_row(item: Item, vote: dict[str, Any]) -> dict[str, Any]:
 
 
 def _agreed(order: VotesOrder, item: Item, votes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    shared = {"prompt": item["prompt"], "prompt_id": item["prompt_id"], "votes": len(votes)}
+    prompt = item.get("messages", item["prompt"])
+    named = {"prompt_id": item["prompt_id"], "votes": len(votes)}
+    shared = {"prompt": prompt, **named}
     if order.kind == "compare":
         counts = Counter(vote["answer"]["winner"] for vote in votes)
         a, b = counts["a"], counts["b"]
         if a == b or (order.consensus == "unanimous" and max(a, b) < len(votes)):
             return []
         chosen, rejected = item["answers"] if a > b else item["answers"][::-1]
-        return [{**shared, "chosen": chosen, "rejected": rejected, "confidence": max(a, b) / len(votes)}]
+        # of those who chose: what `confidence` means to who learns from it, a half at least
+        return _preferred(prompt, chosen, rejected, **named, confidence=max(a, b) / (a + b))
     if order.kind == "review":
         verdicts = Counter(vote["answer"]["verdict"] for vote in votes)
         verdict, count = min(verdicts.items(), key=lambda one: (-one[1], one[0]))
@@ -223,9 +240,16 @@ def _agreed(order: VotesOrder, item: Item, votes: list[dict[str, Any]]) -> list[
         best, worst = ranks.index(min(ranks)), ranks.index(max(ranks))
         if best == worst:
             return []
-        return [{**shared, "chosen": item["answers"][best], "rejected": item["answers"][worst]}]
+        return _preferred(prompt, item["answers"][best], item["answers"][worst], **named)
     means = {name: sum(vote["answer"]["scores"][name] for vote in votes) / len(votes) for name in order.scores}
     return [{**shared, "completion": item["answers"][0], "scores": means}]
+
+
+def _preferred(prompt: Any, chosen: str, rejected: str, **more: Any) -> list[dict[str, Any]]:
+    """A row to learn from; none where the better answer says nothing, or both the same."""
+    if not chosen.strip() or chosen.strip() == rejected.strip():
+        return []
+    return [preference_row(prompt, chosen, rejected, **more)]
 
 
 def _line(value: object) -> str:

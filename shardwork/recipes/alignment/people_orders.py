@@ -30,6 +30,8 @@ class ItemsOrder(Order):
     #: no more are asked
     most_items: Count
     seed: str
+    #: comparisons with a known answer are made where no row has one
+    makes_golds: bool = False
 
 
 class AskOrder(Order):

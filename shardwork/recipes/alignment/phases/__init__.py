@@ -1,7 +1,11 @@
 """Phases of alignment that the operator's executor runs, without torch: rows become what workers read, and back.
 
-pairs       judged answers, for reward and dpo        prompts   questions, for generate, ppo and grpo
-sides       which of them are held out                rows      what generate drew, as rows of words
-grading     verifiable rewards                        judging   pairs as a judge model reads them
-verdicts    what it said, as votes and preferences    fence     strangers' text inside somebody's prompt
+    pairs       judged answers, for reward and dpo        prompts    questions, for generate, ppo and grpo
+    sides       which of them are held out                rows       what generate drew, as rows of words
+    grading     verifiable rewards                        judging    pairs for a judge model
+    asking      what it is asked about each               fence      strangers' text inside somebody's prompt
+    verdicts    what it said, as votes and preferences    length_control   less what length explains
+    preference  a row of them                             golds      items for people whose answer is known
+
+Recipes import these where they compute, and nowhere else: a client plans without numpy.
 """

@@ -1,0 +1,65 @@
+"""Golds: items whose answer is known, by which it is told who looks and who guesses.
+
+Owns how a row says its answer, and items that are made where no row does: an answer against its own words in another
+order, which anybody who reads tells apart. Pure; called by `people_files`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+OUTCOMES = ("a", "b", "tie", "both_bad")
+#: of an answer that is shuffled: fewer words may still make sense, and more say no more
+LEAST_WORDS, MOST_WORDS = 6, 120
+#: made for so many items each, and no more than this
+ITEMS_A_GOLD, MOST_MADE = 10, 40
+#: as many as it takes to tell a newcomer what is asked and still to hide some
+LEAST_MADE = 8
+
+
+def known(value: object) -> Mapping[str, Any] | None:
+    """A row's `gold`: an outcome's name, or an answer as the page sends it; None where it is neither."""
+    if isinstance(value, str) and value in OUTCOMES:
+        return {"winner": value}
+    return cast("Mapping[str, Any]", value) if isinstance(value, dict) and value else None
+
+
+def made(items: Sequence[Mapping[str, Any]], chosen: random.Random) -> list[dict[str, Any]]:
+    """Items of two answers that were not asked for, marked `made`; from answers with enough words, each used once."""
+    wanted = min(max(len(items) // ITEMS_A_GOLD, LEAST_MADE), MOST_MADE)
+    found: list[dict[str, Any]] = []
+    for item in chosen.sample(list(items), len(items)):
+        if len(found) == wanted:
+            break
+        text, model = max(zip(item["answers"], item["models"], strict=True), key=lambda pair: len(pair[0].split()))
+        spoilt = _shuffled(text, chosen)
+        if spoilt is None:
+            continue
+        is_first = chosen.random() < 0.5
+        answers, models = [text, spoilt], [model, f"{model} (shuffled)"]
+        found.append(
+            {
+                "prompt_id": item["prompt_id"],
+                "prompt": item["prompt"],
+                "models": models if is_first else models[::-1],
+                "answers": answers if is_first else answers[::-1],
+                "gold": {"winner": "a" if is_first else "b"},
+                "made": True,
+            }
+        )
+    return found
+
+
+def _shuffled(text: str, chosen: random.Random) -> str | None:
+    """The words in an order in which hardly any is where it was; None where that can't be."""
+    words = text.split()
+    if len(words) < LEAST_WORDS or len(set(words)) < LEAST_WORDS:
+        return None
+    head, tail = words[:MOST_WORDS], words[MOST_WORDS:]
+    for _ in range(10):
+        mixed = chosen.sample(head, len(head))
+        if sum(one != other for one, other in zip(mixed, head, strict=True)) * 2 > len(head):
+            return " ".join([*mixed, *tail])
+    return None
