@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import Any
 
 import pytest
@@ -49,8 +49,8 @@ class Watched:
 
     def check_quiet(self, web: str) -> None:
         """Nothing was said on the console, and nothing fetched from elsewhere."""
-        assert self.noise == []
-        assert {url.split("/")[2] for url in self.requests} == {web.split("/")[2]}
+        assert self.noise == [], self.noise
+        assert {url.split("/")[2] for url in self.requests} == {web.split("/")[2]}, self.requests
 
 
 @contextlib.contextmanager
@@ -76,14 +76,14 @@ def first_operator(browser: Any, setup: str) -> Any:
     return state
 
 
-def check_axe(page: Any) -> None:
-    """No finding that axe calls serious or critical."""
+def check_axe(page: Any, impacts: Collection[str] = ("serious", "critical")) -> None:
+    """No finding that axe calls one of these."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
     # the page's own policy forbids inline scripts; a script of the debugger is none
     found = axe.Axe().run(page).response["violations"]
     serious = [
         (one["id"], [node["target"] for node in one["nodes"]][:5])
         for one in found
-        if one["impact"] in ("serious", "critical")
+        if one["impact"] in impacts
     ]
-    assert serious == []
+    assert serious == [], serious
