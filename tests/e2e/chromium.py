@@ -81,9 +81,5 @@ def check_axe(page: Any, impacts: Collection[str] = ("serious", "critical")) -> 
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
     # the page's own policy forbids inline scripts; a script of the debugger is none
     found = axe.Axe().run(page).response["violations"]
-    serious = [
-        (one["id"], [node["target"] for node in one["nodes"]][:5])
-        for one in found
-        if one["impact"] in impacts
-    ]
+    serious = [(one["id"], [node["target"] for node in one["nodes"]][:5]) for one in found if one["impact"] in impacts]
     assert serious == [], serious

@@ -69,6 +69,8 @@ class FakePeople:
     guideline: str = "Prefer the answer that is right.\nWhen both are right, the shorter one."
     asset: str = "simulated"
     cleared_at: int = 20
+    #: so long an answer may be taken back
+    undo_ms: int = 600_000
     why_stopped: str = ""
     #: sentences by lease: what practice answers
     practice: dict[str, tuple[bool, str]] = field(default_factory=dict)
@@ -77,6 +79,7 @@ class FakePeople:
     people: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: lease -> the newest vote of it
     votes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    taken_back: list[dict[str, Any]] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     #: (path, body), as they came and held
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -121,7 +124,8 @@ class FakePeople:
             if item["expires_ms"] < now_ms():
                 raise Refusal("people.late", "This answer came too late.", "Take the next one.")
             self.votes[body["lease"]] = body
-        answer: dict[str, Any] = {"state": "held", "me": self.me(), "mine": self.standing()}
+        until = now_ms() + self.undo_ms
+        answer: dict[str, Any] = {"state": "held", "me": self.me(), "mine": self.standing(), "undo_until_ms": until}
         if item["practice"]:
             right, sentence = self.practice[body["lease"]]
             answer |= {"state": "practice", "practice": {"right": right, "sentence": sentence}}
@@ -132,7 +136,7 @@ class FakePeople:
     def undo(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
         if body["lease"] not in self.votes:
             raise Refusal("people.nothing_to_undo", "There is no answer to take back.")
-        del self.votes[body["lease"]]
+        self.taken_back.append(self.votes.pop(body["lease"]))
         return {"task": self._item(body["lease"]), "progress": self.standing()}
 
     def skip(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -161,7 +165,8 @@ class FakePeople:
             if not self._item(lease)["practice"]
         ]
         before = int(body.get("before") or 1 << 60)
-        return {"votes": [one for one in reversed(votes) if one["at_ms"] < before][:50]}
+        older = [one for one in reversed(votes) if one["at_ms"] < before]
+        return {"votes": older[:50], "next": older[49]["at_ms"] if len(older) > 50 else None}
 
     def payout(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
         if "@" not in body["address"]:
@@ -172,7 +177,8 @@ class FakePeople:
     def withdraw(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
         if not self.people[key]["payout"]:
             raise Refusal("payout.no_address", "There is no address to pay to.", "Save one first.")
-        return {"payout": "p1", "msat": body["msat"], "state": "queued"}
+        made = {"id": "p1", "msat": body["msat"], "state": "queued", "address": self.people[key]["payout"]}
+        return {"payout": made, "me": self.me()}
 
     # ---- what they say
 
@@ -182,7 +188,8 @@ class FakePeople:
     def standing(self) -> dict[str, Any]:
         done = self.counted()
         state = "stopped" if self.why_stopped else "cleared" if done >= self.cleared_at else "probation"
-        found: dict[str, Any] = {"done": done, "cleared_at": self.cleared_at, "state": state}
+        left = sum(1 for one in self._open() if one["practice"])
+        found: dict[str, Any] = {"done": done, "cleared_at": self.cleared_at, "state": state, "practice_left": left}
         return found | ({"why": self._why()} if self.why_stopped else {})
 
     def me(self) -> dict[str, Any]:
@@ -251,7 +258,7 @@ def served(fake: FakePeople) -> Iterator[str]:
     app = Starlette(
         routes=[
             *calls,
-            Route("/people", lambda _: FileResponse(WEB / "templates" / "people" / "page.html")),
+            Route("/people", lambda _: FileResponse(WEB / "static" / "people" / "index.html")),
             Mount("/static", StaticFiles(directory=WEB / "static")),
         ]
     )

@@ -253,6 +253,28 @@ def test_skip_and_report_leave_an_item_and_undo_gives_the_last_one_back(visit: V
     visit.keeps_quiet()
 
 
+def test_undo_is_offered_only_while_it_helps(visit: Visit) -> None:
+    visit.fake.undo_ms = 1_500
+    visit.begins()
+    visit.presses("1", at=1)
+    visit.waits_for(2)
+    undo = "document.querySelector('[aria-keyshortcuts=u]').disabled"
+    assert visit.page.evaluate(undo) is False
+    visit.seen.wait_for(undo)
+    visit.page.keyboard.press("u")
+    visit.presses("1", at=2)
+    visit.waits_for(3)
+    assert visit.fake.taken_back == []
+
+
+def test_a_key_that_the_coordinator_forgot_joins_again(visit: Visit) -> None:
+    visit.joins()
+    key, known = visit.fake.people.popitem()
+    visit.page.click(".begin a")
+    visit.waits_for(1)
+    assert visit.fake.people == {key: known}
+
+
 def test_a_report_thought_better_of_sends_nothing(visit: Visit) -> None:
     visit.begins()
     visit.presses("r", at=1)
@@ -393,7 +415,7 @@ def test_practice_says_whether_it_was_right_and_waits_to_be_read(visit: Visit) -
     visit.fake.items[0]["practice"] = visit.fake.items[1]["practice"] = True
     visit.fake.practice = {"lease-1": (True, "The first one answers."), "lease-2": (False, "The second one is wrong.")}
     visit.begins()
-    assert "Practice: unpaid" in visit.page.inner_text(".item")
+    assert "Practice, unpaid" in visit.page.inner_text(".item")
     visit.presses("1", at=1)
     assert "That is right" in visit.panel()
     visit.page.keyboard.press("Enter")
@@ -549,7 +571,9 @@ def test_an_address_is_given_later_and_sats_are_taken_out(visit: Visit) -> None:
     visit.page.click("#payout button")
     visit.seen.wait_for("document.querySelector('main .said').innerText === 'The address is saved.'")
     visit.page.click("#withdraw button")
-    visit.seen.wait_for("document.querySelector('main .said').innerText.includes('on their way')")
+    visit.seen.wait_for(
+        "document.querySelector('main .said').innerText === '3 sat are on their way to mira@wallet.example.'"
+    )
     assert ("withdraw", {"msat": 3_000}) in visit.fake.calls
 
 

@@ -8,7 +8,7 @@ from shardwork.errors import InvalidInput
 from shardwork.why import Why
 
 from ..events import Push
-from ..records import Annotator, AnnotatorState, Job, JobState, Stage
+from ..records import Annotator, AnnotatorState, Job, JobState, Party, Stage
 from ..store.base import Transaction
 from . import figures, places
 from .desk import PeopleDesk
@@ -22,10 +22,14 @@ MOST_TASKS = 200
 
 
 async def tasks(call: Call, desk: PeopleDesk) -> dict[str, Any]:
-    """Every stage whose people are asked; those for invited people only to them."""
+    """Every stage whose people are asked; those for invited people only to them.
+
+    Who has not joined yet may look: what is asked and paid is read before anything is begun.
+    """
 
     def look(tx: Transaction) -> dict[str, Any]:
-        annotator(tx, call)
+        if tx.get(Party, call.party) is not None:
+            annotator(tx, call)
         found = [_listed(tx, job, stage, call.party, desk) for job, stage in places.running(tx)[:MOST_TASKS]]
         return {"tasks": [one for one in found if one is not None], "me": figures.of_person(tx, call.party)}
 

@@ -37,10 +37,8 @@ TABLE: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/payout", joining.payout),
     ("POST", "/withdraw", joining.withdraw),
 )
-#: the page and what it is made of
-PAGE = FOLDER / "static" / "people"
-FILES = (("/people", "index.html", "text/html"), ("/people/app.js", "app.js", "text/javascript"))
-STYLE = ("/people/app.css", "app.css", "text/css")
+#: the page; what it is made of lies beside it, under /static
+PAGE = FOLDER / "static" / "people" / "index.html"
 
 _log = Log("people")
 
@@ -52,8 +50,7 @@ def router(desk: PeopleDesk) -> APIRouter:
     missing = _told(_missing)
     for path in (PREFIX, PREFIX + "/{rest:path}"):
         found.add_api_route(path, missing, methods=METHODS, response_model=None)
-    for path, name, kind in (*FILES, STYLE):
-        found.add_api_route(path, _file(name, kind), methods=["GET", "HEAD"], response_model=None)
+    found.add_api_route("/people", _page, methods=["GET", "HEAD"], response_model=None)
     return found
 
 
@@ -103,14 +100,8 @@ async def _missing(request: Request) -> Response:
     raise NotFound("people.no_route", "There is no such call.", next_step="Reload the page.")
 
 
-def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    async def serve(request: Request) -> Response:
-        path = PAGE / name
-        if not path.is_file():
-            raise NotFound("people.no_page", "This coordinator has no page for people.", next_step="Ask the operator.")
-        return FileResponse(path, media_type=kind, headers={"Cache-Control": "no-cache"})
-
-    return _told(serve)
+async def _page(request: Request) -> Response:
+    return FileResponse(PAGE, media_type="text/html", headers={"Cache-Control": "no-cache"})
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -211,19 +211,20 @@ def _told(tx: Transaction, lease: str, item: Item, place: Place) -> dict[str, An
 def _feedback(gold: dict[str, Any], right: bool, shown: list[int]) -> str:
     """What the known answer is, in words of the order in which the item was shown."""
     if right:
-        return "Right: that is the known answer."
+        return "Whoever asks would answer the same."
     if gold.get("winner") in ("a", "b"):
-        place = "AB"[shown.index("ab".index(gold["winner"]))]
-        return f"The known answer is {place}."
-    words = {"tie": "that both are equally good", "both_bad": "that both are bad"}
+        place = shown.index("ab".index(gold["winner"])) + 1
+        return f"Answer {place} is the better one."
+    words = {"tie": "Both answers are equally good.", "both_bad": "Both answers are bad."}
     if gold.get("winner") in words:
-        return f"The known answer is {words[gold['winner']]}."
+        return words[gold["winner"]]
     if "ranking" in gold:
         order = ", ".join(str(shown.index(one) + 1) for one in gold["ranking"])
-        return f"The known order, the best first, is {order}."
+        return f"The order, the best first, is {order}."
     if "scores" in gold:
-        return "The known scores are " + ", ".join(f"{name} {value}" for name, value in gold["scores"].items()) + "."
-    return f"The known answer is {gold.get('verdict', 'another one')}."
+        return "The points are " + ", ".join(f"{name} {value}" for name, value in gold["scores"].items()) + "."
+    verdicts = {"keep": "The text is good as it is.", "discard": "The text is to be thrown away."}
+    return verdicts.get(gold.get("verdict", ""), "The text is to be mended.")
 
 
 def _slice(tx: Transaction, vote: Vote) -> Any:

@@ -35,6 +35,7 @@ class App {
       return this.#refuse("This browser keeps nothing", `Your key would be lost: ${error}. Leave private browsing, or use another browser.`);
     }
     this.wire.identity = this.identity;
+    this.wire.onstranger = () => this.#joinAgain();
     this.wire.onreach = (isReached) => this.#reach(isReached);
     this.outbox.onchange = () => this.#connection();
     this.outbox.onsettled = (entry, outcome) => this.#settled(entry, outcome);
@@ -64,12 +65,10 @@ class App {
     await vault.setIdentity(this.identity);
   }
 
-  usesKeys() {
-    return localStorage.getItem("keys") !== "off";
-  }
-
-  setUsesKeys(isOn) {
-    localStorage.setItem("keys", isOn ? "on" : "off");
+  // the coordinator has forgotten this key, or is another one than before
+  async #joinAgain() {
+    const { name, payout } = this.identity;
+    await this.wire.post("join", payout ? { name, payout } : { name });
   }
 
   // ---- what is always on the screen
@@ -79,6 +78,19 @@ class App {
     this.setAsset(answer.tasks);
     this.setMoney(answer.me);
     return answer;
+  }
+
+  // what an invitation opens, for somebody who was here before it came
+  async invited(invitation) {
+    if (!invitation) return [];
+    await this.wire.post("join", { invitation });
+    return (await this.tasks()).tasks;
+  }
+
+  // an answer is paid some seconds after it was given: then the sums at the top are asked for again
+  lookAgain(atMs) {
+    clearTimeout(this.looking);
+    this.looking = setTimeout(() => this.tasks().catch(() => {}), Math.max(atMs - this.wire.now(), 0) + 2_000);
   }
 
   setAsset(tasks) {

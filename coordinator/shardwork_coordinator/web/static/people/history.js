@@ -6,6 +6,8 @@ export class History {
   #app;
   #closed = false;
   #seen = [];
+  // from where older ones are asked for; null: there are none
+  #before = "";
 
   constructor(app, main) {
     this.#app = app;
@@ -22,15 +24,12 @@ export class History {
   }
 
   async #load() {
-    const oldest = this.#seen.at(-1)?.at_ms;
-    const { votes } = await this.#app.wire.get(oldest ? `history?before=${oldest}` : "history");
+    const { votes, next } = await this.#app.wire.get(this.#before ? `history?before=${this.#before}` : "history");
     if (this.#closed) return;
-    // votes of the very same moment may come twice
-    const known = new Set(this.#seen.map((one) => one.lease));
-    const fresh = votes.filter((one) => !known.has(one.lease));
-    this.#seen.push(...fresh);
-    this.list.append(...fresh.map(line));
-    this.more.hidden = fresh.length === 0;
+    this.#before = next;
+    this.#seen.push(...votes);
+    this.list.append(...votes.map(line));
+    this.more.hidden = next === null;
     this.file.hidden = this.#seen.length === 0;
     this.empty.hidden = this.#seen.length > 0;
   }

@@ -90,7 +90,7 @@ export class Item {
       el("div", { class: "picks" }, kind.main),
       el("div", { class: "smalls" }, kind.small, small("Skip", "s", this.does.skip), this.undo, small("Report", "r", this.does.report)),
     );
-    const pay = task.practice ? "Practice: unpaid" : `Item ${task.number} · ${sats(task.pay_msat)}`;
+    const pay = task.practice ? "Practice, unpaid" : `Item ${task.number} · ${sats(task.pay_msat)}`;
     const prompt = task.prompt?.length ? el("section", { class: "prompt", "aria-label": "Question" }, el("div", { class: "text", tabindex: 0, role: "group", "aria-label": "The question" }, conversation(task.prompt))) : null;
     const area = el("div", { class: "swipe" }, prompt, kind.body);
     if (kind.onswipe) swipes(area, kind);

@@ -2,11 +2,12 @@
 // An answer belongs to its item's `lease`, the coordinator's name for "this item, lent to you until then".
 import { el } from "./dom.js";
 import { Item } from "./item.js";
+import { keyOf } from "./keys.js";
 import * as panels from "./panels.js";
 import { askReason } from "./report.js";
 import { Timing } from "./timing.js";
 import { Unreachable } from "./wire.js";
-import { answerInWords, sats } from "./words.js";
+import { answerInWords, payInWords } from "./words.js";
 
 const RETRY_MS = 3_000;
 
@@ -18,7 +19,7 @@ export class Judging {
   #state = "loading";
   #item = null;
   #timing = null;
-  // the newest answer, while it may be taken back: {task}
+  // the newest answer, while it may be taken back: {task, until}
   #last = null;
   // what was on the screen when an answer was taken back
   #aside = null;
@@ -74,12 +75,19 @@ export class Judging {
     this.#main.replaceChildren(this.#item.node);
     this.#item.fit();
     this.#timing = new Timing(task, () => this.#app.wire.now(), {
-      ontick: (times) => this.#item.tick(times),
+      ontick: (times) => this.#tick(times),
       onover: () => this.#ranOut(),
     });
     this.#state = "item";
     scrollTo(0, 0);
     this.#item.title.focus({ preventScroll: true });
+  }
+
+  #tick(times) {
+    this.#item.tick(times);
+    // the newest answer counts after some seconds, and is not to be taken back any more
+    if (this.#last && this.#last.until < this.#app.wire.now()) this.#last = null;
+    this.#item.offerUndo(this.#last !== null);
   }
 
   async #send(answer) {
@@ -95,7 +103,7 @@ export class Judging {
     const { task } = this.#item;
     const body = { lease: task.lease, answer, ...this.#item.given, ms: this.#timing.ms };
     this.#freeze("sending");
-    this.#last = { task };
+    this.#last = { task, until: Infinity };
     const calls = this.#undone.has(task.lease) ? [undoing(task.lease)] : [];
     const about = { ...this.#where, number: task.number, practice: task.practice, answer };
     try {
@@ -125,9 +133,9 @@ export class Judging {
       this.#panel(panels.practised(result.practice, () => this.next()));
       return;
     }
-    const { pay_msat: pay } = this.#item.task;
-    const money = { held: `${sats(pay)} held.`, paid: `${sats(pay)} paid.`, rejected: "Not paid." }[result.state] ?? "";
-    this.#app.say(`Sent: ${answerInWords(entry.about.answer)}. ${money}`);
+    if (this.#last) this.#last.until = result.undo_until_ms ?? 0;
+    if (result.paid_at_ms) this.#app.lookAgain(result.paid_at_ms);
+    this.#app.say(`Sent: ${answerInWords(entry.about.answer)}. ${payInWords(result, this.#item.task.pay_msat)}`);
     this.next();
   }
 
@@ -237,19 +245,11 @@ export class Judging {
   }
 
   #key(event) {
-    const isTyping = event.target.closest?.("textarea, select, dialog, input:not([type=radio], [type=checkbox])");
-    const isOther = event.ctrlKey || event.metaKey || (event.altKey && !event.key.startsWith("Arrow"));
-    if (isTyping || isOther || event.repeat || !this.#app.usesKeys()) return;
-    // Enter on what can be pressed presses it
-    if (event.key === "Enter" && event.target.closest?.("button, a, summary")) return;
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    if (this.#state === "item") {
-      if (this.#item.press(key, event)) event.preventDefault();
-    } else if (key === "u") {
-      this.#undo();
-    } else if (key === "Enter") {
-      this.#main.querySelector("[data-go]")?.click();
-    }
+    const key = keyOf(event);
+    if (!key) return;
+    if (this.#state === "item" && this.#item.press(key, event)) event.preventDefault();
+    else if (this.#state !== "item" && key === "u") this.#undo();
+    else if (this.#state !== "item" && key === "Enter") this.#main.querySelector("[data-go]")?.click();
   }
 }
 

@@ -1,7 +1,8 @@
 // Money: what was paid, what is held, where it goes; and what this browser is known by.
 import { el } from "./dom.js";
+import { setUsesKeys, usesKeys } from "./keys.js";
 import { Unreachable } from "./wire.js";
-import { many, sats, sentenceOf } from "./words.js";
+import { many, sats } from "./words.js";
 
 const fact = (name, value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
 
@@ -50,7 +51,7 @@ export class Money {
       event.preventDefault();
       this.#does(form, async () => {
         const answer = await this.#app.wire.post("payout", { address: input.value.trim() });
-        await this.#app.setPayout(answer.payout ?? answer.address ?? input.value.trim());
+        await this.#app.setPayout(answer.payout);
         return "The address is saved.";
       });
     });
@@ -69,9 +70,9 @@ export class Money {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#does(form, async () => {
-        const answer = await this.#app.wire.post("withdraw", { msat: whole });
+        const { payout } = await this.#app.wire.post("withdraw", { msat: whole });
         await this.#load();
-        return sentenceOf(answer) || `${sats(whole)} are on their way.`;
+        return `${sats(payout.msat)} are on their way to ${payout.address}.`;
       });
     });
     return form;
@@ -79,7 +80,7 @@ export class Money {
 
   #key() {
     const { name, public: open } = this.#app.identity;
-    const keys = el("input", { type: "checkbox", checked: this.#app.usesKeys(), onchange: () => this.#app.setUsesKeys(keys.checked) });
+    const keys = el("input", { type: "checkbox", checked: usesKeys(), onchange: () => setUsesKeys(keys.checked) });
     return el(
       "section",
       { class: "card stack", "aria-labelledby": "who" },

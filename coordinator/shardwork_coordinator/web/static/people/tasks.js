@@ -72,7 +72,9 @@ export class Intro {
   async #load(app, main, where) {
     const answer = await app.tasks();
     if (this.#closed) return;
-    const task = answer.tasks.find((one) => one.job === where.job && one.stage === where.stage);
+    const isAsked = (one) => one.job === where.job && one.stage === where.stage;
+    const task = answer.tasks.find(isAsked) ?? (await app.invited(where.invitation)).find(isAsked);
+    if (this.#closed) return;
     if (!task) {
       main.replaceChildren(
         el("h1", { tabindex: -1 }, "This task is not here"),
@@ -102,13 +104,16 @@ const introduction = (task, isSimulated) => {
 const paid = (task, isSimulated) => {
   const until = task.mine?.cleared_at;
   const lines = [
-    "Up to three items for practice come first: you are told whether you were right, and they are not paid.",
-    `Then each answer is worth ${sats(task.pay_msat)}. ${until ? `Until ${until} are judged` : "At first"} the pay is held; when your answers are careful, all that is held is paid at once, and from then on each answer as you send it.`,
+    practice(task.mine?.practice_left),
+    `Each answer is worth ${sats(task.pay_msat)}. ${until ? `Until ${until} are judged` : "At first"} the pay is held; when your answers are careful, all that is held is paid at once, and from then on each answer as you send it.`,
     "Some items are there to see whether people read them. Whoever answers without reading is stopped, and what is held is not paid.",
     isSimulated ? "The sats here are simulated: they are worth nothing." : "",
   ];
   return el("ul", { class: "lines" }, lines.filter((line) => line).map((line) => el("li", {}, line)));
 };
+
+const practice = (left) =>
+  left ? `${many(left, "item")} for practice ${left === 1 ? "comes" : "come"} first: you are told whether you were right; practice is not paid.` : "";
 
 const KEYS = {
   compare: [["1", "the first is better (swipe left)"], ["2", "the second is better (swipe right)"], ["0", "equally good"], ["b", "both are bad"]],

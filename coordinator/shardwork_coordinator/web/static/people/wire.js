@@ -25,6 +25,8 @@ export class Wire {
   identity = null;
   ahead = 0;
   onreach = () => {};
+  // joins a key that the coordinator does not know; whoever has none leaves it out
+  onstranger = null;
 
   now() {
     return Date.now() + this.ahead;
@@ -46,8 +48,10 @@ export class Wire {
     const isClock = this.#setClock(answer);
     if (isClock && again && answer.status < 404) return this.#call(method, path, body, false);
     this.onreach(true);
-    const said = await answer.json().catch(() => null);
-    throw new Refused(answer.status, said?.error ?? said);
+    const refused = new Refused(answer.status, await answer.json().catch(() => null));
+    if (refused.code !== "people.not_joined" || !this.onstranger || !again) throw refused;
+    await this.onstranger();
+    return this.#call(method, path, body, false);
   }
 
   async #send(method, path, body) {

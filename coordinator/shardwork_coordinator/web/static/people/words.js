@@ -42,11 +42,8 @@ export const answerInWords = (answer) => {
   return "Answered";
 };
 
-const STATES = {
-  held: "held", paid: "paid", practice: "practice", rejected: "not paid", expired: "ran out of time", skipped: "skipped",
-  reported: "reported", undone: "undone", open: "open",
-};
-export const stateInWords = (state) => STATES[state] ?? String(state);
+const STATES = { rejected: "not paid", expired: "ran out of time" };
+export const stateInWords = (state) => STATES[state] ?? String(state ?? "");
 
 // when the pay that is held is released; the standing is the server's
 export const standingInWords = (mine) => {
@@ -56,6 +53,13 @@ export const standingInWords = (mine) => {
   const left = Math.max((mine.cleared_at ?? 0) - (mine.done ?? 0), 0);
   if (!mine.cleared_at) return "Pay is held at first.";
   return left ? `Held until ${mine.cleared_at} judged: ${left} to go.` : "Held: your answers are being checked.";
+};
+
+// what an answer brought; in a standing in which answers are paid at once, they are so once they can't be taken back
+export const payInWords = (result, msat) => {
+  if (result.state === "rejected") return "Not paid.";
+  if (result.state === "paid") return `${sats(msat)} paid.`;
+  return result.paid_at_ms ? `${sats(msat)}, paid in some seconds.` : `${sats(msat)} held.`;
 };
 
 // a reason is a text, or {"sentence", "next_step"}
