@@ -9,6 +9,8 @@ import pytest
 
 from . import models
 from .chromium import chromium
+from .fake_people import FakePeople, served, task
+from .people_visit import Visit
 from .world import CALM, WORKERS, World
 
 
@@ -40,3 +42,21 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def browser() -> Iterator[Any]:
     with chromium() as opened:
         yield opened
+
+
+@pytest.fixture
+def fake() -> FakePeople:
+    return FakePeople([task(number) for number in range(1, 9)])
+
+
+@pytest.fixture
+def web(fake: FakePeople) -> Iterator[str]:
+    with served(fake) as address:
+        yield address
+
+
+@pytest.fixture(params=["desktop", "phone"])
+def visit(request: pytest.FixtureRequest, browser: Any, fake: FakePeople, web: str) -> Iterator[Visit]:
+    found = Visit(browser, fake, web, request.param)
+    yield found
+    found.context.close()

@@ -1,3 +1,4 @@
+# pyright: standard
 """A stand-in for the coordinator's side of the annotator's page: its contract, in memory, behind the real guard.
 
 Signatures are checked as the coordinator does; every call is written down for a test to read. A test says what goes
@@ -12,7 +13,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,7 @@ class FakePeople:
             if not self._item(lease)["practice"]
         ]
         before = int(body.get("before") or 1 << 60)
-        older = [one for one in reversed(votes) if one["at_ms"] < before]
+        older = [one for one in reversed(votes) if int(one["at_ms"]) < before]
         return {"votes": older[:50], "next": older[49]["at_ms"] if len(older) > 50 else None}
 
     def payout(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -250,7 +251,7 @@ def _decoded(text: str) -> bytes:
 
 
 @contextlib.contextmanager
-def served(fake: FakePeople) -> Iterator[str]:
+def served(fake: FakePeople) -> Generator[str, None, None]:
     """Its address, while it is served from a thread."""
     gets = dict.fromkeys(("tasks", "history"), "GET")
     posts = dict.fromkeys(("join", "next", "vote", "skip", "report", "undo", "payout", "withdraw"), "POST")

@@ -69,7 +69,7 @@ async def test_practice_is_unpaid_and_says_what_was_right(stand: Stand) -> None:
         told.append((await anna.ok("vote", lease=given["lease"], answer={"winner": said}))["practice"])
         assert (await anna.post("undo", lease=given["lease"])).json()["code"] == "people.settled"
     assert [one["right"] for one in told] == [True, False, True]
-    assert told[1]["sentence"] in ("The known answer is A.", "The known answer is B.")
+    assert told[1]["sentence"] in ("Answer 1 is the better one.", "Answer 2 is the better one.")
     assert not (await anna.next())["task"]["practice"]
     assert await stand.all(Lease, state=ReplicaState.ACCEPTED) == []
 
