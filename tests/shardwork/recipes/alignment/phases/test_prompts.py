@@ -108,7 +108,7 @@ def test_held_out_prompts_are_prompts_that_are_never_learnt_from(tmp_path: Path,
 
 
 def test_ids_are_kept_where_they_tell_prompts_apart(tmp_path: Path, model: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"prompt": "a", "prompt_id": "p1", "id": 7},
         {"prompt": "b", "prompt_id": "p1"},
         {"prompt": "c", "prompt_id": "x" * 500},
