@@ -86,7 +86,11 @@ class Sizes:
 
     def start(self, key: Any, order: LearnOrder, device: torch.device) -> MicroBatch:
         """The order's size, or what was found to fit."""
-        return MicroBatch(device, min(order.micro_batch_size, order.batch_size, self._found.get(key, order.batch_size)))
+        return self.at_most(min(order.micro_batch_size, order.batch_size), key, device)
+
+    def at_most(self, rows: int, key: Any, device: torch.device) -> MicroBatch:
+        """So many rows, or what was found to fit."""
+        return MicroBatch(device, min(rows, self._found.get(key, rows)))
 
     def keep(self, key: Any, micro: MicroBatch) -> None:
         """Remembers a size that was halved."""

@@ -13,11 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from shardwork.recipes.alignment.orders import AuditOrder, GenerateOrder, JudgeOrder, ScoreOrder
 from shardwork.recipes.base import Computed, Context
 from shardwork.recipes.orders import EvaluateOrder, InitOrder, LearnOrder, PublishOrder, Tuning
 
+from .checkpoints import load_weights
 from .device import release, seed_all, settle, use_threads
 from .evaluate import evaluate
+from .generation.audit import Auditor
+from .generation.generate import generate
+from .generation.judge import judge
+from .generation.plain import AS_IT_LIES, REWARD, plain
+from .generation.score import score
 from .init import init
 from .learn import Given, follow, learn
 from .micro import MicroBatch, Sizes
@@ -34,12 +41,14 @@ class ModelKey:
     folder: Path
     tuning: Tuning
     from_scratch: bool
+    #: checkpoints are loaded into it; without, its weights are the base's
+    learns: bool
 
     @classmethod
-    def of(cls, base: Path, tuning: Tuning, from_scratch: bool) -> ModelKey:
+    def of(cls, base: Path, tuning: Tuning, from_scratch: bool, *, learns: bool = True) -> ModelKey:
         stats = [(str(path.relative_to(base)), path.stat()) for path in sorted(base.rglob("*")) if path.is_file()]
         files = tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-        return cls(files, base.resolve(), tuning, from_scratch)
+        return cls(files, base.resolve(), tuning, from_scratch, learns)
 
 
 class TorchTrainer:
@@ -84,6 +93,37 @@ class TorchTrainer:
         self.release_memory()
         return publish(order, context, self._device)
 
+    def generate(self, order: GenerateOrder, context: Context) -> Computed:
+        use_threads(order.threads)
+        built = self._answering(order, context)
+        with self._at_once(order) as micro:
+            return generate(order, context, built, micro)
+
+    def score(self, order: ScoreOrder, context: Context) -> Computed:
+        use_threads(order.threads)
+        built = self._plain(REWARD, context)
+        with self._at_once(order) as micro:
+            return score(order, context, built, micro)
+
+    def judge(self, order: JudgeOrder, context: Context) -> Computed:
+        use_threads(order.threads)
+        built = self._plain(AS_IT_LIES, context)
+        with self._at_once(order) as micro:
+            return judge(order, context, built, micro)
+
+    def audit(self, order: AuditOrder, context: Context) -> Computed:
+        of = order.of
+        use_threads(of.threads)
+        match of:
+            case GenerateOrder():
+                built = self._answering(of, context)
+            case ScoreOrder():
+                built = self._plain(REWARD, context)
+            case JudgeOrder():
+                built = self._plain(AS_IT_LIES, context)
+        with self._at_once(of) as micro:
+            return Auditor(order=order, context=context, built=built, micro=micro).run()
+
     def release_memory(self) -> None:
         """Drops the kept model."""
         self._kept = None
@@ -104,6 +144,33 @@ class TorchTrainer:
             yield micro
         finally:
             self._sizes.keep(key, micro)
+
+    @contextmanager
+    def _at_once(self, order: GenerateOrder | ScoreOrder | JudgeOrder) -> Iterator[MicroBatch]:
+        """Rows at once where nothing is learned; remembered as for learning."""
+        assert self._kept is not None
+        key = (self._kept[0], type(order), order.max_length, order.precision)
+        micro = self._sizes.at_most(order.batch_size, key, self._device)
+        try:
+            yield micro
+        finally:
+            self._sizes.keep(key, micro)
+
+    def _answering(self, order: GenerateOrder, context: Context) -> Built:
+        """The model that answers: the base as it lies, or with a checkpoint's weights."""
+        if order.tuning is None:
+            return self._plain(AS_IT_LIES, context)
+        built = self._built(order.tuning, False, context)
+        load_weights(built, context.inputs["checkpoint"])
+        return built
+
+    def _plain(self, tuning: Tuning, context: Context) -> Built:
+        """A model that nothing is loaded into and nothing learns from."""
+        key = ModelKey.of(context.inputs["base"], tuning, False, learns=False)
+        if self._kept is None or self._kept[0] != key:
+            self.release_memory()
+            self._kept = (key, plain(context.inputs["base"], tuning, self._device))
+        return self._kept[1]
 
     def _built(self, tuning: Tuning, from_scratch: bool, context: Given) -> Built:
         """The model to load a checkpoint into, kept from the shard before where it is the same."""

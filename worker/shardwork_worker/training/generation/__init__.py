@@ -1,0 +1,1 @@
+"""Generation: answers drawn from a model, scored and judged by models, and checked by a forward pass."""
