@@ -235,7 +235,7 @@ def read_verdicts(folder: Path, pairs: int) -> Verdicts:
 # ---- what they share --------------------------------------------------------------------------------------------
 
 
-def flat(rows: Iterable[Sequence[int]]) -> tuple[Ints, Offsets]:
+def flat(rows: Iterable[Sequence[int] | Ints]) -> tuple[Ints, Offsets]:
     """Rows of tokens one after the other, and where each begins and the last ends."""
     parts = [np.asarray(row, np.int32) for row in rows]
     lengths = np.array([0, *(len(part) for part in parts)], np.int64)

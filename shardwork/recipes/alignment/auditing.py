@@ -24,12 +24,12 @@ ONE_OF, LEAST_ROWS = 8, 2
 #: what an honest auditor on another kind of machine may differ by: absolutely, and relatively; sums of
 #: log-probabilities over an answer in nats, scores in the reward model's units, probabilities
 TOLERANCE: Mapping[Precision, tuple[float, float]] = {Precision.FP32: (0.02, 2e-3), Precision.BF16: (0.5, 0.03)}
-#: mean share of an answer's tokens that its draws must give: a token whose probability ends where its draw lies may
-#: fall to either side, and bf16 moves such borders
-LEAST_DRAWN: Mapping[Precision, float] = {Precision.FP32: 0.98, Precision.BF16: 0.85}
+#: mean share of an answer's tokens that its draws must give. An auditor forgives a draw beside its token's border as
+#: much as machines differ, so honest work has 1.0 and one replaced token is one too many; bf16: measured on CPUs only
+LEAST_DRAWN: Mapping[Precision, float] = {Precision.FP32: 1.0, Precision.BF16: 0.9}
 #: share of rows in which two copies of a shard must have the same numbers
 LEAST_ALIKE = 0.75
-#: an auditor's word that the outputs cannot be read
+#: an auditor's word that the outputs cannot be read, or hold other numbers than a forward pass gives
 UNREADABLE = "unreadable"
 
 
@@ -94,7 +94,8 @@ def check_claimed(of: Audited, reported: Reported, output: str, extra: frozenset
 def judge_audit(order: AuditOrder, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:
     """Whether what an auditor found bears out what was claimed."""
     if UNREADABLE in found:
-        return _refused("audit.unreadable", "Another worker could not read the result.")
+        sentence = "Another worker could not read the result, or found other numbers in it than the model gives."
+        return _refused("audit.unreadable", sentence)
     absolute, relative = TOLERANCE[order.of.precision]
     for row in order.rows:
         for name in names_of(order.of, row):

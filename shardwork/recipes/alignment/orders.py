@@ -86,7 +86,8 @@ class AuditOrder(Order):
     """phase "audit": another worker does a sample of a shard's rows again, by a forward pass -> metrics only.
 
     Inputs: those of the audited shard, and its outputs by name. Metrics, named for each of `rows`: of GenerateOrder
-    "sum.<i>" and "drawn.<i>" (share of the row's tokens that its draws give); of the others what they name themselves.
+    "sum.<i>" and "drawn.<i>" (share of the row's tokens that its draws give, or lie beside by no more than machines
+    differ); of the others what they name themselves. "unreadable": 1 alone: the outputs can't be read, or differ.
     """
 
     of: GenerateOrder | ScoreOrder | JudgeOrder

@@ -144,14 +144,16 @@ def in_batches(
     tell: Callable[[float], None],
 ) -> dict[int, T]:
     """What `take` gives for each row, longest first, so that memory runs out at once or never."""
-    left = sorted(rows, key=lambda row: -length(row))
-    count = len(left)
+    order = sorted(rows, key=lambda row: -length(row))
     found: dict[int, T] = {}
-    while left:
-        some = micro.fitting(lambda size: take(left[:size]), lambda: None, lambda failed: failed)
-        found |= zip(left, some, strict=False)
-        left = left[len(some) :]
-        tell(len(found) / count)
+
+    def some(size: int) -> dict[int, T]:
+        these = order[len(found) : len(found) + size]
+        return dict(zip(these, take(these), strict=True))
+
+    while len(found) < len(order):
+        found |= micro.fitting(some, lambda: None, lambda failed: failed)
+        tell(len(found) / len(order))
     return found
 
 
