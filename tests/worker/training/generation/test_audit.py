@@ -177,7 +177,12 @@ def test_truncated_answers_are_unreadable(cut: str, stand: Stand) -> None:
     tokens, offsets = flat(rows)
     folder = stand.folder()
     folder.mkdir()
-    arrays = {"tokens": tokens, "offsets": offsets, "logprobs": read.logprobs[: len(tokens)].copy(), "ended": ended}
+    arrays: dict[str, Any] = {
+        "tokens": tokens,
+        "offsets": offsets,
+        "logprobs": read.logprobs[: len(tokens)].copy(),
+        "ended": ended,
+    }
     write_tensors(folder / "answers.safetensors", arrays)
     if cut == "bytes":
         path = answers / "answers.safetensors"

@@ -78,7 +78,7 @@ def test_another_process_draws_the_same_bytes(stand: Stand) -> None:
 def test_greedy_answers_are_those_of_transformers(stand: Stand) -> None:
     of = order(answers=1, sampling={"temperature": 0.0})
     read, asked = stand.read(of, stand.generate(of)[0]), stand.asked()
-    model = AutoModelForCausalLM.from_pretrained(stand.base)
+    model: Any = AutoModelForCausalLM.from_pretrained(stand.base)
     for row in range(of.rows):
         prompt = torch.from_numpy(asked.of_row(of, row).astype(np.int64)).unsqueeze(0)
         whole = model.generate(
@@ -216,7 +216,8 @@ def test_bf16_answers_pass_their_audit(kind: str, stand: Stand, tmp_path: Path) 
 
 
 def test_hostile_prompts_are_refused(stand: Stand, tmp_path: Path) -> None:
-    for number, changes in enumerate(({"eos_token_ids": [[1]]}, {"prompts": 99})):
+    hostilities: tuple[dict[str, Any], ...] = ({"eos_token_ids": [[1]]}, {"prompts": 99})
+    for number, changes in enumerate(hostilities):
         hostile = some_prompts(tmp_path / str(number))
         change_index(hostile, **changes)
         with pytest.raises(Corrupt, match="prompts"):

@@ -38,7 +38,7 @@ from ..model import Built, check_length
 from .judge import judged
 from .passes import Asker, Lefts, in_batches
 from .sampling import check, countable
-from .score import read_scored, scored
+from .score import scored
 
 #: numbers of logits at once: rows x positions x vocabulary
 MOST_LOGITS = 2**27
@@ -87,12 +87,11 @@ class Auditor:
     # ---- scores and verdicts --------------------------------------------------------------------------------------
 
     def _scores(self, of: ScoreOrder) -> dict[str, float]:
-        prompts, answers = read_scored(of, self.context, self.built)
         try:
             claimed = read_scores(self.context.inputs["scores"], of.of.rows)
         except Corrupt as error:
             raise _Differs from error
-        found = scored(of, prompts, answers, self.order.rows, self.context, self.built, self.micro)
+        found = scored(of, self.order.rows, self.context, self.built, self.micro)
         for row, number in found.items():
             _compare(claimed[row : row + 1], np.array([number]), of.precision)
         return {f"score.{row}": number for row, number in found.items()}

@@ -49,9 +49,9 @@ def judged(
         with torch.inference_mode(), autocast(built.device, order.precision):
             logits = asker.last(rows, 1)[:, -1].index_select(1, names)
         first, second = logits.float().cpu().double().unbind(dim=1)
-        better = torch.sigmoid(first - second).numpy()
-        check_finite(better)
-        return better.tolist()
+        better = torch.sigmoid(first - second)
+        check_finite(better.numpy())
+        return [float(one) for one in better]
 
     rows = [2 * pair + place for pair in chosen for place in (0, 1)]
     found = in_batches(rows, lambda row: len(pairs.row(row)), asker.bounded(micro), take, context.progress)

@@ -94,7 +94,8 @@ class Asker:
         # what a recurrent model keeps of a row is one state, in which padding has no place any more
         mask = None if all(getattr(decoding.cache, "is_linear", [False])) else decoding.mask
         more = {self._cache: decoding.cache}
-        return self._ask(tokens.unsqueeze(1), mask, 1, use_cache=True, **more).logits[:, -1]
+        logits: Tensor = self._ask(tokens.unsqueeze(1), mask, 1, use_cache=True, **more).logits
+        return logits[:, -1]
 
     def _ask(self, ids: Tensor, mask: Tensor | None, keep: int, **more: Any) -> Any:
         if mask is not None:

@@ -26,30 +26,20 @@ from .passes import check_finite, in_batches
 
 def score(order: ScoreOrder, context: Context, built: Built, micro: MicroBatch) -> Computed:
     """Inputs prompts, answers -> output scores. Metrics: see ScoreOrder."""
-    prompts, answers = read_scored(order, context, built)
-    found = scored(order, prompts, answers, range(len(answers)), context, built, micro)
-    scores = np.array([found[row] for row in range(len(answers))], np.float32)
+    rows = range(order.of.rows)
+    found = scored(order, rows, context, built, micro)
+    scores = np.array([found[row] for row in rows], np.float32)
     folder = context.output("scores")
     write_scores(folder, scores)
     return Computed(outputs={"scores": folder}, metrics={f"score.{row}": float(one) for row, one in enumerate(scores)})
 
 
-def read_scored(order: ScoreOrder, context: Context, built: Built) -> tuple[Prompts, Answers]:
-    """Raises Corrupt "answers.unreadable", also where a token is none of the reward model's."""
-    prompts = read_prompts(context.inputs["prompts"], max_length=order.of.max_length, vocabulary=built.vocabulary)
-    return prompts, read_answers(context.inputs["answers"], order.of, prompts, vocabulary=built.vocabulary)
-
-
 def scored(
-    order: ScoreOrder,
-    prompts: Prompts,
-    answers: Answers,
-    rows: Iterable[int],
-    context: Context,
-    built: Built,
-    micro: MicroBatch,
+    order: ScoreOrder, rows: Iterable[int], context: Context, built: Built, micro: MicroBatch
 ) -> dict[int, float]:
-    """Each row's number."""
+    """Each row's number. Raises Corrupt "answers.unreadable", also where a token is none of the reward model's."""
+    prompts = read_prompts(context.inputs["prompts"], max_length=order.of.max_length, vocabulary=built.vocabulary)
+    answers = read_answers(context.inputs["answers"], order.of, prompts, vocabulary=built.vocabulary)
     texts = {row: _text(order, prompts, answers, row) for row in rows}
     check_length(built, max(len(text) for text in texts.values()))
     pad_token_id = int(built.config.pad_token_id)
@@ -58,9 +48,9 @@ def scored(
         batch = collate([Row(texts[row], texts[row]) for row in these], pad_token_id, built.device)
         with torch.inference_mode(), autocast(built.device, order.precision):
             logits: Tensor = built.model(**batch.inputs(), use_cache=False).logits
-        numbers = logits.float().cpu().numpy().reshape(len(these))
-        check_finite(numbers)
-        return numbers.tolist()
+        numbers = logits.float().cpu().reshape(len(these))
+        check_finite(numbers.numpy())
+        return [float(one) for one in numbers]
 
     return in_batches(texts, lambda row: len(texts[row]), micro, take, context.progress)
 
