@@ -1,5 +1,4 @@
 # pyright: standard
-# mypy: disable-error-code="no-untyped-call"
 """Models that nothing learns in: a language model as its folder lies, and a reward model.
 
 Their parameters stay marked as learning: autocast then keeps their bf16 copies from one token to the next instead of
@@ -11,32 +10,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification
 
 from shardwork.errors import InvalidInput
+from shardwork.models.folder import inspect_model
 from shardwork.recipes.orders import Method, Tuning
 
-from ..model import Built, build, check_config
+from ..model import Built, build
 
 AS_IT_LIES = Tuning(method=Method.FULL)
 REWARD = Tuning(method=Method.FULL, head="score")
 
 
 def plain(base: Path, tuning: Tuning, device: torch.device) -> Built:
-    """Raises InvalidInput "model.*"."""
-    if tuning is AS_IT_LIES:
-        return build(base, tuning, from_scratch=False, seed=b"", device=device)
-    check_config(base)
-    model, report = AutoModelForSequenceClassification.from_pretrained(
-        base,
-        dtype=torch.float32,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
-    if report["missing_keys"] or model.config.num_labels != 1:
-        raise InvalidInput("model.no_score", "no reward model")
-    model.eval()
-    model.to(device)
-    return Built(model=model, trainable=dict(model.named_parameters()), device=device, tuning=tuning)
+    """Raises InvalidInput "model.*", "score.no_reward_model"."""
+    if tuning is REWARD and not inspect_model(base, reward=True).scores:
+        raise InvalidInput(
+            "score.no_reward_model",
+            "The model that is to score answers is a language model, and has no score.",
+            next_step="Name the model of a reward stage: models: {reward: STAGE.model}.",
+        )
+    return build(base, tuning, from_scratch=False, seed=b"", device=device)
