@@ -35,7 +35,7 @@ WITNESSES = 2
 VERIFYING = AGREED_PHASES | {AUDIT_PHASE}
 BASIS_POINTS = 10_000
 #: hidden and repeated items until somebody's standing is known
-TESTS_OF_ONE = 12
+TESTS_OF_ONE = 14
 #: msat or work units that fit into every column and message
 MOST = 2**62
 
@@ -271,13 +271,13 @@ def audits_of(kind: Recipe, phase: str, plans: Sequence[ShardPlan]) -> list[Shar
 
 def beside_msat(rates: RateCard, phase: str, stage: StageSpec, prices: Sequence[int], copies: int) -> int:
     """What a people phase reserves for hidden and repeated items: three times their shares, because newcomers see
-    more of them, and at least what tells as many newcomers from guessers as judge one item."""
+    more of them, and at least what tells twice as many newcomers from guessers as judge one item."""
     share = beside_basis_points(stage) if phase in PEOPLE_PHASES else 0
     if not share or not prices:
         return 0
     with_fees = [price + rates.fee(price) for price in prices]
     shared = share_ceil(copies * sum(with_fees), 3 * share, BASIS_POINTS)
-    return max(shared, copies * TESTS_OF_ONE * max(with_fees))
+    return max(shared, 2 * copies * TESTS_OF_ONE * max(with_fees))
 
 
 class _placeholders(dict[str, str]):

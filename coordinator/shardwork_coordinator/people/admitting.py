@@ -14,7 +14,7 @@ from ..engine import found
 from ..money import ledger
 from ..money.movements import round_account
 from ..money.pricing import BASIS_POINTS, TESTS_OF_ONE
-from ..records import Annotator, AnnotatorState, Job, Shard, Stage, Vote, VoteState
+from ..records import Annotator, AnnotatorState, Job, Round, Shard, Stage, Vote, VoteState
 from ..store.base import Transaction
 from .places import Place
 
@@ -35,13 +35,30 @@ def why_not(tx: Transaction, place: Place, shard: Shard) -> Why | None:
     able = sum(people.values()) - people.get(AnnotatorState.STOPPED, 0)
     if able < SPARE * place.params.overlap:
         return None
-    taken = sum(tx.count(Vote, "state", **key, phase=ASK_PHASE, state=TAKEN).values())
-    free = max(place.asked * place.params.overlap - taken, 0)
     stage = found(tx.get(Stage, place.job, place.stage), "stage", place.stage)
+    free = _free(tx, place)
     asked = free + free * beside_basis_points(StageSpec.model_validate_json(stage.spec_json)) // BASIS_POINTS
     # half of their tests lie behind those who are at it
     tests = TESTS_OF_ONE * (people.get(AnnotatorState.PROBATION, 0) // 2 + 1)
-    left = ledger.available(tx, round_account(shard.job_id, shard.stage, shard.round))
-    job = found(tx.get(Job, place.job), "job", place.job)
     needed = (asked + tests) * (shard.price_msat + shard.fee_msat)
-    return ENOUGH_PEOPLE if left + job.extra_msat < needed else None
+    return ENOUGH_PEOPLE if _left_msat(tx, shard) < needed else None
+
+
+def affords_tests(tx: Transaction, place: Place, shard: Shard, round_: Round) -> bool:
+    """Whether the reserve pays for more than the items that are still to be asked: if not, who is known is tested no
+    more, so that the stage comes to its end."""
+    left = _left_msat(tx, shard)
+    # counted only when it may be tight
+    return 2 * left >= round_.reserved_msat or left > _free(tx, place) * (shard.price_msat + shard.fee_msat)
+
+
+def _free(tx: Transaction, place: Place) -> int:
+    """Places of items that nobody has taken."""
+    key: dict[str, Any] = {"job_id": place.job, "stage": place.stage}
+    taken = sum(tx.count(Vote, "state", **key, phase=ASK_PHASE, state=TAKEN).values())
+    return max(place.asked * place.params.overlap - taken, 0)
+
+
+def _left_msat(tx: Transaction, shard: Shard) -> int:
+    job = found(tx.get(Job, shard.job_id), "job", shard.job_id)
+    return ledger.available(tx, round_account(shard.job_id, shard.stage, shard.round)) + job.extra_msat

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from shardwork.feedback.quality import Rules
+
 from ..money import ledger
 from ..money.movements import worker_account
 from ..records import Account, Annotator, AnnotatorState, Vote, VoteState
 from ..store.base import Transaction
 from .places import Place
-from .trust import EARLY
+
+#: answers by which somebody's standing is known nearly always
+MOSTLY_KNOWN = Rules().probation_items
 
 
 def of_person(tx: Transaction, party: str) -> dict[str, int]:
@@ -29,10 +33,15 @@ def of_person(tx: Transaction, party: str) -> dict[str, int]:
 def in_stage(me: Annotator | None, place: Place) -> dict[str, Any]:
     """`cleared_at`: by so many answers their standing is mostly known."""
     if me is None:
-        return {"state": str(AnnotatorState.PROBATION), "done": 0, "practice_left": place.practice, "cleared_at": EARLY}
+        return {
+            "state": str(AnnotatorState.PROBATION),
+            "done": 0,
+            "practice_left": place.practice,
+            "cleared_at": MOSTLY_KNOWN,
+        }
     return {
         "state": str(me.state),
         "done": me.votes - me.practised,
         "practice_left": max(place.practice - me.practised, 0),
-        "cleared_at": EARLY,
+        "cleared_at": MOSTLY_KNOWN,
     }

@@ -24,10 +24,11 @@ from ..money.movements import Move, escrow_account, round_account
 from ..records import Annotator, AnnotatorState, Job, Round, Shard, ShardState, Vote, VoteState
 from ..store.base import Transaction
 from . import settling, trust
-from .admitting import why_not
+from .admitting import affords_tests, why_not
 from .desk import PeopleDesk
 from .items import Index
 from .places import Place, open_round, why_shut
+from .trust import Kind
 
 #: so long a task is its person's before others may have it, and so long an answer to it is taken all the same
 EXPIRES_MS, DEADLINE_MS = 10 * 60_000, 60 * 60_000
@@ -98,7 +99,7 @@ class Giver:
         if me.votes - me.practised >= self.place.params.most_per_person or me.given > 2 * me.votes + MOST_LEFT:
             return Next(me=me, why=ENOUGH)
         round_ = found(open_round(self.tx, self.place.job, self.place.stage), "round", self.place.stage)
-        me, shard = self._chosen(me)
+        me, shard = self._chosen(me, round_)
         if shard is None:
             return self._nothing_left(me)
         return self._give(me, shard, round_)
@@ -124,21 +125,26 @@ class Giver:
 
     # ---- what ------------------------------------------------------------------------------------------------
 
-    def _chosen(self, me: Annotator) -> tuple[Annotator, Shard | None]:
+    def _chosen(self, me: Annotator, round_: Round) -> tuple[Annotator, Shard | None]:
         """First the practice items, then as chance says; and what can't be had is made up for by what can."""
         if me.practised < self.place.practice:
             number = self.place.asked + me.practised
             return me, self._stored(PRACTICE_PHASE, number)
         done = self._done(me)
-        drawn = self.desk.drawn("what", me.job_id, me.stage, me.party, me.given)
-        wish = trust.wanted(drawn, me.state, self.place.params)
-        shard: Shard | None = None
-        if wish == GOLD_PHASE:
-            shard = self._gold(me, done)
-        elif wish == REPEAT_PHASE:
-            shard = self._repeat(me, done, APART)
-        if shard is not None:
-            return me, shard
+        can = {Kind.ASK}
+        asked = self._stored(ASK_PHASE, 0)
+        if me.state is AnnotatorState.PROBATION or affords_tests(self.tx, self.place, asked, round_):
+            hidden = self.place.golds - self.place.practice
+            if hidden > sum(phase == GOLD_PHASE for _, phase, _ in done):
+                can.add(Kind.GOLD)
+            if _able(done, APART):
+                can.add(Kind.REPEAT)
+        secret = self.desk.hidden("what", me.job_id, me.stage, me.party)
+        known = trust.Standing.of(me.evidence_json)
+        # by answers, so that nobody gets around a test by leaving it aside
+        wish = trust.next_kind(secret, me.votes - me.practised, known, trust.rules(self.place.params), can=can)
+        if wish is not Kind.ASK:
+            return me, self._gold(me, done) if wish is Kind.GOLD else self._repeat(me, done, APART)
         me, shard = self._ask(me)
         if shard is None and me.state is AnnotatorState.PROBATION and settling.waiting(self.tx, me):
             # their answers hold places: whether they look is found out on what is left
@@ -164,10 +170,7 @@ class Giver:
 
     def _repeat(self, me: Annotator, done: Sequence[tuple[int, str, str]], apart: int) -> Shard | None:
         """One that they judged a while ago, and once."""
-        again = {position for position, phase, _ in done if phase == REPEAT_PHASE}
-        answered = (VoteState.CAST, VoteState.HELD, VoteState.PAID)
-        old = done[: max(len(done) - apart, 0)]
-        able = [one for one, phase, state in old if phase == ASK_PHASE and state in answered and one not in again]
+        able = _able(done, apart)
         if not able:
             return None
         position = able[int(self.desk.drawn("again", me.job_id, me.stage, me.party, me.given) * len(able))]
@@ -217,7 +220,7 @@ class Giver:
             self.pushes += advance(self.tx, slice_of_job(self.tx, job), JobPaused(why=NO_MONEY), self.world)
             self.tx.put(me)
             return Next(me=me, why=why_shut(self.tx, me.job_id, me.stage))
-        me = replace(me, given=me.given + 1, last_ms=self.world.now_ms)
+        me = replace(me, given=me.given + 1, last_ms=self.world.now_ms, nothing_left=False)
         vote = self._task(me, shard)
         self.tx.put(me)
         expires_ms = self.world.now_ms + EXPIRES_MS
@@ -256,9 +259,10 @@ class Giver:
 
     def _nothing_left(self, me: Annotator) -> Next:
         """Whoever holds places and can't be tested any more is decided by what is known of them."""
+        me = replace(me, nothing_left=True)
         self.tx.put(me)
         if me.state is AnnotatorState.PROBATION and settling.waiting(self.tx, me):
-            state = trust.last_word(trust.Evidence.of(me.evidence_json))
+            state = trust.last(trust.Standing.of(me.evidence_json))
             settling.conclude(self.tx, me, state, self.world, self.pushes, newest=None)
             me = found(self.tx.get(Annotator, me.job_id, me.stage, me.party), "annotator", me.party)
         return Next(me=me, why=STOPPED_HERE if me.state is AnnotatorState.STOPPED else ALL_TAKEN)
@@ -293,6 +297,14 @@ def covered(tx: Transaction, shard: Shard, round_: Round, world: World) -> bool:
     rows = [replace(job, extra_msat=job.extra_msat - msat), replace(round_, reserved_msat=round_.reserved_msat + msat)]
     write_change(tx, job.id, Change(rows=[*rows], movements=[move]), world)
     return True
+
+
+def _able(done: Sequence[tuple[int, str, str]], apart: int) -> list[int]:
+    """Items that may be shown again: judged once, so many tasks ago."""
+    again = {position for position, phase, _ in done if phase == REPEAT_PHASE}
+    answered = (VoteState.CAST, VoteState.HELD, VoteState.PAID)
+    old = done[: max(len(done) - apart, 0)]
+    return [one for one, phase, state in old if phase == ASK_PHASE and state in answered and one not in again]
 
 
 def _pair(byte: int, count: int) -> list[int]:

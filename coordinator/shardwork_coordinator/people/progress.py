@@ -119,7 +119,7 @@ def _overlap(tx: Transaction, job: str, stage: str) -> int:
 
 
 def _person(one: Annotator) -> dict[str, Any]:
-    known = trust.Evidence.of(one.evidence_json)
+    known = trust.Standing.of(one.evidence_json)
     return {
         "annotator": one.party,
         "state": str(one.state),
@@ -127,6 +127,8 @@ def _person(one: Annotator) -> dict[str, Any]:
         "hidden": [known.golds_right, known.golds],
         "repeated": [known.repeats_same, known.repeats],
         "too_fast": known.hasty,
+        "first_and_second": [known.lefts, known.rights],
+        "stopped_by": str(known.cause),
         "last_unix_ms": one.last_ms,
     }
 

@@ -37,15 +37,11 @@ LEFT_EARLY = Why(
 def settle(tx: Transaction, vote: Vote, world: World, pushes: list[Push]) -> None:
     """The answer stays as it is: it is weighed, and decided as its person's standing says."""
     me = found(tx.get(Annotator, vote.job_id, vote.stage, vote.annotator), "annotator", vote.annotator)
-    known = trust.Evidence.of(me.evidence_json)
-    if vote.right >= 0:
-        known = trust.tested(known, right=vote.right == 1, repeat=vote.phase == "repeat")
-    if vote.cast_ms - vote.given_ms < vote.least_ms:
-        known = trust.hurried(known)
     place = found(places.read(found(tx.get(Stage, vote.job_id, vote.stage), "stage", vote.stage)), "stage", vote.stage)
-    state = trust.verdict(known, me.state, me.votes - me.practised, place.params)
+    known = trust.weighed(tx, trust.Standing.of(me.evidence_json), vote, place.params)
     me = replace(me, evidence_json=known.to_json())
     tx.put(me)
+    state = trust.last(known) if me.nothing_left else trust.state_of(known)
     conclude(tx, me, state, world, pushes, newest=vote)
 
 
@@ -122,7 +118,7 @@ def _note(me: Annotator, state: AnnotatorState) -> Note:
         AnnotatorState.STOPPED: "is stopped: answers were those of somebody who does not look, and none is paid",
         AnnotatorState.PROBATION: "is in probation again",
     }
-    known = trust.Evidence.of(me.evidence_json)
+    known = trust.Standing.of(me.evidence_json)
     return Note(
         kind="people.standing",
         subject=f"{me.job_id}/{me.stage}/{me.party}",
@@ -132,5 +128,6 @@ def _note(me: Annotator, state: AnnotatorState) -> Note:
             "repeated": f"{known.repeats_same} of {known.repeats} the same",
             "too_fast": str(known.hasty),
             "answers": str(me.votes),
+            **({"by": str(known.cause)} if known.cause else {}),
         },
     )

@@ -1,86 +1,55 @@
-"""Trust: what hidden items, repeated items and time tell of a person, and which of them comes next.
+"""Trust: what somebody's answers tell of them, in the words of the quality rule (`shardwork.feedback.quality`).
 
-A sequential likelihood ratio between somebody who looks and somebody who does not: each hidden or repeated item moves
-it, and a bound on either side ends the probation. Pure; what it knows is kept as JSON in the person's row.
+Pure but for `others`, which reads what people pressed before. Owns when an answer is the known one, or the same twice.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
 from typing import Any
 
+from shardwork.feedback.quality import COPY_ITEMS, Key, Kind, Rules, Seen, Standing, State, after, last_word, next_kind
 from shardwork.recipes.alignment.people import PeopleParams
 
-from ..records import AnnotatorState
+from ..records import AnnotatorState, Vote
+from ..store.base import Transaction
+from . import answers
 
-#: how often somebody who looks is right, and somebody who does not
-RIGHT, GUESSED = 0.85, 0.5
-#: from here on they are told apart: 1 of 20 is taken for the other
-BOUND = math.log(19)
-#: an answer in less time than reading takes
-HASTE = -1.2
-#: answers after which somebody who is not the likelier to look is stopped
-EARLY = 20
-#: of the tasks of somebody in probation: hidden, and repeated. Drawn so, of 3,000 who guess 90 % were stopped within 20
-#: answers and 3 % cleared at all; of those who are right 19 times of 20, 98 % were cleared, after 12 on the mean
-EARLY_GOLD, EARLY_REPEAT = 0.35, 0.25
+__all__ = ["Kind", "Standing", "is_right", "is_same", "last", "next_kind", "rules", "state_of", "weighed"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    golds: int = 0
-    golds_right: int = 0
-    repeats: int = 0
-    repeats_same: int = 0
-    hasty: int = 0
-    ratio: float = 0.0
-
-    @classmethod
-    def of(cls, text: str) -> Evidence:
-        return cls(**json.loads(text))
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+_STATES = {
+    State.PROBATION: AnnotatorState.PROBATION,
+    State.CLEARED: AnnotatorState.CLEARED,
+    State.STOPPED: AnnotatorState.STOPPED,
+}
+#: share of pairs in the same order from which a ranking is as it should be, and how far off a score may be
+RANKED, OFF = 0.5, 1
 
 
-def tested(known: Evidence, *, right: bool, repeat: bool) -> Evidence:
-    """After a hidden item, or one shown a second time."""
-    step = math.log(RIGHT / GUESSED) if right else math.log((1 - RIGHT) / (1 - GUESSED))
-    ratio = max(min(known.ratio + step, 2 * BOUND), -2 * BOUND)
-    if repeat:
-        return replace(known, repeats=known.repeats + 1, repeats_same=known.repeats_same + right, ratio=ratio)
-    return replace(known, golds=known.golds + 1, golds_right=known.golds_right + right, ratio=ratio)
+def rules(params: PeopleParams) -> Rules:
+    return Rules(gold_share=params.gold_share, repeat_share=params.repeat_share)
 
 
-def hurried(known: Evidence) -> Evidence:
-    return replace(known, hasty=known.hasty + 1, ratio=max(known.ratio + HASTE, -2 * BOUND))
+def weighed(tx: Transaction, known: Standing, vote: Vote, params: PeopleParams) -> Standing:
+    """The standing with this answer, which can't be taken back any more."""
+    seen = Seen(
+        kind=Kind(vote.phase),
+        right=None if vote.right < 0 else vote.right == 1,
+        key=_key(vote.answer_json, vote.shown),
+        too_fast=vote.cast_ms - vote.given_ms < vote.least_ms,
+        others=_others(tx, vote) if known.items < COPY_ITEMS else {},
+    )
+    return after(known, seen, rules(params))
 
 
-def verdict(known: Evidence, before: AnnotatorState, answers: int, params: PeopleParams) -> AnnotatorState:
-    """Whether their answers count from now on, after so many of them."""
-    if known.ratio <= -BOUND:
-        return AnnotatorState.STOPPED
-    if before is AnnotatorState.PROBATION and answers >= EARLY and known.ratio < 0:
-        return AnnotatorState.STOPPED
-    if before is AnnotatorState.CLEARED or known.ratio >= BOUND:
-        return AnnotatorState.CLEARED
-    untested = params.gold_share == 0 and params.repeat_share == 0
-    return AnnotatorState.CLEARED if untested else AnnotatorState.PROBATION
+def state_of(known: Standing) -> AnnotatorState:
+    return _STATES[known.state]
 
 
-def last_word(known: Evidence) -> AnnotatorState:
+def last(known: Standing) -> AnnotatorState:
     """When nothing is left to test somebody with: the likelier of the two."""
-    return AnnotatorState.CLEARED if known.ratio >= 0 else AnnotatorState.STOPPED
-
-
-def wanted(draw: float, before: AnnotatorState, params: PeopleParams) -> str:
-    """What the next task is to be, of "gold", "repeat" and "ask"; `draw` in [0, 1)."""
-    gold, repeat = params.gold_share, params.repeat_share
-    if before is AnnotatorState.PROBATION:
-        gold, repeat = gold and max(gold, EARLY_GOLD), repeat and max(repeat, EARLY_REPEAT)
-    return "gold" if draw < gold else "repeat" if draw < gold + repeat else "ask"
+    return _STATES[last_word(known)]
 
 
 def is_right(answer: dict[str, Any], known: dict[str, Any]) -> bool:
@@ -88,10 +57,10 @@ def is_right(answer: dict[str, Any], known: dict[str, Any]) -> bool:
     if "winner" in known:
         return answer.get("winner") == known["winner"]
     if "ranking" in known:
-        return _agreement(answer.get("ranking", []), known["ranking"]) >= 0.5
+        return _agreement(answer.get("ranking", []), known["ranking"]) >= RANKED
     if "scores" in known:
         given = answer.get("scores", {})
-        return all(abs(_mean(given.get(name, 0)) - _mean(value)) <= 1 for name, value in known["scores"].items())
+        return all(abs(_mean(given.get(name, 0)) - _mean(value)) <= OFF for name, value in known["scores"].items())
     return answer.get("verdict") == known.get("verdict")
 
 
@@ -100,10 +69,28 @@ def is_same(first_json: str, second_json: str) -> bool:
     return is_right(json.loads(second_json)["answer"], json.loads(first_json)["answer"])
 
 
+def _others(tx: Transaction, vote: Vote) -> Mapping[str, Key]:
+    """What others had pressed before at their task of the same number."""
+    columns = ("annotator", "answer_json", "shown", "cast_ms")
+    rows = tx.pick(Vote, columns, job_id=vote.job_id, stage=vote.stage, number=vote.number)
+    return {
+        annotator: _key(answer, shown)
+        for annotator, answer, shown, cast_ms in rows
+        if annotator != vote.annotator and answer and 0 < cast_ms < vote.cast_ms
+    }
+
+
+def _key(answer_json: str, shown: str) -> Key:
+    winner = answers.as_shown(answer_json, [int(one) for one in shown.split(",")]).get("winner")
+    return {"a": Key.LEFT, "b": Key.RIGHT}.get(str(winner), Key.OTHER)
+
+
 def _agreement(one: list[int], other: list[int]) -> float:
     """Share of pairs that both put in the same order."""
     pairs = [(a, b) for at, a in enumerate(other) for b in other[at + 1 :]]
-    return sum(one.index(a) < one.index(b) for a, b in pairs) / len(pairs) if pairs and len(one) == len(other) else 0.0
+    if not pairs or sorted(one) != sorted(other):
+        return 0.0
+    return sum(one.index(a) < one.index(b) for a, b in pairs) / len(pairs)
 
 
 def _mean(value: int | list[int]) -> float:

@@ -27,6 +27,8 @@ class Annotator(Record):
     practised: int = 0
     #: the last item that was looked at for them
     cursor: str = ""
+    #: when they asked last there was no task left for them: the likelier verdict is the last
+    nothing_left: bool = False
     #: what the quality rule knows of them, as it wrote it
     evidence_json: str = "{}"
     why_json: str = ""

@@ -94,6 +94,7 @@ INDEXES: tuple[tuple[type[Record], tuple[str, ...]], ...] = (
     (Annotator, ("state", "last_ms")),
     (Vote, ("annotator", "given_ms")),
     (Vote, ("job_id", "stage", "state")),
+    (Vote, ("job_id", "stage", "number")),
     (Vote, ("state", "cast_ms")),
 )
 

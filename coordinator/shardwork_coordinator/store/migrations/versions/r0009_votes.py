@@ -20,6 +20,7 @@ _INDEXES = (
     ("annotator", ["state", "last_ms"]),
     ("vote", ["annotator", "given_ms"]),
     ("vote", ["job_id", "stage", "state"]),
+    ("vote", ["job_id", "stage", "number"]),
     ("vote", ["state", "cast_ms"]),
 )
 
@@ -39,7 +40,9 @@ def _create_annotator() -> None:
         _number("number"),
         _text("state"),
         *(_number(name) for name in ("given", "votes", "practised")),
-        *(_text(name) for name in ("cursor", "evidence_json")),
+        _text("cursor"),
+        sa.Column("nothing_left", sa.Boolean(), nullable=False),
+        _text("evidence_json"),
         _text("why_json"),
         *(_number(name) for name in ("joined_ms", "last_ms")),
         sa.PrimaryKeyConstraint("job_id", "stage", "party", name="pk_annotator"),
