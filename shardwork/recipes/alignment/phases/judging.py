@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from ...reading import batches, refuse_unusable
 from ..answers import write_pairs
 from ..orders import JudgePairsOrder
 from .asking import Asker, Pair
+from .prompts import MOST_PARTS
 
 
 @dataclass(slots=True)
@@ -30,7 +32,8 @@ class _Made:
     """What the split made so far."""
 
     pairs: list[Pair] = field(default_factory=list[Pair])
-    shown: list[list[int]] = field(default_factory=list[list[int]])
+    #: two rows a pair, four bytes a token
+    shown: list[array[int]] = field(default_factory=list["array[int]"])
     #: answers that are equal or both empty
     same: int = 0
     #: pairs that no cutting makes short enough, or whose text makes special tokens
@@ -55,7 +58,7 @@ def split(order: JudgePairsOrder, context: Context) -> Computed:
                     made.unfit += 1
                 else:
                     made.pairs.append(pair)
-                    made.shown += shown
+                    made.shown += (array("i", tokens) for tokens in shown)
         if not made.pairs:
             raise InvalidInput(
                 "judge.no_pairs",
@@ -77,6 +80,13 @@ def _write(
 ) -> tuple[dict[str, Path], list[int]]:
     total = len(made.pairs)
     parts = min(max(order.parts, -(-total // order.most_pairs)), total)
+    if parts > MOST_PARTS:
+        raise InvalidInput(
+            "judge.too_many_pairs",
+            f"The data gives {total:,} pairs; one stage judges at most {MOST_PARTS * order.most_pairs:,}.",
+            next_step="Cut the data into several stages, or lower params.pairs_per_prompt.",
+            key="data",
+        )
     outputs: dict[str, Path] = {}
     counts: list[int] = []
     for number in range(parts):

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from shardwork.errors import Corrupt, InvalidInput
 from shardwork.recipes.alignment.answers import Verdicts, read_pairs, write_verdicts
 from shardwork.recipes.alignment.orders import JudgeOrder, JudgePairsOrder, JudgeVerdictsOrder
-from shardwork.recipes.alignment.phases import verdicts
+from shardwork.recipes.alignment.phases import judging, verdicts
 from shardwork.recipes.alignment.phases.judging import split
 from shardwork.recipes.base import Computed
 from tests.shardwork.dataset.folders import CHAT, tokenizer_folder, turn, write_jsonl
@@ -237,3 +237,12 @@ def test_verdicts_of_fewer_pairs_are_refused(tmp_path: Path, chat: Path) -> None
     inputs = {**done.outputs, "output-0": tmp_path / "v"}
     with pytest.raises(Corrupt):
         verdicts.join(JudgeVerdictsOrder(parts=1, judge="l", job_id="j"), Folders(inputs, tmp_path / "joined"))
+
+
+def test_more_pairs_than_a_stage_has_shards_for_are_refused(
+    tmp_path: Path, chat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "MOST_PARTS", 2)
+    with pytest.raises(InvalidInput) as caught:
+        pairs_of([answered(f"{n}?", "a", "b") for n in range(5)], chat, tmp_path, most_pairs=2)
+    assert caught.value.code == "judge.too_many_pairs" and "at most 4" in caught.value.why.sentence
