@@ -30,10 +30,10 @@ BaseOf = Callable[[str], Path]
 
 
 def measured(
-    method: str, objective: LearnObjective, base: Path, into: Path, held: Path, head: str = "", size: int = 4
+    method: str, objective: LearnObjective, base: Path, into: Path, held: Path, size: int = 4
 ) -> tuple[EvaluateOrder, Path, Mapping[str, float]]:
     """A moved checkpoint, and a candidate whose weights are 1.1 times its."""
-    this = made.order(method, objective, head=head)
+    this = made.order(method, objective, head="score" if isinstance(objective, RewardObjective) else "")
     checkpoint = made.moved(made.started(this, base, into), into / "moved")
     step = step_to(checkpoint, into / "step", 1.1)
     order = tiny.evaluate_order(method, objective=objective)
@@ -93,7 +93,7 @@ def test_rewards_are_measured_as_by_hand(method: str, base_of: BaseOf, tmp_path:
     pairs = made.pairs_of(14)
     held = made.write_eval_pairs(tmp_path / "eval", pairs)
     base, objective = base_of("llama"), RewardObjective()
-    order, checkpoint, told = measured(method, objective, base, tmp_path, held, head="score")
+    order, checkpoint, told = measured(method, objective, base, tmp_path, held)
     model = in_front(made.order(method, objective, head="score"), base, checkpoint, 1.1)
     with torch.no_grad():
         margins = [

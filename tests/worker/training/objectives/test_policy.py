@@ -46,7 +46,7 @@ def rollouts(this: LearnOrder, base: Path, into: Path, **changes: Any) -> tuple[
     checkpoint = made.moved(made.started(this, base, into), into / "moved")
     model = made.model_at(this, base, checkpoint).model
     with torch.no_grad():
-        told = [made.told_by(model, *row, temperature=this.objective.temperature) for row in rows]
+        told = [made.told_by(model, prompt, answer, this.objective.temperature) for prompt, answer in rows]
     for row, by in changes.get("shifts", {}).items():
         told[row] = told[row] - by
     inputs = made.write_rollouts(into / "in", rows, this.objective, [one.tolist() for one in told], scores)
@@ -54,7 +54,7 @@ def rollouts(this: LearnOrder, base: Path, into: Path, **changes: Any) -> tuple[
 
 
 def reported(this: LearnOrder, metrics: dict[str, float]) -> bool:
-    files = dict.fromkeys(("delta.safetensors", "m.safetensors", "v.safetensors", "update.json"), 1)
+    files: dict[str, int] = dict.fromkeys(("delta.safetensors", "m.safetensors", "v.safetensors", "update.json"), 1)
     told = Reported(outputs={"delta": "a"}, output_bytes={"delta": 4}, output_files={"delta": files}, metrics=metrics)
     return check("learn", this.canonical_json(), told).accepted
 

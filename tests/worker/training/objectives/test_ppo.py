@@ -102,7 +102,7 @@ class Independent:
     def loss(self, rows: Rows, drawn: Sequence[Drawn]) -> Tensor:
         wanted = self.wanted
         every = sum(len(answer) for _, answer in rows)
-        total: Any = 0.0
+        total = torch.zeros((), dtype=torch.float64)
         for (prompt, answer), one in zip(rows, drawn, strict=True):
             logs, values, entropies = self.read(prompt, answer)
             for t in range(len(answer)):
