@@ -15,6 +15,7 @@ from shardwork.models.hub import OFFERED, check_pinned
 from shardwork.money import show
 from shardwork.recipes import recipe
 from shardwork.recipes.alignment.policy_params import REWARD
+from shardwork.recipes.alignment.selfjudging import as_uploaded, refuse_self_judging
 from shardwork.recipes.base import Content, StageFacts, StageType
 from shardwork.v1 import jobs_pb2
 
@@ -125,6 +126,7 @@ def _check_references(spec: JobSpec) -> None:
                     holds=holds or "nothing",
                 )
         made |= dict.fromkeys(spec.names_of(stage.name), kind.makes(stage))
+    refuse_self_judging(spec)
 
 
 def _check_copy(tx: Transaction, row: Artifact, reference: str) -> None:
@@ -200,6 +202,8 @@ def own_inputs(
                     key=key,
                 )
             inputs[f"{stage.name}.{key}"] = row.id
+    # two folders may hold the same model
+    refuse_self_judging(spec, as_uploaded(inputs))
     unread = sorted(set(sent) - (set(inputs) - kept))
     if unread:
         raise InvalidInput("job.unread_input", "An input is named that no stage reads.", input=unread[0][:100])
