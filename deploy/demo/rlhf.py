@@ -22,9 +22,7 @@ import annotators
 import manners
 from processes import Processes
 from run import books_of, end_terminated, money_claims, say, submit, tell
-from shardwork.feedback.ratings import rate
 
-from shardwork.feedback.votes import read_votes
 
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "demo-rlhf-out"
@@ -116,6 +114,12 @@ def manners_claim(folder: Path) -> tuple[str, bool]:
 
 def rating_claim(folder: Path) -> tuple[str, bool]:
     path = next((folder / "verdict.votes").rglob("*.jsonl"))
+    from shardwork.feedback.ratings import rate
+    from shardwork.feedback.votes import read_votes
+
+    from shardwork.feedback.ratings import rate
+    from shardwork.feedback.votes import read_votes
+
     ratings = rate(read_votes([path]))
     won = ratings.win_rate("last", "first")
     between = f"{won.low:.0%} to {won.high:.0%}, {won.votes} votes"

@@ -6,6 +6,7 @@ What a phase opens with is `planning`. Pure; called by `machine.step`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec
@@ -35,7 +36,7 @@ from ..events import (
 )
 from ..records import Round, RoundState, Stage, StageState
 from . import people
-from .choice import choose, no_candidate
+from .choice import Choice, choose, no_candidate
 from .endings import fail
 from .moves import move, name
 from .observing import IS_MEASURED, observed
@@ -50,6 +51,8 @@ FIRST_PHASES = frozenset({"prepare", "split"})
 ROUND_FAULTS = frozenset({"aggregate.too_few"})
 
 HOUR_MS = 3_600_000
+#: what an evaluation says of a candidate that decides; the rest is shown
+LOSSES = frozenset({"selection_loss", "test_loss", "test_se"})
 
 DIVERGED = Why(
     code="training.diverged",
@@ -210,13 +213,21 @@ def _decide_round(
     improved = not choice.rolled_back and choice.test_loss is not None and choice.test_loss < best
     stage, notes = count_patience(stage, spec_of(state), improved=improved)
     change.notes += notes
-    state = replace(state, stage=stage, round=replace(state.round, eval_loss=loss, outer=choice.candidate))
+    round_ = replace(state.round, eval_loss=loss, outer=choice.candidate, measures_json=_measured(choice, metrics))
+    state = replace(state, stage=stage, round=round_)
     change.rows += [stage, state.round]
     if not choice.rolled_back:
         state = _choose(state, choice.candidate)
         change.rows.append(state.round)
         return _next_phase(state, world, change)
     return _roll_back(state, choice.why, world, change)
+
+
+def _measured(choice: Choice, metrics: Mapping[str, float]) -> str:
+    """What else the evaluation said of the candidate that was chosen: accuracy and calibration, of pairs."""
+    of = f"{choice.candidate}."
+    known = {name.removeprefix(of): value for name, value in metrics.items() if name.startswith(of)}
+    return json.dumps({name: value for name, value in known.items() if name not in LOSSES}, sort_keys=True)
 
 
 def _useless(state: Slice, why: Why, world: World) -> Change:
