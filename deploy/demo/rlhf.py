@@ -22,7 +22,9 @@ import annotators
 import manners
 from processes import Processes
 from run import books_of, end_terminated, money_claims, say, submit, tell
+from shardwork.feedback.ratings import win_rate
 
+from shardwork.feedback.votes import read
 
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "demo-rlhf-out"
@@ -113,18 +115,12 @@ def manners_claim(folder: Path) -> tuple[str, bool]:
 
 
 def rating_claim(folder: Path) -> tuple[str, bool]:
+    """What people said when they were shown an answer of each."""
     path = next((folder / "verdict.votes").rglob("*.jsonl"))
-    from shardwork.feedback.ratings import rate
-    from shardwork.feedback.votes import read_votes
-
-    from shardwork.feedback.ratings import rate
-    from shardwork.feedback.votes import read_votes
-
-    ratings = rate(read_votes([path]))
-    won = ratings.win_rate("last", "first")
-    between = f"{won.low:.0%} to {won.high:.0%}, {won.votes} votes"
-    told = f"people prefer the last model to the first in {won.share:.0%} ({between})"
-    return told, won.share >= LEAST_WIN_RATE and won.low > 0.5
+    with path.open(encoding="utf-8") as lines:
+        won = win_rate(list(read(lines, path.name)), "last", "first").rate
+    told = f"people prefer the last model to the first in {won.value:.0%} ({won.low:.0%} to {won.high:.0%})"
+    return told, won.value >= LEAST_WIN_RATE and won.low > 0.5
 
 
 def people_claims(people: list[annotators.Annotator], bot: annotators.Annotator) -> list[tuple[str, bool]]:
