@@ -110,6 +110,14 @@ def answers_job(parts: int = 1) -> JobSpec:
     )
 
 
+def scored_job(rounds: int = 1) -> JobSpec:
+    """A policy whose answers a reward model scores: two audited phases in each round."""
+    job = policy_job(rounds)
+    params = {**job.stages[0].params, "rewards": {}}
+    stage = job.stages[0].model_copy(update={"recipe": "ppo", "models": {"reward": "./reward"}, "params": params})
+    return job.model_copy(update={"stages": [stage]})
+
+
 def policy_job(rounds: int = 3, *, held_out: bool = True, **params: object) -> JobSpec:
     stage = StageSpec(
         name="policy",

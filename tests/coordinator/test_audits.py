@@ -22,7 +22,7 @@ from shardwork_coordinator.records import (
 )
 from shardwork_coordinator.store.base import Transaction
 
-from .simulation import Simulation, answers_job, policy_job
+from .simulation import Simulation, answers_job, policy_job, scored_job
 
 WORKERS = [f"worker{number:010d}" for number in range(4)]
 
@@ -238,4 +238,15 @@ async def test_a_budget_spent_on_checking_pauses_the_job_and_a_top_up_lets_it_go
     await simulation.store.write(top_up)
     job = await work(simulation, liars)
     assert job.state is JobState.SUCCEEDED, job.why_json
+    await simulation.check_books()
+
+
+async def test_rollouts_and_their_scores_are_audited_in_the_same_round() -> None:
+    simulation = Simulation(workers=3)
+    await simulation.submit(scored_job())
+    job = await work(simulation, {WORKERS[1]: {"score"}})
+    assert job.state is JobState.SUCCEEDED, job.why_json
+    audits = await shards(simulation, "audit")
+    assert len({audit.id for audit in audits}) == len(audits) >= 8
+    assert all(phase == "score" for worker, phase in await refused(simulation) if worker == WORKERS[1])
     await simulation.check_books()

@@ -46,7 +46,8 @@ def opened(state: Slice, shard: Shard, replica: Replica, world: World, change: C
     price = rates.price(plan.work_units)
     position = (shard.position * _PLACES + replica.number) * _PLACES + replica.epoch % _PLACES
     audit = Shard(
-        id=shard_id(shard.job_id, shard.stage, shard.round, AUDIT_PHASE, position),
+        # several phases of a round may be audited
+        id=shard_id(shard.job_id, shard.stage, shard.round, f"{AUDIT_PHASE}-{shard.phase}", position),
         job_id=shard.job_id,
         stage=shard.stage,
         round=shard.round,
