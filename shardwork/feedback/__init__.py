@@ -6,8 +6,9 @@
     annotators   who is right how often, and what each item's answer is (Dawid and Skene)
     agreement    Krippendorff's alpha
     bias         of position and of length
-    consensus    votes -> preferences; people's and judges' votes blended
-    intervals    of shares and of resampled figures
+    consensus    votes -> a verdict on each pair -> preferences
+    blending     people's and a judge's verdicts made one, and compared
+    intervals    of shares
 
 Pure Python: the base install has no numpy. Figures are functions of the votes alone, whatever order they come in;
 chance comes from a seed. Used by the coordinator, the executor, the client and tests.

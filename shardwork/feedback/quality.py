@@ -104,7 +104,7 @@ class Rules:
 
 
 #: log-likelihood ratios that end a probation: against somebody, or for them, and less of either from its last items on
-STOP, STOP_LATE, CLEAR, CLEAR_LATE, LATE = 5.5, 0.0, 6.2, 3.0, 0.8
+STOP, STOP_LATE, CLEAR, CLEAR_LATE, LATE = 6.5, 0.0, 6.2, 3.0, 0.8
 #: when it passes these after they were cleared they are stopped, or asked more hidden items
 STOP_LATER, SUSPECT = 7.5, 3.0
 #: of the other tests

@@ -130,6 +130,15 @@ def ranked(vote: Vote, models: Sequence[str], ranking: Sequence[int], shown: Seq
     ]
 
 
+def one_each(votes: Iterable[Vote]) -> list[Vote]:
+    """One vote of each annotator on each pair, sorted. Who judged a pair several times and contradicts themselves has
+    no vote on it."""
+    said: dict[tuple[str, int, int, str], dict[Winner, Vote]] = {}
+    for vote in votes:
+        said.setdefault((*vote.pair, vote.annotator), {}).setdefault(vote.winner, vote)
+    return [next(iter(found.values())) for _, found in sorted(said.items(), key=lambda one: one[0]) if len(found) == 1]
+
+
 def write(votes: Iterable[Vote]) -> Iterator[str]:
     """Lines of a JSONL file, each with its end."""
     for vote in votes:

@@ -7,13 +7,14 @@ feedback, of the people's side, and by bench/ratings.py.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shardwork.feedback.quality import Key, Kind, Rules, Seen, Standing, State, after, next_kind
-from shardwork.feedback.votes import Winner
+from shardwork.feedback.votes import Order, Vote, Winner
 
 #: others between an item and its repeat
 APART = 4
@@ -167,3 +168,76 @@ def sit(who: Person, items: int, rules: Rules, others: Mapping[str, Sequence[Win
         if standing.state is State.STOPPED:
             break
     return sat
+
+
+def strengths(models: int, gap: float = 0.6) -> dict[str, float]:
+    """Planted, the first model weakest."""
+    return {f"model-{number:02d}": gap * (number - (models - 1) / 2) for number in range(models)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poll:
+    """How votes are drawn: prompts, people on each, and how much people and prompts differ from the mean."""
+
+    prompts: int = 300
+    overlap: int = 3
+    people: int = 40
+    #: deviations, in log-odds, of what one person and what one prompt adds to A's chance
+    person_lean: float = 0.0
+    prompt_lean: float = 0.0
+    ties: float = 0.0
+    seed: int = 0
+
+
+def poll(planted: Mapping[str, float], how: Poll) -> list[Vote]:
+    """Votes on random pairs of models by the planted strengths. Leans are towards the model whose name comes first, so
+    that votes of one person and of one prompt are alike."""
+    chance = random.Random(how.seed)
+    leans = [chance.gauss(0, how.person_lean) for _ in range(how.people)]
+    votes: list[Vote] = []
+    for prompt in range(how.prompts):
+        one, other = sorted(chance.sample(sorted(planted), 2))
+        ahead = planted[one] - planted[other] + chance.gauss(0, how.prompt_lean)
+        for who in chance.sample(range(how.people), how.overlap):
+            won = chance.random() < 1 / (1 + math.exp(-ahead - leans[who]))
+            winner = Winner.TIE if chance.random() < how.ties else Winner.A if won else Winner.B
+            votes.append(vote(f"p{prompt}", one, other, winner, f"w{who}", chance.choice(list(Order))))
+    return votes
+
+
+def vote(item: str, a: str, b: str, winner: Winner, annotator: str, order: Order = Order.AB) -> Vote:
+    return Vote(prompt_id=item, item=item, model_a=a, model_b=b, winner=winner, order=order, annotator=annotator)
+
+
+def campaign(planted: Mapping[str, float], who: Sequence[Person], rules: Rules, items: int) -> tuple[list[Vote], int]:
+    """Every person sits `items` items of one stage; votes of those who are stopped don't count. Votes and people kept.
+
+    The better answer of a pair is drawn by the planted strengths, the same for all who see it.
+    """
+    chance = random.Random("campaign")
+    pairs = [chance.sample(sorted(planted), 2) for _ in range(len(who) * items // 5)]
+    better = [chance.random() < 1 / (1 + math.exp(planted[b] - planted[a])) for a, b in pairs]
+    votes: list[Vote] = []
+    kept = 0
+    pressed: dict[str, list[Winner]] = {}
+    for one in who:
+        sat = sit(one, items, rules, pressed)
+        pressed[one.name] = one.pressed
+        if sat.last.state is not State.CLEARED:
+            continue
+        kept += 1
+        for number in chance.sample(range(len(pairs)), sat.kinds.count(Kind.ASK)):
+            order = chance.choice(list(Order))
+            side = Winner.A if better[number] == (order is Order.AB) else Winner.B
+            shown = one.press(side, gold=False)
+            votes.append(
+                vote(f"i{number}", *pairs[number], shown if order is Order.AB else _turned(shown), one.name, order)
+            )
+    return votes, kept
+
+
+def tau(planted: Mapping[str, float], found: Sequence[str]) -> float:
+    """Kendall's, of an order of models, best first, against planted strengths that all differ."""
+    pairs = [(one, other) for at, one in enumerate(found) for other in found[at + 1 :]]
+    right = sum(planted[one] > planted[other] for one, other in pairs)
+    return 2 * right / len(pairs) - 1

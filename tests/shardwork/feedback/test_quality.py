@@ -73,9 +73,9 @@ def test_who_is_just_good_enough_is_cleared_within_20_items_and_stays() -> None:
 
 
 def test_who_leans_to_one_side_is_no_bot() -> None:
-    sats = sittings(lambda n: Person(name=f"lean-{n}", leans=0.95, chance=random.Random(n)), 150, 300)
+    sats = sittings(lambda n: Person(name=f"lean-{n}", leans=0.95, chance=random.Random(n)), 100, 200)
     assert sum(sat.last.cause is Cause.PATTERN for sat in sats) == 0
-    assert share(sats, 300, State.STOPPED) < 0.02
+    assert share(sats, 200, State.STOPPED) < 0.03
 
 
 def test_people_who_look_are_not_taken_for_copies_of_many_others() -> None:
