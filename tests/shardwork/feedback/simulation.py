@@ -215,7 +215,7 @@ def campaign(planted: Mapping[str, float], who: Sequence[Person], rules: Rules, 
     The better answer of a pair is drawn by the planted strengths, the same for all who see it.
     """
     chance = random.Random("campaign")
-    pairs = [chance.sample(sorted(planted), 2) for _ in range(len(who) * items // 5)]
+    pairs = [_two(planted, chance) for _ in range(len(who) * items // 5)]
     better = [chance.random() < 1 / (1 + math.exp(planted[b] - planted[a])) for a, b in pairs]
     votes: list[Vote] = []
     kept = 0
@@ -234,6 +234,11 @@ def campaign(planted: Mapping[str, float], who: Sequence[Person], rules: Rules, 
                 vote(f"i{number}", *pairs[number], shown if order is Order.AB else _turned(shown), one.name, order)
             )
     return votes, kept
+
+
+def _two(planted: Mapping[str, float], chance: random.Random) -> tuple[str, str]:
+    one, other = chance.sample(sorted(planted), 2)
+    return one, other
 
 
 def tau(planted: Mapping[str, float], found: Sequence[str]) -> float:

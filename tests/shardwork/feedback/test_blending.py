@@ -55,7 +55,8 @@ def test_two_verdicts_become_one(
     how: Blend, people: Verdict, judge: Verdict, winner: Winner | None, confidence: float
 ) -> None:
     (found,) = blend([people], [judge], how)
-    assert (found.winner, found.confidence) == (winner, pytest.approx(confidence))
+    assert found.winner is winner
+    assert found.confidence == pytest.approx(confidence)
     assert found.votes == (6 if how.people and how.judge else 3)
 
 

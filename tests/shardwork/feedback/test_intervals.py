@@ -15,7 +15,7 @@ def test_wilson_of_a_textbook_example() -> None:
     """Newcombe 1998, table I: 81 of 263 is 0.2553 to 0.3662; 0 of 20 is 0 to 0.1611; 15 of 148 is 0.0624 to 0.1605."""
     for hits, of, low, high in ((81, 263, 0.2553, 0.3662), (0, 20, 0.0, 0.1611), (15, 148, 0.0624, 0.1605)):
         found = wilson(hits, of)
-        assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+        assert [found.low, found.high] == pytest.approx([low, high], abs=5e-5)
 
 
 @given(st.integers(0, 50), st.integers(0, 50))
