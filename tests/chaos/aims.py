@@ -63,6 +63,8 @@ AT_API = (
     "api.desk:ApiDesk.commit",
     "rpc.api_keys:ApiKeysServicer.RevokeApiKey",
 )
+#: somebody who judges calls, and time makes answers count
+AT_PEOPLE = ("people.desk:PeopleDesk.commit", "people.sweeping:_each")
 #: a requester plans and submits a job on a model that the operator offers
 AT_OFFERED = ("rpc.models:ModelsServicer.ResolveModel", "rpc.models:ModelsServicer.MirrorModel")
 #: the operator takes a worker out of service while it has a shard in hand
@@ -95,6 +97,7 @@ SCENARIOS: Mapping[str, tuple[str, ...]] = {
     "one key only": AT_ONE_KEY,
     "the dashboard": AT_DASHBOARD,
     "the HTTP API": AT_API,
+    "people who judge": AT_PEOPLE,
     "offered models": AT_OFFERED,
     "the operator's word": AT_THE_OPERATORS_WORD,
     "a reference worker stays away": AT_LOST_REFERENCE,

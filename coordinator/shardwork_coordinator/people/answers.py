@@ -41,6 +41,7 @@ def read(body: dict[str, Any], params: PeopleParams, shown: Sequence[int]) -> An
     if not isinstance(given, dict):
         raise _bad("answer", "an object")
     answer = cast("dict[str, Any]", given)
+    value: dict[str, Any]
     match params.kind:
         case "compare":
             value = {"winner": _winner(_only(answer, "winner"), shown)}

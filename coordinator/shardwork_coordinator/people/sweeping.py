@@ -27,24 +27,23 @@ BARRED = Why(code="people.barred", sentence="The operator shut this key out.", n
 _log = Log("people")
 #: (job, stage, party)
 Key = tuple[str, str, str]
+#: what is done about one person
+Step = Callable[[Transaction, Key, World, list[Push]], None]
 
 
 async def sweep(engine: Engine) -> None:
     """One look. What fails is logged and looked at again; it keeps nobody else's answers from counting."""
     world = engine.world()
     due, away, barred = await engine.store.read(lambda tx: (_due(tx, world), _away(tx, world), _barred(tx)))
-    for key in due:
-        await _each(engine, key, lambda tx, pushes, key=key: _settle(tx, key, world, pushes))
-    for key in away:
-        await _each(engine, key, lambda tx, pushes, key=key: _lapse(tx, key, world, pushes))
-    for key in barred:
-        await _each(engine, key, lambda tx, pushes, key=key: _bar(tx, key, world, pushes))
+    for keys, step in ((due, _settle), (away, _lapse), (barred, _bar)):
+        for key in keys:
+            await _each(engine, key, step, world)
 
 
-async def _each(engine: Engine, key: Key, step: Callable[[Transaction, list[Push]], None]) -> None:
+async def _each(engine: Engine, key: Key, step: Step, world: World) -> None:
     def work(tx: Transaction) -> list[Push]:
         pushes: list[Push] = []
-        step(tx, pushes)
+        step(tx, key, world, pushes)
         return pushes
 
     try:

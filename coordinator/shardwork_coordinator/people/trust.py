@@ -55,13 +55,13 @@ def last(known: Standing) -> AnnotatorState:
 def is_right(answer: dict[str, Any], known: dict[str, Any]) -> bool:
     """Whether an answer is the known one, both in the item's own order."""
     if "winner" in known:
-        return answer.get("winner") == known["winner"]
+        return str(answer.get("winner")) == str(known["winner"])
     if "ranking" in known:
         return _agreement(answer.get("ranking", []), known["ranking"]) >= RANKED
     if "scores" in known:
         given = answer.get("scores", {})
         return all(abs(_mean(given.get(name, 0)) - _mean(value)) <= OFF for name, value in known["scores"].items())
-    return answer.get("verdict") == known.get("verdict")
+    return str(answer.get("verdict")) == str(known.get("verdict"))
 
 
 def is_same(first_json: str, second_json: str) -> bool:

@@ -76,6 +76,7 @@ async def test_practice_is_unpaid_and_says_what_was_right(stand: Stand) -> None:
 
 async def test_answers_are_held_until_a_person_is_known_and_paid_at_once_then(stand: Stand) -> None:
     anna = await begun(stand)
+    paid = 0
     while (await standing(stand, anna)).state is AnnotatorState.PROBATION:
         told = await anna.do()
         assert told is not None
