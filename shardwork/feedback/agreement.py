@@ -70,8 +70,8 @@ def alpha(data: Iterable[Datum], level: Level) -> Alpha:
     expected = math.fsum(
         totals[one] * totals[other] * distance(one, other) for one in sorted(totals) for other in sorted(totals)
     )
-    value = 1 - observed * (size - 1) / expected if expected else None
-    return Alpha(value=value, units=len(judged), values=size)
+    found = 1 - observed * (size - 1) / expected if expected else None
+    return Alpha(value=found, units=len(judged), values=size)
 
 
 def _distance(level: Level, totals: Counter[float]) -> Callable[[float, float], float]:
