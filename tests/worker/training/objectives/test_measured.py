@@ -203,3 +203,25 @@ def test_calibration_is_0_for_honest_confidence_and_large_for_a_braggart() -> No
     assert calibration_error([20.0] * 10, [1.0] * 5 + [0.0] * 5) == pytest.approx(0.5, abs=1e-6)
     assert calibration_error([-sure] * 10, [0.7] * 10) == pytest.approx(0.4)
     assert accuracy([0.0, 2.0, -2.0], [1.0, 1.0, 1.0]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "kto"])
+def test_an_adapters_dropout_touches_what_is_learned_and_no_reference(
+    loss: Any, base_of: BaseOf, tmp_path: Path
+) -> None:
+    """Dropped inputs are a row's own, so cutting the batch shows nowhere; kto looks at rows in between as well."""
+    rows, values = [made.row(*one) for one in made.answers_of(40)], [float(i % 3 > 0) for i in range(40)]
+    train = tmp_path / "train"
+    train = made.write_train(train, rows, 1, values) if loss == "kto" else made.write_pairs(train, made.pairs_of(40))
+    found: dict[tuple[int, float], list[float]] = {}
+    for size, dropout in ((4, 0.3), (1, 0.3), (4, 0.0)):
+        this = made.order("lora", PreferenceObjective(loss=loss, beta=1.0), micro_batch_size=size, steps=4)
+        this = this.model_copy(update={"tuning": this.tuning.model_copy(update={"dropout": dropout})})
+        checkpoint = made.moved(
+            made.started(this, base_of("llama"), tmp_path / f"{size}-{dropout}"), tmp_path / f"m{size}-{dropout}"
+        )
+        found[size, dropout], _, _ = made.learned(
+            this, base_of("llama"), tmp_path / f"{size}-{dropout}", checkpoint, train=train
+        )
+    assert found[1, 0.3] == pytest.approx(found[4, 0.3], rel=1e-5, abs=1e-6)
+    assert found[4, 0.0] != pytest.approx(found[4, 0.3], rel=1e-3)
