@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 
 from shardwork.recipes.objectives import PolicyObjective
 from shardwork.recipes.orders import LearnOrder
-from shardwork_worker.training.objectives.policy import pass_order
+from shardwork_worker.training.objectives.policy_losses import pass_order
 
 from .. import tiny
 from ..test_oracle import QUIET, SETTINGS, losses_of, relative, weights

@@ -17,7 +17,7 @@ from shardwork.recipes.base import Reported
 from shardwork.recipes.checks import check
 from shardwork.recipes.objectives import PolicyObjective
 from shardwork.recipes.orders import LearnOrder, Optimizer
-from shardwork_worker.training.objectives.policy import k3, pass_order, value_errors
+from shardwork_worker.training.objectives.policy_losses import k3, pass_order, value_errors
 
 from ..test_oracle import relative
 from . import made

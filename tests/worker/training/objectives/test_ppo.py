@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from shardwork.recipes.objectives import PolicyObjective
 from shardwork.recipes.orders import Optimizer
-from shardwork_worker.training.objectives.policy import pass_order
+from shardwork_worker.training.objectives.policy_losses import pass_order
 
 from .. import tiny
 from ..test_oracle import relative

@@ -23,12 +23,10 @@ answers. Advantages are `advantages`'. Called by `choice`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,6 +35,7 @@ from shardwork.recipes.orders import LearnOrder
 
 from .advantages import explained_variance, generalised, leave_one_out, of_groups, whitened
 from .objective import Part, Tally
+from .policy_losses import clipped_loss, k3, pass_order, value_errors
 from .reader import Reader, Said, pieces, row_sums
 from .rollouts import Answer, Rollouts
 
@@ -249,35 +248,6 @@ class _Laid(NamedTuple):
     def of(cls, items: Sequence[Known], said: Said) -> _Laid:
         flat = [torch.cat([getattr(one, name) for one in items]) for name in cls._fields]
         return cls(*(one.to(said.log_probs.device) for one in flat))
-
-
-def pass_order(seed: bytes, number: int, count: int) -> list[int]:
-    """In which order pass `number` of a shard takes its answers."""
-    key = hashlib.blake2b(seed + number.to_bytes(8, "big"), digest_size=16, person=b"minibatches").digest()
-    order: list[int] = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big"))).permutation(count).tolist()
-    return order
-
-
-def clipped_loss(ratios: Tensor, advantages: Tensor, wanted: PolicyObjective) -> tuple[Tensor, Tensor]:
-    """Schulman et al. (arXiv 1707.06347), eq. 7, as a loss; and where the clip decided."""
-    free = ratios * advantages
-    held = ratios.clamp(1 - wanted.clip_low, 1 + wanted.clip_high) * advantages
-    return -torch.min(free, held), (held < free).detach()
-
-
-def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """KL(pi || pi_ref) a token, unbiased and never negative: Schulman, "Approximating KL Divergence" (2020)."""
-    apart = reference - log_probs
-    return apart.exp() - apart - 1
-
-
-def value_errors(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor:
-    """Half the squared error, of the value or of one that moved by at most `clip`, whichever is worse."""
-    errors = (values - returns) ** 2
-    if clip:
-        near = torch.clamp(values, old - clip, old + clip)
-        errors = torch.max(errors, (near - returns) ** 2)
-    return 0.5 * errors
 
 
 def _is_own(answer: Answer, old: Tensor, drift: float) -> bool:

@@ -1,0 +1,42 @@
+# pyright: standard
+"""Losses of policies, number by number, and the order in which a shard takes its answers. Sources and the whole of each
+loss are named in `policy`, which calls this."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shardwork.recipes.objectives import PolicyObjective
+
+
+def pass_order(seed: bytes, number: int, count: int) -> list[int]:
+    """In which order pass `number` of a shard takes its answers."""
+    key = hashlib.blake2b(seed + number.to_bytes(8, "big"), digest_size=16, person=b"minibatches").digest()
+    order: list[int] = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big"))).permutation(count).tolist()
+    return order
+
+
+def clipped_loss(ratios: Tensor, advantages: Tensor, wanted: PolicyObjective) -> tuple[Tensor, Tensor]:
+    """Schulman et al. (arXiv 1707.06347), eq. 7, as a loss; and where the clip decided."""
+    free = ratios * advantages
+    held = ratios.clamp(1 - wanted.clip_low, 1 + wanted.clip_high) * advantages
+    return -torch.min(free, held), (held < free).detach()
+
+
+def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """KL(pi || pi_ref) a token, unbiased and never negative: Schulman, "Approximating KL Divergence" (2020)."""
+    apart = reference - log_probs
+    return apart.exp() - apart - 1
+
+
+def value_errors(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """Half the squared error, of the value or of one that moved by at most `clip`, whichever is worse."""
+    errors = (values - returns) ** 2
+    if clip:
+        near = torch.clamp(values, old - clip, old + clip)
+        errors = torch.max(errors, (near - returns) ** 2)
+    return 0.5 * errors
