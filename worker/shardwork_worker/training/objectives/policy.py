@@ -35,7 +35,7 @@ from shardwork.recipes.orders import LearnOrder
 
 from .advantages import explained_variance, generalised, leave_one_out, of_groups, whitened
 from .objective import Part, Tally
-from .policy_losses import clipped_loss, k3, pass_order, value_errors
+from .policy_losses import clipped_loss, is_own, k3, pass_order, reward_of, value_errors, with_score
 from .reader import Reader, Said, pieces, row_sums
 from .rollouts import Answer, Rollouts
 
@@ -80,7 +80,7 @@ class PolicyLearning:
             kept = [
                 (answer, old, values)
                 for answer, (old, values) in zip(self._rollouts.answers, told, strict=True)
-                if _is_own(answer, old, self._wanted.drift)
+                if is_own(answer, old, self._wanted.drift)
             ]
             answers = [answer for answer, _, _ in kept]
             references = self._references(answers, size)
@@ -111,13 +111,13 @@ class PolicyLearning:
     ) -> list[Known]:
         wanted = self._wanted
         references = references or olds
-        scores = [_reward(answer, wanted) for answer in answers]
+        scores = [reward_of(answer, wanted) for answer in answers]
         groups = [answer.group for answer in answers]
         apart = [
             wanted.kl_coefficient * (old - reference).double() for old, reference in zip(olds, references, strict=True)
         ]
         if wanted.advantage == "ppo":
-            rewards = [_with_score(-far, score) for far, score in zip(apart, scores, strict=True)]
+            rewards = [with_score(-far, score) for far, score in zip(apart, scores, strict=True)]
             advantages = [
                 generalised(reward, value, wanted.gamma, wanted.lam)
                 for reward, value in zip(rewards, values, strict=True)
@@ -248,21 +248,3 @@ class _Laid(NamedTuple):
     def of(cls, items: Sequence[Known], said: Said) -> _Laid:
         flat = [torch.cat([getattr(one, name) for one in items]) for name in cls._fields]
         return cls(*(one.to(said.log_probs.device) for one in flat))
-
-
-def _is_own(answer: Answer, old: Tensor, drift: float) -> bool:
-    """Whether it was drawn from this policy, by the mean over its tokens; what is no number is not."""
-    return len(old) == 0 or float((old - answer.log_probs).abs().double().mean()) <= drift
-
-
-def _reward(answer: Answer, wanted: PolicyObjective) -> float:
-    bound = wanted.reward_clip
-    score = min(max(answer.score, -bound), bound) if bound else answer.score
-    return score if answer.ended else score - wanted.unended_penalty
-
-
-def _with_score(rewards: Tensor, score: float) -> Tensor:
-    """The answer's score comes with its last token."""
-    if len(rewards):
-        rewards[-1] += score
-    return rewards

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from shardwork.recipes.objectives import PolicyObjective
 
+from .rollouts import Answer
+
 
 def pass_order(seed: bytes, number: int, count: int) -> list[int]:
     """In which order pass `number` of a shard takes its answers."""
@@ -40,3 +42,21 @@ def value_errors(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> T
         near = torch.clamp(values, old - clip, old + clip)
         errors = torch.max(errors, (near - returns) ** 2)
     return 0.5 * errors
+
+
+def is_own(answer: Answer, old: Tensor, drift: float) -> bool:
+    """Whether it was drawn from this policy, by the mean over its tokens; what is no number is not."""
+    return len(old) == 0 or float((old - answer.log_probs).abs().double().mean()) <= drift
+
+
+def reward_of(answer: Answer, wanted: PolicyObjective) -> float:
+    bound = wanted.reward_clip
+    score = min(max(answer.score, -bound), bound) if bound else answer.score
+    return score if answer.ended else score - wanted.unended_penalty
+
+
+def with_score(rewards: Tensor, score: float) -> Tensor:
+    """The answer's score comes with its last token."""
+    if len(rewards):
+        rewards[-1] += score
+    return rewards
