@@ -23,23 +23,27 @@ ENOUGH_PEOPLE = Why(
     sentence="As many people as this task can use are at it.",
     next_step="Look again later, or choose another task.",
 )
+#: who did something in this time is at it
+HERE_MS = 15 * 60_000
 #: people for each place of an item who are let in whatever is left: some leave, and some are stopped
 SPARE = 2
 TAKEN = (VoteState.GIVEN, VoteState.CAST, VoteState.HELD, VoteState.PAID)
 
 
-def why_not(tx: Transaction, place: Place, shard: Shard) -> Why | None:
+def why_not(tx: Transaction, place: Place, shard: Shard, now_ms: int) -> Why | None:
     """Why a newcomer gets nothing; `shard` is any item that is asked, for its price. None: there is room."""
     key: dict[str, Any] = {"job_id": place.job, "stage": place.stage}
-    people = tx.count(Annotator, "state", **key)
-    able = sum(people.values()) - people.get(AnnotatorState.STOPPED, 0)
-    if able < SPARE * place.params.overlap:
+    # who does nothing keeps nobody out
+    here: dict[str, Any] = {"order": "last_ms", "after": now_ms - HERE_MS}
+    seen = tx.pick(Annotator, ("state",), **key, state=(AnnotatorState.PROBATION, AnnotatorState.CLEARED), **here)
+    if len(seen) < SPARE * place.params.overlap:
         return None
+    probation = sum(state is AnnotatorState.PROBATION for (state,) in seen)
     stage = found(tx.get(Stage, place.job, place.stage), "stage", place.stage)
     free = _free(tx, place)
     asked = free + free * beside_basis_points(StageSpec.model_validate_json(stage.spec_json)) // BASIS_POINTS
     # half of their tests lie behind those who are at it
-    tests = TESTS_OF_ONE * (people.get(AnnotatorState.PROBATION, 0) // 2 + 1)
+    tests = TESTS_OF_ONE * (probation // 2 + 1)
     needed = (asked + tests) * (shard.price_msat + shard.fee_msat)
     return ENOUGH_PEOPLE if _left_msat(tx, shard) < needed else None
 

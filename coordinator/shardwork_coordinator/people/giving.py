@@ -37,7 +37,7 @@ PAGE, MOST_PAGES = 100, 10
 #: a repeated item comes after so many others
 APART = 4
 #: tasks that somebody may leave unanswered beside those they answer
-MOST_LEFT = 200
+MOST_LEFT = 30
 #: tasks that a top-up is reserved for at once
 AHEAD = 50
 
@@ -112,7 +112,7 @@ class Giver:
             return None
         if me is None and self.place.params.invitation:
             return NOT_INVITED
-        return why_not(self.tx, self.place, self._stored(ASK_PHASE, 0))
+        return why_not(self.tx, self.place, self._stored(ASK_PHASE, 0), self.world.now_ms)
 
     def _open(self, me: Annotator) -> Next | None:
         """What they were given and have not answered."""

@@ -25,7 +25,7 @@ from .places import Place
 from .showing import task
 from .signing import Call, annotator
 
-#: people who must say that an item can't be judged before nobody else is asked
+#: people known to look who must say that an item can't be judged before nobody else is asked
 REPORTS = 3
 MOST_REASON = 500
 ANSWERED = (VoteState.CAST, VoteState.HELD, VoteState.PAID, VoteState.REJECTED, VoteState.PRACTICE)
@@ -136,7 +136,9 @@ def _reported(tx: Transaction, vote: Vote, why: Why, world: World, pushes: list[
     )
     write_note(tx, vote.job_id, note, world.now_ms)
     reports = tx.find(Vote, shard_id=vote.shard_id, state=VoteState.REPORTED)
-    if len(reports) >= REPORTS:
+    # keys are free: only who is known to look can keep an item from being asked
+    people = [tx.get(Annotator, one.job_id, one.stage, one.annotator) for one in reports]
+    if sum(one is not None and one.state is AnnotatorState.CLEARED for one in people) >= REPORTS:
         shelved = Why(
             code="people.item_shelved",
             sentence=f"{len(reports)} people said that item {vote.position} can't be judged: nobody else is asked.",

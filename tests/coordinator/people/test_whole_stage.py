@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from shardwork_coordinator.records import JobState, Shard, ShardState
+from pathlib import Path
 
-from .stand import Stand, person
+from shardwork_coordinator.records import JobState, Shard, ShardState
+from shardwork_coordinator.store import Store
+
+from .stand import Stand, person, rows, standing
 
 
 async def test_a_stage_is_answered_paid_and_becomes_preferences(stand: Stand) -> None:
@@ -27,3 +30,18 @@ async def test_a_stage_is_answered_paid_and_becomes_preferences(stand: Stand) ->
     votes = await stand.artifact("votes", "votes.jsonl")
     assert len(votes) == 12
     assert {vote["annotator"] for vote in votes} == {anna.id, bert.id}
+
+
+async def test_every_store_keeps_a_stage_alike(tmp_path: Path, store: Store) -> None:
+    async with standing(tmp_path, store) as stand:
+        await stand.submit(rows(4, 20), overlap=1)
+        anna = person(stand, 1)
+        await anna.join()
+        given = (await anna.next())["task"]
+        await anna.ok("skip", lease=given["lease"])
+        await anna.work()
+        await stand.later()
+        await stand.effects()
+        assert (await stand.job()).state is JobState.SUCCEEDED
+        assert len((await anna.get("history")).json()["votes"]) > 10
+        await stand.check_books()
