@@ -178,7 +178,8 @@ class FakePeople:
     def withdraw(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
         if not self.people[key]["payout"]:
             raise Refusal("payout.no_address", "There is no address to pay to.", "Save one first.")
-        made = {"id": "p1", "msat": body["msat"], "state": "queued", "address": self.people[key]["payout"]}
+        msat, address = body["msat"] or self.me()["available_msat"], self.people[key]["payout"]
+        made = {"id": "p1", "msat": msat, "state": "queued", "address": address}
         return {"payout": made, "me": self.me()}
 
     # ---- what they say

@@ -52,18 +52,17 @@ class Visit:
         return self.page.inner_text("main")
 
     def swipes(self, to: str, *, at: int) -> None:
-        """With a finger, across the first answer."""
         self.waits_for(at)
+        self.draws(to)
+
+    def draws(self, to: str) -> None:
+        """With a finger, across the first answer."""
         box = self.page.locator(".answer .text").first.bounding_box()
-        middle, y, by = box["x"] + box["width"] / 2, box["y"] + 12, 40 if to == "right" else -40
+        x, y, by = box["x"] + box["width"] / 2, box["y"] + 12, 40 if to == "right" else -40
         line = self.context.new_cdp_session(self.page)
-        touch = lambda kind, x: line.send(  # noqa: E731
-            "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [] if kind == "touchEnd" else [{"x": x, "y": y}]}
-        )
-        touch("touchStart", middle)
-        for step in range(1, 4):
-            touch("touchMove", middle + step * by)
-        touch("touchEnd", 0)
+        for kind, step in (("touchStart", 0), *(("touchMove", step) for step in range(1, 4)), ("touchEnd", None)):
+            points = [] if step is None else [{"x": x + step * by, "y": y}]
+            line.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
     def keeps_quiet(self) -> None:
         self.seen.check_quiet(self.web)

@@ -115,10 +115,10 @@ def test_an_address_is_given_later_and_sats_are_taken_out(visit: Visit) -> None:
     visit.presses("1", at=1)
     visit.waits_for(2)
     visit.page.goto(f"{visit.web}/people#money")
-    visit.page.wait_for_selector("#withdraw button:enabled")
+    visit.page.wait_for_selector("#withdraw")
+    assert "Save an address first." in visit.page.inner_text("#withdraw")
+    assert visit.page.is_disabled("#withdraw button")
     assert "These sats are simulated." in visit.page.inner_text("main")
-    visit.page.click("#withdraw button")
-    visit.seen.wait_for("document.querySelector('main .said').innerText.includes('no address')")
     visit.page.fill("#payout input", "mira")
     visit.page.click("#payout button")
     visit.seen.wait_for("document.querySelector('main .said').innerText.includes('no Lightning address')")
@@ -129,4 +129,4 @@ def test_an_address_is_given_later_and_sats_are_taken_out(visit: Visit) -> None:
     visit.seen.wait_for(
         "document.querySelector('main .said').innerText === '3 sat are on their way to mira@wallet.example.'"
     )
-    assert ("withdraw", {"msat": 3_000}) in visit.fake.calls
+    assert ("withdraw", {"msat": 0}) in visit.fake.calls

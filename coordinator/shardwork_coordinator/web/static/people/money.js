@@ -52,6 +52,7 @@ export class Money {
       this.#does(form, async () => {
         const answer = await this.#app.wire.post("payout", { address: input.value.trim() });
         await this.#app.setPayout(answer.payout);
+        await this.#load();
         return "The address is saved.";
       });
     });
@@ -59,18 +60,21 @@ export class Money {
   }
 
   #out(me) {
-    const whole = Math.floor((me.available_msat ?? 0) / 1000) * 1000;
+    const { payout: address } = this.#app.identity;
+    const some = me.available_msat >= 1000;
+    const words = !some ? "There is nothing to take out yet." : address ? `They go to ${address}, less what the way costs.` : "Save an address first.";
     const form = el(
       "form",
       { class: "card stack", id: "withdraw" },
       el("h2", {}, "Take them out"),
-      el("p", {}, whole ? `${sats(whole)} go to your address.` : "There is nothing to take out yet."),
-      el("button", { class: "pick", disabled: !whole }, whole ? `Take out ${sats(whole)}` : "Take out"),
+      el("p", { dir: "auto" }, words),
+      el("button", { class: "pick", disabled: !some || !address }, some ? `Take out ${sats(me.available_msat)}` : "Take out"),
     );
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#does(form, async () => {
-        const { payout } = await this.#app.wire.post("withdraw", { msat: whole });
+        // 0 is all that can be paid: what the payment itself costs is taken off there
+        const { payout } = await this.#app.wire.post("withdraw", { msat: 0 });
         await this.#load();
         return `${sats(payout.msat)} are on their way to ${payout.address}.`;
       });
