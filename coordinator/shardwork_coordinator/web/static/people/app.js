@@ -135,6 +135,8 @@ class App {
     const lost = "No connection to the coordinator.";
     const words = kept ? `${lost} ${many(kept, "answer is", "answers are")} kept on this device and sent by itself later.` : `${lost} Nothing is lost.`;
     at("connection").hidden = this.#isReached;
+    // what was said before the line was lost would stand over it
+    if (!this.#isReached) delete at("said").dataset.fresh;
     setText("connection", this.#isReached ? "" : words);
   }
 

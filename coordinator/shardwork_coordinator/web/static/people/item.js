@@ -70,7 +70,7 @@ export class Item {
   // once it is on the page: long texts scroll in boxes of one height, or are all opened alike
   fit() {
     const texts = [...this.node.querySelectorAll(".text")];
-    this.fold.hidden = !texts.some((one) => one.scrollHeight > one.clientHeight + 2);
+    this.fold.hidden = !texts.some((one) => one.scrollHeight > one.clientHeight + 24);
   }
 
   #unfold() {
