@@ -92,7 +92,12 @@ class Annotator:
             "Shardwork-Signature": _plain(self.key.sign(message)),
             "Content-Type": "application/json",
         }
-        answer = client.request(method, PREFIX + path, content=content, headers=headers)
+        try:
+            answer = client.request(method, PREFIX + path, content=content, headers=headers)
+        except httpx.TransportError:
+            # the coordinator stops, or is started again
+            self.over.wait(LOOK_EVERY_S)
+            return {}
         found: dict[str, Any] = answer.json()
         return found
 

@@ -19,8 +19,8 @@ MOST_MODULES = 20
 MANY_PARAMETERS: dict[str, int] = {
     "coordinator/shardwork_coordinator/app.py:_add_services": 7,
     "coordinator/shardwork_coordinator/rpc/jobs.py:_draft": 8,
-    "coordinator/shardwork_coordinator/machine/leases.py:_offer_again": 7,
-    "coordinator/shardwork_coordinator/machine/leases.py:_rejected": 7,
+    "coordinator/shardwork_coordinator/machine/judging.py:offer_again": 7,
+    "coordinator/shardwork_coordinator/machine/judging.py:rejected": 7,
     "coordinator/shardwork_coordinator/machine/verdicts.py:decide": 7,
     "coordinator/shardwork_coordinator/machine/verdicts.py:history": 7,
     "shardwork/tensors/checkpoint.py:write_checkpoint": 7,

@@ -33,10 +33,6 @@ MOST_STAGE_FACTS = 32
 #: what a stage's further models must be, by their role; the others answer prompts
 MODELS = frozenset({Content.MODEL})
 ROLES = {REWARD: frozenset({Content.REWARD_MODEL})}
-_USABLE = {
-    "base_model": "A base_model must be a whole model: a pretrain stage's, sft with method full, or publish: merged.",
-    "continue_from": "Only stages that learn have a checkpoint.",
-}
 
 
 def parse_spec(text: str) -> JobSpec:
@@ -120,10 +116,12 @@ def _check_references(spec: JobSpec) -> None:
                 raise InvalidInput(
                     "job.unusable_reference",
                     f"Stage {stage.name!r} can't use {value!r} as its {key}.",
-                    next_step=_USABLE.get(key) or f"It reads {' or '.join(sorted(wanted))}: name such an output.",
+                    next_step="Name an output that holds what it reads. A base_model is a whole model: of pretrain, of a "
+                    "stage with method full, or of one with publish: merged.",
                     stage=stage.name,
                     key=key,
                     holds=holds or "nothing",
+                    reads=" or ".join(sorted(wanted)),
                 )
         made |= dict.fromkeys(spec.names_of(stage.name), kind.makes(stage))
     refuse_self_judging(spec)
