@@ -22,8 +22,8 @@ import annotators
 import manners
 from processes import Processes
 from run import books_of, end_terminated, money_claims, say, submit, tell
-from shardwork.feedback.ratings import win_rate
 
+from shardwork.feedback.ratings import win_rate
 from shardwork.feedback.votes import read
 
 HERE = Path(__file__).parent

@@ -174,9 +174,9 @@ def claims_of(
 
 def books_of(processes: Processes, settings: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The ledger, counted again from its transfers."""
-    command = [BIN / "shardwork-coordinator", "ledger", "check", "--json", "--data-dir"]
+    command = [str(BIN / "shardwork-coordinator"), "ledger", "check", "--json"]
     done = subprocess.run(
-        [*command, processes.folder / "coordinator"],
+        [*command, "--data-dir", str(processes.folder / "coordinator")],
         env={**processes.environment("coordinator-home"), **(settings or {})},
         capture_output=True,
         text=True,

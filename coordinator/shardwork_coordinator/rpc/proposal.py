@@ -116,8 +116,8 @@ def _check_references(spec: JobSpec) -> None:
                 raise InvalidInput(
                     "job.unusable_reference",
                     f"Stage {stage.name!r} can't use {value!r} as its {key}.",
-                    next_step="Name an output that holds what it reads. A base_model is a whole model: of pretrain, of a "
-                    "stage with method full, or of one with publish: merged.",
+                    next_step="Name an output that holds what it reads. A base_model is a whole model: of pretrain, of "
+                    "a stage with method full, or of one with publish: merged.",
                     stage=stage.name,
                     key=key,
                     holds=holds or "nothing",
