@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from shardwork_coordinator.records import (
     VoteState,
 )
 from shardwork_coordinator.settings import Settings
+from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.sweeper import Sweeper
 
 from ..stores import OPEN
@@ -128,7 +130,11 @@ async def test_whatever_people_do_the_books_balance(stand: Stand, seed: int) -> 
         await stand.steer(JobCancelled())
     await check(stand)
     for account in (escrow_account(JOB), round_account(JOB, STAGE, 1)):
-        assert await stand.store.read(lambda tx, account=account: ledger.balance(tx, account)) == 0
+        assert await stand.store.read(partial(_balance, account=account)) == 0
+
+
+def _balance(tx: Transaction, account: str) -> int:
+    return ledger.balance(tx, account)
 
 
 async def test_two_hundred_people_finish_a_stage_and_those_who_do_not_look_are_stopped_unpaid(tmp_path: Path) -> None:
