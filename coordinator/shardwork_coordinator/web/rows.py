@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from shardwork.identity.role import Role
+from shardwork.recipes import recipe
+from shardwork.recipes.base import StageType
 
 from .. import views
 from ..links import Presence
@@ -48,7 +50,7 @@ MOST_POINTS = 60
 CURVE_WIDTH, CURVE_HEIGHT = 120, 28
 #: share of a round that its own work is; the rest is merging and evaluating
 WORK_SHARE = 0.85
-WORK_PHASES = frozenset({"learn", "map"})
+WORK_PHASES = frozenset({"learn", "map", "ask"})
 #: what needs a person comes first
 ORDER = (JobState.PAUSED, JobState.RUNNING, JobState.FUNDED, JobState.DRAFT)
 
@@ -259,7 +261,10 @@ def _percent(
 ) -> int:
     """Finished rounds of the planned ones, plus the part of the current round that is done."""
     planned = sum(
-        each.planned_rounds + (1 if each.recipe == "count" else 2) for each in stages if each.state != "skipped"
+        # a stage that learns publishes in a round of its own
+        each.planned_rounds + (2 if recipe(each.recipe).stage_type is StageType.ROUNDS else 1)
+        for each in stages
+        if each.state != "skipped"
     )
     done: float = sum(1 for one in rounds if one.state in FINAL_ROUND)
     current = next((one for one in reversed(rounds) if one.state not in FINAL_ROUND), None)
