@@ -104,19 +104,19 @@ export class Judging {
     const body = { lease: task.lease, answer, ...this.#item.given, ms: this.#timing.ms };
     this.#freeze("sending");
     this.#last = { task, until: Infinity };
-    const calls = this.#undone.has(task.lease) ? [undoing(task.lease)] : [];
+    const before = this.#undone.has(task.lease) ? [undoing(task.lease)] : [];
     const about = { ...this.#where, number: task.number, practice: task.practice, answer };
     try {
-      await this.#app.outbox.put({ lease: task.lease, calls: [...calls, { path: "vote", body }], about });
+      await this.#app.outbox.put({ lease: task.lease, calls: [...before, { path: "vote", body }], about });
     } catch (error) {
-      this.#thaw("item");
+      this.#freeze("item", false);
       this.#app.say(`Your browser could not keep the answer (${error}), so it was not sent.`);
       return;
     }
     if (this.#app.outbox.waiting.has(task.lease) && this.#item?.task === task) this.#kept();
   }
 
-  // the outbox says that an answer got through, or was turned down; whether it was the one on this screen
+  // an answer got through, or was turned down; whether it was the one on this screen
   settled(entry, outcome) {
     if (entry.about.undo || this.#item?.task.lease !== entry.lease || !["sending", "waiting"].includes(this.#state)) return false;
     this.#undone.delete(entry.lease);
@@ -165,7 +165,7 @@ export class Judging {
       this.#app.say("Taken back. Answer it again.");
     } catch (error) {
       if (!(error instanceof Unreachable)) this.#last = null;
-      this.#thaw(before);
+      this.#freeze(before, false);
       this.#app.say(error instanceof Unreachable ? "No connection: nothing was taken back. Try again." : error.words);
     }
   }
@@ -178,7 +178,7 @@ export class Judging {
       this.#app.say(words);
       this.next();
     } catch (error) {
-      this.#thaw("item");
+      this.#freeze("item", false);
       if (error instanceof Unreachable) this.#app.say("No connection: nothing was sent. Try again.");
       else this.#turnedDown(error);
     }
@@ -234,14 +234,9 @@ export class Judging {
     panel.querySelector("h1").focus({ preventScroll: true });
   }
 
-  #freeze(state) {
+  #freeze(state, isFrozen = true) {
     this.#state = state;
-    this.#item?.freeze(true);
-  }
-
-  #thaw(state) {
-    this.#state = state;
-    this.#item?.freeze(false);
+    this.#item?.freeze(isFrozen);
   }
 
   #key(event) {
