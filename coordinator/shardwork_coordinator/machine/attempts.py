@@ -27,7 +27,15 @@ def lease_id(replica: Replica) -> str:
 
 def called(shard: Shard) -> str:
     """ "learn shard 3", as every sentence about a shard calls it."""
-    return f"{shard.phase} shard {shard.position}"
+    return called_by(shard.phase, shard.position, shard.audits)
+
+
+def called_by(phase: str, position: int, audits: str) -> str:
+    """From the columns; an audit by what it checks, since its own position says nothing to anybody."""
+    if not audits:
+        return f"{phase} shard {position}"
+    *_, checked, place = audits.rpartition("#")[0].split("/")
+    return f"{phase} of {checked} shard {place.removeprefix('s')}"
 
 
 def granted(shard: Shard, replica: Replica) -> Note:

@@ -11,13 +11,15 @@ from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter
 
+from shardwork.recipes.base import AUDIT_PHASE, AUDITED_PHASES
+
 from ..records import Event, Shard
 from ..store.base import Transaction
 from .reasons import label_of
 
 ACCEPTED, REJECTED, EXPIRED = "shard.accepted", "shard.rejected", "shard.expired"
 #: phases that are always there, so that an alert knows the series before the first result
-PHASES = ("init", "learn", "evaluate", "publish", "map")
+PHASES = ("init", "learn", "evaluate", "publish", *sorted(AUDITED_PHASES), AUDIT_PHASE)
 PAGE = 1_000
 #: what one look reads at most; the rest follows with the next
 MOST_READ = 50_000

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from shardwork.identity.role import Role
-from shardwork.recipes import recipe
-from shardwork.recipes.base import StageType
+from shardwork.recipes.base import RoundKind
 
 from .. import views
 from ..links import Presence
@@ -35,6 +34,7 @@ from ..records import (
 )
 from ..scheduler import Worker
 from ..store.base import Transaction
+from . import phases
 from .alerts import Alert, Facts, alerts, queue_age_ms
 
 #: pace is of the attempts that ended in this time, and of so many at most
@@ -50,7 +50,6 @@ MOST_POINTS = 60
 CURVE_WIDTH, CURVE_HEIGHT = 120, 28
 #: share of a round that its own work is; the rest is merging and evaluating
 WORK_SHARE = 0.85
-WORK_PHASES = frozenset({"learn", "map", "ask"})
 #: what needs a person comes first
 ORDER = (JobState.PAUSED, JobState.RUNNING, JobState.FUNDED, JobState.DRAFT)
 
@@ -261,21 +260,22 @@ def _percent(
 ) -> int:
     """Finished rounds of the planned ones, plus the part of the current round that is done."""
     planned = sum(
-        # a stage that learns publishes in a round of its own
-        each.planned_rounds + (2 if recipe(each.recipe).stage_type is StageType.ROUNDS else 1)
-        for each in stages
-        if each.state != "skipped"
+        each.planned_rounds + phases.rounds_around(each) for each in stages if each.state is not StageState.SKIPPED
     )
     done: float = sum(1 for one in rounds if one.state in FINAL_ROUND)
     current = next((one for one in reversed(rounds) if one.state not in FINAL_ROUND), None)
-    if current is not None and current.phase in WORK_PHASES:
+    if current is None or current.kind == RoundKind.SETUP:
+        return min(int(100 * done / max(planned, 1)), 99)
+    stage = next(one for one in stages if one.name == current.stage)
+    behind, work = phases.done_before(stage, current)
+    if current.phase in phases.WORK:
         counts = tx.count(
             Shard, "state", job_id=current.job_id, stage=current.stage, round=current.number, phase=current.phase
         )
         parts = counts.get("done", 0) + sum(progress for _, phase, progress in held if phase == current.phase)
-        done += WORK_SHARE * min(parts / max(sum(counts.values()), 1), 1.0)
-    elif current is not None and current.kind not in ("setup", "publish"):
-        done += WORK_SHARE
+        done += WORK_SHARE * (behind + min(parts / max(sum(counts.values()), 1), 1.0)) / work
+    elif work:
+        done += WORK_SHARE * behind / work
     return min(int(100 * done / max(planned, 1)), 99)
 
 

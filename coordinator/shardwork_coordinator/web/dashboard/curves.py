@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from ...machine.states import FINAL_ROUND
 from ...records import Job, Round, Shard, Stage
 from ...store.base import Transaction
+from .. import phases
 
 #: rounds that one chart shows; more are thinned out
 MOST_POINTS = 400
-WORK_PHASES = ("learn", "map")
 #: (title, unit, (measure, label) …) of what recipes measure beside losses
 MEASURED = (
     ("Reward", "reward", (("reward", "reward"), ("reward_seen", "on prompts learned from"))),
@@ -141,7 +141,7 @@ def _start(stage: Stage) -> float | None:
 def _tokens(tx: Transaction, job: Job) -> Mapping[tuple[str, int], int]:
     """Tokens that each round's shards of work hold."""
     found: defaultdict[tuple[str, int], int] = defaultdict(int)
-    for stage, round_, count in tx.pick(Shard, ("stage", "round", "tokens"), job_id=job.id, phase=WORK_PHASES):
+    for stage, round_, count in tx.pick(Shard, ("stage", "round", "tokens"), job_id=job.id, phase=phases.COMPUTED):
         found[(stage, round_)] += count
     return found
 

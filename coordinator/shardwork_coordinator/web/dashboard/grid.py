@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from shardwork.recipes.base import AUDIT_PHASE
 
 from ...machine.planning import ATTEMPTS
 from ...records import Job, Round, Shard, ShardState, Stage, StageState
 from ...store.base import Transaction
+from .. import phases
 
 #: what a letter means, in the order of the legend
 LETTERS = {"d": "done", "r": "running", "w": "ready", "t": "retrying", "x": "exhausted"}
@@ -26,6 +30,8 @@ class Grid:
     phases: Sequence[str]
     stages: Sequence[str]
     rounds: tuple[int, int]
+    #: ids of the shards behind the job's, where they are not numbered from 0; empty where `place` tells them
+    places: Sequence[str] = ()
 
     @property
     def place(self) -> str:
@@ -51,22 +57,16 @@ def look(
     if stage is None or not mine:
         return None
     current = next((one for one in mine if one.number == number), mine[-1])
-    phases = sorted(tx.count(Shard, "phase", job_id=job.id, stage=stage.name, round=current.number))
-    shown = phase if phase in phases else current.phase if current.phase in phases else next(iter(phases[::-1]), "")
+    begun = tx.count(Shard, "phase", job_id=job.id, stage=stage.name, round=current.number)
+    names = sorted(begun, key=lambda one: (phases.place(one), one))
+    shown = phase if phase in names else current.phase if current.phase in names else next(iter(names[::-1]), "")
     if not shown:
         return None
-    letters = "".join(
-        _letter(state, attempts)
-        for state, attempts in tx.pick(
-            Shard,
-            ("state", "attempts_left"),
-            order="position",
-            job_id=job.id,
-            stage=stage.name,
-            round=current.number,
-            phase=shown,
-        )
-    )
+    key: dict[str, Any] = {"job_id": job.id, "stage": stage.name, "round": current.number, "phase": shown}
+    found = tx.pick(Shard, ("state", "attempts_left", "position"), order="position", **key)
+    letters = "".join(_letter(state, attempts) for state, attempts, _ in found)
+    is_counted = shown != AUDIT_PHASE and all(place == position for place, (_, _, position) in enumerate(found))
+    ids = () if is_counted else tx.pick(Shard, ("id",), order="position", **key)
     counts = Counter(letters)
     return Grid(
         stage=stage.name,
@@ -74,9 +74,10 @@ def look(
         phase=shown,
         letters=letters,
         counts=[(word, counts[letter]) for letter, word in LETTERS.items() if counts[letter]],
-        phases=phases,
+        phases=names,
         stages=[one.name for one in stages if any(round_.stage == one.name for round_ in rounds)],
         rounds=(mine[0].number, mine[-1].number),
+        places=[name.removeprefix(f"{job.id}/") for (name,) in ids],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter
@@ -12,9 +13,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from shardwork.errors import NotFound
+from shardwork.recipes.base import AUDIT_PHASE, AUDITED_PHASES
 from shardwork.why import Why
 
-from ...records import Event, Job, Lease, Replica, Shard
+from ...machine.attempts import called
+from ...machine.audits import about, target
+from ...records import Event, Job, Lease, Party, Replica, Shard
 from ...store.base import Transaction
 from .. import rows
 from . import tries
@@ -26,9 +30,25 @@ MOST_EVENTS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """The result that an audit is about, or an audit of the result."""
+
+    called: str
+    #: address of the shard's page
+    path: str
+    worker_id: str
+    worker: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardPage:
     job: Job
     shard: Shard
+    #: "learn shard 3"
+    called: str
+    #: of an audit: what it checks, and who handed that in
+    checks: Checked | None
     why: Why | None
     #: artifacts that it reads, by name
     inputs: Mapping[str, str]
@@ -38,6 +58,8 @@ class ShardPage:
     #: what the accepted result holds
     outputs: Mapping[str, str]
     metrics: Mapping[str, float]
+    #: audits of what was handed in
+    audits: Sequence[Checked]
     events: Sequence[tuple[Event, str]]
 
 
@@ -81,6 +103,8 @@ def page(tx: Transaction, job_id: str, place: str, now_ms: int) -> ShardPage:
     return ShardPage(
         job=job,
         shard=shard,
+        called=called(shard),
+        checks=_checks(tx, shard) if shard.audits else None,
         why=Why.from_json(shard.why_json) if shard.why_json else None,
         inputs=json.loads(shard.inputs_json),
         replicas=replicas,
@@ -88,5 +112,34 @@ def page(tx: Transaction, job_id: str, place: str, now_ms: int) -> ShardPage:
         attempts=tries.ended(tx, [one for one in leases if one.ended_ms]),
         outputs=json.loads(canonical.outputs_json) if canonical else {},
         metrics=json.loads(canonical.metrics_json) if canonical else {},
+        audits=_audits(tx, shard, replicas) if shard.phase in AUDITED_PHASES else (),
         events=list(zip(events, rows.in_words(tx, events), strict=True)),
+    )
+
+
+def _checks(tx: Transaction, audit: Shard) -> Checked | None:
+    name, number = target(audit)
+    shard, replica = tx.get(Shard, name), tx.get(Replica, name, number)
+    if shard is None or replica is None:
+        return None
+    return _checked(tx, shard, replica, str(replica.state))
+
+
+def _audits(tx: Transaction, shard: Shard, replicas: Sequence[Replica]) -> list[Checked]:
+    """Each with who checks, where anybody does yet."""
+    # of this job and phase, so that an index finds them
+    key: dict[str, Any] = {"job_id": shard.job_id, "stage": shard.stage, "round": shard.round, "phase": AUDIT_PHASE}
+    found = tx.find(Shard, **key, audits=[about(one) for one in replicas])
+    return [_checked(tx, one, tx.get(Replica, one.id, max(one.canonical, 0)), str(one.state)) for one in found]
+
+
+def _checked(tx: Transaction, shard: Shard, replica: Replica | None, state: str) -> Checked:
+    worker = replica.worker_id if replica else ""
+    party = tx.get(Party, worker) if worker else None
+    return Checked(
+        called=called(shard),
+        path=f"/jobs/{shard.job_id}/shards/{shard.id.removeprefix(f'{shard.job_id}/')}",
+        worker_id=worker,
+        worker=(party.name if party else "") or worker,
+        state=state,
     )

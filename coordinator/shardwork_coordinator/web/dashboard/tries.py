@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from shardwork.why import Why
 
+from ...machine.attempts import called_by
 from ...machine.states import LIVE
 from ...records import Job, Lease, Party, Replica, Shard
 from ...store.base import Transaction
@@ -25,7 +26,8 @@ class Held:
     """A shard in somebody's hands."""
 
     shard_id: str
-    position: int
+    #: "learn shard 3"
+    called: str
     number: int
     epoch: int
     purpose: str
@@ -46,7 +48,8 @@ class Attempt:
 
     lease_id: str
     shard_id: str
-    position: int
+    #: "learn shard 3"
+    called: str
     replica: int
     phase: str
     worker_id: str
@@ -77,11 +80,11 @@ def held(tx: Transaction, job: Job, now_ms: int, shard_id: str = "") -> list[Hel
     if shard_id:
         found = tx.find(Replica, shard_id=shard_id, state=living)
     names = _names(tx, {one.worker_id for one in found})
-    positions = _positions(tx, (one.shard_id for one in found))
+    called = _called(tx, (one.shard_id for one in found))
     return [
         Held(
             shard_id=one.shard_id,
-            position=positions.get(one.shard_id, 0),
+            called=called.get(one.shard_id, one.phase),
             number=one.number,
             epoch=one.epoch,
             purpose=str(one.purpose),
@@ -127,12 +130,12 @@ def _newest(tx: Transaction, job: Job, states: Sequence[str], before: Place | No
 
 def ended(tx: Transaction, leases: Sequence[Lease]) -> list[Attempt]:
     names = _names(tx, {one.worker_id for one in leases})
-    positions = _positions(tx, (one.shard_id for one in leases))
+    called = _called(tx, (one.shard_id for one in leases))
     return [
         Attempt(
             lease_id=one.id,
             shard_id=one.shard_id,
-            position=positions.get(one.shard_id, 0),
+            called=called.get(one.shard_id, one.phase),
             replica=one.replica,
             phase=one.phase,
             worker_id=one.worker_id,
@@ -154,5 +157,6 @@ def _names(tx: Transaction, workers: set[str]) -> dict[str, str]:
     return {worker: name or worker for worker, name in found}
 
 
-def _positions(tx: Transaction, shards: Iterable[str]) -> dict[str, int]:
-    return dict(tx.pick(Shard, ("id", "position"), id=sorted(set(shards))))
+def _called(tx: Transaction, shards: Iterable[str]) -> dict[str, str]:
+    rows = tx.pick(Shard, ("id", "phase", "position", "audits"), id=sorted(set(shards)))
+    return {name: called_by(*columns) for name, *columns in rows}

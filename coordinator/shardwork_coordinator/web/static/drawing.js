@@ -40,6 +40,7 @@
 
   const grid = (canvas) => {
     const letters = canvas.dataset.letters;
+    const places = canvas.dataset.places ? JSON.parse(canvas.dataset.places) : null;
     const width = canvas.parentElement.clientWidth - 36;
     const cell = letters.length > 4000 ? 6 : letters.length > 600 ? 9 : 14;
     const across = Math.max(Math.floor(width / cell), 1);
@@ -65,11 +66,13 @@
     canvas.onpointermove = (event) => {
       const place = at(event);
       const words = document.getElementById("pointed");
-      if (words) words.textContent = place === null ? "" : `shard ${place}: ${LETTERS[letters[place]]}`;
+      if (words) words.textContent = place === null ? "" : `${places ? places[place].split("/").slice(-2).join(" ") : `shard ${place}`}: ${LETTERS[letters[place]]}`;
     };
     canvas.onclick = (event) => {
       const place = at(event);
-      if (place !== null) location.assign(canvas.dataset.path + place);
+      if (place === null) return;
+      // what is not numbered from 0 has its places told
+      location.assign(places ? canvas.dataset.path.split("/shards/")[0] + "/shards/" + places[place] : canvas.dataset.path + place);
     };
   };
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ....artifacts.retention import HELD
+from ....machine.attempts import called_by
 from ....records import Job, Outbox, Replica, Round, Shard, Stage
 from ....store.base import Transaction
+from ... import phases
 
 #: makers of makers, and so on
 DEPTH = 3
@@ -23,9 +25,6 @@ WIDTH = 8
 #: shards and copies of one job that are looked through
 MOST_ROWS = 20_000
 MOST_EFFECTS = 2_000
-#: as they follow each other in a round
-PHASES = ("split", "prepare", "init", "map", "learn", "merge", "evaluate", "apply", "join", "publish")
-
 
 _ID = re.compile(r'"([0-9a-f]{64})"')
 
@@ -83,6 +82,8 @@ class _Step(NamedTuple):
     #: as JSON; artifacts' ids stand in it in full
     inputs: str
     outputs: str
+    #: of an audit: whose result it checks
+    audits: str = ""
 
     @property
     def made(self) -> Sequence[str]:
@@ -92,11 +93,15 @@ class _Step(NamedTuple):
     @property
     def order(self) -> tuple[str, int, int]:
         """Its place in the work of its stage."""
-        return self.stage, self.round, PHASES.index(self.phase) if self.phase in PHASES else len(PHASES)
+        return self.stage, self.round, phases.place(self.phase)
 
     @property
     def words(self) -> str:
-        who = f"{self.phase}, on the coordinator" if self.position < 0 else f"{self.phase} shard {self.position}"
+        who = (
+            f"{self.phase}, on the coordinator"
+            if self.position < 0
+            else called_by(self.phase, self.position, self.audits)
+        )
         return f"{who} ({self.stage}, round {self.round})"
 
 
@@ -178,11 +183,11 @@ def lineage(tx: Transaction, job: Job, artifact_id: str) -> Lineage | None:
 def _shards(tx: Transaction, job_id: str) -> list[_Step]:
     kept = tx.pick(Replica, ("shard_id", "outputs_json"), job_id=job_id, state=HELD, limit=MOST_ROWS)
     outputs = {shard: text for shard, text in kept if text != "{}"}
-    wanted = ("id", "stage", "round", "phase", "position", "inputs_json")
+    wanted = ("id", "stage", "round", "phase", "position", "inputs_json", "audits")
     rows = tx.pick(Shard, wanted, job_id=job_id, limit=MOST_ROWS)
     return [
-        _Step(stage, number, phase, position, name, inputs, outputs.get(name, "{}"))
-        for name, stage, number, phase, position, inputs in rows
+        _Step(stage, number, phase, position, name, inputs, outputs.get(name, "{}"), audits)
+        for name, stage, number, phase, position, inputs, audits in rows
     ]
 
 
