@@ -29,16 +29,9 @@ LORA_ONLY: Mapping[str, object] = {
 PARTIAL_ONLY: Mapping[str, object] = {"last_layers": 1, "train_final_norm": True, "train_head": False}
 
 
-class SftParams(LearningParams):
-    """Parameters of `sft`."""
+class TuningParams(LearningParams):
+    """What tuning a model may set, whatever it learns from."""
 
-    method: Annotated[
-        Literal["auto", "lora", "full", "partial"],
-        Field(description="what learns: an adapter, all weights, or the last layers; the plan explains 'auto'"),
-    ] = "lora"
-    purpose: Annotated[
-        Literal["test", "style", "knowledge"] | None, Field(description="method auto: what the tuning is for")
-    ] = None
     rank: Annotated[int, Field(ge=1, le=1024, description="lora: rank of the adapter")] = 8
     alpha: Annotated[int, Field(ge=1, le=4096, description="lora: scale; the update counts alpha : rank")] = 16
     target_modules: Annotated[
@@ -61,11 +54,23 @@ class SftParams(LearningParams):
     last_layers: Annotated[int, Field(ge=1, le=1024, description="partial: how many of the last layers learn")] = 1
     train_final_norm: Annotated[bool, Field(description="partial: the final norm learns too")] = True
     train_head: Annotated[bool, Field(description="partial: the output head learns too, where it is not tied")] = False
-    train_on_prompt: Annotated[bool, Field(description="count the prompt's tokens in the loss as well")] = False
     chat_template: Annotated[
         Literal["model", "chatml"],
         Field(description="'model': the base model's own; 'chatml': for a base that has none"),
     ] = "model"
+
+
+class SftParams(TuningParams):
+    """Parameters of `sft`."""
+
+    method: Annotated[
+        Literal["auto", "lora", "full", "partial"],
+        Field(description="what learns: an adapter, all weights, or the last layers; the plan explains 'auto'"),
+    ] = "lora"
+    purpose: Annotated[
+        Literal["test", "style", "knowledge"] | None, Field(description="method auto: what the tuning is for")
+    ] = None
+    train_on_prompt: Annotated[bool, Field(description="count the prompt's tokens in the loss as well")] = False
 
 
 class Sft(LearningRecipe):

@@ -291,6 +291,7 @@ def test_shards_are_numbered_from_zero_and_orders_survive_their_journey(kind: st
 @pytest.mark.parametrize("kind", POLICIES)
 def test_rollouts_take_every_prompt_once_over_all_rounds_and_are_learned_from_where_they_were_drawn(kind: str) -> None:
     spans: list[tuple[int, int]] = []
+    firsts: list[int] = []
     for planned in whole_plan(kind):
         if planned.phase == "rollout" and planned.round_number <= ROUNDS:
             drawn = [GenerateOrder.model_validate_json(shard.order_json) for shard in planned.shards[:-1]]

@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from shardwork.clock import ManualClock
 from shardwork.identity.keys import SigningKey
@@ -113,7 +114,7 @@ def answers_job(parts: int = 1) -> JobSpec:
 def scored_job(rounds: int = 1) -> JobSpec:
     """A policy whose answers a reward model scores: two audited phases in each round."""
     job = policy_job(rounds)
-    params = {**job.stages[0].params, "rewards": {}}
+    params: dict[str, Any] = {name: value for name, value in job.stages[0].params.items() if name != "rewards"}
     stage = job.stages[0].model_copy(update={"recipe": "ppo", "models": {"reward": "./reward"}, "params": params})
     return job.model_copy(update={"stages": [stage]})
 

@@ -23,7 +23,7 @@ def judge(base_model: str, data: str = "answer.rows", **params: Any) -> StageSpe
 def job(*stages: StageSpec) -> JobSpec:
     return JobSpec(
         name="a",
-        stages=stages,
+        stages=list(stages),
         trust=TrustSection.model_validate({"class": "public"}),
         budget=BudgetSection(max_sats=9),
     )

@@ -20,7 +20,8 @@ class Visit:
 
     def __init__(self, browser: Any, fake: FakePeople, web: str, size: str = "desktop", **settings: Any) -> None:
         self.fake, self.web = fake, web
-        self.context = browser.new_context(**SIZES[size], **settings)
+        shape: Any = SIZES[size]
+        self.context = browser.new_context(**shape, **settings)
         self.context.set_default_timeout(15_000)
         self.seen = Watched(self.context.new_page())
         self.page = self.seen.page
@@ -49,7 +50,7 @@ class Visit:
 
     def panel(self) -> str:
         self.page.wait_for_selector(".panel")
-        return self.page.inner_text("main")
+        return str(self.page.inner_text("main"))
 
     def swipes(self, to: str, *, at: int) -> None:
         self.waits_for(at)

@@ -11,8 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
+from ...errors import InvalidInput
 from ...jobs.spec import StageSpec
-from ..base import Content, PlanInput
+from ..base import Content, PlanInput, StageFacts
 from ..objectives import LearnObjective, RewardObjective
 from ..orders import Tuning
 from .tuned import Tuned, TunedParams
@@ -21,9 +22,6 @@ from .tuned import Tuned, TunedParams
 class RewardParams(TunedParams):
     """Parameters of `reward`."""
 
-    publish: Annotated[Literal["auto", "merged"], Field(description="a reward model is always published whole")] = (
-        "auto"
-    )
     learns_from: Annotated[
         Literal["pairs", "scores"],
         Field(description="'pairs': prompt, chosen, rejected; 'scores': prompt, completion, score"),
@@ -37,6 +35,18 @@ class Reward(Tuned):
     RATE: ClassVar[float] = 0.25
     SEQUENCES: ClassVar[int] = 2
     MERGES: ClassVar[bool] = True
+
+    def freeze(self, stage: StageSpec, facts: StageFacts) -> StageSpec:
+        frozen = super().freeze(stage, facts)
+        if frozen.params["publish"] == "adapter":
+            raise InvalidInput(
+                "reward.whole",
+                f"Stage {stage.name!r} makes a reward model, which is always published whole.",
+                next_step="Leave params.publish out.",
+                stage=stage.name,
+                key="params.publish",
+            )
+        return frozen
 
     def reads(self, stage: StageSpec) -> frozenset[Content]:
         return frozenset({Content.PREFERENCES})

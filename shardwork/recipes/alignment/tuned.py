@@ -18,13 +18,13 @@ from ..base import Content, PlanInput, ShardPlan, StageFacts
 from ..learning import LearningRecipe
 from ..objectives import LearnObjective
 from ..orders import EvaluateOrder, LearnOrder, PrepareOrder, PublishOrder
-from ..sft import LORA_ONLY, PARTIAL_ONLY, Sft, SftParams, refuse
+from ..sft import LORA_ONLY, PARTIAL_ONLY, Sft, TuningParams, refuse
 
 #: of `sft`, with the value that asks for nothing: rows here are no texts that a loss could be spread over
-MEANINGLESS: Mapping[str, object] = {"purpose": None, "packing": False, "train_on_prompt": False}
+MEANINGLESS: Mapping[str, object] = {"packing": False}
 
 
-class TunedParams(SftParams):
+class TunedParams(TuningParams):
     """What every kind of tuning by an objective may set."""
 
     method: Annotated[

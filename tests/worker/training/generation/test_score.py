@@ -1,4 +1,5 @@
 # pyright: standard
+# mypy: disable-error-code="no-untyped-call"
 """Scores: the reward model's number at the last token, whatever lies beside it; done again, the same."""
 
 from __future__ import annotations
