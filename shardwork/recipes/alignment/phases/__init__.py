@@ -3,7 +3,8 @@
     pairs       judged answers, for reward and dpo        prompts    questions, for generate, ppo and grpo
     sides       which of them are held out                rows       what generate drew, as rows of words
     grading     verifiable rewards                        judging    pairs for a judge model
-    asking      what it is asked about each               fence      strangers' text inside somebody's prompt
+    asking      what it is asked about each, as tokens    question   and as words
+    fence       strangers' text inside a prompt           items      what votes are about, beside them
     verdicts    what it said, as votes and preferences    length_control   less what length explains
     preference  a row of them                             golds      items for people whose answer is known
 

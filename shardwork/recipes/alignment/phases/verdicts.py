@@ -19,6 +19,7 @@ from ...base import Computed, Context
 from ..answers import read_verdicts
 from ..orders import JudgeVerdictsOrder
 from .grading import read_rows
+from .items import item_row, write_items
 from .length_control import Values, controlled, fitted_length, length_terms
 from .preference import preference_row
 
@@ -55,6 +56,7 @@ def join(order: JudgeVerdictsOrder, context: Context) -> Computed:
         for at, row in enumerate(found.rows):
             for shown, chance in (("ab", found.first[at]), ("ba", found.second[at])):
                 sink.write(_line(_vote(order, row, shown, float(chance))))
+    write_items(votes, (_item(row) for row in found.rows))
     kept = 0
     with (rows / "preferences.jsonl").open("w", encoding="utf-8") as sink:
         for at, row in enumerate(found.rows):
@@ -115,6 +117,11 @@ def _vote(order: JudgeVerdictsOrder, row: Row, shown: str, chance: float) -> dic
         "source": "judge",
         "confidence": round(max(chance, 1 - chance), 6),
     }
+
+
+def _item(row: Row) -> dict[str, Any]:
+    answers = [(row[side]["model"], row[side]["text"]) for side in ("a", "b")]
+    return item_row(row["item"], row["prompt_id"], row["prompt"], answers)
 
 
 def _preferred(order: JudgeVerdictsOrder, row: Row, chance: float) -> dict[str, Any] | None:
