@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...errors import InvalidInput
+from ...feedback.votes import Order, Vote, Winner, ranked
 from ..base import Computed, Context
 from .people_orders import ItemsOrder, VotesOrder
 from .phases.golds import OUTCOMES, known, made
+from .phases.items import item_row, write_items
 from .phases.preference import preference_row
 
 #: of one line, and of one text that is shown
@@ -64,8 +66,10 @@ def join(order: VotesOrder, context: Context) -> Computed:
     folder = context.output("votes")
     with (folder / "votes.jsonl").open("w", encoding="utf-8") as sink:
         for vote in votes:
-            of_item[vote["item"]].append(vote)
-            sink.write(_line(_vote_row(items[vote["item"]], vote)))
+            item: int = vote["item"]
+            of_item[item].append(vote)
+            sink.writelines(_line(row) for row in _vote_rows(items[item], vote))
+    write_items(folder, (_item_row(number, items[number]) for number in sorted(of_item)))
     rows = context.output("rows")
     made = 0
     with (rows / "preferences.jsonl").open("w", encoding="utf-8") as sink:
@@ -198,13 +202,14 @@ def _read(path: Path) -> list[dict[str, Any]]:
 # ---- votes to rows ------------------------------------------------------------------------------------------------
 
 
-def _vote_row(item: Item, vote: dict[str, Any]) -> dict[str, Any]:
-    models = [*item["models"], "", ""]
+def _vote_rows(item: Item, vote: dict[str, Any]) -> list[dict[str, Any]]:
+    """One, or of a ranking one for each pair."""
+    models = _models(item)
     row = {
         "prompt_id": item["prompt_id"],
         "item": vote["item"],
         "model_a": models[0],
-        "model_b": models[1],
+        "model_b": models[-1] if len(models) > 1 else "",
         "order": "ab" if vote["shown"] == sorted(vote["shown"]) else "ba",
         "annotator": vote["annotator"],
         "ms": vote["ms"],
@@ -212,7 +217,26 @@ def _vote_row(item: Item, vote: dict[str, Any]) -> dict[str, Any]:
         "source": "people",
         **vote["answer"],
     }
-    return row | {name: vote[name] for name in ("scores", "reasons", "comment") if vote.get(name)}
+    row |= {name: vote[name] for name in ("scores", "reasons", "comment") if vote.get(name)}
+    ranking = vote["answer"].get("ranking")
+    return [row] if ranking is None else [row | pair for pair in _ranked_pairs(models, ranking, vote["shown"])]
+
+
+def _ranked_pairs(models: list[str], ranking: list[int], shown: list[int]) -> list[dict[str, Any]]:
+    """What of a vote's row is each pair's own."""
+    blank = Vote(prompt_id="", item="", model_a="", model_b="", winner=Winner.A, order=Order.AB, annotator="")
+    own = ("model_a", "model_b", "answer_a", "answer_b", "winner", "order")
+    return [{name: getattr(one, name) for name in own} for one in ranked(blank, models, ranking, shown)]
+
+
+def _models(item: Item) -> list[str]:
+    """Answers of which nobody said whose they are go by their place."""
+    return [model or f"answer {place}" for place, model in enumerate(item["models"], 1)]
+
+
+def _item_row(number: int, item: Item) -> dict[str, Any]:
+    answers = zip(_models(item), item["answers"], strict=True)
+    return item_row(number, item["prompt_id"], item.get("messages", item["prompt"]), answers)
 
 
 def _agreed(order: VotesOrder, item: Item, votes: list[dict[str, Any]]) -> list[dict[str, Any]]:

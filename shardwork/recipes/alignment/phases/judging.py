@@ -1,8 +1,8 @@
 """Judging: phase `split` of judge: pairs of answers as a judge model reads them, each in both orders, as tokens.
 
-Which pairs those are says `drawing`; what the judge is asked, `asking`. Answers are strangers' text: they stand between fences,
-cut to a length, and nothing in them chooses anything but through the judge's probability of one token. Workers see
-tokens only. Runs in the operator's executor without torch. Called by the recipe judge; what comes back is `verdicts`.
+Which pairs those are says `drawing`; what the judge is asked, `asking`. Answers are strangers' text: they stand between
+fences, cut to a length, and nothing in them chooses anything but through the judge's probability of one token. Workers
+see tokens only. Runs in the operator's executor without torch. Called by the recipe judge; what comes back: `verdicts`.
 """
 
 from __future__ import annotations
