@@ -17,7 +17,8 @@ from shardwork.errors import InvalidInput, NotFound, StaleLease
 from shardwork.ids import LeaseId
 from shardwork.jobs.spec import STAGE_OUTPUT, JobSpec, StageSpec, model_input
 from shardwork.money import show
-from shardwork.recipes.base import ASK_PHASE, AUDITED_PHASES, PEOPLE_PHASES
+from shardwork.recipes import recipe
+from shardwork.recipes.base import ASK_PHASE, AUDITED_PHASES, PEOPLE_PHASES, Content
 
 from .events import (
     Change,
@@ -178,7 +179,8 @@ def start_next_stage(tx: Transaction, job_id: str, world: World) -> list[Push]:
     why = why_skipped(spec_of(state), JobSpec.model_validate_json(job.spec_json), earlier)
     if why is not None:
         return advance(tx, state, StageSkipped(why=why), world)
-    return advance(tx, state, StageStarted(artifacts=_stage_inputs(job, waiting, stages)), world)
+    started = StageStarted(artifacts=_stage_inputs(job, waiting, stages), numbers=_costs_of_votes(tx, job, waiting))
+    return advance(tx, state, started, world)
 
 
 # ---- slices ---------------------------------------------------------------------------------------------------------
@@ -375,6 +377,23 @@ def _stage_inputs(job: Job, stage: Stage, stages: list[Stage]) -> dict[str, str]
         elif f"{stage.name}.{field}" in uploads:
             resolved[key] = uploads[f"{stage.name}.{field}"]
     return resolved
+
+
+def _costs_of_votes(tx: Transaction, job: Job, stage: Stage) -> dict[str, float]:
+    """For a stage that reads votes: what those of each earlier stage cost, of which its report tells."""
+    spec = StageSpec.model_validate_json(stage.spec_json)
+    if Content.VOTES not in recipe(spec.recipe).reads(spec):
+        return {}
+    whole = JobSpec.model_validate_json(job.spec_json)
+    # of a loop's stage, the plain name is that of the latest one
+    names: dict[str, str] = {}
+    for one in whole.stages[: stage.position]:
+        names |= dict.fromkeys(whole.names_of(one.name), one.name)
+    costs: dict[str, float] = {}
+    for place, value in enumerate(spec.data_paths):
+        rounds = tx.find(Round, job_id=job.id, stage=names[value.partition(".")[0]])
+        costs[f"spent_msat.{place}"] = float(sum(one.paid_msat + one.fees_msat for one in rounds))
+    return costs
 
 
 def _grant_outputs(tx: Transaction, job: Job, stages: list[Stage], now_ms: int) -> None:

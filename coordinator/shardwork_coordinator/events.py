@@ -68,6 +68,8 @@ class StageStarted:
 
     #: what its inputs resolved to: {"base": id, "data": id, "eval_data": id}
     artifacts: Mapping[str, str]
+    #: what is known of them, for its plans
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,8 @@
     consensus    votes -> a verdict on each pair -> preferences
     blending     people's and a judge's verdicts made one, and compared
     intervals    of shares
+    pooling      votes of several stages, made to be about the same answers
+    report       every figure of some votes, as one object
 
 Pure Python: the base install has no numpy. Figures are functions of the votes alone, whatever order they come in;
 chance comes from a seed. Used by the coordinator, the executor, the client and tests.

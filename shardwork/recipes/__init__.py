@@ -15,6 +15,7 @@ from .base import Recipe
 
 @cache
 def _registry() -> dict[str, Recipe]:
+    from .alignment.consensus import Consensus
     from .alignment.dpo import Dpo
     from .alignment.generate import Generate
     from .alignment.grpo import Grpo
@@ -27,7 +28,8 @@ def _registry() -> dict[str, Recipe]:
     from .sft import Sft
 
     learning: tuple[Recipe, ...] = (Pretrain(), Sft(), Reward(), Dpo(), Ppo(), Grpo())
-    found: dict[str, Recipe] = {recipe.kind: recipe for recipe in (*learning, Count(), Generate(), Judge(), People())}
+    mapping: tuple[Recipe, ...] = (Count(), Generate(), Judge(), People(), Consensus())
+    found: dict[str, Recipe] = {recipe.kind: recipe for recipe in (*learning, *mapping)}
     for point in entry_points(group="shardwork.recipes"):
         found.setdefault(point.name, point.load()())
     return found

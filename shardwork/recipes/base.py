@@ -203,6 +203,8 @@ class Content(StrEnum):
     ANSWERS = "answers"
     PREFERENCES = "preferences"
     VOTES = "votes"
+    #: figures, which nothing learns from
+    REPORT = "report"
     MODEL = "model"
     ADAPTER = "adapter"
     REWARD_MODEL = "reward model"

@@ -41,7 +41,7 @@ from .endings import fail
 from .moves import move, name
 from .observing import IS_MEASURED, observed
 from .patience import count_patience
-from .planning import dump, facts_of, open_phase, spec_of
+from .planning import dump, facts_of, open_phase, round_state_of, spec_of
 from .states import FINAL_JOB, FINAL_ROUND
 from .verdicts import release_round
 
@@ -66,6 +66,9 @@ def stage_started(state: Slice, event: StageStarted, world: World) -> Change:
     hours = spec_of(state).timeout_hours
     deadline_ms = world.now_ms + int(hours * HOUR_MS) if hours is not None else 0
     stage = move(state.stage, StageState.RUNNING, artifacts_json=dump(event.artifacts), deadline_ms=deadline_ms)
+    if event.numbers:
+        numbers = {**json.loads(stage.numbers_json), **event.numbers}
+        stage = replace(stage, numbers_json=json.dumps(numbers, sort_keys=True))
     change = Change(rows=[stage])
     change.notes.append(Note(kind="stage.running", subject=name(stage), sentence=f"Stage {stage.name} started."))
     return _open_round(replace(state, stage=stage), 0, RoundKind.SETUP, world, change)
@@ -182,17 +185,18 @@ def _next_phase(state: Slice, world: World, change: Change) -> Change:
 
 
 def _open_round(state: Slice, number: int, kind: RoundKind, world: World, change: Change) -> Change:
+    first = recipe(state.stage.recipe).phases(kind, json.loads(state.stage.artifacts_json))[0]
     round_ = Round(
         job_id=state.job.id,
         stage=state.stage.name,
         number=number,
         kind=kind,
-        state=RoundState.OPEN,
+        # a round that only joins is open to nobody
+        state=round_state_of(first),
         phase="",
         started_ms=world.now_ms,
     )
-    phases = recipe(state.stage.recipe).phases(kind, json.loads(state.stage.artifacts_json))
-    return open_phase(replace(state, round=round_, shards=(), replicas=()), phases[0], world, change)
+    return open_phase(replace(state, round=round_, shards=(), replicas=()), first, world, change)
 
 
 def _decide_round(

@@ -50,8 +50,13 @@ _ROUND_STATE_OF_PHASE = {
 }
 
 
+def round_state_of(phase: str) -> RoundState:
+    """What a round is while this phase runs."""
+    return _ROUND_STATE_OF_PHASE.get(phase, RoundState.OPEN)
+
+
 def open_phase(state: Slice, phase: str, world: World, change: Change) -> Change:
-    target = _ROUND_STATE_OF_PHASE.get(phase, RoundState.OPEN)
+    target = round_state_of(phase)
     round_ = replace(state.round, phase=phase)
     if round_.state is not target:
         round_ = move(round_, target)

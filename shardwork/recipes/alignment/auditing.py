@@ -88,6 +88,8 @@ def check_claimed(of: Audited, reported: Reported, output: str, extra: frozenset
     finding = _check_names(reported.metrics, wanted)
     if finding.accepted and isinstance(of, GenerateOrder):
         return _check_counts(of, reported.metrics)
+    if finding.accepted and isinstance(of, JudgeOrder) and "tokens" in extra:
+        return _check_read(of, reported.metrics["tokens"])
     return finding
 
 
@@ -158,6 +160,13 @@ def _check_names(metrics: Mapping[str, float], wanted: set[str]) -> Finding:
     odd += [name for name, value in metrics.items() if name.startswith("sum.") and value > 0]
     if odd:
         return _refused("check.metrics", "A metric cannot be.", metric=min(odd))
+    return Finding()
+
+
+def _check_read(of: JudgeOrder, tokens: float) -> Finding:
+    """Each pair was read twice, and none is longer than it may be."""
+    if not tokens.is_integer() or not 0 <= tokens <= 2 * of.pairs * of.max_length:
+        return _refused("check.metrics", "A metric cannot be.", metric="tokens")
     return Finding()
 
 

@@ -107,6 +107,8 @@ class Stand:
     client: httpx.AsyncClient
     outbox: OutboxRunner
     rates: RateCard = field(default_factory=RateCard)
+    #: stages of a job after the one that asks people
+    then: tuple[StageSpec, ...] = ()
 
     # ---- the requester ------------------------------------------------------------------------------------------
 
@@ -117,7 +119,10 @@ class Stand:
         said = {"title": "Which answer is better?", "pay_sats": 10, "overlap": 2, "least_seconds": 1, **params}
         stage = StageSpec(name=STAGE, recipe="people", data=["rows.jsonl"], params=said)
         spec = JobSpec(
-            name="people", stages=[stage], trust=TrustSection(data_class="public"), budget=BudgetSection(max_sats=10**6)
+            name="people",
+            stages=[stage, *self.then],
+            trust=TrustSection(data_class="public"),
+            budget=BudgetSection(max_sats=10**6),
         )
         facts = {STAGE: StageFacts(rows=text.count("\n"), tokens=1, input_bytes=len(text.encode()))}
         priced, world = quote(spec, facts, self.rates), self.engine.world()

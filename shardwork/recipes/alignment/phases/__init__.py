@@ -7,6 +7,7 @@
     fence       strangers' text inside a prompt           items      what votes are about, beside them
     verdicts    what it said, as votes and preferences    length_control   less what length explains
     preference  a row of them                             golds      items for people whose answer is known
+    drawing     which answers are compared                agreeing   votes of several stages made preferences
 
 Recipes import these where they compute, and nowhere else: a client plans without numpy.
 """
