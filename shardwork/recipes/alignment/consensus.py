@@ -85,8 +85,7 @@ class Consensus(Unaudited):
             raise InvalidInput(
                 "consensus.no_votes",
                 f"Stage {stage.name!r} reads votes of earlier stages, and {file!r} is none.",
-                next_step="Name them as `stage.votes`; of votes in files: shardwork feedback export FILE OUT --to "
-                "preferences.",
+                next_step="Name them as `stage.votes`, of stages of recipe people, judge or consensus.",
                 stage=stage.name,
                 key="data",
             )

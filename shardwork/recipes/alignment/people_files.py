@@ -236,7 +236,7 @@ def _models(item: Item) -> list[str]:
 
 def _item_row(number: int, item: Item) -> dict[str, Any]:
     answers = zip(_models(item), item["answers"], strict=True)
-    return item_row(number, item["prompt_id"], item.get("messages", item["prompt"]), answers)
+    return item_row(number, item["prompt_id"], item["messages"] if "messages" in item else item["prompt"], answers)
 
 
 def _agreed(order: VotesOrder, item: Item, votes: list[dict[str, Any]]) -> list[dict[str, Any]]:
