@@ -24,6 +24,8 @@ class Index:
 
     first_leaf: int
     offsets: tuple[int, ...]
+    #: of each item with two answers, which has more letters; -1: neither
+    longer: tuple[int, ...] = ()
 
     def letters(self, number: int) -> int:
         """About how long it is."""
@@ -81,4 +83,5 @@ class Items:
         manifest = self._contents.manifest(artifact)
         first, count = manifest.leaf_span("index.json")
         text = b"".join(islice(self._contents.read_leaves(artifact, first, count), count))
-        return Index(manifest.leaf_span("items.jsonl")[0], tuple(json.loads(text)["offsets"]))
+        told = json.loads(text)
+        return Index(manifest.leaf_span("items.jsonl")[0], tuple(told["offsets"]), tuple(told.get("longer", ())))

@@ -6,51 +6,71 @@ One read for its owner, the operator's dashboard and every `--json`. Words from 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from shardwork.feedback import agreement
+from shardwork.feedback.intervals import clustered
 from shardwork.recipes.base import ASK_PHASE
 from shardwork.why import Why
 
-from ..records import Annotator, AnnotatorState, Job, Round, Shard, ShardState, Stage, Vote, VoteState
+from ..records import Annotator, AnnotatorState, Job, Party, Round, Shard, ShardState, Stage, Vote, VoteState
 from ..store.base import Transaction
 from . import places, trust
 
 #: who was heard of in this time is there now
 HERE_MS = 10 * 60_000
 #: votes that agreement and bias are computed from: the newest
-MOST_VOTES = 50_000
+MOST_VOTES = 10_000
+#: answers within `HERE_MS` by which the time left is told
+PACE_VOTES = 10
+KEPT = (VoteState.CAST, VoteState.HELD, VoteState.PAID)
+COUNTED = (*KEPT, VoteState.REJECTED)
+OPEN = (ShardState.READY, ShardState.RUNNING)
+
+#: annotator, item, phase, state, answer, order shown, when it came
+Row = tuple[Any, ...]
 
 
-def people_progress(tx: Transaction, stage: Stage, now_ms: int) -> dict[str, Any]:
-    """Empty for a stage that asks nobody, or has not counted its items."""
+def people_progress(tx: Transaction, stage: Stage, now_ms: int, longer: Sequence[int] = ()) -> dict[str, Any]:
+    """Empty for a stage that asks nobody, or has not counted its items. `longer`: which of an item's answers
+    has more letters (`items.Index`), by which the bias towards long ones is told."""
     place = places.read(stage)
     if place is None:
         return {}
     key: dict[str, Any] = {"job_id": stage.job_id, "stage": stage.name}
     people = tx.find(Annotator, **key, order="number")
-    columns = ("annotator", "position", "phase", "state", "answer_json", "shown", "price_msat", "ms")
-    counted = (VoteState.CAST, VoteState.HELD, VoteState.PAID, VoteState.REJECTED)
-    votes = tx.pick(Vote, columns, **key, state=counted, order="given_ms", descending=True, limit=MOST_VOTES)
+    # every task of a stage that is paid is paid alike
+    counts, paid = tx.count(Vote, "state", **key), tx.count(Vote, "annotator", **key, state=VoteState.PAID)
+    wanted = ("annotator", "position", "phase", "state", "answer_json", "shown", "cast_ms")
+    newest = tx.pick(Vote, wanted, **key, state=COUNTED, order="given_ms", descending=True, limit=MOST_VOTES)
+    kept = [row for row in newest if row[3] is not VoteState.REJECTED]
+    asked = [row for row in kept if row[2] == ASK_PHASE]
     shards = tx.count(Shard, "state", **key, phase=ASK_PHASE)
-    by_state: dict[str, int] = defaultdict(int)
-    for row in votes:
-        by_state[str(row[3])] += row[6]
+    left = _left(tx, key, place, shards.get(ShardState.DONE, 0))
+    names: dict[str, tuple[str, str]] = {
+        party: (name, str(standing))
+        for party, name, standing in tx.pick(Party, ("id", "name", "standing"), id=[one.party for one in people])
+    }
     return {
         "kind": place.params.kind,
         "items": place.asked,
         "items_done": shards.get(ShardState.DONE, 0),
         "overlap": place.params.overlap,
         "hidden": place.golds,
-        "votes": {str(state): sum(1 for row in votes if row[3] == state) for state in counted},
-        "paid_msat": by_state[VoteState.PAID],
-        "held_msat": by_state[VoteState.HELD] + by_state[VoteState.CAST],
+        "votes": {str(state): counts.get(state, 0) for state in COUNTED},
+        "votes_left": left,
+        "seconds_left": _seconds(left, [row[6] for row in asked], now_ms),
+        "pay_msat": place.pay_msat,
+        "paid_msat": counts.get(VoteState.PAID, 0) * place.pay_msat,
+        "held_msat": (counts.get(VoteState.HELD, 0) + counts.get(VoteState.CAST, 0)) * place.pay_msat,
         "annotators": {str(state): sum(1 for one in people if one.state is state) for state in AnnotatorState},
         "here": sum(1 for one in people if one.last_ms + HERE_MS >= now_ms),
-        "agreement_alpha": _alpha([row for row in votes if row[2] == ASK_PHASE and row[3] != VoteState.REJECTED]),
-        "bias": _bias([row for row in votes if row[3] != VoteState.REJECTED]),
-        "people": [_person(one) for one in people],
+        "agreement_alpha": _alpha(asked, place.params.kind),
+        "bias": _bias(kept, longer),
+        "people": [
+            _person(one, *names.get(one.party, ("", "")), paid.get(one.party, 0) * place.pay_msat) for one in people
+        ],
     }
 
 
@@ -118,52 +138,70 @@ def _overlap(tx: Transaction, job: str, stage: str) -> int:
     return place.params.overlap if place is not None else 1
 
 
-def _person(one: Annotator) -> dict[str, Any]:
+def _left(tx: Transaction, key: dict[str, Any], place: places.Place, done: int) -> int:
+    """Answers that are still needed, hidden and repeated items aside."""
+    open_ = {position for (position,) in tx.pick(Shard, ("position",), **key, phase=ASK_PHASE, state=OPEN)}
+    if not open_ and not done:
+        return place.asked * place.params.overlap
+    given = tx.pick(Vote, ("position",), **key, phase=ASK_PHASE, state=KEPT)
+    return len(open_) * place.params.overlap - sum(1 for (position,) in given if position in open_)
+
+
+def _seconds(left: int, cast_ms: Sequence[int], now_ms: int) -> int | None:
+    """At the pace of the last minutes; None where so few came that they promise nothing."""
+    recent = sum(1 for at in cast_ms if at > now_ms - HERE_MS)
+    return left * HERE_MS // (1000 * recent) if recent >= PACE_VOTES and left else None
+
+
+def _person(one: Annotator, name: str, standing: str, paid_msat: int) -> dict[str, Any]:
     known = trust.Standing.of(one.evidence_json)
     return {
         "annotator": one.party,
+        "name": name,
         "state": str(one.state),
+        # what the operator lets this key do, anywhere
+        "standing": standing,
         "answers": one.votes - one.practised,
         "hidden": [known.golds_right, known.golds],
         "repeated": [known.repeats_same, known.repeats],
         "too_fast": known.hasty,
         "first_and_second": [known.lefts, known.rights],
+        "paid_msat": paid_msat,
         "stopped_by": str(known.cause),
+        "why": json.loads(one.why_json) if one.why_json else None,
+        "joined_unix_ms": one.joined_ms,
         "last_unix_ms": one.last_ms,
     }
 
 
-def _label(answer: Mapping[str, Any]) -> str:
-    value = answer.get("winner") or answer.get("verdict")
-    return str(value) if value else json.dumps(answer, sort_keys=True)
+def _alpha(rows: Sequence[Row], kind: str) -> float | None:
+    """Krippendorff's alpha, of scores as of steps and of all else as of names; None where nothing was judged twice, or
+    everything alike."""
+    given = [(row[1], row[0], json.loads(row[4])["answer"]) for row in rows]
+    if kind == "score":
+        scores = ((name, *one[:2], value) for one in given for name, value in one[2]["scores"].items())
+        data = [((position, name), who, float(value)) for name, position, who, value in scores]
+        return agreement.alpha(data, "ordinal").value
+    labels = [json.dumps(answer.get("verdict", answer), sort_keys=True) for _, _, answer in given]
+    codes = {label: float(code) for code, label in enumerate(sorted(set(labels)))}
+    data = [(position, who, codes[label]) for (position, who, _), label in zip(given, labels, strict=True)]
+    return agreement.alpha(data, "nominal").value
 
 
-def _alpha(rows: Sequence[tuple[Any, ...]]) -> float | None:
-    """Krippendorff's alpha for nominal data; None where no item was judged by two people."""
-    by_item: dict[int, list[str]] = defaultdict(list)
-    for row in rows:
-        by_item[row[1]].append(_label(json.loads(row[4])["answer"]))
-    units = [labels for labels in by_item.values() if len(labels) > 1]
-    total = sum(map(len, units))
-    if not total:
-        return None
-    observed, counts = 0.0, defaultdict[str, int](int)
-    for labels in units:
-        here = defaultdict[str, int](int)
-        for label in labels:
-            here[label] += 1
-            counts[label] += 1
-        observed += sum(n * (len(labels) - n) for n in here.values()) / (len(labels) - 1)
-    expected = sum(n * (total - n) for n in counts.values()) / (total - 1)
-    return 1.0 if expected == 0 else 1 - observed / expected
-
-
-def _bias(rows: Sequence[tuple[Any, ...]]) -> dict[str, float | int | None]:
-    """Share of choices that fell on the answer shown first; 0.5 says that its place did not matter."""
-    first = total = 0
-    for row in rows:
-        winner = json.loads(row[4])["answer"].get("winner")
-        if winner in ("a", "b"):
-            total += 1
-            first += "ab".index(winner) == int(row[5].split(",")[0])
-    return {"shown_first": first / total if total else None, "choices": total}
+def _bias(rows: Sequence[Row], longer_of: Sequence[int]) -> dict[str, Any]:
+    """Shares of choices that fell on the answer shown first, and on the longer one, each with its interval of 95 %."""
+    chosen = [(row, json.loads(row[4])["answer"].get("winner")) for row in rows]
+    chosen = [(row, "ab".index(winner)) for row, winner in chosen if winner in ("a", "b")]
+    first = clustered((row[1], float(place == int(row[5].split(",")[0]))) for row, place in chosen)
+    longer = clustered(
+        (row[1], float(place == longer_of[row[1]]))
+        for row, place in chosen
+        if row[1] < len(longer_of) and longer_of[row[1]] in (0, 1)
+    )
+    return {
+        "choices": len(chosen),
+        "shown_first": first.value if first.of else None,
+        "shown_first_interval": [first.low, first.high] if first.of else None,
+        "longer": longer.value if longer.of else None,
+        "longer_interval": [longer.low, longer.high] if longer.of else None,
+    }

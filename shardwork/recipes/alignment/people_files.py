@@ -180,14 +180,22 @@ def _text(text: str, path: Path, number: int) -> str:
 
 def _write_items(folder: Path, items: list[Item], golds: list[Item]) -> float:
     """The lines, where each begins, and the mean number of letters."""
-    offsets, letters = [0], 0
+    offsets, letters, longer = [0], 0, list[int]()
     with (folder / "items.jsonl").open("wb") as sink:
         for item in [*items, *golds]:
             letters += len(item["prompt"]) + sum(len(one) for one in item["answers"])
+            longer.append(_longer(item["answers"]))
             offsets.append(offsets[-1] + sink.write(_line(item).encode()))
-    index = {"items": len(items), "golds": len(golds), "offsets": offsets}
+    index = {"items": len(items), "golds": len(golds), "offsets": offsets, "longer": longer}
     (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
     return letters / max(len(items) + len(golds), 1)
+
+
+def _longer(answers: list[str]) -> int:
+    """Which of two has more letters; -1: neither, or they are not two."""
+    if len(answers) != 2 or len(answers[0]) == len(answers[1]):
+        return -1
+    return int(len(answers[1]) > len(answers[0]))
 
 
 def _bad(code: str, sentence: str, path: Path, number: int) -> InvalidInput:

@@ -17,7 +17,8 @@ Consensus = Literal["majority", "unanimous", "dawid_skene", "bradley_terry"]
 
 class ItemsOrder(Order):
     """phase "split" (executor): inputs data -> output items: `items.jsonl`, a line for each item in the order they are
-    asked and then those whose answer is known, and `index.json` {"items", "golds", "offsets": [bytes, one more]}.
+    asked and then those whose answer is known, and `index.json` {"items", "golds", "offsets": [bytes, one more],
+    "longer": [0 | 1 | -1]}: of two answers, which has more letters.
 
     Metrics: items, golds, letters (mean of an item's text), rows.
     """

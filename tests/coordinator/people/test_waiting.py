@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from shardwork.identity.keys import SigningKey
@@ -12,7 +14,7 @@ from shardwork_coordinator.machine import moves
 from shardwork_coordinator.money.ledger import available
 from shardwork_coordinator.money.movements import escrow_account
 from shardwork_coordinator.people.progress import people_progress
-from shardwork_coordinator.records import Purpose, Replica, ReplicaState, Shard, ShardState, Stage
+from shardwork_coordinator.records import Purpose, Replica, ReplicaState, Shard, ShardState, Stage, Vote
 from shardwork_coordinator.settings import Settings
 from shardwork_coordinator.sweeper import Sweeper
 from shardwork_coordinator.views import job_why
@@ -53,19 +55,47 @@ async def test_a_job_says_what_its_people_wait_for(stand: Stand) -> None:
 async def test_a_stage_in_numbers(stand: Stand) -> None:
     await stand.submit(rows(12, 30), overlap=2)
     stage = (await stand.all(Stage))[0]
-    for number, answers in ((1, looks), (2, looks), (3, always_first)):
+    for number, answers in ((3, always_first), (1, looks), (2, looks)):
         one = person(stand, number, answers)
         await one.join()
-        await one.work(20)
-    seen = await stand.store.read(lambda tx: people_progress(tx, stage, stand.clock.now_ms()))
+        await one.work(30)
+    index = await stand.desk.items.index(json.loads(stage.artifacts_json)["items"])
+    seen = await stand.store.read(lambda tx: people_progress(tx, stage, stand.clock.now_ms(), index.longer))
     assert (seen["items"], seen["overlap"], seen["hidden"]) == (12, 2, 30)
     assert seen["annotators"] == {"probation": 0, "cleared": 2, "stopped": 1}
     assert seen["agreement_alpha"] == 1.0
-    assert 0.2 < seen["bias"]["shown_first"] < 0.8
+    low, high = seen["bias"]["shown_first_interval"]
+    assert 0.2 < low < seen["bias"]["shown_first"] < high < 0.8
+    # the better answers are the longer ones, and all who count chose them
+    assert seen["bias"]["longer"] == seen["bias"]["longer_interval"][1] == 1.0
     paid = sum([(await person(stand, n).get("tasks")).json()["me"]["paid_msat"] for n in (1, 2)])
     assert seen["paid_msat"] == paid
-    assert [one["state"] for one in seen["people"]] == ["cleared", "cleared", "stopped"]
-    assert seen["people"][2]["stopped_by"] in ("pattern", "wrong")
+    assert [one["state"] for one in seen["people"]] == ["stopped", "cleared", "cleared"]
+    assert seen["people"][0]["stopped_by"] in ("pattern", "wrong")
+    assert seen["people"][0]["why"]["code"] == "people.not_looking"
+    assert seen["people"][0]["paid_msat"] == 0 < seen["people"][1]["paid_msat"]
+    assert sum(one["paid_msat"] for one in seen["people"]) == paid
+    assert seen["votes"]["paid"] * seen["pay_msat"] == paid
+
+
+async def test_the_time_left_is_told_by_the_pace_and_only_while_there_is_one(stand: Stand) -> None:
+    await stand.submit(rows(40, 30), overlap=2)
+    stage, anna = (await stand.all(Stage))[0], person(stand, 1)
+
+    async def told() -> tuple[int, int | None]:
+        seen = await stand.store.read(lambda tx: people_progress(tx, stage, stand.clock.now_ms()))
+        return seen["votes_left"], seen["seconds_left"]
+
+    assert await told() == (80, None)
+    await anna.join()
+    await anna.work(6)
+    assert (await told())[1] is None
+    await anna.work(24)
+    left, seconds = await told()
+    asked = [one for one in await stand.all(Vote, phase="ask") if one.answer_json]
+    assert left == 80 - len(asked) and seconds == left * 600 // len(asked)
+    stand.clock.advance(601)
+    assert await told() == (left, None)
 
 
 async def test_no_worker_is_given_what_people_are_asked(stand: Stand) -> None:
