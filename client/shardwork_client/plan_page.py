@@ -11,6 +11,8 @@ from rich.text import Text
 from shardwork.client.display import figures
 from shardwork.client.facts import StageMeasure
 from shardwork.client.plan import Plan
+from shardwork.recipes import recipe as find_recipe
+from shardwork.recipes.learning import LearningRecipe
 
 from .data_page import packing_text, preview_of, sources_table, tokens_text
 from .methods_page import methods
@@ -65,10 +67,9 @@ def _stage(stage: StageMeasure, *, named: bool) -> RenderableType:
     rows += [(key, f"{value}: {why}") for key, value, why in stage.chosen]
     if stage.stage.run_if is not None:
         gate = stage.stage.run_if
-        share = f"{100 * gate.improved_by:g} %"
-        rows.append(
-            ("runs if", f"{gate.stage} lowered its held-out loss by {share}; else skipped, and its share returns")
-        )
+        share = f" by {100 * gate.improved_by:g} %" if gate.improved_by else ""
+        told = f"{gate.stage} did better on what is held out{share}; else skipped, and its share returns"
+        rows.append(("runs if", told))
     facts = pairs(rows)
     if not named:
         return facts
@@ -91,6 +92,8 @@ def _model(stage: StageMeasure) -> str:
     learned = figures.parameters(stage.facts.trained_params)
     size = figures.parameters(stage.facts.run_params)
     source = stage.stage.base_model or f"from scratch, preset {stage.stage.params.get('preset')}"
+    if not isinstance(find_recipe(stage.stage.recipe), LearningRecipe):
+        return f"{source}: {stage.model.model_type}, {size} parameters"
     return f"{source}: {stage.model.model_type}, {size} parameters, of which {learned} learn ({method})"
 
 

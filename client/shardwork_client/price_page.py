@@ -46,8 +46,8 @@ def _lines(plan: Plan) -> list[tuple[str, Text, str]]:
     kind = "  simulated" if plan.asset == "simulated" else ""
     low, high = sats(quote.estimate_low_msat).removesuffix(" sat"), sats(quote.estimate_high_msat)
     return [
-        ("  compute", Text(sats(quote.compute_msat)), "training shards"),
-        ("  verification", Text(sats(quote.verification_msat)), "shards that two keys must agree on"),
+        ("  compute", Text(sats(quote.compute_msat)), "what shards and people's answers earn"),
+        ("  verification", Text(sats(quote.verification_msat)), "what is done twice, or checked by another worker"),
         ("  fees", Text(sats(quote.fees_msat)), "the coordinator's share"),
         ("  estimate", Text(figures.span(low, high), style="bold"), "what it should cost"),
         ("  reserve", Text(sats(quote.reserve_msat), style="bold"), "held at submit, the cap; the rest returns"),

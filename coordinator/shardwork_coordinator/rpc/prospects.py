@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from shardwork.jobs.spec import JobSpec
 from shardwork.recipes.abilities import needed
+from shardwork.recipes.base import PEOPLE_PHASES
 from shardwork.why import Why
 
 from ..granting import RECIPES_WITHOUT_TORCH
@@ -23,12 +24,15 @@ TAKEN = "shard.workers_busy"
 
 def warnings(spec: JobSpec, largest: Sequence[LargestShard], workers: Sequence[Worker]) -> list[Why]:
     """Why parts of the job would wait; empty when there is somebody for each of them."""
+    asked = [each for each in largest if each.phase not in PEOPLE_PHASES]
+    if not asked:
+        return []
     if not workers:
         next_step = "The job will wait."
         return [Why(code="plan.no_workers", sentence="No worker is attached right now.", next_step=next_step)]
     found: dict[tuple[str, str], Why] = {}
     stopped: dict[tuple[str, str], list[str]] = {}
-    for each in largest:
+    for each in asked:
         why = why_waiting(_replica(each, spec), workers)
         if why.code == TAKEN:
             continue
