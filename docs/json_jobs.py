@@ -75,6 +75,10 @@ class Stage(Shape):
     best_round: int | None
     memorised: dict[str, float] | None
     continues_from: str = ""
+    #: prompts of the safety set, and how many the base and the published model refused
+    safety: dict[str, float] | None
+    #: what its recipe warns of, each kind once
+    alarms: list[Why]
     rounds: list[Round]
 
 

@@ -217,6 +217,7 @@ def job_page(job: JobStatus) -> RenderableType:
         parts += [Text(""), stage_head(stage)]
         if stage.why:
             parts.append(why_block(stage.why, mark="●", style="yellow"))
+        parts += [why_block(each, mark="▲", style="red") for each in stage.alarms]
         if stage.rounds:
             parts.append(Rounds(stage))
     facts: list[tuple[str, RenderableType]] = [("shards", shard_counts(job))]

@@ -98,6 +98,8 @@ def stage_json(stage: Stage) -> Json:
         "best_round": stage.best_round or None,
         "memorised": dict(sorted(stage.memorised.items())) or None,
         **({"continues_from": stage.continues_from} if stage.continues_from else {}),
+        "safety": dict(sorted(stage.safety.items())) or None,
+        "alarms": [why_json(each) for each in stage.alarms],
         "rounds": [round_json(each) for each in stage.rounds],
     }
 

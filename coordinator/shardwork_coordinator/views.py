@@ -19,6 +19,7 @@ from shardwork.v1 import jobs_pb2
 from shardwork.why import Why
 
 from .granting import ready_replicas
+from .machine.observing import alarms_of
 from .machine.planning import effect_id
 from .machine.states import LIVE
 from .money import ledger
@@ -51,8 +52,8 @@ from .store.base import Transaction
 JobView: TypeAlias = jobs_pb2.JobView
 RoundView: TypeAlias = jobs_pb2.RoundView
 
-#: how publishing names what it found learned by heart
-MEMORISED = "memorised."
+#: how publishing names what it found learned by heart, and what was answered to the prompts of the safety set
+MEMORISED, SAFETY = "memorised.", "safety."
 #: payments that one report lists: an answer has at most 4 MiB
 MOST_PAYMENTS = 10_000
 NOTHING_TO_DO = "Nothing to do: it goes on by itself."
@@ -97,13 +98,17 @@ def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bo
                 rounds=[_round_view(one, start, job) for one in mine],
                 why=wire.why_to_proto(Why.from_json(stage.why_json)) if stage.why_json else None,
                 best_round=int(numbers.get("best_round", 0)),
+                alarms=[wire.why_to_proto(one) for one in alarms_of(stage)],
                 continues_from=_continues(stage, numbers),
-                memorised={
-                    key.removeprefix(MEMORISED): value for key, value in numbers.items() if key.startswith(MEMORISED)
-                },
+                memorised=_begun(numbers, MEMORISED),
+                safety=_begun(numbers, SAFETY),
             )
         )
     return view
+
+
+def _begun(numbers: Mapping[str, float], prefix: str) -> dict[str, float]:
+    return {name.removeprefix(prefix): value for name, value in numbers.items() if name.startswith(prefix)}
 
 
 def _continues(stage: Stage, numbers: Mapping[str, float]) -> str:

@@ -63,6 +63,8 @@ def stage(view: jobs_pb2.StageView) -> results.Stage:
         best_round=view.best_round,
         memorised=dict(view.memorised),
         continues_from=view.continues_from,
+        safety=dict(view.safety),
+        alarms=tuple(why_from_proto(each) for each in view.alarms),
         rounds=tuple(round_of(each) for each in view.rounds),
     )
 

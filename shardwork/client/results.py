@@ -56,6 +56,11 @@ class Stage:
     memorised: Mapping[str, float] = field(default_factory=dict[str, float])
     #: the checkpoint that it began with, and what of it goes on; empty when it began anew
     continues_from: str = ""
+    #: of a policy, prompts of the safety set and how many were refused: "harmful.asked", "harmful.refused_before" (by
+    #: its base), "harmful.refused_after" (by what it published), and of "harmless" and "plain"; empty until published
+    safety: Mapping[str, float] = field(default_factory=dict[str, float])
+    #: what its recipe warns of, each kind once
+    alarms: tuple[Why, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,6 +116,8 @@ class Observation:
     is_best: bool = False
     #: the stage ends with this round, and why
     stop: Why | None = None
+    #: what its owner should look at; a stage tells each code once
+    alarms: tuple[Why, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

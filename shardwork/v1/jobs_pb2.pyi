@@ -398,6 +398,26 @@ class StageView(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SafetyEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     RECIPE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -408,6 +428,8 @@ class StageView(_message.Message):
     BEST_ROUND_FIELD_NUMBER: _builtins.int
     MEMORISED_FIELD_NUMBER: _builtins.int
     CONTINUES_FROM_FIELD_NUMBER: _builtins.int
+    ALARMS_FIELD_NUMBER: _builtins.int
+    SAFETY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     recipe: _builtins.str
     state: _builtins.str
@@ -431,6 +453,16 @@ class StageView(_message.Message):
         same of held_out; empty until it is published
         """
 
+    @_builtins.property
+    def alarms(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Why]:
+        """what its recipe warns of, each kind once"""
+
+    @_builtins.property
+    def safety(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """of a policy, how its base and what it published answered a few fixed prompts: harmful.asked,
+        harmful.refused_before, harmful.refused_after, and the same of harmless and plain; empty until it is published
+        """
+
     def __init__(
         self,
         *,
@@ -444,10 +476,12 @@ class StageView(_message.Message):
         best_round: _builtins.int = ...,
         memorised: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         continues_from: _builtins.str = ...,
+        alarms: _abc.Iterable[_types_pb2.Why] | None = ...,
+        safety: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["why", b"why"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_round", b"best_round", "continues_from", b"continues_from", "deadline_unix_ms", b"deadline_unix_ms", "memorised", b"memorised", "name", b"name", "planned_rounds", b"planned_rounds", "recipe", b"recipe", "rounds", b"rounds", "state", b"state", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "best_round", b"best_round", "continues_from", b"continues_from", "deadline_unix_ms", b"deadline_unix_ms", "memorised", b"memorised", "name", b"name", "planned_rounds", b"planned_rounds", "recipe", b"recipe", "rounds", b"rounds", "safety", b"safety", "state", b"state", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shardwork.v1 import jobs_pb2
+from shardwork.v1 import jobs_pb2, types_pb2
 
 from .conftest import Run, error_of, json_of
 from .fake_coordinator import Fake
@@ -230,3 +230,16 @@ def test_pausing_says_first_what_it_costs(logged_in: Run, fake: Fake) -> None:
     fake.jobs[JOB_ID] = running_job()
     assert "2 shards run" in logged_in("job", "pause", JOB_ID).stderr
     assert fake.jobs[JOB_ID].state == "paused"
+
+
+def test_alarms_of_a_stage_are_shown_with_what_to_do(logged_in: Run, fake: Fake) -> None:
+    job = succeeded_job()
+    why = types_pb2.Why(code="alarm.length", sentence="Answers are longer.", next_step="Read some of them.")
+    why.evidence["before"] = "10.0 tokens"
+    job.stages[0].alarms.append(why)
+    fake.jobs[JOB_ID] = job
+    page = logged_in("job", "show", JOB_ID).stdout
+    for text in ("Answers are longer.", "10.0 tokens", "Read some of them."):
+        assert text in page
+    [told] = json_of(logged_in("job", "show", JOB_ID, "--json"))["stages"][0]["alarms"]
+    assert told["code"] == "alarm.length" and told["evidence"] == {"before": "10.0 tokens"}

@@ -147,6 +147,9 @@ class Simulation:
         self.rates = RateCard()
         #: eval losses to report, candidate -> loss, by round
         self.losses: dict[int, float] = {}
+        #: what learn shards tell beside losses, by round; and publishing
+        self.learned: dict[int, dict[str, float]] = {}
+        self.published: dict[str, float] = {}
         for number in range(workers):
             self.attach(f"worker{number:010d}")
 
@@ -381,6 +384,7 @@ class Simulation:
                 "loss_first": 3.1,
                 "loss_last": 2.9,
                 "tokens": 100.0,
+                **self.learned.get(shard.round, {}),
             }
         if shard.phase == "map":
             return {"counts": fake_id(shard.id, salt)}, {"words": 10.0, "distinct": 5.0}
@@ -393,6 +397,7 @@ class Simulation:
         names = ("checkpoint",) if shard.phase == "init" else ("model", "samples")
         continues = shard.phase == "init" and json.loads(shard.order_json).get("continues")
         metrics = {"continued_moments": 1.0, "continued_step": 10.0} if continues else {}
+        metrics |= self.published if shard.phase == "publish" else {}
         return {name: fake_id(shard.id, name, salt) for name in names}, metrics
 
 
@@ -420,7 +425,11 @@ def rows_result(shard: Shard, *, honest: bool, salt: str) -> tuple[dict[str, str
         return {}, metrics if scored else metrics | {f"drawn.{row}": 1.0 for row in rows}
     if scored:
         return {"scores": fake_id(shard.id, salt)}, metrics
-    return {"answers": fake_id(shard.id, salt)}, metrics | {"rows": len(rows), "tokens": 8.0 * len(rows), "ended": 1.0}
+    return {"answers": fake_id(shard.id, salt)}, metrics | {
+        "rows": len(rows),
+        "tokens": 8.0 * len(rows),
+        "ended": len(rows),
+    }
 
 
 def _executor_metrics(payload: dict[str, str]) -> dict[str, float]:

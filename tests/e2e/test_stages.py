@@ -44,7 +44,7 @@ JOB_KEYS = {
     *("budget_msat", "reserved_msat", "spent_msat", "refunded_msat", "created_unix_ms", "ended_unix_ms"),
     *("topped_up_msat", "donated_msat", "priority", "deadline_unix_ms"),
 }
-STAGE = {"name", "recipe", "state", "planned_rounds", "why", "best_round", "memorised", "rounds"}
+STAGE = {"name", "recipe", "state", "planned_rounds", "why", "best_round", "memorised", "safety", "alarms", "rounds"}
 ROUND = {
     *("number", "kind", "state", "phase", "train_loss", "eval_loss", "outer"),
     *("accepted", "rejected", "seconds", "bytes_up", "bytes_down"),

@@ -1,8 +1,8 @@
 """Observing: what a recipe makes of the numbers that a phase reported, for the stage and for its round.
 
-Owns where they are kept: the stage's numbers feed later plans, the round's measures are shown. A recipe that measures
-its checkpoints itself (a policy, by its reward) says here which was the best, and when the stage has had enough. Pure;
-called by `phases`.
+Owns where they are kept: the stage's numbers feed later plans, the round's measures are shown, alarms are kept with the
+stage and told once. A recipe that measures its checkpoints itself (a policy, by its reward) says here which was the
+best, and when the stage has had enough. Pure; called by `phases`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from dataclasses import replace
 
 from shardwork.recipes import recipe
 from shardwork.recipes.base import Observed, RoundKind
+from shardwork.why import Why
 
 from ..events import Change, Note, Slice
+from ..records import Stage
 from .moves import name
 from .planning import dump, spec_of
 
 #: among a stage's numbers: its recipe says which checkpoint is the best
 IS_MEASURED = "is_measured"
+#: what a note of an alarm is called
+ALARM = "stage.alarm"
 
 
 def observed(state: Slice, metrics: Sequence[Mapping[str, float]], change: Change) -> Slice:
@@ -35,7 +39,7 @@ def observed(state: Slice, metrics: Sequence[Mapping[str, float]], change: Chang
             numbers=numbers,
         )
     )
-    if not (seen.numbers or seen.measures or seen.is_best or seen.stop):
+    if not (seen.numbers or seen.measures or seen.is_best or seen.stop or seen.alarms):
         return state
     numbers |= dict(seen.numbers)
     stage, round_ = state.stage, state.round
@@ -49,6 +53,20 @@ def observed(state: Slice, metrics: Sequence[Mapping[str, float]], change: Chang
     if seen.measures:
         measures = json.loads(round_.measures_json) | dict(seen.measures)
         round_ = replace(round_, measures_json=json.dumps(measures, sort_keys=True))
-    stage = replace(stage, numbers_json=json.dumps(numbers, sort_keys=True))
+    stage = replace(rung(stage, seen.alarms, change), numbers_json=json.dumps(numbers, sort_keys=True))
     change.rows += [stage, round_]
     return replace(state, stage=stage, round=round_)
+
+
+def rung(stage: Stage, alarms: Sequence[Why], change: Change) -> Stage:
+    """The stage with those of the alarms that it did not have yet, and a note of each."""
+    kept = alarms_of(stage)
+    for why in alarms:
+        if all(why.code != one.code for one in kept):
+            kept.append(why)
+            change.notes.append(Note.because(ALARM, name(stage), why))
+    return replace(stage, alarms_json=json.dumps([json.loads(one.to_json()) for one in kept], sort_keys=True))
+
+
+def alarms_of(stage: Stage) -> list[Why]:
+    return [Why(**one) for one in json.loads(stage.alarms_json)]

@@ -59,6 +59,8 @@ class Stage(Record):
     deadline_ms: int = 0
     #: empty, or the Why of a stage that was skipped or ended before its planned rounds
     why_json: str = ""
+    #: [Why, …]: what its recipe warns of, each kind once
+    alarms_json: str = "[]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

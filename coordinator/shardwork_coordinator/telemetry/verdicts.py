@@ -1,4 +1,5 @@
-"""Verdicts: results accepted, refused and taken back since this coordinator started, read from the events.
+"""Verdicts: results accepted, refused and taken back, and alarms that rang, since this coordinator started, read from
+the events.
 
 Every coordinator on one database counts them all: add up nothing over instances, take one. Each look reads what was
 noted since the last one, so it costs what happened and not what there is. Used by `web.metrics`.
@@ -18,6 +19,7 @@ from ..store.base import Transaction
 from .reasons import label_of
 
 ACCEPTED, REJECTED, EXPIRED = "shard.accepted", "shard.rejected", "shard.expired"
+ALARM = "stage.alarm"
 #: phases that are always there, so that an alert knows the series before the first result
 PHASES = ("init", "learn", "evaluate", "publish", *sorted(AUDITED_PHASES), AUDIT_PHASE)
 PAGE = 1_000
@@ -51,6 +53,12 @@ class Verdicts:
             ["phase", "reason"],
             registry=registry,
         )
+        self.alarms = Counter(
+            "shardwork_stage_alarms",
+            "Alarms that rang for stages since the start, by code.",
+            ["code"],
+            registry=registry,
+        )
         for phase in PHASES:
             self.accepted.labels(phase)
             self.tokens.labels(phase)
@@ -66,6 +74,10 @@ class Verdicts:
             self._seen = event.sequence
 
     def _count(self, tx: Transaction, event: Event) -> None:
+        if event.kind == ALARM:
+            # a recipe of ours says them, so they are few
+            self.alarms.labels(json.loads(event.evidence_json).get("code", "")).inc()
+            return
         if event.kind not in (ACCEPTED, REJECTED, EXPIRED):
             return
         shard = tx.get(Shard, event.subject)

@@ -100,6 +100,7 @@ def _stage(stage: Stage, picture: str) -> Shown:
         "recipe": stage.recipe,
         "position": f"{_words(stage.state)}, {where}{best}",
         "why": stage.why,
+        "alarms": stage.alarms,
         "continues": stage.continues_from,
         "curve": picture,
         "undone": any(each.state == "rolled_back" for each in stage.rounds),

@@ -32,9 +32,9 @@ from ..base import (
 from ..objectives import LearnObjective, PolicyObjective
 from ..orders import LearnOrder, Precision
 from .auditing import alike, check_audit, check_claimed, judge_audit, plan_audit
-from .generate import DRAWN, drawn, sampling_of
+from .generate import DRAWN, sampling_of
 from .orders import MOST_ROWS, AuditOrder, GenerateOrder, GradeOrder, ScoreOrder
-from .policy_numbers import observe_learn, observe_reward
+from .policy_numbers import observe_drawn, observe_learn, observe_reward
 from .policy_params import REWARD
 from .rewards import Rewards
 from .tuned import Tuned
@@ -281,7 +281,7 @@ class Policy(Tuned):
     def observe(self, seen: Observed) -> Observation:
         match seen.phase:
             case "rollout":
-                return Observation(measures=drawn(seen.metrics))
+                return observe_drawn(seen)
             case "score" | "grade":
                 return observe_reward(seen)
             case "learn":

@@ -11,11 +11,20 @@ from collections.abc import Mapping, Sequence
 from ...jobs.spec import holds_out
 from ...why import Why
 from ..base import Observation, Observed, RoundKind
+from . import alarms
+from .generate import drawn
 
 #: Ziegler et al., arXiv 1909.08593, 2.2: the error counts at most this much, either way
 MOST_ERROR = 0.2
 #: means over shards of what a learn phase reports, by the name that is shown
 LEARNED = ("kl", "entropy", "clip_fraction", "value_loss", "explained_variance", "left_out", "length")
+
+
+def observe_drawn(seen: Observed) -> Observation:
+    """After answers were drawn: how long they are, and how many ended by themselves."""
+    measures = drawn(seen.metrics)
+    rang, numbers = alarms.of_answers(seen, measures)
+    return Observation(measures=measures, numbers=numbers, alarms=tuple(rang))
 
 
 def observe_reward(seen: Observed) -> Observation:
@@ -25,14 +34,19 @@ def observe_reward(seen: Observed) -> Observation:
         return Observation()
     mean, error = _trial(rewards) if holds_out(seen.stage) else _pooled(rewards)
     measures = {"reward": mean, "reward_error": error}
-    if holds_out(seen.stage) and len(rewards) > 1:
-        measures["reward_seen"], _ = _pooled(rewards[:-1])
+    learned = _pooled(rewards[:-1]) if holds_out(seen.stage) and len(rewards) > 1 else None
+    if learned is not None:
+        measures["reward_seen"] = learned[0]
+    rang = tuple(alarms.of_rewards(seen, (mean, error), learned))
     best = seen.numbers.get("best_reward")
     is_best = best is None or mean > best
     numbers = {"is_measured": 1.0, "reward": mean, "reward_error": error}
     numbers.setdefault("reward_start", seen.numbers.get("reward_start", mean))
     if is_best:
         numbers |= {"best_reward": mean, "best_round": float(seen.round_number - 1), "rounds_without_best": 0.0}
+        numbers["best_reward_error"] = error
+        if learned is not None:
+            numbers |= {"best_seen": learned[0], "best_seen_error": learned[1]}
         return Observation(numbers=numbers, measures=measures, is_best=True)
     waited = seen.numbers.get("rounds_without_best", 0.0) + 1
     numbers["rounds_without_best"] = waited
@@ -45,16 +59,17 @@ def observe_reward(seen: Observed) -> Observation:
             evidence={"reward": f"{mean:.4f}", "best": f"{best:.4f}", "patience": str(patience)},
         )
         numbers["last_round"] = float(seen.round_number)
-    return Observation(numbers=numbers, measures=measures, stop=stop)
+    return Observation(numbers=numbers, measures=measures, stop=stop, alarms=rang)
 
 
 def observe_learn(seen: Observed) -> Observation:
     """After the shards learned: how far the policy went, and what going further costs from now on."""
     measures = {name: _mean(seen.metrics, name) for name in LEARNED if any(name in one for one in seen.metrics)}
     kl, params = measures.get("kl"), seen.stage.params
-    numbers: dict[str, float] = {}
+    found, numbers = alarms.of_learning(seen, measures)
+    rang = tuple(found)
     if kl is None or not math.isfinite(kl):
-        return Observation(measures=measures)
+        return Observation(numbers=numbers, measures=measures, alarms=rang)
     numbers["kl"] = kl
     if params["kl_target"] is not None:
         before = seen.numbers.get("kl_coefficient", params["kl_coefficient"])
@@ -62,14 +77,15 @@ def observe_learn(seen: Observed) -> Observation:
         numbers["kl_coefficient"] = measures["kl_coefficient"] = before * (1 + error)
     budget = params["kl_budget"]
     if budget is None or kl <= budget:
-        return Observation(numbers=numbers, measures=measures)
+        return Observation(numbers=numbers, measures=measures, alarms=rang)
     stop = Why(
         code="policy.kl_budget",
         sentence=f"Stage {seen.stage.name} ends early: its policy went as far from its reference as it may.",
         evidence={"kl": f"{kl:.4f}", "budget": f"{budget:g}"},
         next_step="Nothing to do: the best checkpoint is published. A higher params.kl_budget lets it go further.",
     )
-    return Observation(numbers={**numbers, "last_round": float(seen.round_number)}, measures=measures, stop=stop)
+    numbers["last_round"] = float(seen.round_number)
+    return Observation(numbers=numbers, measures=measures, stop=stop, alarms=rang)
 
 
 def _rewards(seen: Observed) -> list[tuple[float, float, int]]:

@@ -23,7 +23,17 @@ def learned(number: int, train: float | None, held_out: float | None, state: str
 def stage(name: str = "sft") -> Stage:
     rounds = (learned(0, None, 5.5), learned(1, 5.0, 4.5), learned(2, 4.8, 4.9, "rolled_back"), learned(3, 4.0, 4.25))
     known = {f"{side}.{key}": 3.0 for side in ("train", "held_out") for key in ("rows", "reproduced", "longest_run")}
-    return Stage(name=name, recipe="sft", state="done", planned_rounds=3, rounds=rounds, best_round=3, memorised=known)
+    alarm = Why(code="alarm.length", sentence=f"{name} grows.", next_step=f"Read {name}.")
+    return Stage(
+        name=name,
+        recipe="sft",
+        state="done",
+        planned_rounds=3,
+        rounds=rounds,
+        best_round=3,
+        memorised=known,
+        alarms=(alarm,),
+    )
 
 
 def report(text: str = "river", state: str = "succeeded") -> Report:
@@ -90,6 +100,8 @@ def test_everything_that_a_report_knows_is_in_it() -> None:
     for part in (
         "river rose.",
         "Mend river.",
+        "river grows.",
+        "Read river.",
         "round.rolled_back",
         "river before",
         "river after",
