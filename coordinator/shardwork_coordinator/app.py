@@ -198,7 +198,7 @@ async def serving(settings: Settings) -> AsyncGenerator[Serving, None]:
         api, figures = api_router(desk), expiry.figures
         people = people_router(_people_desk(house, engine, contents, keys, payments))
         site = Site(settings=settings, most_connections=files.web, storage=figures, house=house, payments=payments)
-        site = replace(site, api=api, people=people)
+        site = replace(site, api=api, people=people, contents=contents)
         web = await stack.enter_async_context(serve_web(site, engine, keys.authority))
         stack.callback(desk.close)  # before the server: its streams end by themselves
         adopt("uvicorn", "uvicorn.error", "uvicorn.access")

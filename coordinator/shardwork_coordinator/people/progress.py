@@ -193,11 +193,8 @@ def _bias(rows: Sequence[Row], longer_of: Sequence[int]) -> dict[str, Any]:
     chosen = [(row, json.loads(row[4])["answer"].get("winner")) for row in rows]
     chosen = [(row, "ab".index(winner)) for row, winner in chosen if winner in ("a", "b")]
     first = clustered((row[1], float(place == int(row[5].split(",")[0]))) for row, place in chosen)
-    longer = clustered(
-        (row[1], float(place == longer_of[row[1]]))
-        for row, place in chosen
-        if row[1] < len(longer_of) and longer_of[row[1]] in (0, 1)
-    )
+    items = [(int(row[1]), place) for row, place in chosen if row[1] < len(longer_of)]
+    longer = clustered((item, float(place == longer_of[item])) for item, place in items if longer_of[item] in (0, 1))
     return {
         "choices": len(chosen),
         "shown_first": first.value if first.of else None,

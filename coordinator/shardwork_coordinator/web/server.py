@@ -22,9 +22,11 @@ from shardwork.errors import InvalidInput
 from shardwork.identity.private_file import read_private
 from shardwork.session import JoinLine
 
+from ..artifacts import ArtifactStore
 from ..artifacts.figures import StorageFigures
 from ..engine import Engine
 from ..payments.base import Payments
+from ..people.items import Items
 from ..policy.house import House
 from ..records import Event, WebUser
 from ..settings import Settings
@@ -71,6 +73,8 @@ class Site:
     api: APIRouter | None = None
     #: what people who judge call, and their page; None: there is none
     people: APIRouter | None = None
+    #: bytes of artifacts, for pages on which texts are read; None: there are none
+    contents: ArtifactStore | None = None
     #: the node that the books are compared with, and that is asked about a payment
     payments: Payments | None = None
 
@@ -105,6 +109,8 @@ def build(engine: Engine, site: Site | None = None) -> FastAPI:
         is_secure=site.is_secure,
         setup_token=site.setup_token,
         join=site.join,
+        contents=site.contents,
+        items=Items(site.contents) if site.contents else None,
     )
     if site.api is not None:
         app.include_router(site.api)

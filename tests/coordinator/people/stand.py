@@ -307,7 +307,9 @@ async def standing(folder: Path, store: Store | None = None) -> AsyncGenerator[S
     engine = Engine(store, Links(), clock)
     contents = ArtifactStore.open(folder / "artifacts")
     desk = PeopleDesk(engine=engine, items=Items(contents), secret=b"s" * 32, joins=Buckets(10_000, 100.0))
-    transport = httpx.ASGITransport(build(engine, Site(people=router(desk))), client=("127.0.0.1", 1))
+    transport = httpx.ASGITransport(
+        build(engine, Site(people=router(desk), contents=contents)), client=("127.0.0.1", 1)
+    )
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         outbox = OutboxRunner(engine, Here(folder))
         yield Stand(engine, clock, store, desk, folder, client, outbox)

@@ -9,8 +9,10 @@ from jinja2 import Environment
 
 from shardwork.identity.role import Role
 
+from ...artifacts import ArtifactStore
 from ...artifacts.figures import StorageFigures
 from ...engine import Engine
+from ...people.items import Items
 from ...policy.house import House
 from ...rpc.auth import Caller
 from ...settings import Settings
@@ -37,6 +39,9 @@ class Desk:
     setup_token: str
     #: the line by which a worker joins; empty where nobody serves one
     join: Callable[[], str] = str
+    #: bytes of artifacts, and what people are asked; None: pages tell of rows only
+    contents: ArtifactStore | None = None
+    items: Items | None = None
     logins: Limiter = field(default_factory=Limiter)
 
     @property

@@ -27,6 +27,7 @@ from ...scheduler import Worker
 from ...store.base import Transaction
 from .. import rows
 from . import curves, grid, tries
+from .alignment import panel
 from .shell import Shell, as_json
 from .visits import Visit
 
@@ -58,6 +59,8 @@ class JobPage:
     why: Why
     reasons: Sequence[Why]
     stages: Sequence[StageBox]
+    #: of the stages that ask people
+    panels: Sequence[panel.Panel]
     charts: Sequence[curves.Chart]
     grid: grid.Grid | None
     held: Sequence[tries.Held]
@@ -74,10 +77,19 @@ def router(shell: Shell) -> APIRouter:
     routes, engine = APIRouter(), shell.desk.engine
 
     async def show(request: Request, visit: Visit) -> Response:
-        asked, attached, now_ms = Asked.of(request), engine.links.attached(), engine.clock.now_ms()
-        most = shell.desk.settings.max_running_shards
-        seen = await engine.store.read(lambda tx: page(tx, asked, attached, now_ms, most_running=most))
-        return shell.html(request, visit, "dashboard/job.html", seen=seen, asked=asked, as_json=as_json)
+        asked = Asked.of(request)
+        # texts of items are no rows: what is needed of them is read before everything else
+        items = await engine.store.read(lambda tx: panel.artifacts(tx, asked.job_id))
+        around = Around(
+            attached=engine.links.attached(),
+            now_ms=engine.clock.now_ms(),
+            most_running=shell.desk.settings.max_running_shards,
+            longer=await panel.longer(shell.desk.items, items),
+        )
+        seen = await engine.store.read(lambda tx: page(tx, asked, around))
+        words: dict[str, Any] = {"as_json": as_json, "left": panel.left, "causes": panel.CAUSES}
+        base = str(request.base_url).rstrip("/")
+        return shell.html(request, visit, "dashboard/job.html", seen=seen, asked=asked, base=base, **words)
 
     async def log(request: Request, visit: Visit) -> Response:
         asked = Asked.of(request)
@@ -143,8 +155,18 @@ def named(tx: Transaction, job_id: str) -> Job:
     return job
 
 
-def page(tx: Transaction, asked: Asked, attached: Sequence[Worker], now_ms: int, *, most_running: int) -> JobPage:
-    job = named(tx, asked.job_id)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What a page needs that is no row of its job."""
+
+    attached: Sequence[Worker]
+    now_ms: int
+    most_running: int
+    longer: panel.Longer
+
+
+def page(tx: Transaction, asked: Asked, around: Around) -> JobPage:
+    job, attached, now_ms = named(tx, asked.job_id), around.attached, around.now_ms
     stages = tx.find(Stage, job_id=job.id, order="position")
     rounds = tx.find(Round, job_id=job.id, order="number")
     view = views.job_view(tx, job, attached)
@@ -157,8 +179,9 @@ def page(tx: Transaction, asked: Asked, attached: Sequence[Worker], now_ms: int,
         owner_name=owner.name if owner else "",
         view=view,
         why=wire.why_from_proto(view.why),
-        reasons=reasons_of(tx, job, most_running=most_running),
+        reasons=reasons_of(tx, job, most_running=around.most_running),
         stages=[_box(stage, stages, view) for stage in stages],
+        panels=panel.panels(tx, stages, now_ms, around.longer),
         charts=curves.charts(tx, job, stages, rounds),
         grid=grid.look(tx, job, stages, rounds, (asked.stage, asked.round, asked.phase)),
         held=in_hand,
