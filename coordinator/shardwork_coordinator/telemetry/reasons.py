@@ -11,6 +11,10 @@ OTHER, WORKER = "other", "worker"
 #: said by the coordinator's own checks, or acted upon when a worker says it
 KNOWN = frozenset(
     {
+        "audit.impossible",
+        "audit.not_drawn",
+        "audit.numbers_differ",
+        "audit.unreadable",
         "check.files",
         "check.loss_range",
         "check.metrics",

@@ -22,6 +22,9 @@ ACCEPTED, REJECTED, EXPIRED = "shard.accepted", "shard.rejected", "shard.expired
 ALARM = "stage.alarm"
 #: phases that are always there, so that an alert knows the series before the first result
 PHASES = ("init", "learn", "evaluate", "publish", *sorted(AUDITED_PHASES), AUDIT_PHASE)
+#: how codes of refusals by audits begin, and that of a result that nobody could check
+BY_AUDIT, IMPOSSIBLE = "audit.", "audit.impossible"
+OUTCOMES = ("passed", "failed", "impossible")
 PAGE = 1_000
 #: what one look reads at most; the rest follows with the next
 MOST_READ = 50_000
@@ -59,6 +62,14 @@ class Verdicts:
             ["code"],
             registry=registry,
         )
+        self.audits = Counter(
+            "shardwork_audits",
+            "Results that another worker checked, by outcome: passed, failed, or impossible to check.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in OUTCOMES:
+            self.audits.labels(outcome)
         for phase in PHASES:
             self.accepted.labels(phase)
             self.tokens.labels(phase)
@@ -83,13 +94,22 @@ class Verdicts:
         shard = tx.get(Shard, event.subject)
         if shard is None:
             return
+        evidence = json.loads(event.evidence_json)
         if event.kind == ACCEPTED:
             self.accepted.labels(shard.phase).inc()
             self.tokens.labels(shard.phase).inc(shard.tokens)
+            self._passed(tx, shard, evidence.get("lease", ""))
             return
-        code = json.loads(event.evidence_json).get("code", "")
+        code = evidence.get("code", "")
+        if event.kind == REJECTED and code.startswith(BY_AUDIT):
+            self.audits.labels("impossible" if code == IMPOSSIBLE else "failed").inc()
         counter = self.rejected if event.kind == REJECTED else self.expired
         counter.labels(shard.phase, label_of(code)).inc()
+
+    def _passed(self, tx: Transaction, shard: Shard, lease: str) -> None:
+        """A result that is accepted although it was audited was borne out."""
+        if shard.phase in AUDITED_PHASES and tx.find(Shard, audits=lease.rpartition(".")[0], limit=1):
+            self.audits.labels("passed").inc()
 
 
 def _since(tx: Transaction, sequence: int) -> Iterator[Event]:

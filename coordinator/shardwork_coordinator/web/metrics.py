@@ -25,6 +25,7 @@ from prometheus_client import (
 
 from shardwork.identity.role import Role
 from shardwork.protocol import software_version
+from shardwork.recipes.base import ASK_PHASE
 
 from .. import views
 from ..artifacts import reach
@@ -32,7 +33,10 @@ from ..artifacts.figures import KINDS, StorageFigures
 from ..cluster.membership import living
 from ..engine import Engine
 from ..money import ledger
+from ..people import places
 from ..records import (
+    Annotator,
+    AnnotatorState,
     DepositRow,
     DepositState,
     Event,
@@ -49,6 +53,8 @@ from ..records import (
     Shard,
     ShardState,
     Standing,
+    Vote,
+    VoteState,
 )
 from ..rpc.operator import worker_states
 from ..store.base import Transaction
@@ -164,13 +170,28 @@ def _states(tx: Transaction, engine: Engine, registry: CollectorRegistry) -> Non
         ("shardwork_workers", "Enrolled workers by state.", WORKER_STATES, worker_states(tx, engine.links)),
         ("shardwork_payouts", "Payments to workers and requesters by state.", PayoutState, tx.count(Payout, "state")),
         ("shardwork_deposits", "Invoices for deposits by state.", DepositState, tx.count(DepositRow, "state")),
+        (
+            "shardwork_votes",
+            "Tasks given to people, by what became of them.",
+            VoteState,
+            tx.count(Vote, "state"),
+        ),
+        ("shardwork_annotators", "People by how they stand in a stage.", AnnotatorState, tx.count(Annotator, "state")),
     ):
         gauge = Gauge(name, text, ["state"], registry=registry)
         # an alert on paused jobs must not wait for the first one before it knows the series
         for state in sorted({*map(str, states), *counts}):
             gauge.labels(state).set(counts.get(state, 0))
+    text = "Items of running stages that people may be given."
+    _gauge(registry, "shardwork_people_items_open", text, _items_open(tx))
     alive = len(living(tx, engine.clock.now_ms())) if engine.links.coordinator else 1
     _gauge(registry, "shardwork_coordinators", "Coordinators that live on this database.", alive)
+
+
+def _items_open(tx: Transaction) -> int:
+    jobs = [job.id for job, _ in places.running(tx) if job.state is JobState.RUNNING]
+    counts = tx.count(Shard, "state", job_id=jobs, phase=ASK_PHASE) if jobs else {}
+    return counts.get(ShardState.READY, 0)
 
 
 def _standings(tx: Transaction, registry: CollectorRegistry) -> None:

@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from shardwork_coordinator.people.sweeping import sweep
-from shardwork_coordinator.records import AuditEntry, WebRole
+from shardwork_coordinator.records import AuditEntry, Shard, ShardState, Vote, VoteState, WebRole
 from shardwork_coordinator.web.server import Site
 
 from ..web.visitor import act, visitor
@@ -84,3 +85,19 @@ async def test_the_panel_stays_when_its_items_are_gone(stand: Stand) -> None:
     async with visitor(stand.engine, site=Site()) as client:
         told = text((await client.get(f"/jobs/{JOB}")).text)
     assert "4 of 12 items done" in told and "The longer answer" not in told
+
+
+async def test_metrics_count_votes_people_and_what_is_left_to_ask(stand: Stand) -> None:
+    async def told() -> dict[tuple[str, str], float]:
+        answer = await stand.client.get("/metrics")
+        found = text_string_to_metric_families(answer.text)
+        return {(one.name, one.labels.get("state", "")): one.value for family in found for one in family.samples}
+
+    await judged(stand)
+    seen = await told()
+    votes = await stand.all(Vote)
+    for state in VoteState:
+        assert seen["shardwork_votes", state] == sum(1 for one in votes if one.state is state)
+    assert (seen["shardwork_annotators", "cleared"], seen["shardwork_annotators", "stopped"]) == (2, 1)
+    free = await stand.all(Shard, phase="ask", state=ShardState.READY)
+    assert seen["shardwork_people_items_open", ""] == len(free) > 0

@@ -11,7 +11,7 @@ from shardwork_coordinator.telemetry.reasons import KNOWN, label_of
 from shardwork_coordinator.telemetry.verdicts import Verdicts
 from shardwork_coordinator.telemetry.waiting import Waits, waits
 
-from ..simulation import Simulation, sft_job
+from ..simulation import Simulation, answers_job, sft_job
 
 JOB = "job000000001"
 
@@ -61,6 +61,28 @@ async def test_what_happened_since_the_first_look_is_counted_once() -> None:
         ("shardwork_shards_rejected_total", "learn", "check.tokens"): 1,
         ("shardwork_shards_expired_total", "learn", "lease.silent"): 1,
     }
+    simulation.store.close()
+
+
+async def test_audits_are_counted_by_what_they_said_of_the_result() -> None:
+    simulation, registry = Simulation(workers=4), CollectorRegistry()
+    verdicts = Verdicts(registry)
+    await simulation.submit(answers_job())
+    await simulation.run_effects()
+    await simulation.store.read(verdicts.look)
+    first = True
+    while (await simulation.job()).state is not JobState.SUCCEEDED:
+        await simulation.run_effects()
+        await simulation.granting.grant()
+        for replica in await simulation.held():
+            # the first result is made up, and two who repeat a part of it say so
+            lies, first = first and replica.phase == "map", False
+            await simulation.finish(replica, honest=not lies)
+    await simulation.store.read(verdicts.look)
+    found = counts(registry)
+    assert found["shardwork_audits_total", "passed"] == found["shardwork_shards_accepted_total", "map"]
+    assert found["shardwork_audits_total", "failed"] == 1
+    assert ("shardwork_audits_total", "impossible") not in found
     simulation.store.close()
 
 
