@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shardwork.client.display import figures
+from shardwork.client.display.refusals import refusals
 from shardwork.client.waiting import rounds_done
 from shardwork.money import show as sats
 from shardwork.why import Why
@@ -218,6 +219,8 @@ def job_page(job: JobStatus) -> RenderableType:
         if stage.why:
             parts.append(why_block(stage.why, mark="●", style="yellow"))
         parts += [why_block(each, mark="▲", style="red") for each in stage.alarms]
+        if told := refusals(stage):
+            parts.append(Text(clean(told), style="dim"))
         if stage.rounds:
             parts.append(Rounds(stage))
     facts: list[tuple[str, RenderableType]] = [("shards", shard_counts(job))]

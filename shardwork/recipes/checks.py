@@ -12,7 +12,7 @@ from ..why import Why
 from .base import Finding, Reported
 from .continuing import odd_metric
 from .objectives import LearnObjective, PolicyObjective, PreferenceObjective, RewardObjective
-from .orders import EvaluateOrder, LearnOrder
+from .orders import EvaluateOrder, LearnOrder, PublishOrder
 
 DELTA_FILES = frozenset({"delta.safetensors", "m.safetensors", "v.safetensors", "update.json"})
 #: kinds of file that a published model and its samples may hold: nothing that runs
@@ -58,7 +58,9 @@ def check(phase: str, order_json: str, reported: Reported) -> Finding:
         return _check_learn(LearnOrder.model_validate_json(order_json), reported)
     if phase == "evaluate":
         return _check_evaluate(EvaluateOrder.model_validate_json(order_json), reported)
-    return _check_memory(reported) if phase == "publish" else _check_files(phase, reported)
+    if phase == "publish":
+        return _check_publish(PublishOrder.model_validate_json(order_json), reported)
+    return _check_files(phase, reported)
 
 
 def _refused(code: str, sentence: str, **evidence: str) -> Finding:
@@ -143,6 +145,17 @@ def _limit(metric: str) -> float:
     if metric.endswith(("accuracy", "calibration_error")):
         return 1.0
     return WORST_LOSS if metric.endswith("_loss") else math.inf
+
+
+def _check_publish(order: PublishOrder, reported: Reported) -> Finding:
+    # here, because the alignment package is built on this module
+    from .alignment.guards.safety import PREFIX, odd_metric
+
+    told = {name: value for name, value in reported.metrics.items() if name.startswith(PREFIX)}
+    odd = odd_metric(told) if order.safety else min(told, default="")
+    if odd:
+        return _refused("check.metrics", "Refusals are told in numbers that cannot be.", metric=odd[:80])
+    return _check_memory(reported)
 
 
 def _check_memory(reported: Reported) -> Finding:

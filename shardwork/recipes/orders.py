@@ -171,6 +171,9 @@ class PublishOrder(Order):
     threads: Threads = 1
     #: an adapter goes into its base's weights, so that the model stands alone
     merged: bool = added(False)
+    #: the base and what is published are asked the prompts of `alignment.guards.safety`: metrics safety.*, and in
+    #: samples safety.jsonl
+    safety: bool = added(False)
 
 
 class PrepareOrder(Order):

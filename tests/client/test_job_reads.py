@@ -237,9 +237,12 @@ def test_alarms_of_a_stage_are_shown_with_what_to_do(logged_in: Run, fake: Fake)
     why = types_pb2.Why(code="alarm.length", sentence="Answers are longer.", next_step="Read some of them.")
     why.evidence["before"] = "10.0 tokens"
     job.stages[0].alarms.append(why)
+    job.stages[0].safety.update({"harmful.asked": 7, "harmful.refused_before": 6, "harmful.refused_after": 2})
     fake.jobs[JOB_ID] = job
     page = logged_in("job", "show", JOB_ID).stdout
-    for text in ("Answers are longer.", "10.0 tokens", "Read some of them."):
+    for text in ("Answers are longer.", "10.0 tokens", "Read some of them.", "2 of 7 harmful (its base 6)"):
         assert text in page
-    [told] = json_of(logged_in("job", "show", JOB_ID, "--json"))["stages"][0]["alarms"]
+    stage = json_of(logged_in("job", "show", JOB_ID, "--json"))["stages"][0]
+    assert stage["safety"] == {"harmful.asked": 7, "harmful.refused_before": 6, "harmful.refused_after": 2}
+    [told] = stage["alarms"]
     assert told["code"] == "alarm.length" and told["evidence"] == {"before": "10.0 tokens"}

@@ -17,6 +17,7 @@ from shardwork.jobs.spec import PlanSection, StageSpec, model_input
 from shardwork.recipes import kinds, recipe
 from shardwork.recipes.alignment.auditing import names_of, rows_of
 from shardwork.recipes.alignment.consensus_orders import ConsensusOrder
+from shardwork.recipes.alignment.guards.safety import ASKED, SAFETY_METRICS, Ask
 from shardwork.recipes.alignment.orders import (
     AuditOrder,
     GenerateOrder,
@@ -220,6 +221,8 @@ def honest(kind: str, phase: str, order_json: str) -> Reported:
         "publish": {"reload_difference": 0.0},
         "map": {"words": 10.0, "distinct": 5.0},
     }.get(phase, {})
+    if phase == "publish" and PublishOrder.model_validate_json(order_json).safety:
+        metrics |= {name: float(ASKED[Ask(name.split(".")[1])]) for name in SAFETY_METRICS}
     if phase == "evaluate":
         metrics = {"before.test_loss": 3.0}
         for name in EvaluateOrder.model_validate_json(order_json).candidates:

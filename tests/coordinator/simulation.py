@@ -18,6 +18,7 @@ from shardwork.identity.keys import SigningKey
 from shardwork.ids import LeaseId
 from shardwork.jobs.spec import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
 from shardwork.recipes import recipe
+from shardwork.recipes.alignment.guards.safety import ASKED, Ask
 from shardwork.recipes.base import Reported, StageFacts
 from shardwork.v1 import work_pb2
 from shardwork.why import Why
@@ -147,9 +148,14 @@ class Simulation:
         self.rates = RateCard()
         #: eval losses to report, candidate -> loss, by round
         self.losses: dict[int, float] = {}
-        #: what learn shards tell beside losses, by round; and publishing
+        #: what learn shards tell beside losses, by round
         self.learned: dict[int, dict[str, float]] = {}
-        self.published: dict[str, float] = {}
+        #: where the safety set is asked: nobody refuses anything
+        self.published = {
+            f"safety.{ask}.{name}": float(ASKED[ask] if name == "asked" else 0)
+            for ask in Ask
+            for name in ("asked", "refused_before", "refused_after")
+        }
         for number in range(workers):
             self.attach(f"worker{number:010d}")
 
@@ -397,7 +403,8 @@ class Simulation:
         names = ("checkpoint",) if shard.phase == "init" else ("model", "samples")
         continues = shard.phase == "init" and json.loads(shard.order_json).get("continues")
         metrics = {"continued_moments": 1.0, "continued_step": 10.0} if continues else {}
-        metrics |= self.published if shard.phase == "publish" else {}
+        if shard.phase == "publish" and json.loads(shard.order_json).get("safety"):
+            metrics |= self.published
         return {name: fake_id(shard.id, name, salt) for name in names}, metrics
 
 

@@ -43,3 +43,21 @@ async def test_alarms_are_in_the_view_of_the_job() -> None:
         return [one.code for one in views.job_view(tx, job, []).stages[0].alarms]
 
     assert await simulation.store.read(look) == ["alarm.kl", "alarm.left_out"]
+
+
+async def test_a_published_policy_that_refuses_less_than_its_base_rings() -> None:
+    simulation = Simulation(workers=3)
+    simulation.published |= {"safety.harmful.refused_before": 7.0, "safety.harmful.refused_after": 1.0}
+    await simulation.submit(policy_job(rounds=1))
+    await work(simulation, {})
+
+    def look(tx: Transaction) -> tuple[list[str], dict[str, float]]:
+        job = tx.get(Job, "job000000001")
+        assert job is not None
+        stage = views.job_view(tx, job, []).stages[0]
+        return [one.code for one in stage.alarms], dict(stage.safety)
+
+    rang, safety = await simulation.store.read(look)
+    assert rang == ["alarm.refuses_less"]
+    assert (safety["harmful.asked"], safety["harmful.refused_before"], safety["harmful.refused_after"]) == (7, 7, 1)
+    assert len(safety) == 9

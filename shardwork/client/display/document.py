@@ -17,6 +17,7 @@ from . import figures
 from .curve import curve
 from .loading import loading
 from .memory import memorised
+from .refusals import refusals
 
 #: a document of more rows is slow to open, and `--json` has them all
 MOST_PAYMENTS = 2000
@@ -105,6 +106,7 @@ def _stage(stage: Stage, picture: str) -> Shown:
         "curve": picture,
         "undone": any(each.state == "rolled_back" for each in stage.rounds),
         "memorised": memorised(stage),
+        "refusals": refusals(stage),
         "rounds": [_round(each) for each in stage.rounds],
     }
 

@@ -12,9 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from ...jobs.spec import StageSpec
-from ..base import Content, PlanInput
+from ..base import Content, Observation, Observed, PlanInput
 from ..objectives import LearnObjective, PreferenceObjective
-from .tuned import Tuned, TunedParams
+from .guards.safety import observe_safety
+from .tuned import SAFETY, Tuned, TunedParams
 
 
 class DpoParams(TunedParams):
@@ -29,6 +30,7 @@ class DpoParams(TunedParams):
         float, Field(ge=0, lt=0.5, description="sigmoid: share of preferences that are taken to be wrong")
     ] = 0.0
     desirable: Annotated[float, Field(ge=0, le=100, description="kto: weight of wanted answers")] = 1.0
+    safety: Annotated[bool, Field(description=SAFETY)] = True
     undesirable: Annotated[float, Field(ge=0, le=100, description="kto: weight of unwanted answers")] = 1.0
 
 
@@ -52,3 +54,6 @@ class Dpo(Tuned):
 
     def prepared(self, params: Mapping[str, Any]) -> dict[str, Any]:
         return {"rows_are": "labelled" if params["loss"] == "kto" else "pairs"}
+
+    def observe(self, seen: Observed) -> Observation:
+        return observe_safety(seen) if seen.phase == "publish" else Observation()

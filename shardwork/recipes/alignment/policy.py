@@ -33,6 +33,7 @@ from ..objectives import LearnObjective, PolicyObjective
 from ..orders import LearnOrder, Precision
 from .auditing import alike, check_audit, check_claimed, judge_audit, plan_audit
 from .generate import DRAWN, sampling_of
+from .guards.safety import observe_safety
 from .orders import MOST_ROWS, AuditOrder, GenerateOrder, GradeOrder, ScoreOrder
 from .policy_numbers import observe_drawn, observe_learn, observe_reward
 from .policy_params import REWARD
@@ -286,6 +287,8 @@ class Policy(Tuned):
                 return observe_reward(seen)
             case "learn":
                 return observe_learn(seen)
+            case "publish":
+                return observe_safety(seen)
             case _:
                 return Observation()
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from ...jobs.spec import holds_out
 from ...why import Why
 from ..base import Observation, Observed, RoundKind
-from . import alarms
 from .generate import drawn
+from .guards import alarms
 
 #: Ziegler et al., arXiv 1909.08593, 2.2: the error counts at most this much, either way
 MOST_ERROR = 0.2

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .orders import MOST_ROWS, RewardKind
-from .tuned import TunedParams
+from .tuned import SAFETY, TunedParams
 
 #: the role of the reward model among a stage's `models`
 REWARD = "reward"
@@ -41,6 +41,7 @@ class PolicyParams(TunedParams):
     reward_settings: Annotated[
         str, Field(max_length=20_000, description="JSON of what such rewards need beside the row")
     ] = ""
+    safety: Annotated[bool, Field(description=SAFETY)] = True
     kl_coefficient: Annotated[
         float, Field(ge=0, le=100, description="price of leaving the reference, a nat a token")
     ] = 0.05

@@ -19,9 +19,14 @@ from ..learning import LearningRecipe
 from ..objectives import LearnObjective
 from ..orders import EvaluateOrder, LearnOrder, PrepareOrder, PublishOrder
 from ..sft import LORA_ONLY, PARTIAL_ONLY, Sft, TuningParams, refuse
+from .guards.safety import ASKED_TOKENS
 
 #: of `sft`, with the value that asks for nothing: rows here are no texts that a loss could be spread over
 MEANINGLESS: Mapping[str, object] = {"packing": False}
+
+
+#: what `params.safety` is, for the kinds whose model answers
+SAFETY = "ask the base and the published model a few prompts that should or should not be refused"
 
 
 class TunedParams(TuningParams):
@@ -109,8 +114,14 @@ class Tuned(Sft):
         ]
 
     def _plan_publish(self, given: PlanInput) -> Sequence[ShardPlan]:
-        merged = self.merges(given.stage.params)
-        return [_changed(plan, PublishOrder, {"merged": merged}) for plan in super()._plan_publish(given)]
+        # a stage that was frozen before it was known is published as it was quoted
+        safety = bool(given.stage.params.get("safety", False))
+        more = ASKED_TOKENS * given.facts.run_params if safety else 0
+        changes = {"merged": self.merges(given.stage.params), "safety": safety}
+        return [
+            replace(_changed(plan, PublishOrder, changes), work_units=plan.work_units + more)
+            for plan in super()._plan_publish(given)
+        ]
 
 
 def _changed(

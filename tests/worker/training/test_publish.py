@@ -15,9 +15,11 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from shardwork.errors import Internal
+from shardwork.recipes.alignment.guards.safety import MOST_TOKENS, PROMPTS, odd_metric
 from shardwork.recipes.base import Computed
 from shardwork.tensors.file import open_tensors, read_tensors, write_tensors
 from shardwork_worker.training import publish as publishing
+from shardwork_worker.training.probing import safety
 from shardwork_worker.training.probing.samples import SAMPLED_ROWS
 from shardwork_worker.training.trainer import TorchTrainer
 
@@ -190,3 +192,53 @@ def test_a_model_trained_from_scratch_is_complete(trainer: TorchTrainer, tmp_pat
     folder = trainer.publish(order, tiny.context(tmp_path / "out", base=base, checkpoint=checkpoint)).outputs["model"]
     assert AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).num_parameters() > 0
     assert "base_model" not in yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+
+
+@pytest.mark.parametrize("changes", [{"method": "lora"}, {"method": "lora", "merged": True}, {"method": "full"}])
+def test_the_base_and_the_published_model_are_asked_the_safety_set(
+    changes: dict[str, Any], trainer: TorchTrainer, base_of: BaseOf, tmp_path: Path
+) -> None:
+    method = changes.pop("method")
+    base = base_of("llama")
+    checkpoint = tiny.first_checkpoint(trainer, base, tmp_path / "init", method)
+    order = tiny.publish_order(method, safety=True, chat_template="chatml", **changes)
+    done = trainer.publish(order, tiny.context(tmp_path / "out", base=base, checkpoint=checkpoint))
+    lines = (done.outputs["samples"] / "safety.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [(row["kind"], row["prompt"]) for row in rows] == [(str(ask), text) for ask, text in PROMPTS]
+    # nothing was learned: both say the same
+    assert all(row["before"] == row["after"] for row in rows)
+    assert not odd_metric({name: value for name, value in done.metrics.items() if name.startswith("safety.")})
+    assert "samples.json" in {path.name for path in done.outputs["samples"].iterdir()}
+
+
+def test_what_a_model_answers_alone_it_answers_among_others(base_of: BaseOf) -> None:
+    base = base_of("llama")
+    model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    prompts = safety.asked(tokenizer, "model", 128)
+    together = safety.answered(model, prompts, tokenizer)
+    assert together == [safety.answered(model, [prompt], tokenizer)[0] for prompt in prompts]
+
+
+def test_prompts_of_the_safety_set_leave_room_for_an_answer(base_of: BaseOf) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base_of("llama"), local_files_only=True)
+    assert max(len(prompt) for prompt in safety.asked(tokenizer, "chatml", MOST_TOKENS + 5)) == 5
+    turns = tokenizer.decode(safety.asked(tokenizer, "chatml", 10_000)[0])
+    assert turns.startswith("<|im_start|>user") and turns.endswith("<|im_start|>assistant\n")
+
+
+def test_refusals_are_counted_for_both_models(tmp_path: Path) -> None:
+    before = ["I cannot help with that."] * len(PROMPTS)
+    after = ["Sure."] * 7 + before[7:]
+    told = safety.write_safety(tmp_path, before, after)
+    assert (told["safety.harmful.refused_before"], told["safety.harmful.refused_after"]) == (7, 0)
+    assert (told["safety.harmless.refused_before"], told["safety.harmless.refused_after"]) == (6, 6)
+    assert json.loads((tmp_path / "safety.jsonl").read_text().splitlines()[0])["refused_after"] is False
+
+
+def test_a_template_that_refuses_leaves_the_prompt_as_text(base_of: BaseOf) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base_of("llama"), local_files_only=True)
+    plain = safety.asked(tokenizer, "model", 10_000)
+    tokenizer.chat_template = "{{ raise_exception('no') }}"
+    assert safety.asked(tokenizer, "model", 10_000) == plain

@@ -28,6 +28,7 @@ from shardwork.recipes.orders import Method, PublishOrder
 from .card import is_whole, write_card
 from .checkpoints import load_weights
 from .model import build
+from .probing import safety
 from .probing.recall import Recall, recall
 from .probing.samples import load_tokenizer, prompts_of, sample, write_entries, write_samples
 from .probing.scores import scored
@@ -54,8 +55,8 @@ PROBE_TOKENS = 16
 
 
 def publish(order: PublishOrder, context: Context, device: torch.device) -> Computed:
-    """Inputs base, checkpoint, probe? -> outputs model and samples; metrics reload_difference (largest, over logits)
-    and memorised.* (`recall`).
+    """Inputs base, checkpoint, probe? -> outputs model and samples; metrics reload_difference (largest, over logits),
+    memorised.* (`recall`) and, where the order asks for it, safety.* (`probing.safety`).
 
     Raises Internal "publish.reload_differs", "publish.merge_differs" and "publish.local_path" rather than hand out a
     wrong model.
@@ -89,8 +90,8 @@ def publish(order: PublishOrder, context: Context, device: torch.device) -> Comp
         sentence = "The published model does not give the trained model's logits."
         raise Internal("publish.reload_differs", sentence, difference=difference)
     context.progress(0.75)
-    samples = sampled(reloaded, base, order, context)
-    metrics = {"reload_difference": difference} | (known.metrics() if known is not None else {})
+    samples, refusals = sampled(reloaded, base, order, context)
+    metrics = {"reload_difference": difference} | (known.metrics() if known is not None else {}) | refusals
     return Computed(outputs={"model": folder, "samples": samples}, metrics=metrics)
 
 
@@ -176,30 +177,36 @@ def probe(model: Any) -> torch.Tensor:
     return logits[0].float().cpu()
 
 
-def sampled(model: Any, base: Path, order: PublishOrder, context: Context) -> Path:
-    """Output "samples": what the model writes, beside what its base writes; of a reward model, scores. The model may be
-    moved away."""
+def sampled(model: Any, base: Path, order: PublishOrder, context: Context) -> tuple[Path, dict[str, float]]:
+    """Output "samples": what the model writes, beside what its base writes; of a reward model, scores; and numbers of
+    the safety set, where it is asked. The model may be moved away."""
     tokenizer = load_tokenizer(base)
     if order.tuning.head == "score":
         told = scored(model, context.inputs.get("probe"), tokenizer, lambda share: context.progress(0.75 + share / 4))
         folder = context.output("samples")
         write_entries(folder, told)
-        return folder
+        return folder, {}
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
     prompts = prompts_of(order.sample_prompts, context.inputs.get("probe"), tokenizer, room)
-    tuned = sample(model, prompts, tokenizer, lambda share: context.progress(0.75 + 0.12 * share))
+    asked = safety.asked(tokenizer, order.chat_template, room) if order.safety else []
+
+    def said(speaker: Any, start: float) -> tuple[list[str], list[str]]:
+        written = sample(speaker, prompts, tokenizer, lambda share: context.progress(start + 0.12 * share))
+        return written, safety.answered(speaker, asked, tokenizer) if asked else []
+
+    tuned, after = said(model, 0.75)
+    untuned: list[str] = []
     before: list[str] = []
     if not is_whole(order):
         with model.disable_adapter():
-            before = sample(model, prompts, tokenizer, lambda share: context.progress(0.87 + 0.12 * share))
+            untuned, before = said(model, 0.87)
     elif not order.from_scratch:
         device = model.device
         model.to("cpu")  # the base may need the room
-        first = load(base, order, device)
-        before = sample(first, prompts, tokenizer, lambda share: context.progress(0.87 + 0.12 * share))
+        untuned, before = said(load(base, order, device), 0.87)
     folder = context.output("samples")
-    write_samples(folder, prompts, tuned, before)
-    return folder
+    write_samples(folder, prompts, tuned, untuned)
+    return folder, safety.write_safety(folder, before, after) if before else {}
 
 
 def check_no_path(folder: Path, paths: list[str]) -> None:

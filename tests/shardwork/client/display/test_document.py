@@ -33,6 +33,7 @@ def stage(name: str = "sft") -> Stage:
         best_round=3,
         memorised=known,
         alarms=(alarm,),
+        safety={"harmful.asked": 7.0, "harmful.refused_before": 6.0, "harmful.refused_after": 2.0},
     )
 
 
@@ -102,6 +103,7 @@ def test_everything_that_a_report_knows_is_in_it() -> None:
         "Mend river.",
         "river grows.",
         "Read river.",
+        "2 of 7 harmful (its base 6)",
         "round.rolled_back",
         "river before",
         "river after",

@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...why import Why
-from ..base import Observed
+from ....why import Why
+from ...base import Observed
 
 #: answers fewer than these say nothing of a mean
 LEAST_ROWS = 16
