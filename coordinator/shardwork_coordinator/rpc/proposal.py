@@ -94,14 +94,6 @@ def _check_references(spec: JobSpec) -> None:
     for stage in spec.stages:
         kind = recipe(stage.recipe)
         data = [*stage.data_paths, *stage.eval_paths]
-        if sum(1 for value in data if STAGE_OUTPUT.match(value)) not in (0, len(data)):
-            raise InvalidInput(
-                "job.mixed_data",
-                f"Stage {stage.name!r} reads rows of an earlier stage and files as well.",
-                next_step="Read one or the other: stages that read several sources read several stages' outputs.",
-                stage=stage.name,
-                key="data",
-            )
         for key, value, wanted in (
             ("base_model", stage.base_model or "", frozenset({Content.MODEL})),
             ("continue_from", stage.continue_from or "", frozenset({Content.CHECKPOINT})),
@@ -123,6 +115,14 @@ def _check_references(spec: JobSpec) -> None:
                     holds=holds or "nothing",
                     reads=" or ".join(sorted(wanted)),
                 )
+        if sum(1 for value in data if STAGE_OUTPUT.match(value)) not in (0, len(data)):
+            raise InvalidInput(
+                "job.mixed_data",
+                f"Stage {stage.name!r} reads rows of an earlier stage and files as well.",
+                next_step="Read one or the other: stages that read several sources read several stages' outputs.",
+                stage=stage.name,
+                key="data",
+            )
         made |= dict.fromkeys(spec.names_of(stage.name), kind.makes(stage))
     refuse_self_judging(spec)
 
