@@ -152,11 +152,11 @@ class Bench:
         )
 
 
-def unproved(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def unproved(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
     """As whoever proves nothing would draw, top_p aside: softmax and torch's own generator."""
     shares = torch.softmax(logits / sampling.temperature, dim=-1)
     tokens = torch.multinomial(shares, 1).squeeze(1)
-    return tokens, torch.zeros(len(tokens))
+    return tokens, torch.zeros(len(tokens)), torch.zeros(len(tokens))
 
 
 def measure(name: str, vocabulary: int, sampling: Sampling, turns: int) -> dict[str, Any]:

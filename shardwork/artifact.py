@@ -22,7 +22,7 @@ import re
 import stat
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import FileIO
 from itertools import repeat
@@ -198,6 +198,17 @@ def describe_folder(folder: Path) -> Manifest:
     skipped. Raises InvalidInput "artifact.symlink", "artifact.not_regular", "artifact.bad_path"."""
     buffer = bytearray(LEAF_BYTES)
     return Manifest(tuple(_describe_file(folder, path, buffer) for path in sorted(list_files(folder))))
+
+
+def artifact_of(files: Mapping[str, bytes]) -> ArtifactId:
+    """The id of the artifact of these files: path -> its bytes."""
+    entries = (
+        FileEntry(
+            path, len(data), tuple(leaf_digest(data[at : at + LEAF_BYTES]) for at in range(0, len(data), LEAF_BYTES))
+        )
+        for path, data in files.items()
+    )
+    return Manifest(tuple(entries)).id
 
 
 def verify_folder(folder: Path, manifest: Manifest) -> None:

@@ -281,8 +281,8 @@ class Recipe(Protocol):
 
     def audit(self, phase: str, done: ShardPlan, seed: bytes, draw: bytes) -> ShardPlan | None:
         """The shard by which another worker checks a sample of the rows of `done`, whose seed this is; `draw` chooses
-        them. None: it is accepted as it is. An audit reads the inputs of what it checks and its outputs; neither plan
-        need name them."""
+        them. None: it is accepted as it is. `done` names the inputs and the outputs of what is checked, the audit those
+        of them that it reads."""
         ...
 
     def audited(self, order_json: str, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:

@@ -16,6 +16,7 @@ import pytest
 from shardwork.jobs.spec import PlanSection, StageSpec, model_input
 from shardwork.recipes import kinds, recipe
 from shardwork.recipes.alignment.auditing import names_of, rows_of
+from shardwork.recipes.alignment.columns import columns_id
 from shardwork.recipes.alignment.consensus_orders import ConsensusOrder
 from shardwork.recipes.alignment.guards.safety import ASKED, SAFETY_METRICS, Ask
 from shardwork.recipes.alignment.orders import (
@@ -187,16 +188,24 @@ def of_rows(kind: str, phase: str, order_json: str) -> Reported:
     of = audit.of if audit else MAPPED[kind, phase].model_validate_json(order_json)
     names = [name for row in (audit.rows if audit else range(rows_of(of))) for name in names_of(of, row)]
     metrics = {name: -3.0 if name.startswith("sum.") else 0.5 for name in names}
+    drawn = isinstance(of, GenerateOrder)
+    if drawn:
+        metrics |= {"tokens": 2.0 * rows_of(of), "ended": 3.0}
     if audit is not None:
-        drawn = {f"drawn.{row}": 1.0 for row in audit.rows} if isinstance(of, GenerateOrder) else {}
-        return Reported(outputs={}, output_bytes={}, output_files={}, metrics={**metrics, **drawn})
-    name = {GenerateOrder: "answers", ScoreOrder: "scores", JudgeOrder: "verdicts"}[type(of)]
-    if name == "verdicts":
+        shares = {f"{name}.{row}": 1.0 for name in ("drawn", "told") for row in audit.rows} if drawn else {}
+        return Reported(outputs={}, output_bytes={}, output_files={}, metrics={**metrics, **shares})
+    numbers = list(metrics.values())
+    if drawn:
+        metrics |= {"rows": float(rows_of(of))}
+        name, artifact = "answers", "id of answers"
+    elif isinstance(of, ScoreOrder):
+        name, artifact = "scores", columns_id("scores.safetensors", {"scores": numbers})
+    else:
         metrics |= {"tokens": 9.0}
-    if name == "answers":
-        metrics |= {"rows": float(rows_of(of)), "tokens": 2.0 * rows_of(of), "ended": 3.0}
+        both = {"first": numbers[::2], "second": numbers[1::2]}
+        name, artifact = "verdicts", columns_id("verdicts.safetensors", both)
     files = {name: {f"{name}.safetensors": 90}}
-    return Reported(outputs={name: f"id of {name}"}, output_bytes={name: 90}, output_files=files, metrics=metrics)
+    return Reported(outputs={name: artifact}, output_bytes={name: 90}, output_files=files, metrics=metrics)
 
 
 def honest(kind: str, phase: str, order_json: str) -> Reported:
@@ -242,10 +251,11 @@ def with_files(report: Reported, name: str, files: Mapping[str, int]) -> Reporte
 
 
 def may_be(name: str, value: float) -> bool:
-    """Errors have no bound, nor have sums of log-probabilities below and scores, which an audit compares."""
+    """Errors have no bound, nor have sums of log-probabilities below, logits and scores, which an audit compares."""
     if not math.isfinite(value):
         return False
-    return (name.endswith("_se") and value > 0) or name.startswith("score.") or (name.startswith("sum.") and value < 0)
+    is_sum = name.startswith("sum.") and value < 0
+    return (name.endswith("_se") and value > 0) or name.startswith(("score.", "peak.")) or is_sum
 
 
 def tampered(phase: str, report: Reported) -> dict[str, Reported]:

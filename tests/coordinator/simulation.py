@@ -19,6 +19,7 @@ from shardwork.ids import LeaseId
 from shardwork.jobs.spec import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
 from shardwork.recipes import recipe
 from shardwork.recipes.alignment.guards.safety import ASKED, Ask
+from shardwork.recipes.alignment.columns import columns_id
 from shardwork.recipes.base import Reported, StageFacts
 from shardwork.v1 import work_pb2
 from shardwork.why import Why
@@ -427,16 +428,15 @@ def rows_result(shard: Shard, *, honest: bool, salt: str) -> tuple[dict[str, str
     if scored:
         metrics = {f"score.{row}": row / 10 + off for row in rows}
     else:
-        metrics = {f"sum.{row}": -10.0 - row - off for row in rows}
-    if shard.phase == "audit":
-        return {}, metrics if scored else metrics | {f"drawn.{row}": 1.0 for row in rows}
+        metrics = {f"sum.{row}": -10.0 - row - off for row in rows} | {f"peak.{row}": 3.0 for row in rows}
     if scored:
-        return {"scores": fake_id(shard.id, salt)}, metrics
-    return {"answers": fake_id(shard.id, salt)}, metrics | {
-        "rows": len(rows),
-        "tokens": 8.0 * len(rows),
-        "ended": len(rows),
-    }
+        made = columns_id("scores.safetensors", {"scores": list(metrics.values())})
+        return {} if shard.phase == "audit" else {"scores": made}, metrics
+    count = drawn["prompts"] * drawn["answers"]
+    counts = {"tokens": 8.0 * count, "ended": float(count)}
+    if shard.phase == "audit":
+        return {}, {**metrics, **counts, **{f"{name}.{row}": 1.0 for name in ("drawn", "told") for row in rows}}
+    return {"answers": fake_id(shard.id, salt)}, {**metrics, **counts, "rows": len(rows)}
 
 
 def _executor_metrics(payload: dict[str, str]) -> dict[str, float]:

@@ -248,5 +248,9 @@ async def test_rollouts_and_their_scores_are_audited_in_the_same_round() -> None
     assert job.state is JobState.SUCCEEDED, job.why_json
     audits = await shards(simulation, "audit")
     assert len({audit.id for audit in audits}) == len(audits) >= 8
+    told = [set(json.loads(audit.inputs_json)) for audit in audits]
+    # who checks scores is not shown them; what only a model can tell of answers is not in them
+    assert {frozenset(one) for one in told if "checkpoint" not in one} == {frozenset({"base", "prompts", "answers"})}
+    assert all("answers" in one for one in told)
     assert all(phase == "score" for worker, phase in await refused(simulation) if worker == WORKERS[1])
     await simulation.check_books()

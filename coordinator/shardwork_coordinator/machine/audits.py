@@ -34,7 +34,7 @@ def opened(state: Slice, shard: Shard, replica: Replica, world: World, change: C
     done = ShardPlan(
         index=shard.position,
         order_json=shard.order_json,
-        inputs={},
+        inputs={**json.loads(shard.inputs_json), **json.loads(replica.outputs_json)},
         work_units=shard.work_units,
         memory_bytes=shard.memory_bytes,
         tokens=shard.tokens,
@@ -56,7 +56,7 @@ def opened(state: Slice, shard: Shard, replica: Replica, world: World, change: C
         recipe=shard.recipe,
         state=ShardState.READY,
         order_json=plan.order_json,
-        inputs_json=json.dumps({**json.loads(shard.inputs_json), **json.loads(replica.outputs_json)}, sort_keys=True),
+        inputs_json=json.dumps(dict(plan.inputs), sort_keys=True),
         seed=shard.seed,
         work_units=plan.work_units,
         tokens=plan.tokens,

@@ -3,7 +3,11 @@
 Rows are drawn after the shard's worker was bound to its result. What is repeated is a forward pass over the given
 tokens: it gives the summed log-probability of an answer, which must be the one that was claimed, and with the draws
 that the shard's seed fixes it says which token each position had to become (`draws`). So an answer of another model, a
-cut or a replaced one, or one drawn some other way does not pass. Pure; used by the recipes whose shards are audited.
+cut or a replaced one, or one drawn some other way does not pass.
+
+An auditor is believed only when it computes: what it must find is told to the coordinator alone. Scores and verdicts
+are not shown to it (the claimed numbers fix the file's digest, so that the file holds nothing else); answers are, and
+beside them the model's largest logits are asked for. Pure; used by the recipes whose shards are audited.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from pathlib import PurePosixPath
 from ...why import Why
 from ..base import Finding, Reported, ShardPlan
 from ..orders import Precision
+from .columns import columns_id
 from .orders import MOST_ROWS, AuditOrder, GenerateOrder, JudgeOrder, ScoreOrder
 
 Audited = GenerateOrder | ScoreOrder | JudgeOrder
@@ -29,8 +34,12 @@ TOLERANCE: Mapping[Precision, tuple[float, float]] = {Precision.FP32: (0.02, 2e-
 LEAST_DRAWN: Mapping[Precision, float] = {Precision.FP32: 1.0, Precision.BF16: 0.9}
 #: share of rows in which two copies of a shard must have the same numbers
 LEAST_ALIKE = 0.75
-#: an auditor's word that the outputs cannot be read, or hold other numbers than a forward pass gives
+#: an auditor's word that the answers cannot be read
 UNREADABLE = "unreadable"
+#: outputs that an auditor would only have to copy
+HIDDEN = frozenset({"scores", "verdicts"})
+#: of all answers, that an auditor counts in the file
+COUNTED = ("tokens", "ended")
 
 
 def plan_audit(of: Audited, done: ShardPlan, seed: bytes, draw: bytes) -> ShardPlan:
@@ -42,7 +51,7 @@ def plan_audit(of: Audited, done: ShardPlan, seed: bytes, draw: bytes) -> ShardP
     return ShardPlan(
         index=done.index,
         order_json=order.canonical_json(),
-        inputs={},
+        inputs={name: artifact for name, artifact in done.inputs.items() if name not in HIDDEN},
         work_units=math.ceil(done.work_units * few / rows),
         memory_bytes=done.memory_bytes,
         tokens=math.ceil(done.tokens * few / rows),
@@ -64,7 +73,7 @@ def names_of(of: Audited, row: int) -> tuple[str, ...]:
     """The metrics that a result names for a row, and an audit as well."""
     match of:
         case GenerateOrder():
-            return (f"sum.{row}",)
+            return (f"sum.{row}", f"peak.{row}")
         case ScoreOrder():
             return (f"score.{row}",)
         case JudgeOrder():
@@ -77,7 +86,10 @@ def check_audit(order: AuditOrder, reported: Reported) -> Finding:
         return _refused("check.outputs", "An audit makes no output.", got=", ".join(sorted(reported.outputs)))
     if set(reported.metrics) == {UNREADABLE}:
         return Finding()
-    return _check_names(reported.metrics, set(_wanted(order)))
+    finding = _check_names(reported.metrics, set(_wanted(order)))
+    if finding.accepted and isinstance(order.of, GenerateOrder):
+        return _check_counts(order.of, {**reported.metrics, "rows": order.of.rows})
+    return finding
 
 
 def check_claimed(of: Audited, reported: Reported, output: str, extra: frozenset[str]) -> Finding:
@@ -86,9 +98,13 @@ def check_claimed(of: Audited, reported: Reported, output: str, extra: frozenset
         return _refused("check.outputs", f"This phase makes one output: {output}/{output}.safetensors.")
     wanted = {name for row in range(rows_of(of)) for name in names_of(of, row)} | extra
     finding = _check_names(reported.metrics, wanted)
-    if finding.accepted and isinstance(of, GenerateOrder):
+    if not finding.accepted:
+        return finding
+    if isinstance(of, GenerateOrder):
         return _check_counts(of, reported.metrics)
-    if finding.accepted and isinstance(of, JudgeOrder) and "tokens" in extra:
+    if reported.outputs[output] != _file_of(of, reported.metrics):
+        return _refused("check.other_numbers", "The file holds other numbers than were reported with it.")
+    if isinstance(of, JudgeOrder) and "tokens" in extra:
         return _check_read(of, reported.metrics["tokens"])
     return finding
 
@@ -96,26 +112,14 @@ def check_claimed(of: Audited, reported: Reported, output: str, extra: frozenset
 def judge_audit(order: AuditOrder, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:
     """Whether what an auditor found bears out what was claimed."""
     if UNREADABLE in found:
-        sentence = "Another worker could not read the result, or found other numbers in it than the model gives."
-        return _refused("audit.unreadable", sentence)
+        return _refused("audit.unreadable", "Another worker could not read the result.")
     absolute, relative = TOLERANCE[order.of.precision]
     for row in order.rows:
         for name in names_of(order.of, row):
             there, here = claimed.get(name, math.inf), found.get(name, math.nan)
             if not abs(there - here) <= absolute + relative * abs(here):
-                return _refused(
-                    "audit.numbers_differ",
-                    "Another worker got other numbers for the same rows.",
-                    metric=name,
-                    claimed=f"{there:.6g}",
-                    found=f"{here:.6g}",
-                )
-    if isinstance(order.of, GenerateOrder):
-        drawn = sum(found.get(f"drawn.{row}", 0.0) for row in order.rows) / len(order.rows)
-        if not drawn >= LEAST_DRAWN[order.of.precision]:
-            sentence = "The answers are not the ones that the shard's seed draws from this model."
-            return _refused("audit.not_drawn", sentence, drawn=f"{drawn:.3f}", rows=str(len(order.rows)))
-    return Finding()
+                return _differ(name, there, here)
+    return _judge_file(order, claimed, found) if isinstance(order.of, GenerateOrder) else Finding()
 
 
 def alike(of: Audited, first: Mapping[str, float], late: Mapping[str, float]) -> bool:
@@ -134,7 +138,34 @@ def _wanted(order: AuditOrder) -> Iterator[str]:
     for row in order.rows:
         yield from names_of(order.of, row)
         if isinstance(order.of, GenerateOrder):
-            yield f"drawn.{row}"
+            yield from (f"drawn.{row}", f"told.{row}")
+    if isinstance(order.of, GenerateOrder):
+        yield from COUNTED
+
+
+def _judge_file(order: AuditOrder, claimed: Mapping[str, float], found: Mapping[str, float]) -> Finding:
+    """What only answers are asked: whether the seed drew them, and whether the file says of them what was reported."""
+    for name in COUNTED:
+        if claimed.get(name) != found.get(name):
+            return _differ(name, claimed.get(name, math.nan), found.get(name, math.nan))
+    for name in (f"told.{row}" for row in order.rows):
+        if found.get(name) != 1:
+            return _differ(name, 1.0, found.get(name, 0.0))
+    drawn = sum(found.get(f"drawn.{row}", 0.0) for row in order.rows) / len(order.rows)
+    if not drawn >= LEAST_DRAWN[order.of.precision]:
+        sentence = "The answers are not the ones that the shard's seed draws from this model."
+        return _refused("audit.not_drawn", sentence, drawn=f"{drawn:.3f}", rows=str(len(order.rows)))
+    return Finding()
+
+
+def _file_of(of: ScoreOrder | JudgeOrder, metrics: Mapping[str, float]) -> str:
+    """The artifact that these numbers are."""
+    output, told = ("scores", {"scores": "score"})
+    if isinstance(of, JudgeOrder):
+        output, told = ("verdicts", {"first": "first", "second": "second"})
+    rows = range(rows_of(of))
+    columns = {name: [metrics[f"{metric}.{row}"] for row in rows] for name, metric in told.items()}
+    return columns_id(f"{output}.safetensors", columns)
 
 
 def _check_counts(of: GenerateOrder, metrics: Mapping[str, float]) -> Finding:
@@ -155,7 +186,7 @@ def _check_names(metrics: Mapping[str, float], wanted: set[str]) -> Finding:
     odd += [
         name
         for name, value in metrics.items()
-        if name.startswith(("drawn.", "first.", "second.")) and not 0 <= value <= 1
+        if name.startswith(("drawn.", "told.", "first.", "second.")) and not 0 <= value <= 1
     ]
     odd += [name for name, value in metrics.items() if name.startswith("sum.") and value > 0]
     if odd:
@@ -168,6 +199,11 @@ def _check_read(of: JudgeOrder, tokens: float) -> Finding:
     if not tokens.is_integer() or not 0 <= tokens <= 2 * of.pairs * of.max_length:
         return _refused("check.metrics", "A metric cannot be.", metric="tokens")
     return Finding()
+
+
+def _differ(metric: str, claimed: float, found: float) -> Finding:
+    sentence = "Another worker got other numbers for the same rows."
+    return _refused("audit.numbers_differ", sentence, metric=metric, claimed=f"{claimed:.6g}", found=f"{found:.6g}")
 
 
 def _refused(code: str, sentence: str, **evidence: str) -> Finding:

@@ -34,7 +34,8 @@ class GenerateOrder(Order):
 
     Answers prompts [first_prompt, first_prompt + prompts) modulo their number, `answers` of each, one after the other:
     row i answers prompt first_prompt + i // answers. Metrics: rows, tokens, ended (rows that ended by themselves), and
-    for each row "sum.<i>", the summed log-probability of its tokens under logits / temperature (1 where that is 0).
+    for each row "sum.<i>", the summed log-probability of its tokens under logits / temperature (1 where that is 0), and
+    "peak.<i>", the mean of the largest of these, which stands in no file: who checks them has to run the model.
     """
 
     #: what the checkpoint's parameters are; None: base is the model as it lies
@@ -85,9 +86,11 @@ class JudgeOrder(Order):
 class AuditOrder(Order):
     """phase "audit": another worker does a sample of a shard's rows again, by a forward pass -> metrics only.
 
-    Inputs: those of the audited shard, and its outputs by name. Metrics, named for each of `rows`: of GenerateOrder
-    "sum.<i>" and "drawn.<i>" (share of the row's tokens that its draws give, or lie beside by no more than machines
-    differ); of the others what they name themselves. "unreadable": 1 alone: the outputs can't be read, or differ.
+    Inputs: those of the audited shard, and the answers of GenerateOrder; scores and verdicts stay hidden, as a number
+    that an auditor can read is one that it need not compute. Metrics, named for each of `rows`: what the audited shard
+    names, and of GenerateOrder "drawn.<i>" (share of the row's tokens that its draws give, or lie beside by no more
+    than machines differ), "told.<i>" (share of its log-probabilities that the file tells right), and "tokens" and
+    "ended" of the whole file. "unreadable": 1 alone: the answers can't be read.
     """
 
     of: GenerateOrder | ScoreOrder | JudgeOrder

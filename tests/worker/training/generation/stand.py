@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from shardwork.artifact import describe_folder
 from shardwork.recipes.alignment.answers import Answers, Prompts, read_answers, read_prompts, write_prompts
-from shardwork.recipes.alignment.auditing import judge_audit
+from shardwork.recipes.alignment.auditing import check_claimed, judge_audit
 from shardwork.recipes.alignment.orders import AuditOrder, GenerateOrder, Sampling
+from shardwork.recipes.base import Reported
 from shardwork_worker.training.trainer import TorchTrainer
 
 from .. import tiny
@@ -93,3 +95,16 @@ class Stand:
 def change_index(folder: Path, **changes: Any) -> None:
     path = folder / "index.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def checked(of: Any, name: str, folder: Path, metrics: Mapping[str, float]) -> str:
+    """The code of why the coordinator refuses this result before any audit, "" when it does not."""
+    made = describe_folder(folder)
+    reported = Reported(
+        outputs={name: made.id},
+        output_bytes={name: made.total_bytes},
+        output_files={name: {entry.path: entry.size for entry in made.files}},
+        metrics=metrics,
+    )
+    why = check_claimed(of, reported, name, frozenset({"tokens"} if name == "verdicts" else ())).why
+    return "" if why is None else why.code

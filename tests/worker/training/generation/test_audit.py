@@ -32,9 +32,11 @@ def test_honest_answers_are_what_an_auditor_finds(
     of = order(sampling=sampling)
     answers, claimed = one.generate(of)
     found = one.audit(of, (0, 7, 17), answers=answers)
-    assert found.keys() == {f"{name}.{row}" for name in ("sum", "drawn") for row in (0, 7, 17)}
+    names = {f"{name}.{row}" for name in ("sum", "peak", "drawn", "told") for row in (0, 7, 17)}
+    assert found.keys() == names | {"tokens", "ended"}
     for row in (0, 7, 17):
-        assert found[f"drawn.{row}"] == 1.0
+        assert found[f"drawn.{row}"] == found[f"told.{row}"] == 1.0
+        assert found[f"peak.{row}"] == pytest.approx(claimed[f"peak.{row}"], abs=1e-4)
         assert found[f"sum.{row}"] == pytest.approx(claimed[f"sum.{row}"], abs=1e-4)
     assert one.verdict(of, claimed, ROWS, answers=answers) == ""
 
@@ -52,10 +54,13 @@ def written(stand: Stand, of: GenerateOrder, rows: list[list[int]]) -> tuple[Pat
     for number, row in enumerate(rows):
         prompt = asked.of_row(of, number).tolist()
         with torch.no_grad():
-            logs = (model(torch.tensor([prompt + row])).logits[0].double() / temperature).log_softmax(-1)
+            raw = model(torch.tensor([prompt + row])).logits[0].double() / temperature
+            logs = raw.log_softmax(-1)
         mine = [float(logs[len(prompt) - 1 + place, token]) for place, token in enumerate(row)]
         logprobs += mine
         claimed[f"sum.{number}"] = sum(mine)
+        claimed[f"peak.{number}"] = float(raw[len(prompt) - 1 : -1].max(dim=-1).values.mean())
+    claimed |= {"tokens": float(sum(map(len, rows))), "ended": float(sum(row[-1] in ENDS for row in rows))}
     tokens, offsets = flat(rows)
     made = Answers(
         tokens=tokens,
@@ -128,7 +133,7 @@ def test_answers_of_another_model_are_caught_by_either_number(stand: Stand, tmp_
     other = replace(stand, base=cheap)
     of = order()
     answers, claimed = other.generate(of)
-    assert stand.verdict(of, claimed, ROWS, answers=answers) == "audit.unreadable"
+    assert stand.verdict(of, claimed, ROWS, answers=answers) == "audit.numbers_differ"
     made, claimed = written(stand, of, rows_of(stand.read(of, answers)))
     assert stand.verdict(of, claimed, ROWS, answers=made) == "audit.not_drawn"
 
@@ -156,8 +161,7 @@ def test_forged_log_probabilities_are_caught(place: str, stand: Stand) -> None:
     folder = stand.folder()
     folder.mkdir()
     write_answers(folder, replace(read, logprobs=forged))
-    code = "audit.numbers_differ" if place == "the sum alone" else "audit.unreadable"
-    assert stand.verdict(of, claimed, ROWS, answers=folder) == code
+    assert stand.verdict(of, claimed, ROWS, answers=folder) == "audit.numbers_differ"
 
 
 @pytest.mark.parametrize("cut", ["the end", "half", "a row", "bytes"])

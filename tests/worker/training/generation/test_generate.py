@@ -121,7 +121,12 @@ def test_without_an_end_token_answers_are_full(stand: Stand, tmp_path: Path) -> 
     of = order()
     answers, metrics = stand.generate(of, prompts=prompts)
     assert metrics["ended"] == 0 and metrics["tokens"] == 18 * 24
-    assert metrics.keys() == {"rows", "tokens", "ended", *(f"sum.{row}" for row in range(18))}
+    assert metrics.keys() == {
+        "rows",
+        "tokens",
+        "ended",
+        *(f"{name}.{row}" for row in range(18) for name in ("sum", "peak")),
+    }
     assert answers.name == "answers"
 
 

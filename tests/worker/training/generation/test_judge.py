@@ -16,7 +16,7 @@ from shardwork.recipes.alignment.answers import Verdicts, read_verdicts, write_p
 from shardwork.recipes.alignment.orders import JudgeOrder
 
 from .. import tiny
-from .stand import Stand
+from .stand import Stand, checked
 
 PAIRS, A, B = 7, 40, 41
 
@@ -66,15 +66,14 @@ def test_verdicts_are_the_models_probabilities_for_a_in_both_orders(stand: Stand
 def test_verdicts_done_again_are_the_same_and_forged_ones_are_not(stand: Stand, tmp_path: Path) -> None:
     pairs, of, rows = some_pairs(tmp_path / "pairs"), judge_order(), (0, 3, 6)
     verdicts, claimed = judge(stand, of, pairs)
-    assert stand.verdict(of, claimed, rows, pairs=pairs, verdicts=verdicts) == ""
+    assert stand.verdict(of, claimed, rows, pairs=pairs) == ""
     read, forged = read_verdicts(verdicts, PAIRS), tmp_path / "forged"
     forged.mkdir()
     write_verdicts(forged, Verdicts(first=1 - read.first, second=read.second))
-    assert stand.verdict(of, claimed, rows, pairs=pairs, verdicts=forged) == "audit.unreadable"
+    assert checked(of, "verdicts", verdicts, claimed) == ""
+    assert checked(of, "verdicts", forged, claimed) == "check.other_numbers"
     turned = {name: 1 - value if name.startswith("first.") else value for name, value in claimed.items()}
-    assert stand.verdict(of, turned, rows, pairs=pairs, verdicts=verdicts) == "audit.numbers_differ"
-    (forged / "verdicts.safetensors").unlink()
-    assert stand.audit(of, rows, pairs=pairs, verdicts=forged) == {"unreadable": 1.0}
+    assert stand.verdict(of, turned, rows, pairs=pairs) == "audit.numbers_differ"
 
 
 def test_hostile_pairs_are_refused(stand: Stand, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from shardwork.recipes.alignment.answers import read_scores, write_scores
 from shardwork.recipes.alignment.orders import ScoreOrder
 
 from .. import tiny
-from .stand import Stand, order
+from .stand import Stand, checked, order
 
 OF = order()
 
@@ -68,20 +68,18 @@ def test_scores_done_again_are_the_same_and_forged_ones_are_not(stand: Stand, tm
     of, rows = score_order(), (1, 4, 17)
     scores, claimed = score(stand, base, of, answers)
     inputs = {"base": base, "answers": answers}
-    assert stand.audit(of, rows, **inputs, scores=scores) == pytest.approx(
+    assert stand.audit(of, rows, **inputs) == pytest.approx(
         {f"score.{row}": claimed[f"score.{row}"] for row in rows}, abs=1e-5
     )
-    assert stand.verdict(of, claimed, rows, **inputs, scores=scores) == ""
-    # told high: only the numbers that are told, only those in the file, and both
+    assert stand.verdict(of, claimed, rows, **inputs) == ""
+    # told high: the numbers that are told, which only the file of the same numbers goes with
     high = {name: value + 1 for name, value in claimed.items()}
+    assert stand.verdict(of, high, rows, **inputs) == "audit.numbers_differ"
     forged = stand.folder()
     forged.mkdir()
     write_scores(forged, read_scores(scores, OF.rows) + np.float32(1))
-    assert stand.verdict(of, high, rows, **inputs, scores=scores) == "audit.numbers_differ"
-    assert stand.verdict(of, claimed, rows, **inputs, scores=forged) == "audit.unreadable"
-    assert stand.verdict(of, high, rows, **inputs, scores=forged) == "audit.unreadable"
-    (forged / "scores.safetensors").write_bytes(b"")
-    assert stand.audit(of, rows, **inputs, scores=forged) == {"unreadable": 1.0}
+    assert checked(of, "scores", scores, claimed) == checked(of, "scores", forged, high) == ""
+    assert checked(of, "scores", forged, claimed) == checked(of, "scores", scores, high) == "check.other_numbers"
 
 
 def test_a_language_model_and_a_classifier_are_no_reward_models(stand: Stand, tmp_path: Path) -> None:

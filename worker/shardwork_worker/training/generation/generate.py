@@ -43,18 +43,24 @@ class Drawn:
 
     tokens: np.ndarray[Any, np.dtype[np.int32]]
     logprobs: np.ndarray[Any, np.dtype[np.float32]]
+    #: mean of the largest logits, over its tokens
+    peak: float
     ended: bool
 
 
 def generate(order: GenerateOrder, context: Context, built: Built, micro: MicroBatch) -> Computed:
     """Inputs prompts -> output answers; the model is there with its weights. Metrics: see GenerateOrder."""
     prompts = read_prompts(context.inputs["prompts"], max_length=order.max_length, vocabulary=built.vocabulary)
-    answers = _Writing(order, prompts, built, context, micro).all()
+    drawn = _Writing(order, prompts, built, context, micro).all()
+    answers = _together(drawn)
+    peaks = np.array([one.peak for one in drawn])
     check_finite(answers.logprobs)
+    check_finite(peaks)
     folder = context.output("answers")
     write_answers(folder, answers)
     metrics = {"rows": len(answers), "tokens": len(answers.tokens), "ended": int(answers.ended.sum())}
     sums = {f"sum.{row}": float(answers.logprobs_of(row).sum(dtype=np.float64)) for row in range(len(answers))}
+    sums |= {f"peak.{row}": float(peak) for row, peak in enumerate(peaks)}
     return Computed(outputs={"answers": folder}, metrics={name: float(n) for name, n in metrics.items()} | sums)
 
 
@@ -75,7 +81,7 @@ class _Writing:
         self.asker = Asker(self.built)
         self.ends = torch.tensor(self.prompts.end_tokens, dtype=torch.int64, device=self.built.device)
 
-    def all(self) -> Answers:
+    def all(self) -> list[Drawn]:
         of_row = partial(self.prompts.of_row, self.order)
         left = sorted(range(self.order.rows), key=lambda row: -len(of_row(row)))
         check_length(self.built, len(of_row(left[0])) + self.order.sampling.max_new_tokens)
@@ -86,7 +92,7 @@ class _Writing:
                 drawn |= some
                 left = left[len(some) :]
                 self.done = len(drawn)
-        return _together([drawn[row] for row in range(self.order.rows)])
+        return [drawn[row] for row in range(self.order.rows)]
 
     def _draw(self, left: Sequence[int], size: int) -> dict[int, Drawn]:
         """The next `size` rows; fewer where prompts of one length are all that can be read together."""
@@ -108,6 +114,7 @@ class _Batch:
         self.most = order.sampling.max_new_tokens
         self.tokens = torch.zeros(len(rows), self.most, dtype=torch.int64, device=device)
         self.logprobs = torch.zeros(len(rows), self.most, dtype=torch.float32, device=device)
+        self.peaks = torch.zeros(len(rows), self.most, dtype=torch.float32, device=device)
         #: tokens of each row; 0 as long as it has not ended
         self.lengths = torch.zeros(len(rows), dtype=torch.int64, device=device)
         self.draws = torch.zeros(len(rows), 0, dtype=torch.float64)
@@ -125,10 +132,11 @@ class _Batch:
         patience = 1 if self.tokens.device.type == "cpu" else STEPS_A_LOOK
         for step in range(self.most):
             column = self.draws[:, step][alive.to(self.draws.device)] if sampling.temperature else self.draws
-            tokens, logprobs = choose(decoding.logits, column, sampling)
+            tokens, logprobs, peaks = choose(decoding.logits, column, sampling)
             tokens = tokens.to(alive.device)
             self.tokens[alive, step] = tokens
             self.logprobs[alive, step] = logprobs.to(alive.device, torch.float32)
+            self.peaks[alive, step] = peaks.to(alive.device, torch.float32)
             self._note_ends(alive, tokens, step)
             self._tell(step)
             if step + 1 == self.most:
@@ -144,11 +152,12 @@ class _Batch:
 
     def answers(self) -> dict[int, Drawn]:
         lengths = self.lengths.tolist()
-        tokens, logprobs = self.tokens.cpu().numpy(), self.logprobs.cpu().numpy()
+        tokens, logprobs, peaks = (one.cpu().numpy() for one in (self.tokens, self.logprobs, self.peaks))
         return {
             row: Drawn(
                 tokens[place, : lengths[place] or self.most].astype(np.int32),
                 np.minimum(logprobs[place, : lengths[place] or self.most], 0),
+                float(peaks[place, : lengths[place] or self.most].mean(dtype=np.float64)),
                 bool(lengths[place]),
             )
             for place, row in enumerate(self.rows)

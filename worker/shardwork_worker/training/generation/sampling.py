@@ -88,18 +88,18 @@ class Spread:
         return (draws >= before / total - slack) & (draws < after / total + slack)
 
 
-def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """(tokens int64 [rows], their log-probabilities float64 [rows]) for logits [rows, vocabulary]."""
+def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+    """(tokens int64 [rows], their log-probabilities and the peaks float64 [rows]) for logits [rows, vocabulary]."""
     logits = countable(logits)
     spread = Spread.of(logits, sampling)
     tokens = spread.drawn(draws) if sampling.temperature else logits.argmax(dim=-1)
-    return tokens, spread.logprobs(logits, tokens)
+    return tokens, spread.logprobs(logits, tokens), spread.peak
 
 
 def check(
     logits: Tensor, tokens: Tensor, draws: Tensor, sampling: Sampling, precision: Precision
-) -> tuple[Tensor, Tensor]:
-    """(whether each token is the one that its draw gives: bool [rows], log-probabilities float64 [rows])."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(whether each token is the one that its draw gives: bool [rows], log-probabilities and peaks float64 [rows])."""
     logits = countable(logits)
     spread = Spread.of(logits, sampling)
     if sampling.temperature:
@@ -107,7 +107,7 @@ def check(
     else:
         at = logits.gather(1, tokens.unsqueeze(1)).squeeze(1).to(torch.float64)
         right = at >= spread.peak - NATS[precision]
-    return right, spread.logprobs(logits, tokens)
+    return right, spread.logprobs(logits, tokens), spread.peak
 
 
 def countable(values: Tensor) -> Tensor:
