@@ -21,8 +21,9 @@ TEMPLATE = (
 RIVERS = ("Aare", "Douro", "Elbe", "Indus", "Jordan", "Kura", "Lena", "Mosel", "Neva", "Orinoco", "Po", "Volga")
 
 
-def write_gpt2(folder: Path, *, seed: int = 7) -> Path:
-    """A GPT-2 model folder of about 25,000 parameters with tied embeddings and its own chat template."""
+def write_gpt2(folder: Path, *, seed: int = 7, positions: int = POSITIONS, spread: float = 0.05) -> Path:
+    """A GPT-2 model folder of about 25,000 parameters with tied embeddings and its own chat template. A wide `spread`
+    of its weights makes it listen to every word."""
     folder.mkdir(parents=True)
     config = {
         "model_type": "gpt2",
@@ -30,7 +31,7 @@ def write_gpt2(folder: Path, *, seed: int = 7) -> Path:
         "n_embd": WIDTH,
         "n_head": 2,
         "n_layer": LAYERS,
-        "n_positions": POSITIONS,
+        "n_positions": positions,
         "vocab_size": VOCAB,
         "bos_token_id": 0,
         "eos_token_id": 0,
@@ -42,8 +43,8 @@ def write_gpt2(folder: Path, *, seed: int = 7) -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     _write_tokenizer(folder)
     rng = np.random.default_rng(seed)
-    shapes = _shapes()
-    weights = {name: (rng.standard_normal(shape) * 0.05).astype(np.float32) for name, shape in shapes.items()}
+    shapes = _shapes(positions)
+    weights = {name: (rng.standard_normal(shape) * spread).astype(np.float32) for name, shape in shapes.items()}
     for name in weights:
         if name.split(".")[-2].startswith("ln_") and name.endswith(".weight"):
             weights[name] = np.ones(shapes[name], np.float32)
@@ -51,10 +52,10 @@ def write_gpt2(folder: Path, *, seed: int = 7) -> Path:
     return folder
 
 
-def _shapes() -> dict[str, tuple[int, ...]]:
+def _shapes(positions: int) -> dict[str, tuple[int, ...]]:
     """GPT-2 keeps the weights of its linear layers as (in, out)."""
     found: dict[str, tuple[int, ...]] = {"transformer.wte.weight": (VOCAB, WIDTH)}
-    found["transformer.wpe.weight"] = (POSITIONS, WIDTH)
+    found["transformer.wpe.weight"] = (positions, WIDTH)
     linear = {"attn.c_attn": (WIDTH, 3 * WIDTH), "attn.c_proj": (WIDTH, WIDTH)}
     linear |= {"mlp.c_fc": (WIDTH, 4 * WIDTH), "mlp.c_proj": (4 * WIDTH, WIDTH)}
     for layer in (f"transformer.h.{number}" for number in range(LAYERS)):
@@ -108,4 +109,20 @@ def write_text(path: Path, *, rows: int = 300) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps({"text": f"{question} {answer}"}) + "\n" for question, answer in _dialogues(rows))
     path.write_text("".join(lines))
+    return path
+
+
+def write_prompts(path: Path, *, rows: int = 16) -> Path:
+    """JSONL of prompts with the answer that a verifiable reward wants."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps({"prompt": f"{question}\n", "answer": answer}) + "\n" for question, answer in _dialogues(rows))
+    path.write_text("".join(lines))
+    return path
+
+
+def write_preferences(path: Path, *, rows: int = 24) -> Path:
+    """JSONL of pairs: an answer is better than none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pairs = ({"prompt": f"{question}\n", "chosen": answer, "rejected": "No."} for question, answer in _dialogues(rows))
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     return path
