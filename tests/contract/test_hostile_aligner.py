@@ -16,9 +16,9 @@ from shardwork.artifact import describe_folder
 from shardwork.recipes import recipe
 from shardwork.recipes.alignment.answers import Verdicts, write_scores, write_verdicts
 from shardwork.recipes.alignment.auditing import names_of, rows_of
-from shardwork.recipes.alignment.columns import columns_id
 from shardwork.recipes.alignment.orders import AuditOrder, GenerateOrder, JudgeOrder, Sampling, ScoreOrder
 from shardwork.recipes.base import Reported, ShardPlan
+from shardwork.tensors.columns import columns_id
 
 OF = GenerateOrder(
     tuning=None,

@@ -16,7 +16,6 @@ import pytest
 from shardwork.jobs.spec import PlanSection, StageSpec, model_input
 from shardwork.recipes import kinds, recipe
 from shardwork.recipes.alignment.auditing import names_of, rows_of
-from shardwork.recipes.alignment.columns import columns_id
 from shardwork.recipes.alignment.consensus_orders import ConsensusOrder
 from shardwork.recipes.alignment.guards.safety import ASKED, SAFETY_METRICS, Ask
 from shardwork.recipes.alignment.orders import (
@@ -55,6 +54,7 @@ from shardwork.recipes.orders import (
     PublishOrder,
     SplitOrder,
 )
+from shardwork.tensors.columns import columns_id
 
 KINDS = kinds()
 NOT_WORK = EXECUTOR_PHASES | PEOPLE_PHASES

@@ -19,8 +19,8 @@ from shardwork.ids import LeaseId
 from shardwork.jobs.spec import BudgetSection, JobSpec, PlanSection, StageSpec, TrustSection
 from shardwork.recipes import recipe
 from shardwork.recipes.alignment.guards.safety import ASKED, Ask
-from shardwork.recipes.alignment.columns import columns_id
 from shardwork.recipes.base import Reported, StageFacts
+from shardwork.tensors.columns import columns_id
 from shardwork.v1 import work_pb2
 from shardwork.why import Why
 from shardwork_coordinator.artifacts.retention import HOUSE

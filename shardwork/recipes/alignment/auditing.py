@@ -17,10 +17,10 @@ import random
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
+from ...tensors.columns import columns_id
 from ...why import Why
 from ..base import Finding, Reported, ShardPlan
 from ..orders import Precision
-from .columns import columns_id
 from .orders import MOST_ROWS, AuditOrder, GenerateOrder, JudgeOrder, ScoreOrder
 
 Audited = GenerateOrder | ScoreOrder | JudgeOrder

@@ -1,8 +1,8 @@
 """Columns: the artifact that scores or verdicts are, from the numbers that were reported with it.
 
-Equal values have equal artifact ids (`tensors.file`), so a coordinator knows what must lie in a file of a few numbers
+Equal values have equal artifact ids (`file`), so a coordinator knows what must lie in a file of a few numbers
 without reading it. Owns the bytes of one file of float32 columns, without numpy, which no client and no agent has.
-Called by `auditing`.
+Called by `recipes.alignment.auditing`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 
-from ...artifact import artifact_of
+from ..artifact import artifact_of
 
 
 def columns_id(file: str, columns: Mapping[str, Sequence[float]]) -> str:
