@@ -6,6 +6,7 @@ mean nothing to them and the choice of what is published; a kind says its object
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -23,6 +24,8 @@ from .guards.safety import ASKED_TOKENS
 
 #: of `sft`, with the value that asks for nothing: rows here are no texts that a loss could be spread over
 MEANINGLESS: Mapping[str, object] = {"packing": False}
+#: million parameters of what papers call a large model
+LARGE = 7000
 
 
 #: what `params.safety` is, for the kinds whose model answers
@@ -46,8 +49,10 @@ class Tuned(Sft):
     """Base of reward, dpo, ppo and grpo. Stateless."""
 
     kind: ClassVar[str]
-    #: of sft's rate for the same size and method
+    #: of sft's rate for the same size and method: at a million parameters, where bench/alignment.py measured it, and at
+    #: seven billion, from what is published; in between it falls by a power of the size
     RATE: ClassVar[float] = 1.0
+    LARGE_RATE: ClassVar[float] = 1.0
     #: sequences of one row
     SEQUENCES: ClassVar[int] = 1
     #: an adapter is published as one, unless the job says otherwise
@@ -74,7 +79,10 @@ class Tuned(Sft):
         return frozen
 
     def auto_rate(self, params: Mapping[str, Any], facts: StageFacts) -> float:
-        return self.RATE * super().auto_rate(params, facts)
+        """A large model is moved by far less than a small one, and by feedback less than by text."""
+        size = max(facts.run_params, 1_000_000) / 1e6
+        fall = math.log(self.RATE / self.LARGE_RATE) / math.log(LARGE)
+        return float(self.RATE * size**-fall * super().auto_rate(params, facts))
 
     def published(self, params: Mapping[str, Any]) -> Content:
         return Content.ADAPTER if params.get("method", "lora") == "lora" and not self.merges(params) else Content.MODEL

@@ -1,0 +1,1 @@
+"""What `bench/alignment.py` measures with: a task whose success is computable, and whole stages in one process."""
