@@ -7,6 +7,7 @@ scripts; a stream says when to look again.
     signing   login, first user, leaving; one's own password and codes
     users     who may sign in
     money     accounts, transfers, payments
+    alignment people, loops and answers on the pages of jobs
     artifacts what is stored, why, and where it comes from
     policy    rules of the house
     history   the audit log
@@ -38,6 +39,7 @@ from . import (
     worker,
     workers,
 )
+from .alignment import samples
 from .shell import Shell
 
 __all__ = ["router"]
@@ -50,6 +52,7 @@ PAGES = (
     jobs,
     shard,
     job,
+    samples,
     steering,
     workers,
     worker,

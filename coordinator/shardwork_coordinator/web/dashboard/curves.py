@@ -18,6 +18,7 @@ MOST_POINTS = 400
 MEASURED = (
     ("Reward", "reward", (("reward", "reward"), ("reward_seen", "on prompts learned from"))),
     ("Distance from the reference", "nats an answer", (("kl", "KL"),)),
+    ("Held-out pairs", "share", (("accuracy", "right"), ("calibration_error", "calibration error"))),
     ("Answers", "tokens", (("length", "mean length"),)),
 )
 

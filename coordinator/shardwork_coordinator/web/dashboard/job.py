@@ -27,7 +27,7 @@ from ...scheduler import Worker
 from ...store.base import Transaction
 from .. import rows
 from . import curves, grid, tries
-from .alignment import panel
+from .alignment import iterations, panel, reports
 from .shell import Shell, as_json
 from .visits import Visit
 
@@ -61,6 +61,10 @@ class JobPage:
     stages: Sequence[StageBox]
     #: of the stages that ask people
     panels: Sequence[panel.Panel]
+    #: of a loop
+    iterations: Sequence[iterations.Iteration]
+    #: of the stages that made one of votes
+    reports: reports.Known
     charts: Sequence[curves.Chart]
     grid: grid.Grid | None
     held: Sequence[tries.Held]
@@ -75,16 +79,20 @@ class JobPage:
 
 def router(shell: Shell) -> APIRouter:
     routes, engine = APIRouter(), shell.desk.engine
+    known = reports.Reports(shell.desk.contents)
 
     async def show(request: Request, visit: Visit) -> Response:
         asked = Asked.of(request)
         # texts of items are no rows: what is needed of them is read before everything else
-        items = await engine.store.read(lambda tx: panel.artifacts(tx, asked.job_id))
+        items, told = await engine.store.read(
+            lambda tx: (panel.artifacts(tx, asked.job_id), reports.artifacts(tx, asked.job_id))
+        )
         around = Around(
             attached=engine.links.attached(),
             now_ms=engine.clock.now_ms(),
             most_running=shell.desk.settings.max_running_shards,
             longer=await panel.longer(shell.desk.items, items),
+            reports=await known.of(told),
         )
         seen = await engine.store.read(lambda tx: page(tx, asked, around))
         words: dict[str, Any] = {"as_json": as_json, "left": panel.left, "causes": panel.CAUSES}
@@ -163,6 +171,7 @@ class Around:
     now_ms: int
     most_running: int
     longer: panel.Longer
+    reports: reports.Known
 
 
 def page(tx: Transaction, asked: Asked, around: Around) -> JobPage:
@@ -182,6 +191,8 @@ def page(tx: Transaction, asked: Asked, around: Around) -> JobPage:
         reasons=reasons_of(tx, job, most_running=around.most_running),
         stages=[_box(stage, stages, view) for stage in stages],
         panels=panel.panels(tx, stages, now_ms, around.longer),
+        iterations=iterations.iterations(job, stages, rounds, around.reports),
+        reports=around.reports,
         charts=curves.charts(tx, job, stages, rounds),
         grid=grid.look(tx, job, stages, rounds, (asked.stage, asked.round, asked.phase)),
         held=in_hand,

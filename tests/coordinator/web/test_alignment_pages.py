@@ -1,0 +1,135 @@
+"""What jobs of alignment have beside others' pages: the loop, the report of votes, and answers to read side by side."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from shardwork.artifact import LEAF_BYTES
+from shardwork.errors import Corrupt
+from shardwork_coordinator.artifacts import ArtifactStore
+from shardwork_coordinator.records import WebRole
+from shardwork_coordinator.web.dashboard.alignment import reading
+from shardwork_coordinator.web.dashboard.alignment.reading import Lines
+from shardwork_coordinator.web.server import Site
+
+from .alignment_scene import HOSTILE, ROWS, aligned
+from .scene import Scene
+from .visitor import visitor
+
+
+def text(page: str) -> str:
+    """As it is read: without tags."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+async def test_a_loop_is_told_time_by_time(tmp_path: Path) -> None:
+    scene = Scene()
+    job, contents = await aligned(scene, tmp_path)
+    async with visitor(scene.engine, site=Site(contents=contents)) as client:
+        page = (await client.get(f"/jobs/{job}")).text
+    told = text(page)
+    assert "1 done 0.25 → 0.625 reward 0.031 12.5 – tuned over base 62 % (54 to 70 %) 41 sat" in told
+    assert "2 skipped – – – – – 0 sat Stage answers-2 was skipped" in told
+    # the report of votes: three sides, and how they agree
+    assert "people 40" in told and "84 % (74 to 94 %)" in told and "blend 40" in told
+    assert "Judge and people agree on 70 % (60 to 80 %) of 40 pairs." in told
+    assert "contradicts itself in the other order at 12 % of pairs" in told
+    assert "1043" in told and HOSTILE not in page
+
+
+async def test_the_page_stays_without_the_bytes_of_reports(tmp_path: Path) -> None:
+    scene = Scene()
+    job, _ = await aligned(scene, tmp_path)
+    async with visitor(scene.engine) as client:
+        answer = await client.get(f"/jobs/{job}")
+        gone = await client.get(f"/jobs/{job}/samples/answers-1.rows")
+    assert answer.status_code == 200 and "People, judge and blend" not in answer.text
+    assert gone.status_code == 404
+
+
+async def test_answers_are_read_page_by_page_and_none_is_lost(tmp_path: Path) -> None:
+    scene = Scene()
+    job, contents = await aligned(scene, tmp_path)
+    async with visitor(scene.engine, site=Site(contents=contents)) as client:
+        assert f'href="/jobs/{job}/samples/answers-1.rows"' in (await client.get(f"/jobs/{job}")).text
+        path, seen = f"/jobs/{job}/samples/answers-1.rows", list[str]()
+        while path:
+            page = (await client.get(path)).text
+            assert HOSTILE not in page
+            seen += re.findall(r"<code>(p\d+)</code>", page)
+            after = re.search(r'<a href="([^"]+)" rel="next">', page)
+            path = html.unescape(after[1]) if after else ""
+        assert seen == [f"p{number}" for number in range(ROWS)]
+        found = text((await client.get(f"/jobs/{job}/samples/answers-1.rows?q=ABOUT+44")).text)
+        assert "Say something about 44." in found and "Say something about 43." not in found
+        assert "No prompt here has these words" in (await client.get(f"/jobs/{job}/samples/answers-1.rows?q=zzz")).text
+
+
+async def test_two_versions_answer_the_same_prompts_side_by_side(tmp_path: Path) -> None:
+    scene = Scene()
+    job, contents = await aligned(scene, tmp_path)
+    async with visitor(scene.engine, site=Site(contents=contents)) as client:
+        page = text((await client.get(f"/jobs/{job}/samples/answers-1.rows?beside=after.rows")).text)
+    for number in range(20):
+        assert re.search(rf"first says {number} .*second says {number} ", page), number
+    assert "first · answers-1.rows" in page and "second · after.rows" in page
+
+
+async def test_preferences_are_shown_with_what_was_chosen(tmp_path: Path) -> None:
+    scene = Scene()
+    job, contents = await aligned(scene, tmp_path)
+    async with visitor(scene.engine, site=Site(contents=contents)) as client:
+        page = text((await client.get(f"/jobs/{job}/samples/votes-1.rows")).text)
+    assert (
+        "confidence 75 %, 4 votes system: Be brief. user: question 0 chosen the better one rejected the worse" in page
+    )
+    assert page.count("the better one") == 3
+
+
+async def test_only_operators_read_what_was_written(tmp_path: Path) -> None:
+    scene = Scene()
+    job, contents = await aligned(scene, tmp_path)
+    path = f"/jobs/{job}/samples/answers-1.rows"
+    async with visitor(scene.engine, WebRole.VIEWER, name="tim", site=Site(contents=contents)) as client:
+        refused = await client.get(path)
+        assert refused.status_code == 403 and "first says" not in refused.text
+        assert path not in (await client.get(f"/jobs/{job}")).text
+    async with visitor(scene.engine, None, site=Site(contents=contents)) as client:
+        assert (await client.get(path)).headers["location"].startswith("/login")
+    async with visitor(scene.engine, site=Site(contents=contents)) as client:
+        for wrong in ("votes-1.report", "..%2f..%2fetc", "nothing.rows", "answers-1.rows%00"):
+            assert (await client.get(f"/jobs/{job}/samples/{wrong}")).status_code in (400, 404), wrong
+        for query in ("at=99999999", "at=-1", "at=7", "beside=nothing", "at=%C2%B2"):
+            assert (await client.get(f"{path}?{query}")).status_code == 200, query
+
+
+def test_lines_across_leaves_are_whole_and_what_is_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = ArtifactStore.open(tmp_path / "artifacts")
+    (tmp_path / "rows").mkdir()
+    rows = [{"number": number, "filling": "é" * 90_000} for number in range(20)]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    assert len(text.encode()) > 3 * LEAF_BYTES
+    (tmp_path / "rows" / "rows.jsonl").write_text(text, encoding="utf-8")
+    lines = Lines(contents, contents.put_folder(tmp_path / "rows").id)
+    start, seen = 0, list[int]()
+    while True:
+        found = lines.page(start, 3, lambda _: True)
+        seen += [row["number"] for row in found.rows]
+        if found.more is None:
+            break
+        start = found.more
+    assert seen == list(range(20))
+    # a page reads no more than it may, and says where it stopped
+    monkeypatch.setattr(reading, "MOST_READ_BYTES", LEAF_BYTES)
+    first = lines.page(0, 20, lambda row: row["number"] == 19)
+    assert first.rows == [] and first.more is not None and 0 < first.more <= LEAF_BYTES
+    monkeypatch.setattr(reading, "MOST_LINE_BYTES", 1_000)
+    with pytest.raises(Corrupt, match="too long"):
+        lines.page(0, 20, lambda _: True)
