@@ -24,7 +24,14 @@ def answers(version: str) -> list[dict[str, Any]]:
         {
             "prompt_id": f"p{number}",
             "prompt": f"Say something about {number}." if number else HOSTILE,
-            "answers": [{"model": version, "text": f"{version} says {number} " + HOSTILE, "ended": True, "tokens": 7}],
+            "answers": [
+                {
+                    "model": version,
+                    "text": f"{version} says {number} " + (HOSTILE if number == 0 else "and leaves it at that."),
+                    "ended": True,
+                    "tokens": 7,
+                }
+            ],
         }
         for number in range(ROWS)
     ]
