@@ -107,7 +107,7 @@ def left(told: Mapping[str, Any]) -> str:
 
 def _agreement(alpha: float | None) -> str:
     if alpha is None:
-        return "not known yet: nothing was judged by two people, or everything alike"
+        return "agreement is not known yet: nothing was judged by two people, or everything alike"
     if alpha >= RELIABLE:
         return "people agree: what they say together can be relied on"
     if alpha >= TENTATIVE:
