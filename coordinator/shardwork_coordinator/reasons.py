@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from shardwork.money import show
 from shardwork.why import Why
 
+from .machine.attempts import called
 from .machine.states import FINAL_JOB, LIVE
 from .money.pricing import BASIS_POINTS, RateCard
 from .records import Job, JobState, Lease, Replica, ReplicaState, Shard
@@ -111,7 +112,7 @@ def _tried_again(tx: Transaction, job: Job) -> Iterator[Why]:
         refused = lease.state is ReplicaState.REJECTED
         yield Why(
             code="shard.refused" if refused else "shard.tried_again",
-            sentence=f"{lease.phase} shard {shard.position} "
+            sentence=f"{called(shard)} "
             + ("had a result refused: " if refused else "was taken back from its worker: ")
             + why.sentence,
             evidence={

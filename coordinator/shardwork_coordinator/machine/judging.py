@@ -86,7 +86,7 @@ def _conclude(
         Note(
             kind="shard.done",
             subject=shard.id,
-            sentence=f"{shard.phase} shard {shard.position} is done.",
+            sentence=f"{attempts.called(shard)} is done.",
             evidence={"lease": lease_id(group[0]), "worker": group[0].worker_id, "copies": str(len(group))},
         )
     )
@@ -229,7 +229,7 @@ def _exhausted(state: Slice, shard: Shard, why: Why, world: World, change: Chang
     advice = f"Its worker advised: {why.next_step} " if why.next_step else ""
     reason = Why(
         code="shard.exhausted",
-        sentence=f"{shard.phase} shard {shard.position} failed on every attempt; the last reason was: {why.sentence}",
+        sentence=f"{attempts.called(shard)} failed on every attempt; the last reason was: {why.sentence}",
         evidence={"shard": shard.id, **why.evidence},
         next_step=f"{advice}Look at `shardwork job logs`, then resume the job for fresh attempts, or cancel it for a "
         "refund.",

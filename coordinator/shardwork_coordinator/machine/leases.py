@@ -145,7 +145,7 @@ def backup(state: Slice, event: BackupWanted, world: World) -> Change:
     note = Note(
         kind="shard.backup",
         subject=shard.id,
-        sentence=f"{shard.phase} shard {shard.position} is offered a second time: {event.why.sentence}",
+        sentence=f"{attempts.called(shard)} is offered a second time: {event.why.sentence}",
         evidence=dict(event.why.evidence),
     )
     return Change(rows=[copy], notes=[note])

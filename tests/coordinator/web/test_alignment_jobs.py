@@ -63,6 +63,8 @@ async def test_an_audit_is_called_by_what_it_checks() -> None:
         told = re.search(r'data-places="([^"]+)"', job)
         assert told is not None and json.loads(html.unescape(told[1])) == [place]
         assert "audit of map shard 0 went to worker" in job
+        await simulation.lose(audit)
+        assert "audit of map shard 0 was taken back from its worker" in (await client.get(f"/jobs/{JOB}")).text
         # shards that are numbered from 0 need no list
         assert "data-places" not in (await client.get(f"/jobs/{JOB}?phase=map")).text
 
