@@ -66,6 +66,14 @@ class Round(Shape):
     measures: dict[str, float | None]
 
 
+class WinRate(Shape):
+    """A tie is half a win; 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 class Stage(Shape):
     name: str
     recipe: str
@@ -77,6 +85,13 @@ class Stage(Shape):
     continues_from: str = ""
     #: prompts of the safety set, and how many the base and the published model refused
     safety: dict[str, float] | None
+    #: which time of the job's loop it belongs to
+    iteration: int = 0
+    spent_msat: int
+    #: of a policy, against what was before it, where votes compared them
+    win_rate: WinRate | None
+    reward_start: float | None
+    reward_best: float | None
     #: what its recipe warns of, each kind once
     alarms: list[Why]
     rounds: list[Round]
@@ -184,6 +199,22 @@ class Sample(Shape):
     expected: str | None
 
 
+class Iteration(Shape):
+    """One time of a job's loop: its last policy, what votes say of it, and what all its stages cost."""
+
+    iteration: int
+    reward_start: float | None
+    reward_best: float | None
+    #: nats an answer, and tokens, of the last round that told them
+    kl: float | None
+    length: float | None
+    win_rate: WinRate | None
+    cost_msat: int
+    state: str
+    #: why it was skipped or ended early, or the first alarm of it
+    why: Why | None
+
+
 class Report(Job):
     workers: list[WorkerShare]
     payments: list[Payment]
@@ -192,6 +223,8 @@ class Report(Job):
     quote: SubmittedQuote | None
     spent: list[PhaseSpent]
     samples: list[Sample]
+    #: of a job with a loop
+    iterations: list[Iteration]
 
 
 class Event(Shape):

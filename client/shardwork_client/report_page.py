@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from shardwork.client.display import figures
+from shardwork.client.display.iterations import Iteration, iterations, told
 from shardwork.client.display.memory import memorised
 from shardwork.client.results import PhaseSpent, Report, Sample, ShardPayment, WorkerShare
 from shardwork.money import show as sats
 
-from .render import clean, job_page, pairs, table
+from .render import clean, job_page, pairs, state_text, table
 
 #: letters of a prompt and of an answer, payments: a terminal's worth; the document has all
 MOST_LETTERS, MOST_PAYMENTS = 160, 20
@@ -27,7 +28,9 @@ SAMPLES_SHOWN = 4
 def report_page(report: Report) -> RenderableType:
     """The whole report."""
     parts: list[RenderableType] = [job_page(report.status)]
-    parts += [Text(clean(told)) for told in (memorised(stage) for stage in report.status.stages) if told]
+    parts += [Text(clean(known)) for known in (memorised(stage) for stage in report.status.stages) if known]
+    if looped := iterations(report.status):
+        parts += [Text(""), Text("iterations", style="bold"), _iterations(looped)]
     if report.samples:
         parts += [Text(""), Text("samples", style="bold"), _samples(report.samples)]
     parts += [Text(""), Text("money", style="bold"), _money(report)]
@@ -41,6 +44,17 @@ def report_page(report: Report) -> RenderableType:
     if hidden:
         parts.append(Text(f"and {figures.count(hidden)} earlier payments, counted above", style="dim"))
     return Group(*parts)
+
+
+def _iterations(looped: Sequence[Iteration]) -> RenderableType:
+    """One line each, and why one was skipped, stopped or rang below it."""
+    grid = table("iteration", "state", "reward", "kl", "length", "win rate", "cost", right=("kl", "length", "cost"))
+    for each in looped:
+        shown = told(each)
+        figures_of = (shown[name] for name in ("reward", "kl", "length", "win", "cost"))
+        grid.add_row(str(each.iteration), state_text(each.state), *figures_of)
+    reasons = [Text(clean(f"{each.iteration}: {each.why.sentence}"), style="dim") for each in looped if each.why]
+    return Group(grid, *reasons)
 
 
 def _samples(samples: Sequence[Sample]) -> RenderableType:

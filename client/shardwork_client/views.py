@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shardwork.client.display.iterations import Iteration
     from shardwork.client.results import (
         Balance,
         ControlCost,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         Stage,
         StoredArtifact,
         Transfer,
+        WinRate,
         Withdrawal,
     )
     from shardwork.why import Why
@@ -99,9 +101,18 @@ def stage_json(stage: Stage) -> Json:
         "memorised": dict(sorted(stage.memorised.items())) or None,
         **({"continues_from": stage.continues_from} if stage.continues_from else {}),
         "safety": dict(sorted(stage.safety.items())) or None,
+        **({"iteration": stage.iteration} if stage.iteration else {}),
+        "spent_msat": stage.spent_msat,
+        "win_rate": win_rate_json(stage.win_rate),
+        "reward_start": finite(stage.reward_start),
+        "reward_best": finite(stage.reward_best),
         "alarms": [why_json(each) for each in stage.alarms],
         "rounds": [round_json(each) for each in stage.rounds],
     }
+
+
+def win_rate_json(rate: WinRate | None) -> Json | None:
+    return {"value": rate.value, "low": rate.low, "high": rate.high} if rate else None
 
 
 def round_json(view: Round) -> Json:
@@ -128,6 +139,8 @@ def output_json(output: Output) -> Json:
 
 def report_json(report: Report) -> Json:
     """`job report --json`: the job plus who computed what and every payment."""
+    from shardwork.client.display.iterations import iterations  # only here: a library that other commands need not load
+
     return {
         **job_json(report.status),
         "workers": [
@@ -158,6 +171,21 @@ def report_json(report: Report) -> Json:
         "quote": _submitted_json(report.quote) if report.quote else None,
         "spent": [{"phase": each.phase, "results": each.results, "paid_msat": each.paid_msat} for each in report.spent],
         "samples": [sample_json(each) for each in report.samples],
+        "iterations": [iteration_json(each) for each in iterations(report.status)],
+    }
+
+
+def iteration_json(each: Iteration) -> Json:
+    return {
+        "iteration": each.iteration,
+        "reward_start": finite(each.reward_start),
+        "reward_best": finite(each.reward_best),
+        "kl": finite(each.kl),
+        "length": finite(each.length),
+        "win_rate": win_rate_json(each.win_rate),
+        "cost_msat": each.cost_msat,
+        "state": each.state,
+        "why": why_json(each.why) if each.why else None,
     }
 
 

@@ -40,6 +40,7 @@ from .machine.endings import succeed
 from .machine.gates import why_skipped
 from .machine.planning import spec_of
 from .machine.states import LIVE
+from .machine.versions import compared
 from .money import ledger
 from .queueing import standing
 from .records import (
@@ -162,6 +163,9 @@ def start_next_stage(tx: Transaction, job_id: str, world: World) -> list[Push]:
     job = found(tx.get(Job, job_id), "job", job_id)
     stages = tx.find(Stage, job_id=job_id, order="position")
     _grant_outputs(tx, job, stages, world.now_ms)
+    if (said := compared(stages, JobSpec.model_validate_json(job.spec_json))).rows:
+        _store(tx, job_id, said, world.now_ms)
+        stages = tx.find(Stage, job_id=job_id, order="position")
     waiting = next((stage for stage in stages if stage.state is StageState.WAITING), None)
     if waiting is None:
         return write_change(tx, job_id, succeed(job, world), world)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from shardwork import wire
 from shardwork.jobs.spec import StageSpec
@@ -22,6 +22,7 @@ from .granting import ready_replicas
 from .machine.observing import alarms_of
 from .machine.planning import effect_id
 from .machine.states import LIVE
+from .machine.versions import WIN_RATE
 from .money import ledger
 from .money.movements import FEES, escrow_account, round_account
 from .money.pricing import JobQuote
@@ -84,8 +85,10 @@ def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bo
         topped_up_msat=job.extra_msat,
         deadline_unix_ms=job.deadline_ms,
     )
+    repeat: Mapping[str, Any] = json.loads(job.spec_json).get("repeat") or {}
+    loop: Sequence[str] = repeat.get("stages", ())
     for stage in stages:
-        mine = [one for one in all_rounds if one.stage == stage.name] if rounds else []
+        mine = [one for one in all_rounds if one.stage == stage.name]
         numbers = json.loads(stage.numbers_json)
         start = numbers.get("eval_loss_start")
         view.stages.append(
@@ -95,16 +98,34 @@ def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bo
                 state=stage.state,
                 planned_rounds=stage.planned_rounds,
                 deadline_unix_ms=stage.deadline_ms,
-                rounds=[_round_view(one, start, job) for one in mine],
+                rounds=[_round_view(one, start, job) for one in mine] if rounds else [],
                 why=wire.why_to_proto(Why.from_json(stage.why_json)) if stage.why_json else None,
                 best_round=int(numbers.get("best_round", 0)),
                 alarms=[wire.why_to_proto(one) for one in alarms_of(stage)],
                 continues_from=_continues(stage, numbers),
                 memorised=_begun(numbers, MEMORISED),
                 safety=_begun(numbers, SAFETY),
+                iteration=_iteration(stage.name, loop),
+                spent_msat=sum(one.paid_msat + one.fees_msat for one in mine),
+                win_rate=_win_rate(numbers),
+                reward_start=numbers.get("reward_start"),
+                reward_best=numbers.get("best_reward"),
             )
         )
     return view
+
+
+def _iteration(stage: str, loop: Collection[str]) -> int:
+    """Which time of the job's loop the stage is of; 0: it is outside."""
+    plain, _, time = stage.rpartition("-")
+    return int(time) if plain in loop and time.isdecimal() else 0
+
+
+def _win_rate(numbers: Mapping[str, float]) -> jobs_pb2.WinRate | None:
+    if not set(WIN_RATE) <= set(numbers):
+        return None
+    value, low, high = (numbers[name] for name in WIN_RATE)
+    return jobs_pb2.WinRate(value=value, low=low, high=high)
 
 
 def _begun(numbers: Mapping[str, float], prefix: str) -> dict[str, float]:

@@ -64,9 +64,18 @@ def stage(view: jobs_pb2.StageView) -> results.Stage:
         memorised=dict(view.memorised),
         continues_from=view.continues_from,
         safety=dict(view.safety),
+        iteration=view.iteration,
+        spent_msat=view.spent_msat,
+        win_rate=win_rate(view.win_rate) if view.HasField("win_rate") else None,
+        reward_start=view.reward_start if view.HasField("reward_start") else None,
+        reward_best=view.reward_best if view.HasField("reward_best") else None,
         alarms=tuple(why_from_proto(each) for each in view.alarms),
         rounds=tuple(round_of(each) for each in view.rounds),
     )
+
+
+def win_rate(view: jobs_pb2.WinRate) -> results.WinRate:
+    return results.WinRate(value=view.value, low=view.low, high=view.high)
 
 
 def round_of(view: jobs_pb2.RoundView) -> results.Round:

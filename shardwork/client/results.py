@@ -40,6 +40,15 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WinRate:
+    """How often a policy's answers won by votes; a tie is half a win. `low` and `high`: a 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     name: str
     recipe: str
@@ -61,6 +70,14 @@ class Stage:
     safety: Mapping[str, float] = field(default_factory=dict[str, float])
     #: what its recipe warns of, each kind once
     alarms: tuple[Why, ...] = ()
+    #: which time of the job's loop it belongs to; 0: none
+    iteration: int = 0
+    spent_msat: int = 0
+    #: of a policy, against what was before it; None while no votes compared it
+    win_rate: WinRate | None = None
+    #: of a policy: its reward when it began, and its best
+    reward_start: float | None = None
+    reward_best: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,12 @@ class RunIf(Section):
     improved_by: Annotated[
         float, Field(ge=0, lt=1, description="share by which its held-out loss must have fallen, 0.01 for 1 %")
     ]
+    # left out of the JSON where it asks for nothing, as further down
+    no_alarm: bool = Field(
+        default=False,
+        exclude_if=lambda value: not value,
+        description="and no reward may have risen while votes went against its policy",
+    )
 
 
 class RepeatSection(Section):

@@ -375,6 +375,33 @@ class RoundView(_message.Message):
 Global___RoundView: _TypeAlias = RoundView  # noqa: Y015
 
 @_typing.final
+class WinRate(_message.Message):
+    """How often a policy's answers won against those from before it, by votes; a tie is half a win. 95 % interval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    low: _builtins.float
+    high: _builtins.float
+    def __init__(
+        self,
+        *,
+        value: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WinRate: _TypeAlias = WinRate  # noqa: Y015
+
+@_typing.final
 class StageView(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -430,6 +457,11 @@ class StageView(_message.Message):
     CONTINUES_FROM_FIELD_NUMBER: _builtins.int
     ALARMS_FIELD_NUMBER: _builtins.int
     SAFETY_FIELD_NUMBER: _builtins.int
+    ITERATION_FIELD_NUMBER: _builtins.int
+    SPENT_MSAT_FIELD_NUMBER: _builtins.int
+    WIN_RATE_FIELD_NUMBER: _builtins.int
+    REWARD_START_FIELD_NUMBER: _builtins.int
+    REWARD_BEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     recipe: _builtins.str
     state: _builtins.str
@@ -441,6 +473,12 @@ class StageView(_message.Message):
     """whose checkpoint is published; 0: none so far"""
     continues_from: _builtins.str
     """the checkpoint that it began with, and what of it goes on; empty: none"""
+    iteration: _builtins.int
+    """which time of the job's loop it belongs to; 0: none"""
+    spent_msat: _builtins.int
+    reward_start: _builtins.float
+    """of a policy: its reward when it began, and its best"""
+    reward_best: _builtins.float
     @_builtins.property
     def rounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoundView]: ...
     @_builtins.property
@@ -463,6 +501,10 @@ class StageView(_message.Message):
         harmful.refused_before, harmful.refused_after, and the same of harmless and plain; empty until it is published
         """
 
+    @_builtins.property
+    def win_rate(self) -> Global___WinRate:
+        """unset: no votes compared it"""
+
     def __init__(
         self,
         *,
@@ -478,12 +520,24 @@ class StageView(_message.Message):
         continues_from: _builtins.str = ...,
         alarms: _abc.Iterable[_types_pb2.Why] | None = ...,
         safety: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        iteration: _builtins.int = ...,
+        spent_msat: _builtins.int = ...,
+        win_rate: Global___WinRate | None = ...,
+        reward_start: _builtins.float | None = ...,
+        reward_best: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["why", b"why"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reward_best", b"_reward_best", "_reward_start", b"_reward_start", "reward_best", b"reward_best", "reward_start", b"reward_start", "why", b"why", "win_rate", b"win_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "best_round", b"best_round", "continues_from", b"continues_from", "deadline_unix_ms", b"deadline_unix_ms", "memorised", b"memorised", "name", b"name", "planned_rounds", b"planned_rounds", "recipe", b"recipe", "rounds", b"rounds", "safety", b"safety", "state", b"state", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reward_best", b"_reward_best", "_reward_start", b"_reward_start", "alarms", b"alarms", "best_round", b"best_round", "continues_from", b"continues_from", "deadline_unix_ms", b"deadline_unix_ms", "iteration", b"iteration", "memorised", b"memorised", "name", b"name", "planned_rounds", b"planned_rounds", "recipe", b"recipe", "reward_best", b"reward_best", "reward_start", b"reward_start", "rounds", b"rounds", "safety", b"safety", "spent_msat", b"spent_msat", "state", b"state", "why", b"why", "win_rate", b"win_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__reward_best: _TypeAlias = _typing.Literal["reward_best"]  # noqa: Y015
+    _WhichOneofArgType__reward_best: _TypeAlias = _typing.Literal["_reward_best", b"_reward_best"]  # noqa: Y015
+    _WhichOneofReturnType__reward_start: _TypeAlias = _typing.Literal["reward_start"]  # noqa: Y015
+    _WhichOneofArgType__reward_start: _TypeAlias = _typing.Literal["_reward_start", b"_reward_start"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reward_best) -> _WhichOneofReturnType__reward_best | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reward_start) -> _WhichOneofReturnType__reward_start | None: ...
 
 Global___StageView: _TypeAlias = StageView  # noqa: Y015
 

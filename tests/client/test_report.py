@@ -73,3 +73,24 @@ def test_a_folder_that_is_not_there_is_told_and_nothing_is_left(logged_in: Run, 
     refused = logged_in("job", "report", JOB_ID, "--html", tmp_path / "none" / "report.html", "--json")
     assert (refused.exit_code, error_of(refused)["code"]) == (1, "client.file")
     assert logged_in("job", "report", JOB_ID, "--html", tmp_path).exit_code == 2
+
+
+def test_each_iteration_of_a_loop_has_a_line(logged_in: Run, reported: Fake) -> None:
+    stage = reported.reports[JOB_ID].job.stages[0]
+    stage.iteration, stage.spent_msat, stage.reward_start, stage.reward_best = 2, 5_000, 0.25, 0.5
+    stage.win_rate.CopyFrom(jobs_pb2.WinRate(value=0.6, low=0.5, high=0.7))
+    page = logged_in("job", "report", JOB_ID).stdout
+    for text in ("iterations", "0.25 → 0.5", "60% (50% – 70%)", "5 sat"):
+        assert text in page
+    [line] = json_of(logged_in("job", "report", JOB_ID, "--json"))["iterations"]
+    assert line == {
+        "iteration": 2,
+        "reward_start": 0.25,
+        "reward_best": 0.5,
+        "kl": None,
+        "length": None,
+        "win_rate": {"value": 0.6, "low": 0.5, "high": 0.7},
+        "cost_msat": 5_000,
+        "state": stage.state,
+        "why": None,
+    }

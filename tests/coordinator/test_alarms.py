@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from prometheus_client import CollectorRegistry
 
 from shardwork_coordinator import views
+from shardwork_coordinator.engine import found, start_next_stage
+from shardwork_coordinator.events import Push
 from shardwork_coordinator.machine.observing import alarms_of
-from shardwork_coordinator.records import Event, Job, JobState, Stage
+from shardwork_coordinator.records import Event, Job, JobState, Stage, StageState
 from shardwork_coordinator.store.base import Transaction
 from shardwork_coordinator.telemetry.verdicts import Verdicts
 
+from .machine.test_versions import ROSE, stages, wins
+from .machine.test_versions import job as looped_job
 from .simulation import Simulation, policy_job
 from .test_audits import work
 
@@ -61,3 +68,30 @@ async def test_a_published_policy_that_refuses_less_than_its_base_rings() -> Non
     assert rang == ["alarm.refuses_less"]
     assert (safety["harmful.asked"], safety["harmful.refused_before"], safety["harmful.refused_after"]) == (7, 7, 1)
     assert len(safety) == 9
+
+
+async def test_votes_that_ended_are_compared_before_the_next_stage_begins() -> None:
+    simulation = Simulation(workers=3)
+    job_id = await simulation.submit(policy_job(rounds=1))
+
+    def rise(tx: Transaction) -> list[Push]:
+        [draft] = tx.find(Job)
+        for row in stages("blend", blend=wins("before", "policy", 0.9), improve_2=ROSE):
+            tx.put(replace(row, job_id=job_id))
+        for row in tx.find(Stage, name="policy"):
+            tx.put(replace(row, state=StageState.DONE, position=-1))
+        tx.put(replace(draft, spec_json=looped_job().canonical_json()))
+        return start_next_stage(tx, job_id, simulation.engine.world())
+
+    await simulation.store.write(rise)
+
+    def look(tx: Transaction) -> tuple[list[str], float, list[int]]:
+        view = views.job_view(tx, found(tx.get(Job, job_id), "job", job_id), [])
+        improved = next(one for one in view.stages if one.name == "improve-2")
+        return [one.code for one in improved.alarms], improved.win_rate.value, [one.iteration for one in view.stages]
+
+    rang, rate, times = await simulation.store.read(look)
+    assert rang == ["alarm.reward_hacking"]
+    assert rate == pytest.approx(0.1)
+    assert times == [0, 1, 1, 1, 2, 2, 2, 0, 0, 0]
+    assert len(await simulation.store.read(lambda tx: tx.find(Event, kind="stage.alarm"))) == 1

@@ -44,7 +44,20 @@ JOB_KEYS = {
     *("budget_msat", "reserved_msat", "spent_msat", "refunded_msat", "created_unix_ms", "ended_unix_ms"),
     *("topped_up_msat", "donated_msat", "priority", "deadline_unix_ms"),
 }
-STAGE = {"name", "recipe", "state", "planned_rounds", "why", "best_round", "memorised", "safety", "alarms", "rounds"}
+STAGE = {
+    "name",
+    "recipe",
+    "state",
+    "planned_rounds",
+    "why",
+    "best_round",
+    "memorised",
+    "safety",
+    "alarms",
+    "rounds",
+} | {
+    *("spent_msat", "win_rate", "reward_start", "reward_best"),
+}
 ROUND = {
     *("number", "kind", "state", "phase", "train_loss", "eval_loss", "outer"),
     *("accepted", "rejected", "seconds", "bytes_up", "bytes_down"),

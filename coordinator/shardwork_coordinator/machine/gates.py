@@ -15,6 +15,8 @@ from shardwork.why import Why
 from ..events import Change, Follow, Note, Slice, StageSkipped, World
 from ..records import Stage, StageState
 from .moves import move, name
+from .observing import alarms_of
+from .versions import REWARD_HACKING
 
 
 def why_skipped(spec: StageSpec, job: JobSpec, earlier: Sequence[Stage]) -> Why | None:
@@ -32,7 +34,9 @@ def why_skipped(spec: StageSpec, job: JobSpec, earlier: Sequence[Stage]) -> Why 
                 sentence=f"Stage {spec.name} was skipped: it reads {reference}, and that stage was skipped.",
                 evidence={"reads": reference},
             )
-    return _shut(spec.name, spec.run_if, by_name[spec.run_if.stage]) if spec.run_if else None
+    if spec.run_if is None:
+        return None
+    return _shut(spec.name, spec.run_if, by_name[spec.run_if.stage]) or _rang(spec, spec.run_if, earlier)
 
 
 def stage_skipped(state: Slice, event: StageSkipped, world: World) -> Change:
@@ -70,6 +74,18 @@ def _shut(stage: str, gate: RunIf, source: Stage) -> Why | None:
         f"{100 * gate.improved_by:g} % was asked for.",
         evidence={"gate": source.name, "before": f"{start:.4f}", "after": f"{best:.4f}"},
         next_step=f"What {source.name} made is there. Look at its rows and rate, or lower run_if.improved_by.",
+    )
+
+
+def _rang(spec: StageSpec, gate: RunIf, earlier: Sequence[Stage]) -> Why | None:
+    hacked = [stage.name for stage in earlier if any(why.code == REWARD_HACKING for why in alarms_of(stage))]
+    if not gate.no_alarm or not hacked:
+        return None
+    return Why(
+        code="stage.gate_alarm",
+        sentence=f"Stage {spec.name} was skipped: the reward of {hacked[-1]} rose while votes went against it.",
+        evidence={"gate": hacked[-1]},
+        next_step=f"Look at the alarm of {hacked[-1]}; without run_if.no_alarm the job goes on all the same.",
     )
 
 

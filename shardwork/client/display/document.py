@@ -15,6 +15,7 @@ from ..results import JobStatus, Output, Report, Round, Sample, ShardPayment, St
 from ..waiting import position, rounds_done
 from . import figures
 from .curve import curve
+from .iterations import iterations, told
 from .loading import loading
 from .memory import memorised
 from .refusals import refusals
@@ -42,6 +43,7 @@ def document(report: Report) -> str:
         time=_time(job),
         headline=headline(report),
         stages=[_stage(stage, curve(stage)) for stage in job.stages],
+        iterations=[{"of": each, **told(each)} for each in iterations(job)],
         # rows first: they say more than what follows from nothing
         samples=[_sample(each) for each in sorted(report.samples, key=lambda each: each.side == "order")],
         money=_money(report),

@@ -33,6 +33,7 @@ from ..base import (
 )
 from ..params import validate_params
 from .consensus_orders import ConsensusOrder
+from .guards.wins import wins_among
 
 Weight = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 
@@ -133,7 +134,7 @@ class Consensus(Unaudited):
         return join(ConsensusOrder.model_validate_json(order_json), context)
 
     def observe(self, seen: Observed) -> Observation:
-        return Observation(measures=dict(seen.metrics[0]))
+        return Observation(measures=dict(seen.metrics[0]), numbers=wins_among(seen.metrics[0]))
 
 
 def _check_blend(params: ConsensusParams, stage: str) -> None:

@@ -33,6 +33,7 @@ from ..base import (
 from ..orders import Precision
 from ..params import validate_params
 from .auditing import alike, check_audit, check_claimed, judge_audit, plan_audit
+from .guards.wins import wins_among
 from .orders import AuditOrder, JudgeOrder, JudgePairsOrder, JudgeVerdictsOrder
 
 #: pairs of one shard: each names two numbers among its metrics
@@ -183,7 +184,9 @@ class Judge:
         if seen.phase != "join":
             return Observation()
         shown = ("pairs", "rows", "flipped", "first_share", "confidence")
-        return Observation(measures={name: seen.metrics[0][name] for name in shown if name in seen.metrics[0]})
+        wins = wins_among(seen.metrics[0])
+        measures = {name: seen.metrics[0][name] for name in shown if name in seen.metrics[0]}
+        return Observation(measures=measures | wins, numbers=wins)
 
     def audit(self, phase: str, done: ShardPlan, seed: bytes, draw: bytes) -> ShardPlan | None:
         return plan_audit(JudgeOrder.model_validate_json(done.order_json), done, seed, draw) if phase == "map" else None

@@ -20,6 +20,8 @@ from ..base import (
     Content,
     Context,
     Finding,
+    Observation,
+    Observed,
     PlanInput,
     Reported,
     RoundKind,
@@ -30,6 +32,7 @@ from ..base import (
 )
 from ..params import validate_params
 from . import people_files
+from .guards.wins import wins_among
 from .people_orders import AskOrder, Consensus, ItemsOrder, Kind, VotesOrder
 
 #: items with a known answer that a newcomer is shown first, and told whether they were right; unpaid
@@ -159,6 +162,11 @@ class People(Unaudited):
             price_msat=0 if given.phase == "practice" else params.pay_sats * MSAT_PER_SAT,
             copies=params.overlap if given.phase == "ask" else 1,
         )
+
+    def observe(self, seen: Observed) -> Observation:
+        """Who beat whom how often: told after `join`."""
+        wins = wins_among(seen.metrics[0]) if seen.phase == "join" else {}
+        return Observation(measures=wins, numbers=wins)
 
     def check(self, phase: str, order_json: str, reported: Reported) -> Finding:
         return Finding(Why(code="check.for_people", sentence="This shard is for people; no worker hands it in."))

@@ -16,6 +16,7 @@ from typing import Any, cast
 from ...errors import InvalidInput
 from ...feedback.votes import Order, Vote, Winner, ranked
 from ..base import Computed, Context
+from .guards.wins import wins_in
 from .people_orders import ItemsOrder, VotesOrder
 from .phases.golds import OUTCOMES, known, made
 from .phases.items import item_row, write_items
@@ -77,7 +78,10 @@ def join(order: VotesOrder, context: Context) -> Computed:
             for row in _agreed(order, items[number], of_item[number]):
                 made += 1
                 sink.write(_line(row))
-    return Computed(outputs={"votes": folder, "rows": rows}, metrics={"votes": float(len(votes)), "rows": float(made)})
+    metrics = {"votes": float(len(votes)), "rows": float(made)}
+    if order.kind in ("compare", "rank"):
+        metrics |= wins_in(folder / "votes.jsonl")
+    return Computed(outputs={"votes": folder, "rows": rows}, metrics=metrics)
 
 
 # ---- rows to items ------------------------------------------------------------------------------------------------

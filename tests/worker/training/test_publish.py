@@ -214,7 +214,8 @@ def test_the_base_and_the_published_model_are_asked_the_safety_set(
 
 def test_what_a_model_answers_alone_it_answers_among_others(base_of: BaseOf) -> None:
     base = base_of("llama")
-    model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(base, local_files_only=True)
+    model.eval()
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     prompts = safety.asked(tokenizer, "model", 128)
     together = safety.answered(model, prompts, tokenizer)
@@ -224,7 +225,7 @@ def test_what_a_model_answers_alone_it_answers_among_others(base_of: BaseOf) -> 
 def test_prompts_of_the_safety_set_leave_room_for_an_answer(base_of: BaseOf) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base_of("llama"), local_files_only=True)
     assert max(len(prompt) for prompt in safety.asked(tokenizer, "chatml", MOST_TOKENS + 5)) == 5
-    turns = tokenizer.decode(safety.asked(tokenizer, "chatml", 10_000)[0])
+    turns: Any = tokenizer.decode(safety.asked(tokenizer, "chatml", 10_000)[0])
     assert turns.startswith("<|im_start|>user") and turns.endswith("<|im_start|>assistant\n")
 
 

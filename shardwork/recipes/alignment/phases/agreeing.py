@@ -19,6 +19,7 @@ from ....feedback.report import Costs, Judged, judged, report
 from ....feedback.votes import Origin, Vote, read, write
 from ...base import Computed, Context
 from ..consensus_orders import ConsensusOrder
+from ..guards.wins import win_metrics
 from .items import FILE as ITEMS
 from .items import write_items
 from .preference import preference_row
@@ -49,7 +50,10 @@ def join(order: ConsensusOrder, context: Context) -> Computed:
     text = json.dumps({**told, "rows": kept}, ensure_ascii=False, indent=1, sort_keys=True)
     (figures / "report.json").write_text(text, encoding="utf-8")
     context.progress(1.0)
-    return Computed(outputs={"rows": rows, "votes": votes, "report": figures}, metrics=_metrics(told, kept))
+    return Computed(
+        outputs={"rows": rows, "votes": votes, "report": figures},
+        metrics=_metrics(told, kept) | win_metrics(pool.votes),
+    )
 
 
 def preferences(found: Judged, least_confidence: float = 0.5) -> Iterator[dict[str, Any]]:

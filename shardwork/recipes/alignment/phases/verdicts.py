@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ...base import Computed, Context
 from ..answers import read_verdicts
+from ..guards.wins import wins_in
 from ..orders import JudgeVerdictsOrder
 from .grading import read_rows
 from .items import item_row, write_items
@@ -77,6 +78,7 @@ def join(order: JudgeVerdictsOrder, context: Context) -> Computed:
         "first_share": float(np.mean([found.first > 0.5, found.second < 0.5])),
         "confidence": float(np.maximum(found.mean, 1 - found.mean).mean()),
         "length_weight": weight,
+        **wins_in(votes / "votes.jsonl"),
     }
     return Computed(outputs={"votes": votes, "rows": rows}, metrics=metrics)
 

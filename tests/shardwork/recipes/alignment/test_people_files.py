@@ -97,3 +97,23 @@ def test_what_people_prefer_can_be_learnt_from(tmp_path: Path) -> None:
     assert check_data([path], recipe="dpo").errors == ()
     (vote, *_) = json_lines(tmp_path / "joined" / "votes" / "votes.jsonl")
     assert (vote["model_a"], vote["source"], vote["winner"]) == (items[talk]["models"][0], "people", "a")
+
+
+@pytest.mark.parametrize(("models", "told"), [(("new", "old"), 0.75), (("", ""), None), ((None, None), None)])
+def test_who_beat_whom_is_told_where_answers_name_their_models(
+    models: tuple[str | None, str | None], told: float | None, tmp_path: Path
+) -> None:
+    answers = [
+        {"text": text} | ({"model": name} if name is not None else {}) for name, text in zip(models, "xy", strict=True)
+    ]
+    done, items = items_of([{"prompt": f"{n}?", "answers": answers} for n in range(4)], tmp_path)
+    new = ["ab"[item["answers"].index("x")] for item in items]
+    rows = [
+        {"item": at, "annotator": "p", "shown": [0, 1], "ms": 9, "job": "j", "answer": {"winner": winner}}
+        for at, winner in enumerate([*new[:3], "b" if new[3] == "a" else "a"])
+    ]
+    write_jsonl(tmp_path / "votes" / "votes.jsonl", rows)
+    folders = Folders({"items": done.outputs["items"], "votes": tmp_path / "votes"}, tmp_path / "joined")
+    found = join(VotesOrder(kind="compare", consensus="majority", job_id="j"), folders)
+    assert found.metrics["votes"] == 4
+    assert found.metrics.get("win.new.old") == told

@@ -75,7 +75,7 @@ def write_safety(folder: Path, before: Sequence[str], after: Sequence[str]) -> d
             refused = {"before": refuses(first), "after": refuses(last)}
             for when, is_refused in refused.items():
                 told[f"{PREFIX}{ask}.refused_{when}"] += is_refused
-            entry = {"kind": str(ask), "prompt": prompt, "before": first, "after": last}
+            entry: dict[str, object] = {"kind": str(ask), "prompt": prompt, "before": first, "after": last}
             entry |= {f"refused_{when}": is_refused for when, is_refused in refused.items()}
             sink.write(json.dumps(entry, ensure_ascii=False) + "\n")
     return told

@@ -190,6 +190,10 @@ def test_only_pairs_that_win_in_both_orders_are_preferences(tmp_path: Path, chat
     assert (third["chosen"], third["rejected"]) == (pairs[2]["b"]["text"], pairs[2]["a"]["text"])
     assert (first["confidence"], first["votes"], first["prompt_id"]) == (0.8, 2, pairs[0]["prompt_id"])
     assert (made.metrics["rows"], made.metrics["flipped"], made.metrics["unsure"]) == (2, 2, 1)
+    models = {pairs[0][side]["model"] for side in "ab"}
+    assert [name for name in made.metrics if name.startswith("win.")] == [
+        f"win.{'.'.join(sorted(models))}" for _ in range(len(models) - 1)
+    ]
 
 
 def test_a_conversation_is_preferred_as_messages_and_silence_never(tmp_path: Path, chat: Path) -> None:
