@@ -380,7 +380,7 @@ def _auditors(tx: Transaction, audit: Shard, everyone: Sequence[Worker]) -> set[
     """Workers that check a result, or could: neither its own nor one that has already said what it found."""
     places = tx.find(Replica, shard_id=audit.id)
     result = tx.get(Replica, *target(audit))
-    heard = {one.worker_id for one in places} | ({result.worker_id} if result else set())
+    heard = {one.worker_id for one in places} | ({result.worker_id} if result else set[str]())
     working = {one.worker_id for one in places if one.state in LIVE}
     return working | ({worker.id for worker in everyone if refusal(_place(tx, audit), worker) is None} - heard)
 

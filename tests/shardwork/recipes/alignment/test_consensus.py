@@ -179,7 +179,8 @@ def test_a_weight_that_is_none_is_refused(weight: object) -> None:
 
 @pytest.mark.parametrize("given", [{"data": ["votes.jsonl"]}, {"base_model": "./m"}, {"eval_fraction": 0.1}])
 def test_what_is_no_vote_is_refused(given: dict[str, Any]) -> None:
-    stage = StageSpec(**{"name": "agreed", "recipe": "consensus", "data": ["a.votes"], **given})
+    whole: dict[str, Any] = {"name": "agreed", "recipe": "consensus", "data": ["a.votes"], **given}
+    stage = StageSpec(**whole)
     with pytest.raises(InvalidInput) as caught:
         recipe("consensus").freeze(stage, StageFacts())
     assert caught.value.code.startswith("consensus.") and caught.value.why.next_step
