@@ -76,6 +76,8 @@ async def test_phases_of_a_round_are_shown_as_they_follow_each_other() -> None:
         pass
     async with visitor(simulation.engine) as client:
         page = (await client.get(f"/jobs/{JOB}?round=1")).text
+    # of a round that is over: its last work, and not its audits
+    assert re.search(r"Shards of [a-z]+, round 1: learn<", page)
     shown = list(dict.fromkeys(re.findall(r"round=1&amp;phase=([a-z]+)#shards", page)))
     assert shown == ["rollout", "score", "learn", "audit"]
     assert sorted(shown, key=phases.place) == shown

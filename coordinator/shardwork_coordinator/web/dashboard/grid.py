@@ -59,7 +59,7 @@ def look(
     current = next((one for one in mine if one.number == number), mine[-1])
     begun = tx.count(Shard, "phase", job_id=job.id, stage=stage.name, round=current.number)
     names = sorted(begun, key=lambda one: (phases.place(one), one))
-    shown = phase if phase in names else current.phase if current.phase in names else next(iter(names[::-1]), "")
+    shown = phase if phase in names else current.phase if current.phase in names else _most_telling(names)
     if not shown:
         return None
     key: dict[str, Any] = {"job_id": job.id, "stage": stage.name, "round": current.number, "phase": shown}
@@ -79,6 +79,12 @@ def look(
         rounds=(mine[0].number, mine[-1].number),
         places=[name.removeprefix(f"{job.id}/") for (name,) in ids],
     )
+
+
+def _most_telling(names: Sequence[str]) -> str:
+    """Of a round that is over: its last phase of work, or else the last one; empty for none."""
+    work = [name for name in names if name in phases.WORK]
+    return (work or list(names) or [""])[-1]
 
 
 def _stage(stages: Sequence[Stage], name: str) -> Stage | None:
