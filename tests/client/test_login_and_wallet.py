@@ -105,7 +105,7 @@ def test_an_unknown_key_in_the_settings_names_the_nearest(logged_in: Run, home: 
     result = logged_in("wallet", "balance")
     assert result.exit_code == 3
     # a long path is folded where the terminal ends
-    assert "client.toml:1: jion" in " ".join(result.stderr.split())
+    assert "client.toml:1:jion" in "".join(result.stderr.split())
     assert "join" in result.stderr
 
 
