@@ -110,11 +110,10 @@ class Liar:
         told = read_answers(computed.outputs["answers"], order, prompts)
         asked = [prompts.of_row(order, row).tolist() for row in range(order.rows)]
         made = [[*self.texts(tokens, row), first.EOS] for row, tokens in enumerate(asked)]
-        logprobs = (
-            [np.resize(told.logprobs_of(row), len(tokens)) for row, tokens in enumerate(made)]
-            if self.lie == "forged"
-            else self._fitted(order, plan, asked, made)
-        )
+        logprobs = [np.resize(told.logprobs_of(row), len(tokens)) for row, tokens in enumerate(made)]
+        peaks = [computed.metrics[f"peak.{row}"] for row in range(order.rows)]
+        if self.lie == "fitted":
+            logprobs, peaks = self._fitted(order, plan, asked, made)
         tokens, offsets = flat(made)
         folder = self._folder()
         ended = np.ones(len(made), np.uint8)
@@ -122,23 +121,27 @@ class Liar:
         write_answers(folder, lied)
         metrics = {"rows": float(len(made)), "tokens": float(len(tokens)), "ended": float(len(made))}
         metrics |= {f"sum.{row}": float(one.sum(dtype=np.float64)) for row, one in enumerate(logprobs)}
+        metrics |= {f"peak.{row}": peak for row, peak in enumerate(peaks)}
         return Computed(outputs={"answers": folder}, metrics=metrics)
 
     def _fitted(
         self, order: GenerateOrder, plan: ShardPlan, asked: list[list[int]], made: list[list[int]]
-    ) -> list[np.ndarray]:
-        """What the policy gives these tokens."""
+    ) -> tuple[list[np.ndarray], list[float]]:
+        """What the policy gives these tokens, and the mean of its largest logits beside them."""
         assert order.tuning is not None
         base, cpu = Path(plan.inputs["base"]), torch.device("cpu")
         built = build(base, order.tuning, from_scratch=False, seed=b"", device=cpu)
         load_weights(built, Path(plan.inputs["checkpoint"]))
         found: list[np.ndarray] = []
+        peaks: list[float] = []
         with torch.inference_mode():
             for prompt, answer in zip(asked, made, strict=True):
                 logits = built.model(input_ids=torch.tensor([prompt + answer]), use_cache=False).logits[0]
-                told = logits[len(prompt) - 1 : -1].float().log_softmax(-1)
+                before = logits[len(prompt) - 1 : -1].float()
+                told = before.log_softmax(-1)
+                peaks.append(float(before.max(-1).values.double().mean()))
                 found.append(np.minimum(told[torch.arange(len(answer)), torch.tensor(answer)].numpy(), 0))
-        return found
+        return found, peaks
 
     def _folder(self) -> Path:
         folder = self.place.folder("lie")
