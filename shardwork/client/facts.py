@@ -25,6 +25,7 @@ from ..errors import InvalidInput, ShardworkError
 from ..jobs.file import LoadedJob
 from ..jobs.paths import SourceFiles, StageFiles
 from ..jobs.spec import STAGE_OUTPUT, StageSpec
+from ..jobs.together import check_answers_fit, check_together
 from ..models.architectures import check_packable
 from ..models.checkpoint import CheckpointFacts, inspect_checkpoint
 from ..models.folder import ModelFacts, inspect_model
@@ -143,17 +144,21 @@ def measure_stages(loaded: LoadedJob, *, on_progress: OnProgress | None = None) 
             measured = _measure(stage, loaded.files.get(stage.name, StageFiles()), done, on_progress)
             done |= dict.fromkeys(loaded.spec.names_of(stage.name), measured)
         except InvalidInput as error:
-            key = error.why.evidence.get("key", "")
-            if key.startswith(("params.", "continue_from")) and not error.why.evidence.get("file"):
-                raise _placed(error, loaded.place(stage.name, key)) from None
-            raise
+            raise _placed(error, loaded, stage.name) from None
+    try:
+        check_together(loaded.spec, loaded.files)
+    except InvalidInput as error:
+        raise _placed(error, loaded, error.why.evidence.get("stage", "")) from None
     return [done[stage.name] for stage in loaded.spec.stages]
 
 
-def _placed(error: InvalidInput, place: Mapping[str, str]) -> ShardworkError:
-    """The same error, and where in the job file its key stands."""
+def _placed(error: InvalidInput, loaded: LoadedJob, stage: str) -> ShardworkError:
+    """The same error, and where in the job file its key stands, if it does."""
     why = error.why
-    evidence = {**why.evidence, **place}
+    key = why.evidence.get("key", "")
+    if not key.startswith(("params.", "continue_from", "models.")) or why.evidence.get("file"):
+        return error
+    evidence = {**why.evidence, **loaded.place(stage, key)}
     return InvalidInput.from_why(Why(code=why.code, sentence=why.sentence, evidence=evidence, next_step=why.next_step))
 
 
@@ -285,6 +290,8 @@ def _measure(
     frozen = kind.freeze(stage, StageFacts(run_params=model.run_params if model else 0))
     if model is not None and layout(frozen.params.get("packing", False), stage.recipe) is Layout.PACKED:
         check_packable(model.model_type)
+    if model is not None:
+        check_answers_fit(stage, frozen.params, model.context_length)
     report = _report_of(frozen, files, model, on_progress)
     made_rows, made_tokens = _rows_of(stage, done)
     facts = StageFacts(

@@ -12,6 +12,7 @@ from pathlib import Path
 from .. import transfer
 from ..models.folder import inspect_model
 from ..models.hub import is_remote
+from ..recipes.alignment.policy_params import REWARD
 from ..session import Session
 from ..v1 import jobs_pb2, types_pb2
 from . import calls, hub, staging
@@ -73,7 +74,7 @@ def stage_inputs(stage: StageMeasure, area: Path) -> list[tuple[str, Path]]:
         folder = staging.stage_model(files.base_model, stage.model.files, area / "base_model")
         found.append((f"{name}.base_model", folder))
     for role, folder in sorted(files.models.items()):
-        named = staging.stage_model(folder, inspect_model(folder).files, area / "models" / role)
+        named = staging.stage_model(folder, inspect_model(folder, reward=role == REWARD).files, area / "models" / role)
         found.append((f"{name}.models.{role}", named))
     if files.continue_from is not None and stage.parent is not None:
         folder = staging.stage_model(files.continue_from, stage.parent.files, area / "continue_from")

@@ -61,6 +61,14 @@ class Policy(Tuned):
     def freeze(self, stage: StageSpec, facts: StageFacts) -> StageSpec:
         frozen = super().freeze(stage, facts)
         params = frozen.params
+        if unknown := sorted(set(stage.models) - {REWARD}):
+            raise InvalidInput(
+                "policy.unknown_model",
+                f"Stage {stage.name!r} has no use for a model called {unknown[0]!r}.",
+                next_step=f"Name the reward model models: {{{REWARD}: ...}}, and remove the others.",
+                stage=stage.name,
+                key=f"models.{unknown[0]}",
+            )
         if (REWARD in stage.models) == bool(params["rewards"]):
             raise InvalidInput(
                 "policy.one_reward",
