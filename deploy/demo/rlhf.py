@@ -116,7 +116,7 @@ def manners_claim(folder: Path) -> tuple[str, bool]:
 
 def rating_claim(folder: Path) -> tuple[str, bool]:
     """What people said when they were shown an answer of each."""
-    path = next((folder / "verdict.votes").rglob("*.jsonl"))
+    path = folder / "verdict.votes" / "votes.jsonl"
     with path.open(encoding="utf-8") as lines:
         won = win_rate(list(read(lines, path.name)), "last", "first").rate
     told = f"people prefer the last model to the first in {won.value:.0%} ({won.low:.0%} to {won.high:.0%})"
@@ -134,7 +134,7 @@ def people_claims(people: list[annotators.Annotator], bot: annotators.Annotator)
 
 
 def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
-    path = next((folder / name).rglob("*.jsonl"))
+    path = folder / name / "rows.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

@@ -34,7 +34,8 @@ def main(aligned: str, preferred: str) -> None:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    [path] = folder.glob("*.jsonl")
+    # beside votes lies what they are about
+    [path] = (folder / name for name in ("rows.jsonl", "preferences.jsonl", "votes.jsonl") if (folder / name).exists())
     loaded: Any = load_dataset("json", data_files=str(path), split="train", cache_dir=str(folder.parent / "cache"))
     return [dict(row) for row in loaded]
 

@@ -60,11 +60,11 @@ STAGE = {
 }
 ROUND = {
     *("number", "kind", "state", "phase", "train_loss", "eval_loss", "outer"),
-    *("accepted", "rejected", "seconds", "bytes_up", "bytes_down"),
+    *("accepted", "rejected", "seconds", "bytes_up", "bytes_down", "measures"),
 }
 OUTPUT = {"name", "kind", "digest", "bytes"}
 SHARE = {"id", "name", "shards", "accepted", "rejected", "paid_msat", "donated", "donated_msat"}
-REPORT_KEYS = {"workers", "payments", "payments_left_out", "fees_msat", "quote", "spent", "samples"}
+REPORT_KEYS = {"iterations", "workers", "payments", "payments_left_out", "fees_msat", "quote", "spent", "samples"}
 PAYMENT = {"shard", "replica", "worker", "phase", "msat"}
 EVENT = {"sequence", "at_unix_ms", "kind", "subject", "sentence", "evidence"}
 PLAN = {
