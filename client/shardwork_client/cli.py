@@ -7,6 +7,7 @@
     shardwork job …              commands/jobs.py
     shardwork artifact …         commands/artifacts.py
     shardwork api-key …          commands/api_keys.py
+    shardwork feedback …         commands/feedback.py
     shardwork demo …             commands/demo.py
     shardwork config …           commands/configuration.py
 
@@ -31,6 +32,8 @@ from .commands import (
     configuration,
     data,
     demo,
+    feedback,
+    feedback_asking,
     following,
     jobs,
     login,
@@ -59,11 +62,14 @@ app.add_typer(wallet.app, name="wallet")
 app.add_typer(data.app, name="data")
 app.add_typer(artifacts.app, name="artifact")
 app.add_typer(api_keys.app, name="api-key")
+app.add_typer(feedback.app, name="feedback")
 app.add_typer(demo.app, name="demo")
 app.add_typer(configuration.app, name="config")
 app.add_typer(jobs.app, name="job")
 #: each adds its verbs to `job` when it is loaded, in the order of --help
 JOB_VERBS = (before, following, steering, collecting, serving)
+#: likewise to `feedback`
+FEEDBACK_VERBS = (feedback_asking,)
 
 
 def _show_version(asked: bool) -> None:

@@ -54,6 +54,11 @@ async def jobs(session: Session, *, limit: int, states: Iterable[str] = ()) -> l
     return found[:limit]
 
 
+async def people_progress(session: Session, job_id: str, stage: str) -> jobs_pb2.GetPeopleProgressResponse:
+    request = jobs_pb2.GetPeopleProgressRequest(job_id=job_id, stage=stage)
+    return await session.call(session.jobs.GetPeopleProgress, request)
+
+
 async def job(session: Session, job_id: str) -> jobs_pb2.JobView:
     """One job by id or unambiguous prefix."""
     answer = await session.call(session.jobs.GetJob, jobs_pb2.GetJobRequest(job_id=job_id))

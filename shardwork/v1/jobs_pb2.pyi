@@ -1392,3 +1392,76 @@ class PreviewJobControlResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PreviewJobControlResponse: _TypeAlias = PreviewJobControlResponse  # noqa: Y015
+
+@_typing.final
+class GetPeopleProgressRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    stage: _builtins.str
+    """empty: every stage that asks people"""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        stage: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPeopleProgressRequest: _TypeAlias = GetPeopleProgressRequest  # noqa: Y015
+
+@_typing.final
+class GetPeopleProgressResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeopleProgress]: ...
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        stages: _abc.Iterable[Global___PeopleProgress] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPeopleProgressResponse: _TypeAlias = GetPeopleProgressResponse  # noqa: Y015
+
+@_typing.final
+class PeopleProgress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FIGURES_JSON_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    state: _builtins.str
+    """of the stage"""
+    figures_json: _builtins.str
+    """an object; empty where items were not counted yet"""
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        state: _builtins.str = ...,
+        figures_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures_json", b"figures_json", "stage", b"stage", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeopleProgress: _TypeAlias = PeopleProgress  # noqa: Y015

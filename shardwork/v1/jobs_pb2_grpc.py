@@ -94,6 +94,11 @@ class JobsServiceStub:
                 request_serializer=shardwork_dot_v1_dot_jobs__pb2.PreviewJobControlRequest.SerializeToString,
                 response_deserializer=shardwork_dot_v1_dot_jobs__pb2.PreviewJobControlResponse.FromString,
                 _registered_method=True)
+        self.GetPeopleProgress = channel.unary_unary(
+                '/shardwork.v1.JobsService/GetPeopleProgress',
+                request_serializer=shardwork_dot_v1_dot_jobs__pb2.GetPeopleProgressRequest.SerializeToString,
+                response_deserializer=shardwork_dot_v1_dot_jobs__pb2.GetPeopleProgressResponse.FromString,
+                _registered_method=True)
 
 
 class JobsServiceServicer:
@@ -183,6 +188,13 @@ class JobsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPeopleProgress(self, request, context):
+        """How far the stages are that people answer: items, votes, standing, money held and paid, agreement.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -245,6 +257,11 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     servicer.PreviewJobControl,
                     request_deserializer=shardwork_dot_v1_dot_jobs__pb2.PreviewJobControlRequest.FromString,
                     response_serializer=shardwork_dot_v1_dot_jobs__pb2.PreviewJobControlResponse.SerializeToString,
+            ),
+            'GetPeopleProgress': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPeopleProgress,
+                    request_deserializer=shardwork_dot_v1_dot_jobs__pb2.GetPeopleProgressRequest.FromString,
+                    response_serializer=shardwork_dot_v1_dot_jobs__pb2.GetPeopleProgressResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -571,6 +588,33 @@ class JobsService:
             '/shardwork.v1.JobsService/PreviewJobControl',
             shardwork_dot_v1_dot_jobs__pb2.PreviewJobControlRequest.SerializeToString,
             shardwork_dot_v1_dot_jobs__pb2.PreviewJobControlResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPeopleProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shardwork.v1.JobsService/GetPeopleProgress',
+            shardwork_dot_v1_dot_jobs__pb2.GetPeopleProgressRequest.SerializeToString,
+            shardwork_dot_v1_dot_jobs__pb2.GetPeopleProgressResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,8 @@ class JobsServiceStub:
     """Adds to a job's budget from its owner's balance. Idempotent by idempotency_key."""
     PreviewJobControl: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PreviewJobControlRequest, _jobs_pb2.PreviewJobControlResponse]
     """What pausing, resuming, cancelling or topping up would cost right now. Changes nothing."""
+    GetPeopleProgress: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetPeopleProgressRequest, _jobs_pb2.GetPeopleProgressResponse]
+    """How far the stages are that people answer: items, votes, standing, money held and paid, agreement."""
 
 @_typing.type_check_only
 class JobsServiceAsyncStub(JobsServiceStub):
@@ -83,6 +85,8 @@ class JobsServiceAsyncStub(JobsServiceStub):
     """Adds to a job's budget from its owner's balance. Idempotent by idempotency_key."""
     PreviewJobControl: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PreviewJobControlRequest, _jobs_pb2.PreviewJobControlResponse]  # type: ignore[assignment]
     """What pausing, resuming, cancelling or topping up would cost right now. Changes nothing."""
+    GetPeopleProgress: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetPeopleProgressRequest, _jobs_pb2.GetPeopleProgressResponse]  # type: ignore[assignment]
+    """How far the stages are that people answer: items, votes, standing, money held and paid, agreement."""
 
 class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -180,5 +184,13 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.PreviewJobControlResponse, _abc.Awaitable[_jobs_pb2.PreviewJobControlResponse]]:
         """What pausing, resuming, cancelling or topping up would cost right now. Changes nothing."""
+
+    @_abc_1.abstractmethod
+    def GetPeopleProgress(
+        self,
+        request: _jobs_pb2.GetPeopleProgressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.GetPeopleProgressResponse, _abc.Awaitable[_jobs_pb2.GetPeopleProgressResponse]]:
+        """How far the stages are that people answer: items, votes, standing, money held and paid, agreement."""
 
 def add_JobsServiceServicer_to_server(servicer: JobsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -73,6 +73,7 @@ WHO: dict[str, set[Role] | None] = {
     "JobsService.ResumeJob": OWNERS,
     "JobsService.TopUpJob": OWNERS,
     "JobsService.PreviewJobControl": OWNERS,
+    "JobsService.GetPeopleProgress": OWNERS,
     "JobsService.CancelJob": OWNERS,
     "WorkService.Attach": WORKER,
     "WorkService.CommitResult": WORKER,

@@ -14,7 +14,7 @@ from shardwork.protocol import software_version
 from shardwork.v1 import jobs_pb2, storage_pb2, wallet_pb2
 
 from ..records import JobState
-from ..rpc import jobs, steering, storage, wallet
+from ..rpc import asked, jobs, steering, storage, wallet
 from ..rpc.artifacts import granted
 from . import catalogue, contents, openapi, routes, streams, submitting, uploads
 from .desk import ApiDesk
@@ -228,6 +228,12 @@ TABLE: tuple[Route, ...] = (
         takes=_J.PreviewJobControlRequest,
         gives=_J.PreviewJobControlResponse,
         handle=_of_steering(steering.preview_job_control),
+    ),
+    _job(
+        *("GET", "/{job_id}/people", "get_people_progress", "How far its stages are that people answer."),
+        takes=_J.GetPeopleProgressRequest,
+        gives=_J.GetPeopleProgressResponse,
+        handle=_of_steering(asked.get_people_progress),
     ),
     Route(
         method="GET",

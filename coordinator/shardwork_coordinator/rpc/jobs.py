@@ -33,7 +33,7 @@ from ..money.pricing import JobQuote, RateCard, quote
 from ..reasons import reasons_of
 from ..records import Event, Job, JobState, Lease, Shard, Stage, StageState
 from ..store.base import Match, Transaction
-from . import prospects, steering
+from . import asked, prospects, steering
 from .auth import Caller, Context, Gate
 from .continuing import parents
 from .proposal import check_cap, check_facts, own_inputs, parse_facts, parse_spec
@@ -476,6 +476,12 @@ class JobsServicer(jobs_pb2_grpc.JobsServiceServicer):
     ) -> jobs_pb2.PreviewJobControlResponse:
         async with self._gate.admit(context, *OWNERS) as caller:
             return await steering.preview_job_control(request, caller, self._desk.engine)
+
+    async def GetPeopleProgress(
+        self, request: jobs_pb2.GetPeopleProgressRequest, context: Context
+    ) -> jobs_pb2.GetPeopleProgressResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            return await asked.get_people_progress(request, caller, self._desk.engine)
 
     async def WatchJob(
         self, request: jobs_pb2.WatchJobRequest, context: Context

@@ -1,0 +1,131 @@
+"""`feedback vote`: a prompt and its answers on the terminal, a key for each outcome; for people who live in one.
+
+Shows strangers' text cleaned; owns keys and what is drawn. Money, order and tests are the coordinator's.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from rich.panel import Panel
+from rich.text import Text
+
+from shardwork.client.feedback.annotator import Annotator
+from shardwork.errors import Conflict, InvalidInput
+from shardwork.money import show as sats
+
+from .outcome import say
+from .render import clean, console
+
+Task = dict[str, Any]
+WINNERS = {"1": "a", "2": "b", "0": "tie", "b": "both_bad"}
+KEYS = "1 first · 2 second · 0 tie · b both bad · s skip · r report · u undo · q leave"
+REPORTED = "unsuitable"
+
+
+@dataclass(slots=True)
+class Sat:
+    """What somebody did in one sitting."""
+
+    votes: int = 0
+    skipped: int = 0
+    undone: int = 0
+    state: str = ""
+    paid_msat: int = 0
+    held_msat: int = 0
+
+
+def sit(annotator: Annotator, key: Callable[[], str]) -> Sat:
+    """Until there is nothing left, or they leave."""
+    done, last = Sat(), ""
+    task: Task | None = None
+    while True:
+        given = {"task": task} if task is not None else annotator.next()
+        task = given["task"]
+        if task is None:
+            why = given.get("why") or {}
+            say(f"{clean(str(why.get('sentence', 'Nothing is left to judge.')))}")
+            return done
+        if task["kind"] != "compare":
+            raise InvalidInput(
+                "feedback.kind_needs_page",
+                f"Tasks of kind {task['kind']!r} are answered on the page.",
+                next_step=f"Open {annotator.place.web}/people",
+            )
+        _show(task)
+        begun = time.monotonic()
+        pressed = _known(key)
+        match pressed:
+            case "q":
+                return done
+            case "s" | "r":
+                name, body = ("skip", {}) if pressed == "s" else ("report", {"reason": REPORTED})
+                annotator.call(name, {"lease": task["lease"], **body})
+                done.skipped += 1
+                task = None
+            case "u":
+                again = _undone(annotator, last, task, done)
+                last, task = ("" if again is not task else last), again
+            case _:
+                seconds = time.monotonic() - begun
+                _tell(_voted(annotator, task, WINNERS[pressed], seconds), done)
+                last, task = task["lease"], None
+
+
+def _voted(annotator: Annotator, task: Task, winner: str, seconds: float) -> Task:
+    body = {"lease": task["lease"], "answer": {"winner": winner}, "ms": round(seconds * 1000)}
+    return annotator.call("vote", body)
+
+
+def _undone(annotator: Annotator, last: str, task: Task, done: Sat) -> Task:
+    """The task before again; the one on the screen stays theirs and comes after it."""
+    if not last:
+        say("There is nothing to take back.")
+        return task
+    try:
+        again: Task = annotator.call("undo", {"lease": last})["task"]
+    except Conflict as error:
+        say(error.why.sentence)
+        return task
+    done.undone += 1
+    done.votes -= 1
+    return again
+
+
+def _tell(answer: Mapping[str, Any], done: Sat) -> None:
+    me, mine, practice = answer.get("me", {}), answer.get("mine", {}), answer.get("practice")
+    done.votes += 1
+    done.state = str(mine.get("state", ""))
+    done.paid_msat, done.held_msat = int(me.get("paid_msat", 0)), int(me.get("held_msat", 0))
+    if practice:
+        say(f"{'✓' if practice.get('right') else '✗'} {clean(str(practice.get('sentence', '')))}")
+    say(f"  {clean(str(answer.get('state', '')))} · paid {sats(done.paid_msat)} · held {sats(done.held_msat)}")
+
+
+def _show(task: Task) -> None:
+    out = console()
+    title = f"{task['number']}{' · practice' if task['practice'] else ''} · {sats(task['pay_msat'])}"
+    out.print(Panel(Text(clean(task["prompt"])), title=title, title_align="left"))
+    for place, text in enumerate(task["answers"], 1):
+        out.print(Panel(Text(clean(text)), title=str(place), title_align="left"))
+    say(KEYS)
+
+
+def _known(key: Callable[[], str]) -> str:
+    while True:
+        pressed = key()
+        if pressed in WINNERS or pressed in ("s", "r", "u", "q"):
+            return pressed
+
+
+def pressed_key() -> str:
+    """A key of the terminal, or a line of a pipe; its end leaves."""
+    if sys.stdin.isatty():
+        return typer.getchar().lower()
+    line = sys.stdin.readline()
+    return line.strip().lower() if line else "q"
