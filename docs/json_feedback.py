@@ -1,0 +1,186 @@
+"""Shapes of what `shardwork feedback … --json` prints; part of `json_shapes`."""
+
+from __future__ import annotations
+
+from json_jobs import Shape
+
+
+class FeedbackShare(Shape):
+    value: float
+    low: float
+    high: float
+    of: float
+
+
+class ModelRating(Shape):
+    model: str
+    strength: float
+    elo: float
+    low: float
+    high: float
+    votes: int
+    won: float
+
+
+class ModelWinRate(Shape):
+    model: str
+    against: str
+    wins: int
+    losses: int
+    ties: int
+    rate: float
+    low: float
+    high: float
+
+
+class FeedbackRatings(Shape):
+    votes: int
+    ratings: list[ModelRating]
+    win_rates: list[ModelWinRate]
+
+
+class FeedbackAlpha(Shape):
+    value: float | None
+    units: int
+    values: int
+
+
+class Calibrated(Shape):
+    confidence: float
+    agrees: float
+    pairs: int
+
+
+class FeedbackAgreement(Shape):
+    judge_with_people: FeedbackShare | None
+    people_alpha: FeedbackAlpha | None
+    flips: FeedbackShare | None
+    calibration: list[Calibrated]
+
+
+class LengthSlope(Shape):
+    value: float
+    low: float
+    high: float
+    votes: int
+
+
+class FeedbackBias(Shape):
+    first: FeedbackShare
+    longer: FeedbackShare
+    length: LengthSlope
+
+
+class FeedbackBiases(Shape):
+    people: FeedbackBias | None
+    judge: FeedbackBias | None
+
+
+class FeedbackSide(Shape):
+    name: str
+    pairs: int
+    preferences: int
+    votes: int
+    cost_msat: int
+    ms_per_vote: float | None
+    quality: FeedbackShare | None
+
+
+class FeedbackAnnotator(Shape):
+    annotator: str
+    accuracy: FeedbackShare
+    votes: int
+
+
+class FeedbackWeights(Shape):
+    people: float
+    judge: float
+
+
+class FeedbackReport(FeedbackRatings):
+    unknown: int
+    people: int
+    pairs: int
+    preferences: int
+    rule: str
+    weights: FeedbackWeights
+    conflict: str
+    agreement: FeedbackAgreement
+    bias: FeedbackBiases
+    sides: list[FeedbackSide]
+    annotators: list[FeedbackAnnotator]
+
+
+class FeedbackFile(Shape):
+    path: str
+    rows: int
+    votes: int
+    preferences: int
+
+
+class FeedbackJudged(Shape):
+    path: str
+    pairs: int
+    judged: int
+    flips: int
+    unreadable: int
+    lost: int
+    left: int
+    calls: int
+    tokens: int
+    usd: float
+
+
+class PersonFigures(Shape):
+    annotator: str
+    state: str
+    answers: int
+    hidden: list[int]
+    repeated: list[int]
+    too_fast: int
+    first_and_second: list[int]
+    stopped_by: str
+    last_unix_ms: int
+
+
+class ShownFirst(Shape):
+    shown_first: float | None
+    choices: int
+
+
+class PeopleFigures(Shape):
+    kind: str
+    items: int
+    items_done: int
+    overlap: int
+    hidden: int
+    votes: dict[str, int]
+    paid_msat: int
+    held_msat: int
+    annotators: dict[str, int]
+    here: int
+    agreement_alpha: float | None
+    bias: ShownFirst
+    people: list[PersonFigures]
+
+
+class PeopleStage(Shape):
+    stage: str
+    state: str
+    figures: PeopleFigures | None
+
+
+class FeedbackProgress(Shape):
+    id: str
+    stages: list[PeopleStage]
+
+
+class Sitting(Shape):
+    job: str
+    stage: str
+    votes: int
+    skipped: int
+    undone: int
+    state: str
+    paid_msat: int
+    held_msat: int
