@@ -6,7 +6,6 @@ Shows strangers' text cleaned; owns keys and what is drawn. Money, order and tes
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +57,7 @@ def sit(annotator: Annotator, key: Callable[[], str]) -> Sat:
                 next_step=f"Open {annotator.place.web}/people",
             )
         _show(task)
-        begun = time.monotonic()
+        begun = annotator.clock.monotonic()
         pressed = _known(key)
         match pressed:
             case "q":
@@ -72,7 +71,7 @@ def sit(annotator: Annotator, key: Callable[[], str]) -> Sat:
                 again = _undone(annotator, last, task, done)
                 last, task = ("" if again is not task else last), again
             case _:
-                seconds = time.monotonic() - begun
+                seconds = annotator.clock.monotonic() - begun
                 _tell(_voted(annotator, task, WINNERS[pressed], seconds), done)
                 last, task = task["lease"], None
 

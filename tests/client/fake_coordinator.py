@@ -68,6 +68,7 @@ class Fake:
     challenges: Challenges
     jobs: dict[str, jobs_pb2.JobView] = field(default_factory=dict[str, jobs_pb2.JobView])
     reports: dict[str, jobs_pb2.GetJobReportResponse] = field(default_factory=dict[str, jobs_pb2.GetJobReportResponse])
+    people: list[jobs_pb2.PeopleProgress] = field(default_factory=list[jobs_pb2.PeopleProgress])
     events: list[jobs_pb2.JobEvent] = field(default_factory=list[jobs_pb2.JobEvent])
     watch_script: list[jobs_pb2.WatchJobResponse | Cut | Hold] = field(
         default_factory=list[jobs_pb2.WatchJobResponse | Cut | Hold]
@@ -296,6 +297,14 @@ class Jobs(jobs_pb2_grpc.JobsServiceServicer):
                 self.fake.lose_answers -= 1
                 context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
             return jobs_pb2.TopUpJobResponse(job=job)
+
+        return answered(self.fake, context, handle)
+
+    def GetPeopleProgress(self, request: Any, context: Context) -> Any:
+        def handle() -> Any:
+            job = self.fake.find(request.job_id)
+            found = [one for one in self.fake.people if request.stage in ("", one.stage)]
+            return jobs_pb2.GetPeopleProgressResponse(job_id=job.id, stages=found)
 
         return answered(self.fake, context, handle)
 

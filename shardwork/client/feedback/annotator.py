@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
+from ...clock import Clock, SystemClock
 from ...errors import Conflict, InvalidInput, NotAllowed, NotAuthenticated, NotFound, ShardworkError, Unreachable
 from ...identity.keys import SigningKey, load_or_create
 
@@ -57,8 +58,9 @@ def place_of(where: str, stage: str, web: str) -> Place:
 
 
 class Annotator:
-    def __init__(self, place: Place, key_file: Path, client: httpx.Client) -> None:
+    def __init__(self, place: Place, key_file: Path, client: httpx.Client, clock: Clock | None = None) -> None:
         self.place = place
+        self.clock = clock or SystemClock()
         self._key: SigningKey = load_or_create(key_file)
         self._client = client
 
@@ -101,7 +103,7 @@ class Annotator:
         )
 
     def _signed(self, method: str, path: str, body: bytes) -> dict[str, str]:
-        at = str(int(time.time() * 1000))
+        at = str(self.clock.now_ms())
         digest = hashlib.sha256(body).hexdigest().encode()
         signature = self._key.sign(b"\n".join((DOMAIN, method.encode(), path.encode(), at.encode(), digest)))
         return {

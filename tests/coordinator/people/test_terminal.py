@@ -1,0 +1,150 @@
+"""Somebody who judges in a terminal, against the real routes: keys become votes, and are paid as the page's are."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from shardwork.client.feedback import annotator as module
+from shardwork.client.feedback.annotator import Annotator, Place, place_of
+from shardwork.errors import InvalidInput, NotFound, ShardworkError
+from shardwork_client import voting_page
+from shardwork_coordinator.records import JobState, Vote, VoteState
+
+from .stand import BETTER, JOB, STAGE, Stand, person
+
+
+class Through:
+    """httpx's blocking client, as the voter uses it, over the stand's: calls are made on its event loop."""
+
+    def __init__(self, stand: Stand, loop: asyncio.AbstractEventLoop) -> None:
+        self.stand, self._loop = stand, loop
+        self.paths: list[str] = []
+        #: calls whose answer is lost on the way
+        self.loses: set[int] = set()
+
+    def request(self, method: str, url: str, **more: Any) -> httpx.Response:
+        self.paths.append(url)
+        asked: Awaitable[httpx.Response] = self.stand.client.request(method, url, **more)
+        answer = asyncio.run_coroutine_threadsafe(cast("Any", asked), self._loop).result(30)
+        if len(self.paths) in self.loses:
+            raise httpx.ReadError("cut")
+        return cast("httpx.Response", answer)
+
+
+@pytest.fixture
+async def through(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> Through:
+    monkeypatch.setattr(module, "PAUSE_S", 0.0)
+    return Through(stand, asyncio.get_running_loop())
+
+
+def voter(through: Through, tmp_path: Path, stage: str = STAGE) -> Annotator:
+    place, key = Place(web="http://localhost", job=JOB, stage=stage), tmp_path / "keys" / "annotator.key"
+    return Annotator(place, key, cast("httpx.Client", through), through.stand.clock)
+
+
+def keys_of(stand: Stand, shown: list[dict[str, Any]], *first: str) -> Callable[[], str]:
+    """These keys, and then those of somebody who reads."""
+    given: Iterator[str] = iter(first)
+
+    def press() -> str:
+        stand.clock.advance(5.0)
+        known = next(given, None)
+        return known or ("1" if shown[-1]["answers"][0].startswith(BETTER) else "2")
+
+    return press
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(voting_page, "_show", found.append)
+    return found
+
+
+async def test_keys_become_votes_that_are_paid(
+    stand: Stand, through: Through, shown: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    await stand.submit()
+    other, one = person(stand, 1), voter(through, tmp_path)
+    await other.join()
+    await asyncio.to_thread(one.join, "terminal")
+    done = await asyncio.to_thread(voting_page.sit, one, keys_of(stand, shown, "x", "s"))
+    assert await other.work() > 6
+    for _ in range(2):
+        await stand.later()
+    await asyncio.to_thread(voting_page.sit, one, keys_of(stand, shown))
+    for _ in range(2):
+        await stand.later()
+    await stand.effects()
+    assert (await stand.job()).state is JobState.SUCCEEDED
+    await stand.check_books()
+    assert done.skipped == 1 and done.votes > 6
+    mine = [vote for vote in await stand.all(Vote, state=VoteState.PAID) if vote.annotator != other.id]
+    assert mine and all(vote.ms == 5000 for vote in mine)
+    rows = await stand.artifact("rows", "preferences.jsonl")
+    assert all(row["chosen"].startswith("a long") for row in rows)
+
+
+async def test_an_answer_is_taken_back_and_given_again(
+    stand: Stand, through: Through, shown: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    await stand.submit()
+    one = voter(through, tmp_path)
+    await asyncio.to_thread(one.join, "terminal")
+    for _ in range(3):  # practice counts for nothing and is not undone
+        await asyncio.to_thread(voting_page.sit, one, keys_of(stand, shown, "1", "q"))
+    begun = len(shown)
+    wrong = "2" if shown[-1]["answers"][0].startswith(BETTER) else "1"
+    done = await asyncio.to_thread(voting_page.sit, one, keys_of(stand, shown, "u", wrong, "u", "b", "q"))
+    assert (done.undone, done.votes) == (1, 1)
+    again = [task["lease"] for task in shown[begun:]]
+    assert again[3] == again[1]
+    (vote,) = [vote for vote in await stand.all(Vote) if vote.id == again[1]]
+    assert "both_bad" in vote.answer_json
+
+
+async def test_a_call_that_gets_no_answer_is_made_again_and_counts_once(
+    stand: Stand, through: Through, shown: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    await stand.submit()
+    one = voter(through, tmp_path)
+    through.loses = {1, 4}
+    await asyncio.to_thread(one.join, "terminal")
+    done = await asyncio.to_thread(voting_page.sit, one, keys_of(stand, shown, "1", "q"))
+    assert done.votes == 1 and len([vote for vote in await stand.all(Vote) if vote.answer_json]) == 1
+
+
+async def test_the_key_is_its_owners_alone_and_is_kept(stand: Stand, through: Through, tmp_path: Path) -> None:
+    await stand.submit()
+    first = await asyncio.to_thread(voter(through, tmp_path).join, "terminal")
+    file = tmp_path / "keys" / "annotator.key"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert (await asyncio.to_thread(voter(through, tmp_path).join, "terminal"))["annotator"] == first["annotator"]
+
+
+async def test_what_the_coordinator_refuses_is_said_in_its_words(
+    stand: Stand, through: Through, tmp_path: Path
+) -> None:
+    await stand.submit()
+    one = voter(through, tmp_path, "nothing")
+    await asyncio.to_thread(one.join, "terminal")
+    with pytest.raises(ShardworkError) as caught:
+        await asyncio.to_thread(one.next)
+    assert isinstance(caught.value, NotFound) and caught.value.why.sentence.endswith(".")
+
+
+def test_a_link_says_where() -> None:
+    assert place_of("https://c.example/people#6b61/ask/word", "", "") == Place(
+        web="https://c.example", job="6b61", stage="ask", invitation="word"
+    )
+    assert place_of("6b61", "ask", "http://127.0.0.1:80/") == Place(web="http://127.0.0.1:80", job="6b61", stage="ask")
+    for wrong in (("6b61", "", "http://x"), ("6b61", "ask", ""), ("ftp://x/people#a/b", "", ""), ("http://x", "", "")):
+        with pytest.raises(InvalidInput):
+            place_of(*wrong)
