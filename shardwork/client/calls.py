@@ -6,9 +6,11 @@ Owns paging and the reconnecting watch; speaks in wire messages. Used by the res
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -54,9 +56,13 @@ async def jobs(session: Session, *, limit: int, states: Iterable[str] = ()) -> l
     return found[:limit]
 
 
-async def people_progress(session: Session, job_id: str, stage: str) -> jobs_pb2.GetPeopleProgressResponse:
+async def people_progress(session: Session, job_id: str, stage: str = "") -> dict[str, Any]:
+    """{"id", "stages": [{"stage", "state", "figures"}]}, figures None before items are counted."""
     request = jobs_pb2.GetPeopleProgressRequest(job_id=job_id, stage=stage)
-    return await session.call(session.jobs.GetPeopleProgress, request)
+    found = await session.call(session.jobs.GetPeopleProgress, request)
+    stages = [(one, json.loads(one.figures_json or "null")) for one in found.stages]
+    told = [{"stage": one.stage, "state": one.state, "figures": figures} for one, figures in stages]
+    return {"id": found.job_id, "stages": told}
 
 
 async def job(session: Session, job_id: str) -> jobs_pb2.JobView:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from shardwork.errors import InvalidInput
+from shardwork.jobs.selfjudging import as_uploaded, refuse_self_judging
 from shardwork.jobs.spec import BudgetSection, JobSpec, StageSpec, TrustSection
-from shardwork.recipes.alignment.selfjudging import as_uploaded, refuse_self_judging
 from shardwork_coordinator.rpc.proposal import parse_spec
 
 ANSWER = StageSpec(

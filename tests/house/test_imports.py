@@ -33,6 +33,7 @@ SPEAKS_PROTO: frozenset[str] = frozenset(
         "coordinator/shardwork_coordinator/api/submitting.py",
         "coordinator/shardwork_coordinator/api/uploads.py",
         "coordinator/shardwork_coordinator/rpc/artifacts.py",
+        "coordinator/shardwork_coordinator/rpc/asked.py",
         "coordinator/shardwork_coordinator/rpc/auth.py",
         "coordinator/shardwork_coordinator/rpc/enrolment.py",
         "coordinator/shardwork_coordinator/granting.py",

@@ -49,14 +49,15 @@ def ratings(context: typer.Context, votes: VotesArgument, json_output: JsonOptio
     with guard(json_output):
         from shardwork.feedback.report import ratings_json
 
-        from .. import feedback_page, render
+        from .. import render
+        from ..feedback import page
 
         every = [vote for source in _sources(context, votes) for vote in source.votes]
         found = ratings_json(every)
         if json_output:
             emit({"votes": len(every), **found})
         else:
-            render.show(feedback_page.ratings_page(found))
+            render.show(page.ratings_page(found))
 
 
 @app.command()
@@ -77,13 +78,14 @@ def report(
         from shardwork.feedback.report import Costs
         from shardwork.feedback.report import report as told
 
-        from .. import feedback_page, render
+        from .. import render
+        from ..feedback import page
 
         found = told(_judged(_sources(context, votes), rule, (people, judge, conflict)), Costs())
         if json_output:
             emit(found)
         else:
-            render.show(feedback_page.report_page(found))
+            render.show(page.report_page(found))
 
 
 @app.command("export")

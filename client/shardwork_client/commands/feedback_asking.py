@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -16,7 +16,6 @@ from .options import JobIdArgument, JsonOption
 if TYPE_CHECKING:
     from shardwork.client.asynchronous import AsyncClient
     from shardwork.client.feedback.judging import Judgement
-    from shardwork.v1 import jobs_pb2
 
 #: billionths of a dollar for a token, of a price for a million
 NANOS_PER_DOLLAR, TOKENS_PRICED = 10**9, 10**6
@@ -107,24 +106,19 @@ def progress(
     Example:  shardwork feedback progress 6b61 --stage feedback
     """
     with guard(json_output):
-        import json
-
         from shardwork.client import calls
 
-        from .. import access, feedback_page, render
+        from .. import access, render
+        from ..feedback import page
 
-        async def asked(client: AsyncClient) -> jobs_pb2.GetPeopleProgressResponse:
+        async def asked(client: AsyncClient) -> dict[str, Any]:
             return await calls.people_progress(await client.session(), job_id, stage)
 
         found = access.run(context, asked)
-        stages = [
-            {"stage": one.stage, "state": one.state, "figures": json.loads(one.figures_json or "null")}
-            for one in found.stages
-        ]
         if json_output:
-            emit({"id": found.job_id, "stages": stages})
+            emit(found)
         else:
-            render.show(feedback_page.progress_page(stages))
+            render.show(page.progress_page(found["stages"]))
 
 
 @app.command()
@@ -150,7 +144,7 @@ def vote(
         from shardwork.client.feedback.annotator import TIMEOUT_S, Annotator, place_of
         from shardwork.config import Home
 
-        from ..voting_page import pressed_key, sit
+        from ..feedback.voting import pressed_key, sit
 
         place = place_of(where, stage, web)
         with httpx.Client(timeout=TIMEOUT_S, follow_redirects=False) as client:

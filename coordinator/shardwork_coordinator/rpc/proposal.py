@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from shardwork.errors import InvalidInput
+from shardwork.jobs.selfjudging import as_uploaded, refuse_self_judging
 from shardwork.jobs.spec import STAGE_OUTPUT, JobSpec
 from shardwork.models.hub import OFFERED, check_pinned
 from shardwork.money import show
 from shardwork.recipes import recipe
 from shardwork.recipes.alignment.policy_params import REWARD
-from shardwork.recipes.alignment.selfjudging import as_uploaded, refuse_self_judging
 from shardwork.recipes.base import Content, StageFacts, StageType
 from shardwork.v1 import jobs_pb2
 

@@ -20,7 +20,7 @@ async def asked(
     stand: Stand, party: str = OWNER, role: Role = Role.REQUESTER, stage: str = ""
 ) -> jobs_pb2.GetPeopleProgressResponse:
     request = jobs_pb2.GetPeopleProgressRequest(job_id=JOB, stage=stage)
-    return await get_people_progress(request, Caller(party_id=party, role=role), stand.engine)
+    return await get_people_progress(request, Caller(party_id=party, public_key=bytes(32), role=role), stand.engine)
 
 
 async def test_the_owner_and_the_operator_see_how_far_people_are(stand: Stand) -> None:

@@ -14,7 +14,7 @@ import pytest
 from shardwork.client.feedback import annotator as module
 from shardwork.client.feedback.annotator import Annotator, Place, place_of
 from shardwork.errors import InvalidInput, NotFound, ShardworkError
-from shardwork_client import voting_page
+from shardwork_client.feedback import voting
 from shardwork_coordinator.records import JobState, Vote, VoteState
 
 from .stand import BETTER, JOB, STAGE, Stand, person
@@ -64,7 +64,7 @@ def keys_of(stand: Stand, shown: list[dict[str, Any]], *first: str) -> Callable[
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    monkeypatch.setattr(voting_page, "_show", found.append)
+    monkeypatch.setattr(voting, "_show", found.append)
     return found
 
 
@@ -75,11 +75,11 @@ async def test_keys_become_votes_that_are_paid(
     other, one = person(stand, 1), voter(through, tmp_path)
     await other.join()
     await asyncio.to_thread(one.join, "terminal")
-    done = await asyncio.to_thread(voting_page.sit, one, keys_of(stand, shown, "x", "s"))
+    done = await asyncio.to_thread(voting.sit, one, keys_of(stand, shown, "x", "s"))
     assert await other.work() > 6
     for _ in range(2):
         await stand.later()
-    await asyncio.to_thread(voting_page.sit, one, keys_of(stand, shown))
+    await asyncio.to_thread(voting.sit, one, keys_of(stand, shown))
     for _ in range(2):
         await stand.later()
     await stand.effects()
@@ -99,10 +99,10 @@ async def test_an_answer_is_taken_back_and_given_again(
     one = voter(through, tmp_path)
     await asyncio.to_thread(one.join, "terminal")
     for _ in range(3):  # practice counts for nothing and is not undone
-        await asyncio.to_thread(voting_page.sit, one, keys_of(stand, shown, "1", "q"))
+        await asyncio.to_thread(voting.sit, one, keys_of(stand, shown, "1", "q"))
     begun = len(shown)
     wrong = "2" if shown[-1]["answers"][0].startswith(BETTER) else "1"
-    done = await asyncio.to_thread(voting_page.sit, one, keys_of(stand, shown, "u", wrong, "u", "b", "q"))
+    done = await asyncio.to_thread(voting.sit, one, keys_of(stand, shown, "u", wrong, "u", "b", "q"))
     assert (done.undone, done.votes) == (1, 1)
     again = [task["lease"] for task in shown[begun:]]
     assert again[3] == again[1]
@@ -117,7 +117,7 @@ async def test_a_call_that_gets_no_answer_is_made_again_and_counts_once(
     one = voter(through, tmp_path)
     through.loses = {1, 4}
     await asyncio.to_thread(one.join, "terminal")
-    done = await asyncio.to_thread(voting_page.sit, one, keys_of(stand, shown, "1", "q"))
+    done = await asyncio.to_thread(voting.sit, one, keys_of(stand, shown, "1", "q"))
     assert done.votes == 1 and len([vote for vote in await stand.all(Vote) if vote.answer_json]) == 1
 
 

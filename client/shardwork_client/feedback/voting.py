@@ -18,8 +18,8 @@ from shardwork.client.feedback.annotator import Annotator
 from shardwork.errors import Conflict, InvalidInput
 from shardwork.money import show as sats
 
-from .outcome import say
-from .render import clean, console
+from ..outcome import say
+from ..render import clean, console
 
 Task = dict[str, Any]
 WINNERS = {"1": "a", "2": "b", "0": "tie", "b": "both_bad"}

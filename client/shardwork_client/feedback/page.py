@@ -10,7 +10,7 @@ from rich.text import Text
 
 from shardwork.money import show as sats
 
-from .render import clean, pairs, table
+from ..render import clean, pairs, table
 
 Found = Mapping[str, Any]
 #: of annotators, the best and the worst are what is looked for

@@ -9,8 +9,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterator, Mapping
 
-from ...errors import InvalidInput
-from ...jobs.spec import STAGE_OUTPUT, JobSpec, StageSpec
+from ..errors import InvalidInput
+from .spec import STAGE_OUTPUT, JobSpec, StageSpec
 
 #: (stage, key, reference) -> what stands for the model; equal for the same one
 Named = Callable[[StageSpec, str, str], str]
