@@ -20,18 +20,19 @@ from .fake_coordinator import Fake
 #: what a `--help` may not load: each of them is slow, and none is needed to print text
 HEAVY = ("torch", "numpy", "grpc", "tokenizers", "jinja2", "httpx", "google", "nacl", "cryptography", "yaml")
 COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
-    (): ("init", "login", "wallet", "data", "artifact", "api-key", "config", "job"),
+    (): ("init", "login", "wallet", "data", "artifact", "api-key", "feedback", "config", "job"),
     ("wallet",): ("deposit", "withdraw", "cancel", "balance", "history"),
     ("data",): ("check",),
     ("artifact",): ("list", "delete"),
     ("api-key",): ("create", "list", "revoke"),
+    ("feedback",): ("ratings", "report", "export", "import", "judge", "progress", "vote"),
     ("config",): ("show",),
     ("job",): (
         *("init", "validate", "plan", "submit", "list", "show", "watch", "events", "logs"),
         *("why", "pause", "resume", "cancel", "topup", "report", "download", "serve-check"),
     ),
 }
-NOT_BUILT = ("ingest", "make-qa", "blend", "feedback", "rag", "verify")
+NOT_BUILT = ("ingest", "make-qa", "blend", "rag", "verify")
 
 
 def imported_by(*arguments: str) -> set[str]:

@@ -141,7 +141,7 @@ def test_a_jobs_votes_are_fetched_by_its_id(fake: Fake, logged_in: Run, votes: P
 
 def test_how_far_people_are(fake: Fake, logged_in: Run) -> None:
     fake.jobs[JOB_ID] = succeeded_job()
-    figures = {
+    figures: dict[str, Any] = {
         "kind": "compare", "items": 9, "items_done": 4, "overlap": 2, "hidden": 3, "paid_msat": 40_000,
         "held_msat": 5_000, "votes": {"paid": 8, "held": 1}, "annotators": {"cleared": 1, "probation": 1}, "here": 1,
         "agreement_alpha": 0.5, "bias": {"shown_first": 0.6, "choices": 9}, "people": [],

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from shardwork.client.feedback import endpoint as module
 from shardwork.client.feedback.endpoint import Endpoint
 from shardwork.errors import InvalidInput
 from shardwork.feedback.votes import read
@@ -21,6 +22,7 @@ from shardwork.feedback.votes import read
 from .conftest import Run, error_of, json_of
 from .fake_endpoint import FakeEndpoint, Judge
 
+Endpoints = Callable[..., FakeEndpoint]
 KEY = "sk-secret-of-the-requester"
 
 
@@ -28,8 +30,20 @@ def better(first: str, second: str) -> float:
     return 0.9 if first.startswith("good") else 0.1
 
 
+def always_first(first: str, second: str) -> str:
+    return "A"
+
+
+def letters(first: str, second: str) -> str:
+    return "A" if first.startswith("good") else " B\n"
+
+
+def says(said: str) -> Judge:
+    return lambda first, second: said
+
+
 @pytest.fixture
-def endpoint() -> Iterator[Callable[..., FakeEndpoint]]:
+def endpoint() -> Iterator[Endpoints]:
     made: list[FakeEndpoint] = []
 
     def make(judge: Judge = better, **more: Any) -> FakeEndpoint:
@@ -70,7 +84,7 @@ def votes(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_each_pair_is_asked_in_both_orders(run: Run, endpoint: Any, answers: Path, tmp_path: Path) -> None:
+def test_each_pair_is_asked_in_both_orders(run: Run, endpoint: Endpoints, answers: Path, tmp_path: Path) -> None:
     to = endpoint()
     told = json_of(run(*command(answers, tmp_path / "out", to)))
     assert (told["judged"], told["flips"], told["left"], told["calls"], told["tokens"]) == (5, 0, 0, 10, 1010)
@@ -88,9 +102,9 @@ def test_each_pair_is_asked_in_both_orders(run: Run, endpoint: Any, answers: Pat
 
 
 def test_a_judge_that_likes_what_is_first_flips_and_makes_no_preference(
-    run: Run, endpoint: Any, answers: Path, tmp_path: Path
+    run: Run, endpoint: Endpoints, answers: Path, tmp_path: Path
 ) -> None:
-    to = endpoint(lambda first, second: "A")
+    to = endpoint(always_first)
     assert json_of(run(*command(answers, tmp_path / "out", to)))["flips"] == 5
     assert all(one["reasons"] == ["flip"] for one in votes(tmp_path / "out"))
     made = run("feedback", "export", tmp_path / "out", tmp_path / "p.jsonl", "--to", "preferences", "--json")
@@ -98,21 +112,25 @@ def test_a_judge_that_likes_what_is_first_flips_and_makes_no_preference(
 
 
 @pytest.mark.parametrize("said", ["C", "", "A is better", "AB", "a", "**A**", "I choose A", "<|im_end|>A", "B.", "AA"])
-def test_nothing_but_one_letter_is_a_verdict(said: str, run: Run, endpoint: Any, answers: Path, tmp_path: Path) -> None:
-    told = json_of(run(*command(answers, tmp_path / "out", endpoint(lambda first, second: said))))
+def test_nothing_but_one_letter_is_a_verdict(
+    said: str, run: Run, endpoint: Endpoints, answers: Path, tmp_path: Path
+) -> None:
+    told = json_of(run(*command(answers, tmp_path / "out", endpoint(says(said)))))
     assert (told["judged"], told["unreadable"], told["calls"]) == (0, 5, 10)
     assert votes(tmp_path / "out") == []
 
 
-def test_letters_count_where_there_are_no_probabilities(run: Run, endpoint: Any, answers: Path, tmp_path: Path) -> None:
-    to = endpoint(lambda first, second: "A" if first.startswith("good") else " B\n")
+def test_letters_count_where_there_are_no_probabilities(
+    run: Run, endpoint: Endpoints, answers: Path, tmp_path: Path
+) -> None:
+    to = endpoint(letters)
     more = ("--max-tokens", 10**6, "--no-logprobs")
     assert json_of(run(*command(answers, tmp_path / "out", to, *more)))["judged"] == 5
     assert all("logprobs" not in body for body in to.bodies)
     assert {one["confidence"] for one in votes(tmp_path / "out")} == {1.0}
 
 
-def test_a_repeat_asks_nothing_again(run: Run, endpoint: Any, answers: Path, tmp_path: Path) -> None:
+def test_a_repeat_asks_nothing_again(run: Run, endpoint: Endpoints, answers: Path, tmp_path: Path) -> None:
     to = endpoint()
     first = json_of(run(*command(answers, tmp_path / "out", to)))
     assert json_of(run(*command(answers, tmp_path / "out", to))) == first
@@ -120,15 +138,16 @@ def test_a_repeat_asks_nothing_again(run: Run, endpoint: Any, answers: Path, tmp
 
 
 def test_what_is_busy_is_asked_again_and_paid_once(
-    run: Run, endpoint: Any, answers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, endpoint: Endpoints, answers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Endpoint.__init__, "__kwdefaults__", {**Endpoint.__init__.__kwdefaults__, "first_pause_s": 0.0})
+    monkeypatch.setattr(module, "MOST_PAUSE_S", 0.0)
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.0)
     to = endpoint(failures=[429, 503, 500, 429])
     told = json_of(run(*command(answers, tmp_path / "out", to)))
     assert (told["judged"], told["calls"], to.answered) == (5, 10, 10)
 
 
-def test_the_cap_is_counted_before_each_call(run: Run, endpoint: Any, answers: Path, tmp_path: Path) -> None:
+def test_the_cap_is_counted_before_each_call(run: Run, endpoint: Endpoints, answers: Path, tmp_path: Path) -> None:
     """A server that charges all of what a call may cost can't be made to charge more than the cap."""
     to = endpoint(usage=False)
     for tokens in (1, 500, 3000):
@@ -142,7 +161,7 @@ def test_the_cap_is_counted_before_each_call(run: Run, endpoint: Any, answers: P
     assert to.answered == 10
 
 
-def test_dollars_are_capped_as_tokens_are(run: Run, endpoint: Any, answers: Path, tmp_path: Path) -> None:
+def test_dollars_are_capped_as_tokens_are(run: Run, endpoint: Endpoints, answers: Path, tmp_path: Path) -> None:
     to = endpoint()
     prices = ("--usd-in", "2.50", "--usd-out", "10")
     told = json_of(run(*command(answers, tmp_path / "out", to, "--max-usd", "1", *prices)))
@@ -152,7 +171,7 @@ def test_dollars_are_capped_as_tokens_are(run: Run, endpoint: Any, answers: Path
 
 
 def test_a_call_whose_answer_never_came_is_counted_and_not_made_again(
-    run: Run, endpoint: Any, answers: Path, tmp_path: Path
+    run: Run, endpoint: Endpoints, answers: Path, tmp_path: Path
 ) -> None:
     to = endpoint(breaks={3})
     first = json_of(run(*command(answers, tmp_path / "out", to, "--max-tokens", 10**6, "--parallel", 1)))
@@ -165,7 +184,7 @@ def test_a_call_whose_answer_never_came_is_counted_and_not_made_again(
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_is_stopped_goes_on_and_pays_nothing_twice(
-    how: signal.Signals, run: Run, endpoint: Any, tmp_path: Path, home: Path
+    how: signal.Signals, run: Run, endpoint: Endpoints, tmp_path: Path, home: Path
 ) -> None:
     to, data = endpoint(gate=threading.Event()), rows(tmp_path / "many.jsonl", 12)
     words = [str(one) for one in command(data, tmp_path / "out", to, "--max-tokens", 10**6, "--parallel", 2)]
@@ -192,7 +211,7 @@ def test_a_run_that_is_stopped_goes_on_and_pays_nothing_twice(
 
 
 def test_the_key_goes_to_the_endpoint_and_nowhere_else(
-    run: Run, endpoint: Any, answers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, endpoint: Endpoints, answers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
     to = endpoint()
@@ -209,7 +228,7 @@ def test_the_key_goes_to_the_endpoint_and_nowhere_else(
 
 
 def test_a_key_that_is_missing_refused_or_would_be_readable_is_told(
-    run: Run, endpoint: Any, answers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, endpoint: Endpoints, answers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MY_KEY", raising=False)
     to = endpoint(failures=[401])
@@ -225,7 +244,9 @@ def test_a_key_that_is_missing_refused_or_would_be_readable_is_told(
     assert json_of(run(*command(answers, tmp_path / "out", to, *more)))["judged"] == 5
 
 
-def test_answers_of_another_judge_are_not_mixed_in(run: Run, endpoint: Any, answers: Path, tmp_path: Path) -> None:
+def test_answers_of_another_judge_are_not_mixed_in(
+    run: Run, endpoint: Endpoints, answers: Path, tmp_path: Path
+) -> None:
     to = endpoint()
     assert run(*command(answers, tmp_path / "out", to)).exit_code == 0
     other = run(*command(answers, tmp_path / "out", to, "--max-tokens", 10**6, "--seed", 7))
@@ -233,7 +254,7 @@ def test_answers_of_another_judge_are_not_mixed_in(run: Run, endpoint: Any, answ
     assert to.answered == 10
 
 
-def test_a_line_that_was_not_finished_is_no_call(run: Run, endpoint: Any, answers: Path, tmp_path: Path) -> None:
+def test_a_line_that_was_not_finished_is_no_call(run: Run, endpoint: Endpoints, answers: Path, tmp_path: Path) -> None:
     to = endpoint()
     first = json_of(run(*command(answers, tmp_path / "out", to)))
     with (tmp_path / "out" / "calls.jsonl").open("ab") as sink:
@@ -241,7 +262,7 @@ def test_a_line_that_was_not_finished_is_no_call(run: Run, endpoint: Any, answer
     assert json_of(run(*command(answers, tmp_path / "out", to))) == first
 
 
-def test_without_a_cap_nothing_is_asked(run: Run, endpoint: Any, answers: Path, tmp_path: Path) -> None:
+def test_without_a_cap_nothing_is_asked(run: Run, endpoint: Endpoints, answers: Path, tmp_path: Path) -> None:
     to = endpoint()
     for more in (("--parallel", 1), ("--max-usd", "1"), ("--max-usd", "much", "--usd-in", "1", "--usd-out", "1")):
         done = run(*command(answers, tmp_path / "out", to, *more))

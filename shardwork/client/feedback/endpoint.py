@@ -38,7 +38,6 @@ class Endpoint:
     #: some servers refuse to be asked for them
     logprobs: bool = True
     answer_tokens: int = 1
-    first_pause_s: float = FIRST_PAUSE_S
 
     def check(self) -> None:
         """Raises InvalidInput "feedback.bad_endpoint", "feedback.key_in_clear"."""
@@ -77,7 +76,7 @@ async def ask(client: httpx.AsyncClient, endpoint: Endpoint, text: str) -> Said:
     """Raises Lost; NotAuthenticated, InvalidInput "feedback.refused", Unreachable "feedback.unreachable"."""
     import httpx
 
-    pause, told = endpoint.first_pause_s, ""
+    pause, told = FIRST_PAUSE_S, ""
     for tried in range(TRIES):
         if tried:
             await asyncio.sleep(pause)

@@ -11,7 +11,7 @@ from shardwork.identity.role import Role
 from shardwork.v1 import jobs_pb2
 from shardwork_coordinator.rpc.asked import get_people_progress
 from shardwork_coordinator.rpc.auth import Caller
-from tests.docs.shapes import MODULE
+from tests.docs.shapes import check
 
 from .stand import JOB, OWNER, STAGE, Stand, person
 
@@ -31,7 +31,8 @@ async def test_the_owner_and_the_operator_see_how_far_people_are(stand: Stand) -
     for party, role in ((OWNER, Role.REQUESTER), ("operator00000000", Role.OPERATOR)):
         (one,) = (await asked(stand, party, role, STAGE)).stages
         figures = json.loads(one.figures_json)
-        MODULE.PeopleFigures.model_validate(figures, strict=True)
+        told = {"id": JOB, "stages": [{"stage": one.stage, "state": one.state, "figures": figures}]}
+        check("shardwork feedback progress", json.dumps(told))
         assert (one.stage, one.state, figures["items"], figures["overlap"]) == (STAGE, "running", 6, 2)
         assert [row["annotator"] for row in figures["people"]] == [anna.id]
         assert figures["held_msat"] > 0 == figures["paid_msat"]
