@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from json_jobs import Shape
+from json_jobs import Shape, Why
 
 
 class FeedbackShare(Shape):
@@ -81,7 +81,7 @@ class FeedbackSide(Shape):
     pairs: int
     preferences: int
     votes: int
-    cost_msat: int
+    cost_msat: int | None
     ms_per_vote: float | None
     quality: FeedbackShare | None
 
@@ -133,19 +133,27 @@ class FeedbackJudged(Shape):
 
 class PersonFigures(Shape):
     annotator: str
+    name: str
     state: str
+    standing: str
     answers: int
     hidden: list[int]
     repeated: list[int]
     too_fast: int
     first_and_second: list[int]
+    paid_msat: int
     stopped_by: str
+    why: Why | None
+    joined_unix_ms: int
     last_unix_ms: int
 
 
 class ShownFirst(Shape):
-    shown_first: float | None
     choices: int
+    shown_first: float | None
+    shown_first_interval: list[float] | None
+    longer: float | None
+    longer_interval: list[float] | None
 
 
 class PeopleFigures(Shape):
@@ -155,6 +163,9 @@ class PeopleFigures(Shape):
     overlap: int
     hidden: int
     votes: dict[str, int]
+    votes_left: int
+    seconds_left: int | None
+    pay_msat: int
     paid_msat: int
     held_msat: int
     annotators: dict[str, int]

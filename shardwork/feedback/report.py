@@ -64,8 +64,9 @@ class Costs:
     judge_msat: int = 0
 
 
-def report(found: Judged, costs: Costs) -> dict[str, Any]:
-    """Every figure; None where nothing is known."""
+def report(found: Judged, known: Costs | None) -> dict[str, Any]:
+    """Every figure; None where nothing is known, such as what the votes cost."""
+    costs = known or Costs()
     every = [*found.pool.votes, *found.pool.unknown]
     people, judge = sides(every)
     shown_people, shown_judge = sides(found.pool.votes)
@@ -98,7 +99,7 @@ def report(found: Judged, costs: Costs) -> dict[str, Any]:
             "people": bias_json(bias(shown_people, lengths)) if people else None,
             "judge": bias_json(bias(shown_judge, lengths)) if judge else None,
         },
-        "sides": [_side_json(one) for one in compared if one.pairs],
+        "sides": [_side_json(one, known is not None) for one in compared if one.pairs],
         "annotators": [
             {"annotator": one.annotator, "accuracy": share_json(one.share), "votes": one.votes}
             for one in sorted(likely.annotators.values(), key=lambda one: (-one.share.value, one.annotator))
@@ -142,8 +143,9 @@ def _spent(votes: Sequence[Vote], msat: int) -> Spent:
     return Spent(cost_msat=msat, ms=sum(timed), timed=len(timed))
 
 
-def _side_json(one: Side) -> dict[str, Any]:
-    return {**asdict(one), "quality": share_json(one.quality) if one.quality else None}
+def _side_json(one: Side, is_priced: bool) -> dict[str, Any]:
+    told = {"cost_msat": one.cost_msat if is_priced else None}
+    return {**asdict(one), **told, "quality": share_json(one.quality) if one.quality else None}
 
 
 def _flips(votes: Sequence[Vote]) -> Share:

@@ -61,6 +61,7 @@ def test_a_report_compares_people_judge_and_blend(run: Run, votes: Path) -> None
     assert told["agreement"]["judge_with_people"]["value"] == pytest.approx(0.9)
     assert told["agreement"]["people_alpha"]["value"] == 1.0 and told["agreement"]["flips"]["value"] == 0.0
     assert [(one["name"], one["pairs"]) for one in told["sides"]] == [("people", 10), ("judge", 20), ("blend", 20)]
+    assert all(one["cost_msat"] is None for one in told["sides"])  # votes don't say what they cost
     assert told["bias"]["people"]["longer"]["value"] == pytest.approx(0.9)
     assert {one["annotator"] for one in told["annotators"]} == {"ann", "bob", "judge"}
     page = run("feedback", "report", votes).stdout
@@ -144,7 +145,11 @@ def test_how_far_people_are(fake: Fake, logged_in: Run) -> None:
     figures: dict[str, Any] = {
         "kind": "compare", "items": 9, "items_done": 4, "overlap": 2, "hidden": 3, "paid_msat": 40_000,
         "held_msat": 5_000, "votes": {"paid": 8, "held": 1}, "annotators": {"cleared": 1, "probation": 1}, "here": 1,
-        "agreement_alpha": 0.5, "bias": {"shown_first": 0.6, "choices": 9}, "people": [],
+        "agreement_alpha": 0.5, "people": [], "votes_left": 9, "seconds_left": None, "pay_msat": 5_000,
+        "bias": {
+            "shown_first": 0.6, "choices": 9, "shown_first_interval": [0.3, 0.8], "longer": None,
+            "longer_interval": None,
+        },
     }  # fmt: skip
     fake.people = [
         jobs_pb2.PeopleProgress(stage="ask", state="running", figures_json=json.dumps(figures)),

@@ -75,13 +75,12 @@ def report(
     Example:  shardwork feedback report 6b61.feedback 6b61.judged
     """
     with guard(json_output):
-        from shardwork.feedback.report import Costs
         from shardwork.feedback.report import report as told
 
         from .. import render
         from ..feedback import page
 
-        found = told(_judged(_sources(context, votes), rule, (people, judge, conflict)), Costs())
+        found = told(_judged(_sources(context, votes), rule, (people, judge, conflict)), None)
         if json_output:
             emit(found)
         else:

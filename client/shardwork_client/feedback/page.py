@@ -40,7 +40,8 @@ def report_page(found: Found) -> RenderableType:
         pace = "-" if one["ms_per_vote"] is None else f"{one['ms_per_vote'] / 1000:.1f} s"
         quality, interval = _share(one["quality"])
         counts = (f"{one[name]:,}" for name in ("pairs", "preferences", "votes"))
-        sides.add_row(one["name"], *counts, sats(one["cost_msat"]), pace, quality, interval)
+        cost = "-" if one["cost_msat"] is None else sats(one["cost_msat"])
+        sides.add_row(one["name"], *counts, cost, pace, quality, interval)
     parts += [sides, Text("")]
     if found["annotators"]:
         people = table("annotator", "right", "95 %", "votes", right=("right", "votes"))
