@@ -186,7 +186,8 @@ def test_a_call_whose_answer_never_came_is_counted_and_not_made_again(
 def test_a_run_that_is_stopped_goes_on_and_pays_nothing_twice(
     how: signal.Signals, run: Run, endpoint: Endpoints, tmp_path: Path, home: Path
 ) -> None:
-    to, data = endpoint(gate=threading.Event()), rows(tmp_path / "many.jsonl", 12)
+    gate = threading.Event()
+    to, data = endpoint(gate=gate), rows(tmp_path / "many.jsonl", 12)
     words = [str(one) for one in command(data, tmp_path / "out", to, "--max-tokens", 10**6, "--parallel", 2)]
     process = subprocess.Popen(
         [sys.executable, "-m", "shardwork_client.cli", *words],
@@ -199,7 +200,7 @@ def test_a_run_that_is_stopped_goes_on_and_pays_nothing_twice(
     process.send_signal(how)
     if how is signal.SIGKILL:
         process.wait(30)
-    to.gate.set()
+    gate.set()
     process.communicate(timeout=60)
     assert process.returncode == (-signal.SIGKILL if how is signal.SIGKILL else 130)
     told = json_of(run(*command(data, tmp_path / "out", to, "--max-tokens", 10**6)))

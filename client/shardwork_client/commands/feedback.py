@@ -70,7 +70,7 @@ def report(
     conflict: ConflictOption = Conflict.PEOPLE_FIRST,
     json_output: JsonOption = False,
 ) -> None:
-    """Who agrees with whom, whose place or length won, and people, judge and their blend side by side.
+    """Who agrees with whom, whose place or length won, and people, judge and both together side by side.
 
     Example:  shardwork feedback report 6b61.feedback 6b61.judged
     """
