@@ -127,7 +127,7 @@ def test_models_are_read_by_plain_transformers(loaded: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("loaded")
 def test_what_was_preferred_changed_the_model(town: World) -> None:
-    """Of a policy that learns from rewards the best checkpoint is published, which may be the one that it began with."""
+    """Of a policy that learns from rewards the best checkpoint is published, maybe the one that it began with."""
     began = (town.folder / "models" / "policy" / "model.safetensors").read_bytes()
     assert (town.folder / "prefer" / "dpo.model" / "model.safetensors").read_bytes() != began
 
