@@ -98,8 +98,12 @@ CLAIMS: Sequence[Claim] = (
 
 
 def told(runs: Runs) -> list[tuple[str, bool]]:
-    """Every claim whose cells were run, and whether it holds."""
-    return [(claim.says, bool(claim.holds(runs))) for claim in CLAIMS if all(runs.get(cell) for cell in claim.cells)]
+    """Every claim whose cells were run, of how many seeds, and whether it holds."""
+    return [
+        (f"{claim.says} (seeds: {min(len(runs[cell]) for cell in claim.cells)})", bool(claim.holds(runs)))
+        for claim in CLAIMS
+        if all(runs.get(cell) for cell in claim.cells)
+    ]
 
 
 def table(runs: Runs) -> dict[str, dict[str, dict[str, float]]]:

@@ -35,7 +35,7 @@ def frozen(kind: str, size: int, method: str = "full", shards: int = 1) -> Stage
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize(
-    ("kind", "small", "large"), [("reward", 0.7, 0.25), ("dpo", 0.3, 0.1), ("ppo", 0.4, 0.05), ("grpo", 0.4, 0.05)]
+    ("kind", "small", "large"), [("reward", 0.7, 0.25), ("dpo", 0.15, 0.1), ("ppo", 0.4, 0.05), ("grpo", 0.4, 0.05)]
 )
 def test_a_rate_is_the_measured_share_of_sfts_and_falls_to_the_published_one(
     kind: str, small: float, large: float, method: str
