@@ -14,6 +14,8 @@ Four tests run side by side, each a running log-likelihood ratio between somebod
 - *wrong*: hidden items and repeated ones are answered as by chance. Until it is decided this is Wald's sequential test
   (1945), cut off after 20 items: what then speaks rather for chance is stopped, little doubt is enough to be cleared.
   Afterwards it is Page's cumulative sum (1954), which forgets what spoke for somebody, so that who turns bad is found.
+  A hidden item that the stage made itself refutes a side, but not that both are bad: no side speaks against somebody
+  as far as others do name one there, and never for them.
 - *pattern*: the side of the answer before, again. *haste*: less time than reading takes. *copy*: the keys that another
   person pressed before. Cumulative sums from the first item on.
 
@@ -81,6 +83,8 @@ class Seen:
     too_fast: bool = False
     #: annotator -> key that they had pressed before at their item of this number; who is not compared is left out
     others: Mapping[str, Key] = field(default_factory=dict[str, Key])
+    #: where a hidden item does not refute that no side was named: how many others named none either, of how many
+    unsaid: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +117,15 @@ STOP_PATTERN, STOP_HASTE, STOP_COPY = 10.0, 11.0, 13.0
 STICKS, LEANS = 0.97, 0.6
 #: too fast: who always is, and who sometimes presses a key by mistake
 HURRIES, SLIPS = 0.8, 0.05
-#: nobody is cleared who never pressed the other side, whatever luck they had
-BOTH_SIDES = 2
+#: nobody is cleared who never pressed the other side, whatever luck they had, and who did not is stopped after so many
+BOTH_SIDES, SIDED = 2, 12
 #: copied keys are as the other's but for slips; those of two who look are the same by chance
 COPIES, CHANCE = 0.97, 0.5
 #: copies are looked for among so many first items
 COPY_ITEMS = 60
+#: somebody who does not look names no side at a hidden item that often; who looks, before others are known, and as how
+#: many others that counts
+SHRUGS, SHRUG, SHRUG_OF = 0.5, 0.3, 2
 #: items whose kinds are laid out at once, so that shares are kept exactly
 BLOCK = 20
 
@@ -135,6 +142,8 @@ class Standing:
     golds_right: int = 0
     repeats: int = 0
     repeats_same: int = 0
+    #: hidden items at which they named no side, and might be right
+    unsaid: int = 0
     hasty: int = 0
     lefts: int = 0
     rights: int = 0
@@ -193,6 +202,7 @@ def _counted(known: Standing, seen: Seen) -> Standing:
         golds_right=known.golds_right + (gold and seen.right is True),
         repeats=known.repeats + repeat,
         repeats_same=known.repeats_same + (repeat and seen.right is True),
+        unsaid=known.unsaid + (seen.unsaid is not None),
         hasty=known.hasty + seen.too_fast,
         lefts=known.lefts + (seen.key is Key.LEFT),
         rights=known.rights + (seen.key is Key.RIGHT),
@@ -210,6 +220,10 @@ class _Check:
 
 
 def _check(seen: Seen, rules: Rules) -> _Check:
+    if seen.unsaid is not None:
+        named_none, others = seen.unsaid
+        share = (named_none + SHRUG_OF * SHRUG) / (others + SHRUG_OF)
+        return _Check(by_chance=max(0.0, math.log(SHRUGS / share)))
     if seen.right is None or seen.kind is Kind.ASK:
         return _Check()
     gold = seen.kind is Kind.GOLD
@@ -255,7 +269,7 @@ def _cause(now: Standing, rules: Rules) -> Cause:
     over = now.state is State.PROBATION and tried
     if now.haste >= STOP_HASTE:
         return Cause.HASTE
-    if now.pattern >= STOP_PATTERN or (over and _is_one_sided(now)):
+    if now.pattern >= STOP_PATTERN or (over and now.lefts + now.rights >= SIDED and _is_one_sided(now)):
         return Cause.PATTERN
     if _copied(now) >= (STOP_COPY / 2 if over else STOP_COPY):
         return Cause.COPY
@@ -283,10 +297,12 @@ def _is_clear(now: Standing, rules: Rules) -> bool:
 
 
 def last_word(known: Standing) -> State:
-    """When nothing is left to test somebody with who is in probation: the likelier of the two."""
+    """When nothing is left to test somebody with who is in probation: the likelier of the two. Who was tested and never
+    named a side gave nothing that speaks for them."""
     if known.state is not State.PROBATION:
         return known.state
-    return State.CLEARED if known.wrong <= 0 else State.STOPPED
+    mute = known.unsaid > 0 and known.wrong >= 0
+    return State.STOPPED if known.wrong > 0 or mute else State.CLEARED
 
 
 def next_kind(

@@ -38,6 +38,8 @@ class Item:
     answers: tuple[str, ...]
     #: the known answer; None of an item that is asked
     gold: dict[str, Any] | None
+    #: the stage made the item out of one answer, and nobody knows whether that one is any good
+    made: bool = False
 
 
 class Items:
@@ -66,7 +68,9 @@ class Items:
             data += await self._leaf(artifact, index.first_leaf + leaf)
         at = start % LEAF_BYTES
         line = json.loads(data[at : at + end - start])
-        return Item(prompt=line["prompt"], answers=tuple(line["answers"]), gold=line.get("gold"))
+        return Item(
+            prompt=line["prompt"], answers=tuple(line["answers"]), gold=line.get("gold"), made=bool(line.get("made"))
+        )
 
     async def _leaf(self, artifact: str, number: int) -> bytes:
         key = (artifact, number)

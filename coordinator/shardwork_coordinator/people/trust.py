@@ -16,7 +16,7 @@ from ..records import AnnotatorState, Vote
 from ..store.base import Transaction
 from . import answers
 
-__all__ = ["Kind", "Standing", "is_right", "is_same", "last", "next_kind", "rules", "state_of", "weighed"]
+__all__ = ["Kind", "Standing", "last", "next_kind", "rightness", "rules", "sameness", "state_of", "weighed"]
 
 _STATES = {
     State.PROBATION: AnnotatorState.PROBATION,
@@ -25,6 +25,8 @@ _STATES = {
 }
 #: share of pairs in the same order from which a ranking is as it should be, and how far off a score may be
 RANKED, OFF = 0.5, 1
+#: answers of a comparison that name no side
+UNSAID = ("tie", "both_bad")
 
 
 def rules(params: PeopleParams) -> Rules:
@@ -39,6 +41,7 @@ def weighed(tx: Transaction, known: Standing, vote: Vote, params: PeopleParams) 
         key=_key(vote.answer_json, vote.shown),
         too_fast=vote.cast_ms - vote.given_ms < vote.least_ms,
         others=_others(tx, vote) if known.items < COPY_ITEMS else {},
+        unsaid=_unsaid(tx, vote) if vote.phase == Kind.GOLD and vote.right < 0 else None,
     )
     return after(known, seen, rules(params))
 
@@ -52,8 +55,22 @@ def last(known: Standing) -> AnnotatorState:
     return _STATES[last_word(known)]
 
 
-def is_right(answer: dict[str, Any], known: dict[str, Any]) -> bool:
-    """Whether an answer is the known one, both in the item's own order."""
+def rightness(answer: dict[str, Any], known: dict[str, Any] | None, *, made: bool) -> int:
+    """1: the answer is the known one, both in the item's own order; 0: it is not; -1: that can't be said."""
+    if known is None or (made and answer.get("winner") in UNSAID):
+        return -1
+    return int(_is_right(answer, known))
+
+
+def sameness(first_json: str, second_json: str) -> int:
+    """1: an item was judged twice alike, both answers in the item's own order; 0: it was not; -1: no side was named
+    either time, which somebody who always presses that key does too."""
+    first, second = json.loads(first_json)["answer"], json.loads(second_json)["answer"]
+    same = _is_right(second, first)
+    return -1 if same and first.get("winner") in UNSAID else int(same)
+
+
+def _is_right(answer: dict[str, Any], known: dict[str, Any]) -> bool:
     if "winner" in known:
         return str(answer.get("winner")) == str(known["winner"])
     if "ranking" in known:
@@ -62,11 +79,6 @@ def is_right(answer: dict[str, Any], known: dict[str, Any]) -> bool:
         given = answer.get("scores", {})
         return all(abs(_mean(given.get(name, 0)) - _mean(value)) <= OFF for name, value in known["scores"].items())
     return str(answer.get("verdict")) == str(known.get("verdict"))
-
-
-def is_same(first_json: str, second_json: str) -> bool:
-    """Whether an item was judged twice alike, both answers in the item's own order."""
-    return is_right(json.loads(second_json)["answer"], json.loads(first_json)["answer"])
 
 
 def _others(tx: Transaction, vote: Vote) -> Mapping[str, Key]:
@@ -78,6 +90,13 @@ def _others(tx: Transaction, vote: Vote) -> Mapping[str, Key]:
         for annotator, answer, shown, cast_ms in rows
         if annotator != vote.annotator and answer and 0 < cast_ms < vote.cast_ms
     }
+
+
+def _unsaid(tx: Transaction, vote: Vote) -> tuple[int, int]:
+    """How many others named no side of this item either, and how many others answered it."""
+    rows = tx.pick(Vote, ("annotator", "answer_json"), shard_id=vote.shard_id)
+    winners = [json.loads(said)["answer"].get("winner") for who, said in rows if said and who != vote.annotator]
+    return sum(winner in UNSAID for winner in winners), len(winners)
 
 
 def _key(answer_json: str, shown: str) -> Key:

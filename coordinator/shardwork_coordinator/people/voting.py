@@ -45,7 +45,7 @@ async def vote(call: Call, desk: PeopleDesk) -> dict[str, Any]:
         answer_json=answer.to_json(),
         body_sha256=sha256_hex(answer.to_json().encode()),
         ms=answers.milliseconds(call.body),
-        right=int(trust.is_right(answer.value, item.gold)) if item.gold else -1,
+        right=trust.rightness(answer.value, item.gold, made=item.made),
     )
 
     def work(tx: Transaction, pushes: list[Push]) -> dict[str, Any] | Why:
@@ -182,7 +182,7 @@ def _as_before(tx: Transaction, vote: Vote, event: VoteCast) -> int:
     """Whether a repeated item was judged as the first time, when its answers stood the other way around."""
     firsts = tx.find(Vote, annotator=vote.annotator, job_id=vote.job_id, stage=vote.stage, position=vote.position)
     first = next((one for one in firsts if one.phase == "ask" and one.answer_json), None)
-    return -1 if first is None else int(trust.is_same(first.answer_json, event.answer_json))
+    return -1 if first is None else trust.sameness(first.answer_json, event.answer_json)
 
 
 def _count(tx: Transaction, vote: Vote, world: World, step: int) -> None:

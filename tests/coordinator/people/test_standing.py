@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -72,6 +74,32 @@ async def test_practice_is_unpaid_and_says_what_was_right(stand: Stand) -> None:
     assert told[1]["sentence"] in ("Answer 1 is the better one.", "Answer 2 is the better one.")
     assert not (await anna.next())["task"]["practice"]
     assert await stand.all(Lease, state=ReplicaState.ACCEPTED) == []
+
+
+def critical(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Somebody who reads, and finds no answer about an odd number any good."""
+    odd = {"1", "3", "5", "7", "9"} & {word[-1] for answer in task["answers"] for word in answer.split()}
+    return {"winner": "both_bad"} if odd else looks(task)
+
+
+def mute(task: Mapping[str, Any]) -> dict[str, Any]:
+    return {"winner": "both_bad"}
+
+
+async def test_hidden_items_that_were_made_of_bad_answers_stop_nobody_who_says_so(stand: Stand) -> None:
+    """Nobody knows whether the answer is any good which the stage made its hidden items of."""
+    await stand.submit(rows(120), overlap=3)
+    people = [person(stand, number, critical) for number in range(1, 4)] + [person(stand, 4, mute)]
+    for one in people:
+        await one.join()
+    for _ in range(60):
+        for one in people:
+            await one.do()
+    states = [(await standing(stand, one)).state for one in people]
+    assert states[:3] == [AnnotatorState.CLEARED] * 3 and states[3] is not AnnotatorState.CLEARED
+    known = [json.loads((await standing(stand, one)).evidence_json) for one in people]
+    assert all(one["unsaid"] > 0 for one in known) and known[3]["wrong"] > 3
+    assert not await stand.all(Vote, annotator=people[3].id, state=VoteState.PAID)
 
 
 async def test_answers_are_held_until_a_person_is_known_and_paid_at_once_then(stand: Stand) -> None:

@@ -29,6 +29,8 @@ class Habit(StrEnum):
     LEFT = "left"
     #: their own first key, for ever
     SAME = "same"
+    #: that both are bad, whatever is shown
+    BOTH_BAD = "both_bad"
     #: the keys that somebody else pressed, in their order
     COPIER = "copier"
     #: any key at once
@@ -40,6 +42,8 @@ class Habit(StrEnum):
 BOTS = tuple(habit for habit in Habit if habit not in (Habit.HONEST, Habit.TURNED))
 #: those that must be stopped within 20 items; who tosses a coin takes longer
 FOUND_EARLY = tuple(habit for habit in BOTS if habit is not Habit.COIN)
+#: honest others who answered each hidden item before
+BEFORE = 4
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +80,8 @@ class Person:
                 return Winner.A
             case Habit.SAME:
                 return self.pressed[0] if self.pressed else self.chance.choice((Winner.A, Winner.B))
+            case Habit.BOTH_BAD:
+                return Winner.BOTH_BAD
             case Habit.COIN:
                 return self.chance.choice((Winner.A, Winner.B))
             case Habit.COPIER if len(self.pressed) < len(self.copied):
@@ -141,8 +147,16 @@ class _Asked:
     pressed: Winner
 
 
-def sit(who: Person, items: int, rules: Rules, others: Mapping[str, Sequence[Winner]] | None = None) -> Sat:
-    """So many items, or until they are stopped. `others`: what people before them pressed."""
+def sit(
+    who: Person,
+    items: int,
+    rules: Rules,
+    others: Mapping[str, Sequence[Winner]] | None = None,
+    *,
+    broken: float | None = None,
+) -> Sat:
+    """So many items, or until they are stopped. `others`: what people before them pressed. `broken`: hidden items are
+    made by the stage, and so many of them out of answers that are bad themselves."""
     standing, sat, asked = Standing(), Sat(), list[_Asked]()
     for number in range(items):
         old = [one for one in asked if number - one.at > APART]
@@ -152,16 +166,22 @@ def sit(who: Person, items: int, rules: Rules, others: Mapping[str, Sequence[Win
         repeated = asked.pop(asked.index(who.chance.choice(old))) if kind is Kind.REPEAT else None
         if repeated is not None:
             better = _turned(repeated.better)
-        pressed = who.press(better, gold=kind is Kind.GOLD)
+        bad = broken is not None and kind is Kind.GOLD and who.chance.random() < broken
+        pressed = who.press(Winner.BOTH_BAD if bad else better, gold=kind is Kind.GOLD)
         right: bool | None = None
+        unsaid = None
         if kind is Kind.GOLD:
             right = pressed is better
+            if broken is not None and key_of(pressed) is Key.OTHER:
+                right, unsaid = None, (BEFORE if bad else 0, BEFORE)
         elif repeated is not None:
             right = pressed is _turned(repeated.pressed)
         else:
             asked.append(_Asked(number, better, pressed))
         before = {name: key_of(keys[number]) for name, keys in (others or {}).items() if number < len(keys)}
-        seen = Seen(kind=kind, right=right, key=key_of(pressed), too_fast=who.is_too_fast(), others=before)
+        seen = Seen(
+            kind=kind, right=right, key=key_of(pressed), too_fast=who.is_too_fast(), others=before, unsaid=unsaid
+        )
         standing = after(standing, seen, rules)
         sat.standings.append(standing)
         sat.kinds.append(kind)

@@ -61,6 +61,32 @@ def test_a_bot_is_stopped_within_20_items(habit: Habit) -> None:
     assert share(sats, 20, State.STOPPED) >= 0.99
 
 
+@pytest.mark.parametrize("broken", [0.0, 0.5])
+@pytest.mark.parametrize("habit", FOUND_EARLY)
+def test_a_bot_is_stopped_by_items_that_the_stage_made_too(habit: Habit, broken: float) -> None:
+    copied = list(BEFORE.values())
+    people = [person(f"made-{n}", habit, 1, copied[n % len(copied)]) for n in range(400)]
+    sats = [sit(who, 40, RULES, BEFORE, broken=broken) for who in people]
+    assert share(sats, 20, State.CLEARED) <= 0.01 and share(sats, 40, State.STOPPED) >= 0.97
+
+
+@pytest.mark.parametrize("broken", [0.0, 0.3, 0.6, 1.0])
+def test_who_says_of_a_broken_answer_that_it_is_bad_is_not_stopped(broken: float) -> None:
+    """A demo's five honest people were all stopped: answers that the hidden items were made of were bad themselves."""
+    sats = [sit(person(f"looks-{n}", Habit.HONEST, 7), 60, RULES, broken=broken) for n in range(300)]
+    assert share(sats, 60, State.STOPPED) <= 0.03
+    if broken < 1:
+        assert sum(last_word(sat.last) is State.CLEARED for sat in sats) >= 0.97 * len(sats)
+
+
+def test_who_was_tested_and_never_named_a_side_is_not_paid() -> None:
+    mute = Standing()
+    for _ in range(5):
+        mute = after(mute, Seen(kind=Kind.GOLD, unsaid=(4, 4)))
+    assert (mute.state, mute.wrong, mute.unsaid, last_word(mute)) == (State.PROBATION, 0.0, 5, State.STOPPED)
+    assert last_word(after(mute, Seen(kind=Kind.GOLD, right=True))) is State.CLEARED
+
+
 def test_who_tosses_a_coin_is_mostly_stopped_within_20_items() -> None:
     sats = sittings(lambda n: person(f"coin-{n}", Habit.COIN, 1), 400, 20)
     assert share(sats, 20, State.STOPPED) >= 0.95

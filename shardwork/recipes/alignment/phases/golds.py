@@ -1,13 +1,15 @@
 """Golds: items whose answer is known, by which it is told who looks and who guesses.
 
 Owns how a row says its answer, and items that are made where no row does: an answer against its own words in another
-order, which anybody who reads tells apart. Pure; called by `people_files`.
+order, which anybody who reads tells apart. Whether the answer is any good nobody knows, so that "both bad" and "tie"
+are not refuted by such an item; `made` marks it. Pure; called by `people_files`.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from statistics import median_low
 from typing import Any, cast
 
 OUTCOMES = ("a", "b", "tie", "both_bad")
@@ -27,13 +29,17 @@ def known(value: object) -> Mapping[str, Any] | None:
 
 
 def made(items: Sequence[Mapping[str, Any]], chosen: random.Random) -> list[dict[str, Any]]:
-    """Items of two answers that were not asked for, marked `made`; from answers with enough words, each used once."""
+    """Items of two answers that were not asked for, marked `made`; from answers with enough words, each used once, and
+    of a usual length: those of a young model that run on are broken."""
     wanted = min(max(len(items) // ITEMS_A_GOLD, LEAST_MADE), MOST_MADE)
+    lengths = [length for item in items for one in item["answers"] if (length := len(one.split())) >= LEAST_WORDS]
+    usual = median_low(lengths) if lengths else 0
     found: list[dict[str, Any]] = []
     for item in chosen.sample(list(items), len(items)):
         if len(found) == wanted:
             break
-        text, model = max(zip(item["answers"], item["models"], strict=True), key=lambda pair: len(pair[0].split()))
+        pairs = zip(item["answers"], item["models"], strict=True)
+        text, model = min(pairs, key=lambda pair: abs(len(pair[0].split()) - usual))
         spoilt = _shuffled(text, chosen)
         if spoilt is None:
             continue
