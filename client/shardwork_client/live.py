@@ -15,11 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from shardwork.client.display import figures
+from shardwork.client.display.trend import trend
 from shardwork.client.results import Change, Event, JobStatus, RunningShard, Stage
 from shardwork.client.waiting import position, rounds_done
 from shardwork.money import show as sats
 
-from .render import clean, event_line, job_head, loss_trend, one_line, shard_counts, state_text, why_block
+from .render import clean, event_line, job_head, one_line, shard_counts, state_text, trend_line, why_block
 
 EVENTS_KEPT = 200
 #: lines that are kept for events, and shards that are kept on the picture, where both can't have their room
@@ -145,9 +146,8 @@ def _facts(job: JobStatus, now_ms: int, width: int) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row("shards", shard_counts(job))
-    trend = loss_trend(job, width=_bar_width(width))
-    if trend:
-        grid.add_row("held-out loss", trend)
+    if (known := trend(job)) is not None:
+        grid.add_row(known.label, trend_line(known, width=_bar_width(width)))
     share = job.spent_msat / job.budget_msat if job.budget_msat else 0.0
     money = _bar(share, _bar_width(width), "yellow")
     money.append(f"  {sats(job.spent_msat)} spent of {sats(job.budget_msat)}")

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from shardwork.client.display import figures
 from shardwork.client.display.refusals import refusals
+from shardwork.client.display.trend import Trend, trend
 from shardwork.client.waiting import rounds_done
 from shardwork.money import show as sats
 from shardwork.why import Why
@@ -224,9 +225,8 @@ def job_page(job: JobStatus) -> RenderableType:
         if stage.rounds:
             parts.append(Rounds(stage))
     facts: list[tuple[str, RenderableType]] = [("shards", shard_counts(job))]
-    trend = loss_trend(job, width=40)
-    if trend:
-        facts.append(("held-out loss", trend))
+    if (known := trend(job)) is not None:
+        facts.append((known.label, trend_line(known, width=40)))
     facts += [("money", money_line(job)), ("time", time_line(job))]
     parts += [Text(""), pairs(facts)]
     if job.outputs:
@@ -263,7 +263,9 @@ class Rounds:
 
 
 def _meaningless(stage: Stage) -> set[str]:
-    """Columns that no round of this stage fills: a policy has rewards, the others held-out losses."""
+    """Columns that no round of this stage fills: a policy has rewards, others have losses, and some learn nothing."""
+    if any(each.kind == "map" for each in stage.rounds):
+        return {"train", "held-out", "outer", "reward", "kl"}
     measured = {name for each in stage.rounds for name in each.measures}
     without = {name for name in ("reward", "kl") if name not in measured}
     return without | ({"held-out"} if "reward" in measured else set())
@@ -305,29 +307,16 @@ def round_figures(view: Round) -> dict[str, RenderableType]:
     }
 
 
-def eval_losses(job: JobStatus) -> list[float]:
-    """Held-out losses of the newest stage that has any, in round order."""
-    for stage in reversed(job.stages):
-        losses = [each.eval_loss for each in stage.rounds if each.eval_loss is not None]
-        if losses:
-            return losses
-    return []
-
-
-def loss_trend(job: JobStatus, *, width: int) -> Text | None:
-    """First value, sparkline, last value and the change between them; None before the first."""
-    losses = eval_losses(job)
-    if not losses:
-        return None
-    if len(losses) == 1:
-        return Text(figures.loss(losses[0]))
-    tone = "green" if losses[-1] <= losses[0] else "red"
+def trend_line(known: Trend, *, width: int) -> Text:
+    """First value, sparkline, last value and the change between them."""
+    if len(known.values) == 1:
+        return Text(figures.loss(known.values[0]))
     return Text.assemble(
-        (figures.loss(losses[0]) + " ", "dim"),
-        (figures.sparkline(losses, width), "cyan"),
+        (figures.loss(known.values[0]) + " ", "dim"),
+        (figures.sparkline(known.values, width), "cyan"),
         " ",
-        (figures.loss(losses[-1]), "bold"),
-        ("  " + figures.change(losses[0], losses[-1]), tone),
+        (figures.loss(known.values[-1]), "bold"),
+        ("  " + known.change, "green" if known.is_better else "red"),
     )
 
 

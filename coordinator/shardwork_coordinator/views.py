@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from shardwork import wire
 from shardwork.jobs.spec import StageSpec
-from shardwork.recipes.base import PEOPLE_PHASES
+from shardwork.recipes.base import ASK_PHASE, PEOPLE_PHASES
 from shardwork.recipes.continuing import told
 from shardwork.v1 import jobs_pb2
 from shardwork.why import Why
@@ -71,7 +71,7 @@ def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bo
         name=job.name,
         state=job.state,
         why=wire.why_to_proto(job_why(tx, job, stages, workers)),
-        shards=tx.count(Shard, "state", job_id=job.id),
+        shards=_shard_counts(tx, job, stages),
         budget_msat=job.budget_msat,
         reserved_msat=money["reserved"],
         spent_msat=money["spent"],
@@ -113,6 +113,15 @@ def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bo
             )
         )
     return view
+
+
+def _shard_counts(tx: Transaction, job: Job, stages: Sequence[Stage]) -> dict[str, int]:
+    """By state. Items that only test people are never done, and no part of the work."""
+    counts = tx.count(Shard, "state", job_id=job.id)
+    if any(stage.recipe == "people" for stage in stages):
+        for state, number in tx.count(Shard, "state", job_id=job.id, phase=PEOPLE_PHASES - {ASK_PHASE}).items():
+            counts[state] -= number
+    return {state: number for state, number in counts.items() if number}
 
 
 def _iteration(stage: str, loop: Collection[str]) -> int:

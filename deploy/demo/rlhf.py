@@ -80,6 +80,7 @@ def run(processes: Processes) -> list[tuple[str, bool]]:
         thread.join(30)
     processes.client("job", "report", second)
     processes.client("job", "download", second, "aligned")
+    processes.client("feedback", "ratings", "aligned/verdict.votes")
     return claims_of(processes, second, people, bot)
 
 

@@ -19,6 +19,7 @@ from .iterations import iterations, told
 from .loading import loading
 from .memory import memorised
 from .refusals import refusals
+from .trend import trend
 
 #: a document of more rows is slow to open, and `--json` has them all
 MOST_PAYMENTS = 2000
@@ -60,15 +61,14 @@ def document(report: Report) -> str:
 
 
 def headline(report: Report) -> list[Shown]:
-    """What one looks at first: loss, sats, shards, workers, time."""
+    """What one looks at first: reward or loss, sats, shards, workers, time."""
     job = report.status
     facts: list[Shown] = []
-    losses = [each.eval_loss for stage in job.stages[-1:] for each in stage.rounds if each.eval_loss is not None]
-    if losses:
-        change = figures.change(losses[0], losses[-1]) if len(losses) > 1 else ""
-        tone = ("better" if losses[-1] <= losses[0] else "worse") if change else ""
-        note = f"{change} since it began" if change else "nats a token"
-        facts.append({"label": "held-out loss", "value": figures.loss(losses[-1]), "note": note, "tone": tone})
+    if (known := trend(job)) is not None:
+        change = known.change
+        tone = ("better" if known.is_better else "worse") if change else ""
+        note = f"{change} since it began" if change else "" if known.rises else "nats a token"
+        facts.append({"label": known.label, "value": figures.loss(known.values[-1]), "note": note, "tone": tone})
     facts.append({"label": "spent", "value": money.show(job.spent_msat), "note": f"of {money.show(job.budget_msat)}"})
     facts.append({"label": "shards done", "value": figures.count(job.shards.get("done", 0)), "note": _other(job)})
     rejected = sum(worker.rejected for worker in report.workers)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shardwork_coordinator.records import JobState, Shard, ShardState
 from shardwork_coordinator.store import Store
+from shardwork_coordinator.views import job_view
 
 from .stand import Stand, person, rows, standing
 
@@ -30,6 +31,9 @@ async def test_a_stage_is_answered_paid_and_becomes_preferences(stand: Stand) ->
     votes = await stand.artifact("votes", "votes.jsonl")
     assert len(votes) == 12
     assert {vote["annotator"] for vote in votes} == {anna.id, bert.id}
+    # what only tests people is no part of the job's work
+    told = await stand.engine.store.read(lambda tx: job_view(tx, job, []))
+    assert dict(told.shards) == {"done": 6}
 
 
 async def test_every_store_keeps_a_stage_alike(tmp_path: Path, store: Store) -> None:
