@@ -309,7 +309,7 @@ async def _add_services(
     )
     measuring = MeasureDesk(clock=clock, rates=_rates(settings), asset=payments.asset)
     work_pb2_grpc.add_WorkServiceServicer_to_server(WorkServicer(gate, work, measuring), server)
-    jobs = JobsDesk(engine=engine, rates=_rates(settings))
+    jobs = JobsDesk(engine=engine, rates=_rates(settings), items=Items(contents))
     jobs_pb2_grpc.add_JobsServiceServicer_to_server(JobsServicer(gate, jobs), server)
     artifacts = ArtifactDesk(store, contents, clock, artifact_limits(settings))
     artifacts_pb2_grpc.add_ArtifactsServiceServicer_to_server(ArtifactsServicer(gate, artifacts), server)

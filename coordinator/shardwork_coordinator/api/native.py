@@ -59,6 +59,11 @@ async def _submit(call: Call) -> Message:
     return await submitting.submit(request, call.caller, call.desk)
 
 
+async def _people_progress(call: Call) -> Message:
+    desk = call.desk.jobs
+    return await asked.get_people_progress(call.asked, call.caller, desk.engine, desk.items)
+
+
 def _inputs(beside: dict[str, Any]) -> dict[str, str]:
     inputs = beside.get("inputs", {})
     named = cast("dict[str, object]", inputs) if isinstance(inputs, dict) else {"": None}
@@ -233,7 +238,7 @@ TABLE: tuple[Route, ...] = (
         *("GET", "/{job_id}/people", "get_people_progress", "How far its stages are that people answer."),
         takes=_J.GetPeopleProgressRequest,
         gives=_J.GetPeopleProgressResponse,
-        handle=_of_steering(asked.get_people_progress),
+        handle=_people_progress,
     ),
     Route(
         method="GET",

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from shardwork.artifact import LEAF_BYTES
-from shardwork.errors import Corrupt
+from shardwork.errors import Corrupt, ShardworkError
 
 from ..artifacts import ArtifactStore
 
 #: stages whose index is kept, and pieces of items of a MiB each
 MOST_INDEXES, MOST_LEAVES = 32, 24
+
+#: stage -> which answer of each item is longer
+Longer = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,16 @@ class Items:
         self._indexes[artifact] = found
         if len(self._indexes) > MOST_INDEXES:
             self._indexes.popitem(last=False)
+        return found
+
+    async def longer(self, artifacts: Mapping[str, str]) -> Longer:
+        """`artifacts`: stage -> its items. Nothing is told of what is deleted or cannot be read now."""
+        found: dict[str, Sequence[int]] = {}
+        for stage, artifact in artifacts.items():
+            try:
+                found[stage] = (await self.index(artifact)).longer
+            except (ShardworkError, OSError):
+                continue
         return found
 
     async def item(self, artifact: str, number: int) -> Item:

@@ -102,6 +102,12 @@ def read(stage: Stage) -> Place | None:
     )
 
 
+def items_of(tx: Transaction, job_id: str) -> dict[str, str]:
+    """Stage -> the artifact with its items, of the job's stages that ask people."""
+    rows = [read(stage) for stage in tx.find(Stage, job_id=job_id, recipe=RECIPE)]
+    return {place.stage: place.items for place in rows if place is not None}
+
+
 def running(tx: Transaction) -> list[tuple[Job, Stage]]:
     """Stages whose people are asked now."""
     found: list[tuple[Job, Stage]] = []

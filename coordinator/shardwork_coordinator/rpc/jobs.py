@@ -30,6 +30,7 @@ from ..events import Push
 from ..machine.opening import open_job
 from ..machine.phases import HOUR_MS
 from ..money.pricing import JobQuote, RateCard, quote
+from ..people.items import Items
 from ..reasons import reasons_of
 from ..records import Event, Job, JobState, Lease, Shard, Stage, StageState
 from ..store.base import Match, Transaction
@@ -70,6 +71,8 @@ class JobsDesk:
     max_open_jobs: int = 1_000
     #: shards of one requester that may run at the same time; 0: any number
     max_running_shards: int = 0
+    #: texts that people are shown; None: nothing is told of their lengths
+    items: Items | None = None
     #: streams of `WatchJob` by party
     watching: Counter[str] = field(default_factory=Counter[str])
     #: one plan is priced at a time: it is computing, and requesters can send many
@@ -481,7 +484,7 @@ class JobsServicer(jobs_pb2_grpc.JobsServiceServicer):
         self, request: jobs_pb2.GetPeopleProgressRequest, context: Context
     ) -> jobs_pb2.GetPeopleProgressResponse:
         async with self._gate.admit(context, *OWNERS) as caller:
-            return await asked.get_people_progress(request, caller, self._desk.engine)
+            return await asked.get_people_progress(request, caller, self._desk.engine, self._desk.items)
 
     async def WatchJob(
         self, request: jobs_pb2.WatchJobRequest, context: Context

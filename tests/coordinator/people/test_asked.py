@@ -20,7 +20,8 @@ async def asked(
     stand: Stand, party: str = OWNER, role: Role = Role.REQUESTER, stage: str = ""
 ) -> jobs_pb2.GetPeopleProgressResponse:
     request = jobs_pb2.GetPeopleProgressRequest(job_id=JOB, stage=stage)
-    return await get_people_progress(request, Caller(party_id=party, public_key=bytes(32), role=role), stand.engine)
+    caller = Caller(party_id=party, public_key=bytes(32), role=role)
+    return await get_people_progress(request, caller, stand.engine, stand.desk.items)
 
 
 async def test_the_owner_and_the_operator_see_how_far_people_are(stand: Stand) -> None:
@@ -36,6 +37,27 @@ async def test_the_owner_and_the_operator_see_how_far_people_are(stand: Stand) -
         assert (one.stage, one.state, figures["items"], figures["overlap"]) == (STAGE, "running", 6, 2)
         assert [row["annotator"] for row in figures["people"]] == [anna.id]
         assert figures["held_msat"] > 0 == figures["paid_msat"]
+
+
+async def test_whose_length_won_is_told_as_on_the_page(stand: Stand) -> None:
+    await stand.submit()
+    for number in (1, 2):
+        one = person(stand, number)
+        await one.join()
+        await one.work(20)
+    (one,) = (await asked(stand)).stages
+    # the better answers are the longer ones
+    told = json.loads(one.figures_json)["bias"]
+    assert told["longer"] == told["longer_interval"][1] == 1.0
+
+
+async def test_without_the_texts_the_figures_are_told_all_the_same(stand: Stand) -> None:
+    await stand.submit()
+    caller = Caller(party_id=OWNER, public_key=bytes(32), role=Role.REQUESTER)
+    (one,) = (
+        await get_people_progress(jobs_pb2.GetPeopleProgressRequest(job_id=JOB), caller, stand.engine, None)
+    ).stages
+    assert json.loads(one.figures_json)["bias"]["longer"] is None
 
 
 async def test_nobody_else_does_and_a_stage_that_is_none_is_named(stand: Stand) -> None:

@@ -20,6 +20,8 @@ from shardwork.why import Why
 from ... import views
 from ...engine import LONGEST_LEASE_ID
 from ...machine.states import FINAL_JOB, LIVE
+from ...people import places
+from ...people.items import Longer
 from ...reasons import reasons_of
 from ...records import Event, Job, Party, Replica, Round, Stage
 from ...rpc import steering
@@ -85,13 +87,13 @@ def router(shell: Shell) -> APIRouter:
         asked = Asked.of(request)
         # texts of items are no rows: what is needed of them is read before everything else
         items, told = await engine.store.read(
-            lambda tx: (panel.artifacts(tx, asked.job_id), reports.artifacts(tx, asked.job_id))
+            lambda tx: (places.items_of(tx, asked.job_id), reports.artifacts(tx, asked.job_id))
         )
         around = Around(
             attached=engine.links.attached(),
             now_ms=engine.clock.now_ms(),
             most_running=shell.desk.settings.max_running_shards,
-            longer=await panel.longer(shell.desk.items, items),
+            longer=await shell.desk.items.longer(items) if shell.desk.items else {},
             reports=await known.of(told),
         )
         seen = await engine.store.read(lambda tx: page(tx, asked, around))
@@ -170,7 +172,7 @@ class Around:
     attached: Sequence[Worker]
     now_ms: int
     most_running: int
-    longer: panel.Longer
+    longer: Longer
     reports: reports.Known
 
 

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardwork.client.display import figures
-from shardwork.errors import ShardworkError
 from shardwork.jobs.spec import StageSpec
 
-from ....people import places
-from ....people.items import Items
+from ....people.items import Longer
 from ....people.progress import people_progress
 from ....records import Stage
 from ....store.base import Transaction
@@ -29,9 +27,6 @@ CAUSES = {
     "haste": "faster than anybody reads",
     "copy": "copied somebody else",
 }
-
-#: stage -> which answer of each item is longer
-Longer = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,25 +43,6 @@ class Panel:
     link: str
     #: of the link, where the stage has one: for who may act
     invitation: str
-
-
-async def longer(items: Items | None, artifacts: Mapping[str, str]) -> Longer:
-    """`artifacts`: stage -> its items. Nothing is told of what is deleted or cannot be read now."""
-    found: dict[str, Sequence[int]] = {}
-    if items is None:
-        return found
-    for stage, artifact in artifacts.items():
-        try:
-            found[stage] = (await items.index(artifact)).longer
-        except (ShardworkError, OSError):
-            continue
-    return found
-
-
-def artifacts(tx: Transaction, job_id: str) -> dict[str, str]:
-    """Stage -> the artifact with its items, of the stages that ask people."""
-    rows = [places.read(stage) for stage in tx.find(Stage, job_id=job_id, recipe=places.RECIPE)]
-    return {place.stage: place.items for place in rows if place is not None}
 
 
 def panels(tx: Transaction, stages: Sequence[Stage], now_ms: int, known: Longer) -> list[Panel]:
