@@ -82,6 +82,7 @@ class FeedbackSide(Shape):
     preferences: int
     votes: int
     cost_msat: int | None
+    msat_per_pair: float | None
     ms_per_vote: float | None
     quality: FeedbackShare | None
 
@@ -97,6 +98,11 @@ class FeedbackWeights(Shape):
     judge: float
 
 
+class FeedbackCosts(Shape):
+    people_msat: int
+    judge_msat: int
+
+
 class FeedbackReport(FeedbackRatings):
     unknown: int
     people: int
@@ -107,6 +113,8 @@ class FeedbackReport(FeedbackRatings):
     conflict: str
     agreement: FeedbackAgreement
     bias: FeedbackBiases
+    #: of a job's votes: what its stages paid for them
+    costs: FeedbackCosts | None
     sides: list[FeedbackSide]
     annotators: list[FeedbackAnnotator]
 

@@ -205,6 +205,11 @@ class Iteration(Shape):
     iteration: int
     reward_start: float | None
     reward_best: float | None
+    #: on held-out rows, where nothing has a reward
+    loss_start: float | None
+    loss_best: float | None
+    #: of held-out pairs, by its reward model or by DPO
+    accuracy: float | None
     #: nats an answer, and tokens, of the last round that told them
     kl: float | None
     length: float | None

@@ -48,10 +48,11 @@ def report_page(report: Report) -> RenderableType:
 
 def _iterations(looped: Sequence[Iteration]) -> RenderableType:
     """One line each, and why one was skipped, stopped or rang below it."""
-    grid = table("iteration", "state", "reward", "kl", "length", "win rate", "cost", right=("kl", "length", "cost"))
+    names = ("iteration", "state", "reward", "pairs right", "kl", "length", "win rate", "cost")
+    grid = table(*names, right=("pairs right", "kl", "length", "cost"))
     for each in looped:
         shown = told(each)
-        figures_of = (shown[name] for name in ("reward", "kl", "length", "win", "cost"))
+        figures_of = (shown[name] for name in ("reward", "pairs", "kl", "length", "win", "cost"))
         grid.add_row(str(each.iteration), state_text(each.state), *figures_of)
     reasons = [Text(clean(f"{each.iteration}: {each.why.sentence}"), style="dim") for each in looped if each.why]
     return Group(grid, *reasons)

@@ -74,10 +74,15 @@ def report(found: Judged, known: Costs | None) -> dict[str, Any]:
     likely = dawid_skene([*shown_people, *one_of_each_judge(shown_judge)])
     right = {pair: answer.winner for pair, answer in likely.answers.items()}
     spent = {"people": _spent(shown_people, costs.people_msat), "judge": _spent(shown_judge, costs.judge_msat)}
+    # a judge that contradicts itself everywhere has no verdict, and costs all the same
     compared = [
-        side("people", found.people, spent["people"], right),
-        side("judge", found.judge, spent["judge"], right),
-        side("blend", found.verdicts, spent["people"] + spent["judge"], right),
+        side(name, verdicts, cost, right)
+        for name, verdicts, cost, asked in (
+            ("people", found.people, spent["people"], shown_people),
+            ("judge", found.judge, spent["judge"], shown_judge),
+            ("blend", found.verdicts, spent["people"] + spent["judge"], found.pool.votes),
+        )
+        if asked
     ]
     both = agreement(found.people, found.judge)
     return {
@@ -99,7 +104,8 @@ def report(found: Judged, known: Costs | None) -> dict[str, Any]:
             "people": bias_json(bias(shown_people, lengths)) if people else None,
             "judge": bias_json(bias(shown_judge, lengths)) if judge else None,
         },
-        "sides": [_side_json(one, known is not None) for one in compared if one.pairs],
+        "costs": asdict(known) if known is not None else None,
+        "sides": [_side_json(one, known is not None) for one in compared],
         "annotators": [
             {"annotator": one.annotator, "accuracy": share_json(one.share), "votes": one.votes}
             for one in sorted(likely.annotators.values(), key=lambda one: (-one.share.value, one.annotator))
@@ -144,7 +150,8 @@ def _spent(votes: Sequence[Vote], msat: int) -> Spent:
 
 
 def _side_json(one: Side, is_priced: bool) -> dict[str, Any]:
-    told = {"cost_msat": one.cost_msat if is_priced else None}
+    paid = one.cost_msat if is_priced else None
+    told = {"cost_msat": paid, "msat_per_pair": paid / one.pairs if paid is not None and one.pairs else None}
     return {**asdict(one), **told, "quality": share_json(one.quality) if one.quality else None}
 
 

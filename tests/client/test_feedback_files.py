@@ -61,7 +61,7 @@ def test_a_report_compares_people_judge_and_blend(run: Run, votes: Path) -> None
     assert told["agreement"]["judge_with_people"]["value"] == pytest.approx(0.9)
     assert told["agreement"]["people_alpha"]["value"] == 1.0 and told["agreement"]["flips"]["value"] == 0.0
     assert [(one["name"], one["pairs"]) for one in told["sides"]] == [("people", 10), ("judge", 20), ("blend", 20)]
-    assert all(one["cost_msat"] is None for one in told["sides"])  # votes don't say what they cost
+    assert told["costs"] is None and all(one["cost_msat"] is None for one in told["sides"])  # no file says what it cost
     assert told["bias"]["people"]["longer"]["value"] == pytest.approx(0.9)
     assert {one["annotator"] for one in told["annotators"]} == {"ann", "bob", "judge"}
     page = run("feedback", "report", votes).stdout
@@ -125,7 +125,7 @@ def test_a_broken_row_is_named_with_its_line(run: Run, votes: Path) -> None:
     assert done.exit_code == 3 and (evidence["line"], evidence["key"]) == ("61", "winner")
 
 
-def test_a_jobs_votes_are_fetched_by_its_id(fake: Fake, logged_in: Run, votes: Path) -> None:
+def test_a_jobs_votes_are_fetched_by_its_id(fake: Fake, logged_in: Run, votes: Path, tmp_path: Path) -> None:
     manifest = describe_folder(votes)
     data = b"".join((votes / entry.path).read_bytes() for entry in manifest.files)
     artifact = fake.store_artifact(manifest, data)
@@ -136,6 +136,17 @@ def test_a_jobs_votes_are_fetched_by_its_id(fake: Fake, logged_in: Run, votes: P
     fake.jobs[JOB_ID] = job
     for name, count in ((JOB_ID, 60), (f"{JOB_ID}.feedback", 60), (f"{JOB_ID}.agreed", 60)):
         assert json_of(logged_in("feedback", "ratings", name, "--json"))["votes"] == count
+    # what stages paid for them; one of consensus asked nobody, and its report knows
+    job.stages[-2].spent_msat = 70_000
+    written = tmp_path / "report"
+    written.mkdir()
+    (written / "report.json").write_text(json.dumps({"costs": {"people_msat": 50_000, "judge_msat": 9_000}}))
+    told = describe_folder(written)
+    made = fake.store_artifact(told, (written / "report.json").read_bytes())
+    job.outputs.add(name="agreed.report", kind="report", artifact_id=made, bytes=1)
+    for name, costs in ((JOB_ID, (70_000, 0)), (f"{JOB_ID}.agreed", (50_000, 9_000))):
+        told_costs = check("shardwork feedback report", logged_in("feedback", "report", name, "--json").stdout)["costs"]
+        assert (told_costs["people_msat"], told_costs["judge_msat"]) == costs
     nothing = logged_in("feedback", "ratings", f"{JOB_ID}.sft", "--json")
     assert nothing.exit_code == 1 and error_of(nothing)["code"] == "feedback.no_votes_yet"
 

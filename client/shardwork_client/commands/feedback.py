@@ -75,12 +75,14 @@ def report(
     Example:  shardwork feedback report 6b61.feedback 6b61.judged
     """
     with guard(json_output):
+        from shardwork.client.feedback.sources import spent_together
         from shardwork.feedback.report import report as told
 
         from .. import render
         from ..feedback import page
 
-        found = told(_judged(_sources(context, votes), rule, (people, judge, conflict)), None)
+        sources = _sources(context, votes)
+        found = told(_judged(sources, rule, (people, judge, conflict)), spent_together(sources))
         if json_output:
             emit(found)
         else:

@@ -4,22 +4,24 @@ of a job. Called by the other modules of `feedback` and by the command line.
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import Conflict, NotFound
 from ...feedback.blending import Blend
 from ...feedback.consensus import Rule
 from ...feedback.pooling import Item, Items, pooled, read_items
-from ...feedback.report import Judged, judged
+from ...feedback.report import Costs, Judged, judged
 from ...feedback.votes import Vote, read
 from ..asynchronous import AsyncClient
+from ..job import AsyncJob
 from ..results import JobStatus
 
-VOTES, ITEMS = "votes.jsonl", "items.jsonl"
+VOTES, ITEMS, REPORT = "votes.jsonl", "items.jsonl", "report"
 #: a job's id or the beginning of one, and maybe a stage's name
 _OF_JOB = re.compile(r"^(?P<job>[0-9a-f]{4,})(?:\.(?P<stage>[a-z0-9][a-z0-9_-]{0,39}))?$")
 
@@ -28,6 +30,8 @@ _OF_JOB = re.compile(r"^(?P<job>[0-9a-f]{4,})(?:\.(?P<stage>[a-z0-9][a-z0-9_-]{0
 class Source:
     votes: Sequence[Vote]
     items: Items = field(default_factory=dict[str, Item])
+    #: what they cost; None: nobody said
+    costs: Costs | None = None
 
 
 def of_path(path: Path) -> Source:
@@ -70,7 +74,8 @@ async def of_job(client: AsyncClient, name: str) -> list[Source]:
     with tempfile.TemporaryDirectory(prefix="shardwork-votes-") as folder:
         for output in wanted:
             for fetched in await job.download(folder, output=output):
-                sources.append(of_path(fetched.folder))
+                costs = await _costs(job, output.partition(".")[0], folder)
+                sources.append(replace(of_path(fetched.folder), costs=costs))
     return sources
 
 
@@ -80,6 +85,27 @@ def _outputs(job: JobStatus, stage: str | None) -> list[str]:
     named = [output.name for output in job.outputs if output.kind == "votes"]
     made_by = {name: name.partition(".")[0] for name in named}
     return [name for name, maker in made_by.items() if maker not in again and stage in (None, maker)]
+
+
+def spent_together(sources: Sequence[Source]) -> Costs | None:
+    """None where nobody said what some of the votes cost."""
+    known = [one.costs for one in sources if one.costs is not None]
+    if len(known) < len(sources):
+        return None
+    return Costs(people_msat=sum(one.people_msat for one in known), judge_msat=sum(one.judge_msat for one in known))
+
+
+async def _costs(job: AsyncJob, stage: str, folder: str) -> Costs | None:
+    """Of the votes that a stage made: pay and fees. One of consensus asked nobody; its report knows who did."""
+    made = next(one for one in job.last.stages if one.name == stage)
+    if made.recipe != "consensus":
+        is_judge = made.recipe == "judge"
+        return Costs(judge_msat=made.spent_msat) if is_judge else Costs(people_msat=made.spent_msat)
+    if all(output.name != f"{stage}.{REPORT}" for output in job.last.outputs):
+        return None
+    (fetched,) = await job.download(folder, output=f"{stage}.{REPORT}")
+    told = json.loads((fetched.folder / f"{REPORT}.json").read_text("utf-8"))
+    return Costs(**told["costs"]) if told.get("costs") else None
 
 
 def judged_together(sources: Sequence[Source], rule: Rule, how: Blend) -> Judged:

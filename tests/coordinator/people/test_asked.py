@@ -42,9 +42,9 @@ async def test_the_owner_and_the_operator_see_how_far_people_are(stand: Stand) -
 async def test_whose_length_won_is_told_as_on_the_page(stand: Stand) -> None:
     await stand.submit()
     for number in (1, 2):
-        one = person(stand, number)
-        await one.join()
-        await one.work(20)
+        judge = person(stand, number)
+        await judge.join()
+        await judge.work(20)
     (one,) = (await asked(stand)).stages
     # the better answers are the longer ones
     told = json.loads(one.figures_json)["bias"]

@@ -7,6 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from shardwork.feedback.blending import Blend
+from shardwork.feedback.consensus import Rule
+from shardwork.feedback.pooling import Item, pooled
+from shardwork.feedback.report import Costs, judged, report
+from shardwork.feedback.votes import Order, Origin, Vote, Winner
 from shardwork.jobs.spec import BudgetSection, JobSpec, RepeatSection, StageSpec, TrustSection
 from shardwork.why import Why
 from shardwork_coordinator.artifacts import ArtifactStore
@@ -50,21 +55,61 @@ PREFERENCES = [
 ]
 
 
-def share(value: float) -> dict[str, float]:
-    return {"value": value, "low": value - 0.1, "high": value + 0.1, "of": 40.0}
+def voted() -> list[Vote]:
+    """40 pairs of a tuned model and a base called something nasty: two people judge each, a judge both orders of it;
+    people differ at every tenth, the judge from them at every fifth, and it flips at every eighth."""
+
+    def vote(number: int, winner: str, who: str, order: Order = Order.AB, **more: Any) -> Vote:
+        named: dict[str, Any] = {"prompt_id": f"p{number}", "item": str(number), "model_a": "tuned", "model_b": HOSTILE}
+        return Vote(**named, winner=Winner(winner), annotator=who, order=order, **more)
+
+    found: list[Vote] = []
+    for number in range(40):
+        better = "a" if number % 3 else "b"
+        other = "b" if better == "a" else "a"
+        found += [
+            vote(number, better, "anna", ms=2_000, source=Origin.PEOPLE),
+            vote(number, other if number % 10 == 9 else better, "bert", ms=4_000, source=Origin.PEOPLE),
+        ]
+        told = other if number % 5 == 4 else better
+        for order in Order:
+            flipped = number % 8 == 7 and order is Order.BA
+            winner = ("b" if told == "a" else "a") if flipped else told
+            found.append(vote(number, winner, "judge", order, ms=50, source=Origin.JUDGE, confidence=0.8))
+    return found
 
 
-REPORT: dict[str, Any] = {
-    "sides": [
-        {"name": name, "pairs": 40, "cost_msat": msat, "ms": 90_000, "quality": share(quality)}
-        for name, msat, quality in (("people", 400_000, 0.84), ("judge", 40_000, 0.71), ("blend", 440_000, 0.88))
-    ],
-    "agreement": {"judge_with_people": share(0.7), "people_alpha": {"value": 0.74}, "flips": share(0.12)},
-    "ratings": [
-        {"model": "tuned", "elo": 1043.0, "low": 1010.0, "high": 1076.0, "votes": 60},
-        {"model": HOSTILE, "elo": 957.0, "low": 924.0, "high": 990.0, "votes": 60},
-    ],
-    "win_rates": [{"model": "tuned", "against": "base", "rate": 0.62, "low": 0.54, "high": 0.7}],
+def reported() -> dict[str, Any]:
+    """As a stage of consensus writes it."""
+    items = {
+        str(number): Item(f"p{number}", f"What is {number}?", ("a longer answer", "short")) for number in range(40)
+    }
+    found = judged(pooled([(voted(), items)]), Rule.DAWID_SKENE, Blend(people=1.0, judge=0.5))
+    return report(found, Costs(people_msat=400_000, judge_msat=40_000))
+
+
+ALARM = Why(
+    code="alarm.reward_hacking",
+    sentence="The reward of stage policy-1 rose, and its answers lose against those from before it.",
+    evidence={"win_rate": "38.0% (30.0% to 46.0%) against start"},
+    next_step="Read answers of both.",
+)
+#: of the policy: what it learned, what votes said of it, and what it and its base refused
+NUMBERS = {
+    "reward_start": 0.25,
+    "best_reward": 0.625,
+    "win_rate": 0.38,
+    "win_rate_low": 0.3,
+    "win_rate_high": 0.46,
+    "safety.harmful.asked": 7,
+    "safety.harmful.refused_before": 6,
+    "safety.harmful.refused_after": 5,
+    "safety.harmless.asked": 6,
+    "safety.harmless.refused_before": 0,
+    "safety.harmless.refused_after": 1,
+    "safety.plain.asked": 3,
+    "safety.plain.refused_before": 0,
+    "safety.plain.refused_after": 0,
 }
 SKIPPED = Why(code="stage.gate_shut", sentence="Stage answers-2 was skipped: the reward of policy-1 rose too little.")
 
@@ -85,7 +130,7 @@ async def aligned(scene: Scene, folder: Path) -> tuple[str, ArtifactStore]:
         "answers-1.rows": stored("a1", "rows.jsonl", lines(answers("first"))),
         "after.rows": stored("a2", "rows.jsonl", lines(answers("second")[::-1])),
         "votes-1.rows": stored("v1", "preferences.jsonl", "no JSON\n" + lines(PREFERENCES)),
-        "votes-1.report": stored("r1", "report.json", json.dumps(REPORT)),
+        "votes-1.report": stored("r1", "report.json", json.dumps(reported())),
     }
     job_id = await scene.job("aligned", JobState.RUNNING)
     await scene.put(lambda tx: _fill(tx, job_id, made))
@@ -123,8 +168,9 @@ def _fill(tx: Transaction, job_id: str, made: dict[str, str]) -> None:
                 state=StageState.SKIPPED if skipped else StageState.DONE,
                 planned_rounds=1,
                 spec_json=stage.model_dump_json(),
-                numbers_json=json.dumps({"reward_start": 0.25, "best_reward": 0.625} if is_policy else {}),
+                numbers_json=json.dumps(NUMBERS if is_policy else {}),
                 outputs_json=json.dumps(outputs),
+                alarms_json=f"[{ALARM.to_json()}]" if is_policy else "[]",
                 why_json=SKIPPED.to_json() if skipped else "",
             )
         )

@@ -13,6 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shardwork import wire
+from shardwork.client import received
+from shardwork.client.display.iterations import iterations
+from shardwork.client.results import JobStatus
 from shardwork.errors import NotFound
 from shardwork.jobs.spec import JobSpec, StageSpec, references
 from shardwork.why import Why
@@ -29,7 +32,7 @@ from ...scheduler import Worker
 from ...store.base import Transaction
 from .. import rows
 from . import curves, grid, tries
-from .alignment import iterations, panel, reports
+from .alignment import panel, reports
 from .shell import Shell, as_json
 from .visits import Visit
 
@@ -63,8 +66,8 @@ class JobPage:
     stages: Sequence[StageBox]
     #: of the stages that ask people
     panels: Sequence[panel.Panel]
-    #: of a loop
-    iterations: Sequence[iterations.Iteration]
+    #: as its owner is told
+    status: JobStatus
     #: of the stages that made one of votes
     reports: reports.Known
     charts: Sequence[curves.Chart]
@@ -97,7 +100,7 @@ def router(shell: Shell) -> APIRouter:
             reports=await known.of(told),
         )
         seen = await engine.store.read(lambda tx: page(tx, asked, around))
-        words: dict[str, Any] = {"as_json": as_json, "left": panel.left, "causes": panel.CAUSES}
+        words: dict[str, Any] = {"as_json": as_json, "left": panel.left, "causes": panel.CAUSES, "times": iterations}
         base = str(request.base_url).rstrip("/")
         return shell.html(request, visit, "dashboard/job.html", seen=seen, asked=asked, base=base, **words)
 
@@ -193,7 +196,7 @@ def page(tx: Transaction, asked: Asked, around: Around) -> JobPage:
         reasons=reasons_of(tx, job, most_running=around.most_running),
         stages=[_box(stage, stages, view) for stage in stages],
         panels=panel.panels(tx, stages, now_ms, around.longer),
-        iterations=iterations.iterations(job, stages, rounds, around.reports),
+        status=received.job_status(view),
         reports=around.reports,
         charts=curves.charts(tx, job, stages, rounds),
         grid=grid.look(tx, job, stages, rounds, (asked.stage, asked.round, asked.phase)),

@@ -49,7 +49,21 @@ def test_each_time_of_the_loop_is_a_line() -> None:
     assert (third.state, third.reward_best, third.cost_msat) == ("skipped", None, 0)
     assert third.why is not None and third.why.code == "stage.gate_shut"
     assert told(first)["win"] == "30% (20% – 40%)"
-    assert told(third) == {"reward": "–", "kl": "–", "length": "–", "win": "–", "cost": "0 sat"}
+    assert told(third) == {"reward": "–", "pairs": "–", "kl": "–", "length": "–", "win": "–", "cost": "0 sat"}
+
+
+def test_a_loop_without_rewards_tells_its_held_out_loss_and_who_tells_pairs_apart() -> None:
+    rounds = (
+        Round(number=0, kind="setup", state="merged", eval_loss=0.7),
+        Round(number=1, kind="learn", state="merged", eval_loss=0.4, measures={"accuracy": 0.75}),
+        Round(number=2, kind="learn", state="merged", eval_loss=0.5, measures={"accuracy": 0.875}),
+    )
+    [only] = iterations(looped(stage("vote-1", 1), stage("dpo-1", 1, rounds=rounds, best_round=1)))
+    assert (only.reward_best, only.loss_start, only.loss_best, only.accuracy) == (None, 0.7, 0.4, 0.875)
+    assert (told(only)["reward"], told(only)["pairs"]) == ("loss 0.7 → 0.4", "88%")
+    # beside a reward it would be the reward model's
+    [both] = iterations(looped(stage("reward-1", 1, rounds=rounds, best_round=1), policy(1, 0.2, 0.6)))
+    assert (both.loss_start, both.loss_best, both.accuracy) == (None, None, 0.875)
 
 
 @pytest.mark.parametrize(
