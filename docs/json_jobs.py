@@ -64,6 +64,10 @@ class Round(Shape):
     bytes_down: int
     #: what its recipe measured beside losses: reward, kl, length …
     measures: dict[str, float | None]
+    paid_msat: int
+    fees_msat: int
+    #: that its shards of work hold; in reports
+    tokens: int = 0
 
 
 class WinRate(Shape):

@@ -130,6 +130,9 @@ def round_json(view: Round) -> Json:
         "bytes_up": view.bytes_up,
         "bytes_down": view.bytes_down,
         "measures": {name: finite(value) for name, value in view.measures.items()},
+        "paid_msat": view.paid_msat,
+        "fees_msat": view.fees_msat,
+        **({"tokens": view.tokens} if view.tokens else {}),
     }
 
 

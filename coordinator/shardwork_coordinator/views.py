@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from shardwork import wire
 from shardwork.jobs.spec import StageSpec
-from shardwork.recipes.base import ASK_PHASE, PEOPLE_PHASES
+from shardwork.recipes.base import ASK_PHASE, AUDITED_PHASES, PEOPLE_PHASES
 from shardwork.recipes.continuing import told
 from shardwork.v1 import jobs_pb2
 from shardwork.why import Why
@@ -57,6 +57,8 @@ RoundView: TypeAlias = jobs_pb2.RoundView
 MEMORISED, SAFETY = "memorised.", "safety."
 #: payments that one report lists: an answer has at most 4 MiB
 MOST_PAYMENTS = 10_000
+#: phases whose shards are there for a round's tokens
+COMPUTED = tuple(sorted(AUDITED_PHASES | {"learn"}))
 NOTHING_TO_DO = "Nothing to do: it goes on by itself."
 #: failed leases that are looked at for a shard that is still to be done
 LAST_FAILURES = 8
@@ -322,14 +324,26 @@ def report_view(tx: Transaction, job: Job, workers: Sequence[Worker]) -> jobs_pb
             )
     for worker, share in shares.items():
         share.shards = len(shards[worker])
+    view, tokens = job_view(tx, job, workers), round_tokens(tx, job.id)
+    for stage in view.stages:
+        for one in stage.rounds:
+            one.tokens = tokens.get((stage.name, one.number), 0)
     return jobs_pb2.GetJobReportResponse(
-        job=job_view(tx, job, workers),
+        job=view,
         workers=sorted(shares.values(), key=lambda share: -share.paid_msat),
         payments=payments[-MOST_PAYMENTS:],
         payments_left_out=max(len(payments) - MOST_PAYMENTS, 0),
         quote=_submitted_quote(job),
         spent=sorted(spent.values(), key=lambda each: -each.paid_msat),
     )
+
+
+def round_tokens(tx: Transaction, job_id: str) -> dict[tuple[str, int], int]:
+    """(stage, round) -> tokens that its shards of work hold. Reads every shard: for what is not asked all the time."""
+    found: defaultdict[tuple[str, int], int] = defaultdict(int)
+    for stage, round_, count in tx.pick(Shard, ("stage", "round", "tokens"), job_id=job_id, phase=COMPUTED):
+        found[stage, round_] += count
+    return dict(found)
 
 
 def _submitted_quote(job: Job) -> jobs_pb2.Quote:
@@ -364,6 +378,8 @@ def _round_view(round_: Round, start: float | None, job: Job) -> jobs_pb2.RoundV
         bytes_down=round_.bytes_down,
         outer=round_.outer,
         measures=json.loads(round_.measures_json),
+        paid_msat=round_.paid_msat,
+        fees_msat=round_.fees_msat,
     )
     eval_loss = start if round_.number == 0 else round_.eval_loss
     if round_.train_loss is not None:

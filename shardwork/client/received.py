@@ -93,6 +93,9 @@ def round_of(view: jobs_pb2.RoundView) -> results.Round:
         bytes_up=view.bytes_up,
         bytes_down=view.bytes_down,
         measures=dict(sorted(view.measures.items())),
+        paid_msat=view.paid_msat,
+        fees_msat=view.fees_msat,
+        tokens=view.tokens,
     )
 
 

@@ -37,6 +37,10 @@ class Round:
     bytes_down: int = 0
     #: what its recipe measured beside losses: reward, kl, length …
     measures: Mapping[str, float] = field(default_factory=dict[str, float])
+    paid_msat: int = 0
+    fees_msat: int = 0
+    #: that its shards of work hold; told by reports only
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

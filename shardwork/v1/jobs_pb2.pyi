@@ -324,6 +324,9 @@ class RoundView(_message.Message):
     BYTES_DOWN_FIELD_NUMBER: _builtins.int
     OUTER_FIELD_NUMBER: _builtins.int
     MEASURES_FIELD_NUMBER: _builtins.int
+    PAID_MSAT_FIELD_NUMBER: _builtins.int
+    FEES_MSAT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     kind: _builtins.str
     """setup, learn, map, publish"""
@@ -338,6 +341,10 @@ class RoundView(_message.Message):
     bytes_down: _builtins.int
     outer: _builtins.str
     """the outer step chosen, e.g. "mean" """
+    paid_msat: _builtins.int
+    fees_msat: _builtins.int
+    tokens: _builtins.int
+    """that its shards of work hold; in reports only"""
     @_builtins.property
     def measures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """what its recipe measured: reward, kl, length, …"""
@@ -358,10 +365,13 @@ class RoundView(_message.Message):
         bytes_down: _builtins.int = ...,
         outer: _builtins.str = ...,
         measures: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        paid_msat: _builtins.int = ...,
+        fees_msat: _builtins.int = ...,
+        tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_train_loss", b"_train_loss", "eval_loss", b"eval_loss", "train_loss", b"train_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_train_loss", b"_train_loss", "accepted", b"accepted", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "eval_loss", b"eval_loss", "kind", b"kind", "measures", b"measures", "number", b"number", "outer", b"outer", "phase", b"phase", "rejected", b"rejected", "seconds", b"seconds", "state", b"state", "train_loss", b"train_loss"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss", "_train_loss", b"_train_loss", "accepted", b"accepted", "bytes_down", b"bytes_down", "bytes_up", b"bytes_up", "eval_loss", b"eval_loss", "fees_msat", b"fees_msat", "kind", b"kind", "measures", b"measures", "number", b"number", "outer", b"outer", "paid_msat", b"paid_msat", "phase", b"phase", "rejected", b"rejected", "seconds", b"seconds", "state", b"state", "tokens", b"tokens", "train_loss", b"train_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eval_loss: _TypeAlias = _typing.Literal["eval_loss"]  # noqa: Y015
     _WhichOneofArgType__eval_loss: _TypeAlias = _typing.Literal["_eval_loss", b"_eval_loss"]  # noqa: Y015

@@ -11,8 +11,6 @@ from ..records import Round, Stage
 
 #: whose shards a round is there for; what workers check, and what tests people, is none
 WORK = AUDITED_PHASES | {"learn", ASK_PHASE}
-#: of those, what is computed over tokens
-COMPUTED = tuple(sorted(WORK - {ASK_PHASE}))
 #: as they follow each other in a round
 ORDER = (
     "split",

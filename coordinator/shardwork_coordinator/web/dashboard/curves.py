@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ... import views
 from ...machine.states import FINAL_ROUND
-from ...records import Job, Round, Shard, Stage
+from ...records import Job, Round, Stage
 from ...store.base import Transaction
-from .. import phases
 
 #: rounds that one chart shows; more are thinned out
 MOST_POINTS = 400
@@ -65,7 +64,7 @@ def charts(tx: Transaction, job: Job, stages: Sequence[Stage], rounds: Sequence[
     step = -(-len(learned) // MOST_POINTS)
     # counted from the last one, which is the one that people look for
     thin = learned[::-step][::-1]
-    tokens = _tokens(tx, job)
+    tokens = views.round_tokens(tx, job.id)
     places = [float(place) for place in range(len(learned), 0, -step)][::-1]
 
     def series(label: str, value: Callable[[Round], float | None]) -> Series:
@@ -137,14 +136,6 @@ def _measured(rounds: Sequence[Round], places: Sequence[float]) -> list[Chart]:
 def _start(stage: Stage) -> float | None:
     found = json.loads(stage.numbers_json).get("eval_loss_start")
     return None if found is None else float(found)
-
-
-def _tokens(tx: Transaction, job: Job) -> Mapping[tuple[str, int], int]:
-    """Tokens that each round's shards of work hold."""
-    found: defaultdict[tuple[str, int], int] = defaultdict(int)
-    for stage, round_, count in tx.pick(Shard, ("stage", "round", "tokens"), job_id=job.id, phase=phases.COMPUTED):
-        found[(stage, round_)] += count
-    return found
 
 
 def _per_second(tokens: int, round_: Round) -> float | None:

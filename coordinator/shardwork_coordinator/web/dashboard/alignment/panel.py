@@ -36,7 +36,6 @@ class Panel:
     #: as `people.progress` tells
     told: Mapping[str, Any]
     people: Sequence[Mapping[str, Any]]
-    more_people: int
     agreement: str
     biases: Sequence[str]
     #: where people answer, behind the web address
@@ -62,7 +61,6 @@ def _panel(stage: Stage, told: Mapping[str, Any]) -> Panel:
         state=str(stage.state),
         told=told,
         people=people[::-1][:MOST_PEOPLE],
-        more_people=max(len(people) - MOST_PEOPLE, 0),
         agreement=_agreement(told["agreement_alpha"]),
         biases=_biases(told["bias"]),
         link=f"/people#{stage.job_id}/{stage.name}",
