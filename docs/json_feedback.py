@@ -83,6 +83,8 @@ class FeedbackSide(Shape):
     votes: int
     cost_msat: int | None
     msat_per_pair: float | None
+    #: the stages that asked, from beginning to end
+    took_ms: int | None
     ms_per_vote: float | None
     quality: FeedbackShare | None
 
@@ -101,6 +103,8 @@ class FeedbackWeights(Shape):
 class FeedbackCosts(Shape):
     people_msat: int
     judge_msat: int
+    people_ms: int
+    judge_ms: int
 
 
 class FeedbackReport(FeedbackRatings):

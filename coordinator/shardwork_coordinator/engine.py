@@ -384,7 +384,7 @@ def _stage_inputs(job: Job, stage: Stage, stages: list[Stage]) -> dict[str, str]
 
 
 def _costs_of_votes(tx: Transaction, job: Job, stage: Stage) -> dict[str, float]:
-    """For a stage that reads votes: what those of each earlier stage cost, of which its report tells."""
+    """For a stage that reads votes: what those of each earlier stage cost and took, of which its report tells."""
     spec = StageSpec.model_validate_json(stage.spec_json)
     if Content.VOTES not in recipe(spec.recipe).reads(spec):
         return {}
@@ -397,6 +397,7 @@ def _costs_of_votes(tx: Transaction, job: Job, stage: Stage) -> dict[str, float]
     for place, value in enumerate(spec.data_paths):
         rounds = tx.find(Round, job_id=job.id, stage=names[value.partition(".")[0]])
         costs[f"spent_msat.{place}"] = float(sum(one.paid_msat + one.fees_msat for one in rounds))
+        costs[f"took_ms.{place}"] = float(sum(max(one.ended_ms - one.started_ms, 0) for one in rounds))
     return costs
 
 

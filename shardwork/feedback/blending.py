@@ -120,6 +120,8 @@ class Side:
     preferences: int
     votes: int
     cost_msat: int
+    #: the stages that asked, from beginning to end
+    took_ms: int
     #: mean time of a vote; None: not measured
     ms_per_vote: float | None
     #: how often it prefers what is right; None where nothing is known to be right
@@ -131,12 +133,19 @@ class Spent:
     """What votes of one kind took."""
 
     cost_msat: int = 0
+    took_ms: int = 0
+    #: of votes, all together
     ms: int = 0
     #: votes of which the time was measured
     timed: int = 0
 
     def __add__(self, other: Spent) -> Spent:
-        return Spent(cost_msat=self.cost_msat + other.cost_msat, ms=self.ms + other.ms, timed=self.timed + other.timed)
+        return Spent(
+            cost_msat=self.cost_msat + other.cost_msat,
+            took_ms=self.took_ms + other.took_ms,
+            ms=self.ms + other.ms,
+            timed=self.timed + other.timed,
+        )
 
 
 def side(name: str, verdicts: Iterable[Verdict], spent: Spent, right: Mapping[Pair, Winner] | None = None) -> Side:
@@ -151,6 +160,7 @@ def side(name: str, verdicts: Iterable[Verdict], spent: Spent, right: Mapping[Pa
         preferences=sum(one.is_preference for one in found),
         votes=sum(one.votes for one in found),
         cost_msat=spent.cost_msat,
+        took_ms=spent.took_ms,
         ms_per_vote=spent.ms / spent.timed if spent.timed else None,
         quality=quality if known else None,
     )

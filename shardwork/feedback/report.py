@@ -60,8 +60,20 @@ def sides(votes: Iterable[Vote]) -> tuple[list[Vote], list[Vote]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
+    """What stages paid for votes, and how long they took from their beginning to their end."""
+
     people_msat: int = 0
     judge_msat: int = 0
+    people_ms: int = 0
+    judge_ms: int = 0
+
+    def __add__(self, other: Costs) -> Costs:
+        return Costs(
+            people_msat=self.people_msat + other.people_msat,
+            judge_msat=self.judge_msat + other.judge_msat,
+            people_ms=self.people_ms + other.people_ms,
+            judge_ms=self.judge_ms + other.judge_ms,
+        )
 
 
 def report(found: Judged, known: Costs | None) -> dict[str, Any]:
@@ -73,7 +85,10 @@ def report(found: Judged, known: Costs | None) -> dict[str, Any]:
     lengths = found.pool.lengths()
     likely = dawid_skene([*shown_people, *one_of_each_judge(shown_judge)])
     right = {pair: answer.winner for pair, answer in likely.answers.items()}
-    spent = {"people": _spent(shown_people, costs.people_msat), "judge": _spent(shown_judge, costs.judge_msat)}
+    spent = {
+        "people": _spent(shown_people, costs.people_msat, costs.people_ms),
+        "judge": _spent(shown_judge, costs.judge_msat, costs.judge_ms),
+    }
     # a judge that contradicts itself everywhere has no verdict, and costs all the same
     compared = [
         side(name, verdicts, cost, right)
@@ -144,14 +159,18 @@ def _rate(rate: Share) -> dict[str, float]:
     return {"rate": rate.value, "low": rate.low, "high": rate.high}
 
 
-def _spent(votes: Sequence[Vote], msat: int) -> Spent:
+def _spent(votes: Sequence[Vote], msat: int, took_ms: int) -> Spent:
     timed = [vote.ms for vote in votes if vote.ms]
-    return Spent(cost_msat=msat, ms=sum(timed), timed=len(timed))
+    return Spent(cost_msat=msat, took_ms=took_ms, ms=sum(timed), timed=len(timed))
 
 
 def _side_json(one: Side, is_priced: bool) -> dict[str, Any]:
     paid = one.cost_msat if is_priced else None
-    told = {"cost_msat": paid, "msat_per_pair": paid / one.pairs if paid is not None and one.pairs else None}
+    told = {
+        "cost_msat": paid,
+        "msat_per_pair": paid / one.pairs if paid is not None and one.pairs else None,
+        "took_ms": one.took_ms if is_priced else None,
+    }
     return {**asdict(one), **told, "quality": share_json(one.quality) if one.quality else None}
 
 

@@ -138,15 +138,18 @@ def test_a_jobs_votes_are_fetched_by_its_id(fake: Fake, logged_in: Run, votes: P
         assert json_of(logged_in("feedback", "ratings", name, "--json"))["votes"] == count
     # what stages paid for them; one of consensus asked nobody, and its report knows
     job.stages[-2].spent_msat = 70_000
+    job.stages[-2].rounds.add(number=1, kind="map", state="merged", seconds=90.5)
     written = tmp_path / "report"
     written.mkdir()
-    (written / "report.json").write_text(json.dumps({"costs": {"people_msat": 50_000, "judge_msat": 9_000}}))
+    (written / "report.json").write_text(
+        json.dumps({"costs": {"people_msat": 50_000, "judge_msat": 9_000, "people_ms": 7, "judge_ms": 1}})
+    )
     told = describe_folder(written)
     made = fake.store_artifact(told, (written / "report.json").read_bytes())
     job.outputs.add(name="agreed.report", kind="report", artifact_id=made, bytes=1)
-    for name, costs in ((JOB_ID, (70_000, 0)), (f"{JOB_ID}.agreed", (50_000, 9_000))):
+    for name, costs in ((JOB_ID, (70_000, 0, 90_500, 0)), (f"{JOB_ID}.agreed", (50_000, 9_000, 7, 1))):
         told_costs = check("shardwork feedback report", logged_in("feedback", "report", name, "--json").stdout)["costs"]
-        assert (told_costs["people_msat"], told_costs["judge_msat"]) == costs
+        assert tuple(told_costs[name] for name in ("people_msat", "judge_msat", "people_ms", "judge_ms")) == costs
     nothing = logged_in("feedback", "ratings", f"{JOB_ID}.sft", "--json")
     assert nothing.exit_code == 1 and error_of(nothing)["code"] == "feedback.no_votes_yet"
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from shardwork.client.display.figures import duration
 from shardwork.money import show as sats
 
 from ..render import clean, pairs, table
@@ -35,13 +36,14 @@ def ratings_page(found: Found) -> RenderableType:
 
 def report_page(found: Found) -> RenderableType:
     parts: list[RenderableType] = [pairs(_head(found)), Text("")]
-    sides = table("side", "pairs", "preferences", "votes", "cost", "a vote", "quality", "95 %")
+    sides = table("side", "pairs", "preferences", "votes", "cost", "took", "a vote", "quality", "95 %")
     for one in found["sides"]:
         pace = "-" if one["ms_per_vote"] is None else f"{one['ms_per_vote'] / 1000:.1f} s"
         quality, interval = _share(one["quality"])
         counts = (f"{one[name]:,}" for name in ("pairs", "preferences", "votes"))
         cost = "-" if one["cost_msat"] is None else sats(one["cost_msat"])
-        sides.add_row(one["name"], *counts, cost, pace, quality, interval)
+        took = "-" if one["took_ms"] is None else duration(one["took_ms"] / 1000)
+        sides.add_row(one["name"], *counts, cost, took, pace, quality, interval)
     parts += [sides, Text("")]
     if found["annotators"]:
         people = table("annotator", "right", "95 %", "votes", right=("right", "votes"))

@@ -92,15 +92,16 @@ def spent_together(sources: Sequence[Source]) -> Costs | None:
     known = [one.costs for one in sources if one.costs is not None]
     if len(known) < len(sources):
         return None
-    return Costs(people_msat=sum(one.people_msat for one in known), judge_msat=sum(one.judge_msat for one in known))
+    return sum(known, Costs())
 
 
 async def _costs(job: AsyncJob, stage: str, folder: str) -> Costs | None:
     """Of the votes that a stage made: pay and fees. One of consensus asked nobody; its report knows who did."""
     made = next(one for one in job.last.stages if one.name == stage)
     if made.recipe != "consensus":
+        msat, ms = made.spent_msat, round(1000 * sum(one.seconds for one in made.rounds))
         is_judge = made.recipe == "judge"
-        return Costs(judge_msat=made.spent_msat) if is_judge else Costs(people_msat=made.spent_msat)
+        return Costs(judge_msat=msat, judge_ms=ms) if is_judge else Costs(people_msat=msat, people_ms=ms)
     if all(output.name != f"{stage}.{REPORT}" for output in job.last.outputs):
         return None
     (fetched,) = await job.download(folder, output=f"{stage}.{REPORT}")

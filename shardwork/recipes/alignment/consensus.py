@@ -118,6 +118,7 @@ class Consensus(Unaudited):
             conflict=params.conflict,
             least_confidence=params.least_confidence,
             spent_msat=tuple(int(given.numbers.get(f"spent_msat.{place}", 0)) for place in range(len(names))),
+            took_ms=tuple(int(given.numbers.get(f"took_ms.{place}", 0)) for place in range(len(names))),
         )
         inputs = {name: given.artifacts[name] for name in names}
         return [ShardPlan(index=0, order_json=order.canonical_json(), inputs=inputs, work_units=0)]

@@ -26,5 +26,6 @@ class ConsensusOrder(Order):
     conflict: Conflict
     #: preference rows are at least so sure
     least_confidence: Annotated[float, Field(ge=0.5, lt=1)]
-    #: what each source cost
+    #: what each source cost, and how long its stage took
     spent_msat: tuple[Count, ...]
+    took_ms: tuple[Count, ...]

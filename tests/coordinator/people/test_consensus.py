@@ -37,7 +37,8 @@ async def test_votes_of_people_become_rows_and_a_report_without_a_worker(stand: 
     await asyncio.to_thread(stand.desk.items._contents.materialise, outputs["agreed.report"], into)  # pyright: ignore[reportPrivateUsage]
     report = json.loads((into / "report.json").read_text())
     (people,) = (side for side in report["sides"] if side["name"] == "people")
-    spent = sum(one.paid_msat + one.fees_msat for one in await stand.all(Round, job_id=JOB, stage=STAGE))
-    assert people["cost_msat"] == spent > 0
+    asked = await stand.all(Round, job_id=JOB, stage=STAGE)
+    assert people["cost_msat"] == sum(one.paid_msat + one.fees_msat for one in asked) > 0
+    assert people["took_ms"] == sum(one.ended_ms - one.started_ms for one in asked) > 0
     assert people["ms_per_vote"] == 5000 and report["agreement"]["people_alpha"]["value"] == 1.0
     assert len(report["annotators"]) == 2 and report["unknown"] == 0 and report["rows"] == 6

@@ -85,7 +85,7 @@ def reported() -> dict[str, Any]:
         str(number): Item(f"p{number}", f"What is {number}?", ("a longer answer", "short")) for number in range(40)
     }
     found = judged(pooled([(voted(), items)]), Rule.DAWID_SKENE, Blend(people=1.0, judge=0.5))
-    return report(found, Costs(people_msat=400_000, judge_msat=40_000))
+    return report(found, Costs(people_msat=400_000, judge_msat=40_000, people_ms=600_000, judge_ms=60_000))
 
 
 ALARM = Why(

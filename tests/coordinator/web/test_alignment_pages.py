@@ -63,9 +63,9 @@ async def test_people_judge_and_blend_are_compared_by_a_real_report(tmp_path: Pa
     async with visitor(scene.engine, site=Site(contents=contents)) as client:
         page = (await client.get(f"/jobs/{job}")).text
     told = text(page)
-    assert "people 40 95 % (83 to 99 %) 10 sat 3 s 400 sat" in told
-    assert "judge 35 89 % (74 to 95 %) 1.142 sat 0.1 s 40 sat" in told
-    assert "blend 40 95 % (83 to 99 %) 11 sat 1.5 s 440 sat" in told
+    assert "people 40 95 % (83 to 99 %) 10 sat 10 min 3 s 400 sat" in told
+    assert "judge 35 89 % (74 to 95 %) 1.142 sat 1 min 0.1 s 40 sat" in told
+    assert "blend 40 95 % (83 to 99 %) 11 sat 11 min 1.5 s 440 sat" in told
     assert "People with each other alpha 0.78 40 pairs Judge with people 83 % (67 to 92 %) 35 pairs" in told
     assert "Judge contradicts itself in the other order 12 % (5 to 26 %) 40 pairs" in told
     assert "tuned 1037 944 to 1131 160" in told and "61 % (47 to 73 %) 97, 63, 0" in told

@@ -92,13 +92,11 @@ def _items(pool: Pool) -> Iterator[dict[str, Any]]:
 
 def _costs(order: ConsensusOrder, sources: list[list[Vote]]) -> Costs:
     """What a stage cost is that side's whose votes it has."""
-    people = judge = 0
-    for votes, msat in zip(sources, order.spent_msat, strict=True):
-        if votes and votes[0].source is Origin.JUDGE:
-            judge += msat
-        else:
-            people += msat
-    return Costs(people_msat=people, judge_msat=judge)
+    spent = Costs()
+    for votes, msat, ms in zip(sources, order.spent_msat, order.took_ms, strict=True):
+        is_judge = bool(votes) and votes[0].source is Origin.JUDGE
+        spent += Costs(judge_msat=msat, judge_ms=ms) if is_judge else Costs(people_msat=msat, people_ms=ms)
+    return spent
 
 
 def _metrics(told: dict[str, Any], kept: int) -> dict[str, float]:

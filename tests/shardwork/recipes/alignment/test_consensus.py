@@ -68,7 +68,8 @@ def agreed(folder: Path, *sources: tuple[list[dict[str, Any]], list[dict[str, An
         write_jsonl(folder / name / "items.jsonl", about)
     given: dict[str, Any] = {
         "rule": "majority", "people": 1.0, "judge": 0.5, "conflict": "people_first", "least_confidence": 0.5,
-        "sources": len(sources), "spent_msat": tuple(1000 * (place + 1) for place in range(len(sources))), **order,
+        "sources": len(sources), "spent_msat": tuple(1000 * (place + 1) for place in range(len(sources))),
+        "took_ms": tuple(60 * (place + 1) for place in range(len(sources))), **order,
     }  # fmt: skip
     return recipe("consensus").compute(
         "join", ConsensusOrder(**given).canonical_json(), Folders(inputs, folder / "out")
@@ -102,11 +103,21 @@ def test_people_and_judge_meet_at_the_same_answers(tmp_path: Path) -> None:
     assert report["agreement"]["judge_with_people"]["value"] == 0.75
     assert report["agreement"]["judge_with_people"]["low"] < 0.75 < report["agreement"]["judge_with_people"]["high"]
     assert report["agreement"]["flips"]["value"] == 0.125
-    assert [(one["name"], one["pairs"], one["cost_msat"]) for one in report["sides"]] == [
-        ("people", 4, 1000), ("judge", 7, 2000), ("blend", 7, 3000),
+    assert [(one["name"], one["pairs"], one["cost_msat"], one["took_ms"]) for one in report["sides"]] == [
+        ("people", 4, 1000, 60), ("judge", 7, 2000, 120), ("blend", 7, 3000, 180),
     ]  # fmt: skip
     assert [one["model"] for one in report["ratings"]] == ["of good", "of bad"]
     assert done.metrics["judge_agrees"] == 0.75 and done.metrics["rows"] == 7.0
+
+
+def test_a_judge_that_always_contradicts_itself_stays_in_sight(tmp_path: Path) -> None:
+    about = items(3, numbered=True)
+    mine = [vote(item, GOOD, who) for item in about for who in ("ann", "bob")]
+    theirs = [row for item in about for row in by_judge(item, GOOD, flips=True)]
+    report = told(agreed(tmp_path, (mine, about), (theirs, about)))
+    judge = next(one for one in report["sides"] if one["name"] == "judge")
+    assert (judge["pairs"], judge["cost_msat"], judge["msat_per_pair"], judge["quality"]) == (0, 2000, None, None)
+    assert report["agreement"]["flips"]["value"] == 1.0 and report["costs"]["judge_msat"] == 2000
 
 
 @pytest.mark.parametrize(
