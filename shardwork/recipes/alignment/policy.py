@@ -45,6 +45,11 @@ MOST_TRIALS = 128
 #: answers to them, where there are prompts enough or each is answered several times: of 24 answers the luckiest
 #: checkpoint is published, not the best (the standard error of a share is 0.1)
 LEAST_ANSWERS = 96
+#: nats a token, in the mean over an answer, by which log-probabilities may differ when they are computed again. Honest
+#: ones differed by 1e-6 in fp32 on one machine; of 576 answers in other words with an honest answer's numbers 88 % lay
+#: beyond 0.05, 96 % beyond 0.01 and 99 % beyond 0.005 (bench/alignment.py, seeds 10 to 12). An answer that looks as
+#: likely as what was drawn passes any bound: the audit of its draws is what refuses it
+DRIFT: Mapping[Precision, float] = {Precision.FP32: 0.005, Precision.BF16: 0.05}
 
 
 class Policy(Tuned):
@@ -257,6 +262,7 @@ class Policy(Tuned):
             max_new_tokens=params["max_new_tokens"],
             reward_clip=params["reward_clip"],
             unended_penalty=params["unended_penalty"],
+            drift=DRIFT[Precision(params["precision"])],
             **self.own(params),
         )
 

@@ -1,4 +1,5 @@
-"""What a policy's stage plans by itself: its rate by size and method, and how often held-out prompts are answered."""
+"""What a policy's stage plans by itself: its rate by size and method, how often held-out prompts are answered, and how
+closely answers must be what their checkpoint says."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from shardwork.jobs.spec import PlanSection, StageSpec
 from shardwork.recipes import recipe
 from shardwork.recipes.alignment.orders import GenerateOrder
 from shardwork.recipes.base import PlanInput, StageFacts
+from shardwork.recipes.objectives import PolicyObjective
+from shardwork.recipes.orders import LearnOrder
 
 SMALL, LARGE = 1_000_000, 7_000_000_000
 KINDS: Mapping[str, Mapping[str, object]] = {
@@ -68,3 +71,20 @@ def test_few_held_out_prompts_are_answered_several_times(held_out: int, prompts:
     )
     trial = GenerateOrder.model_validate_json(recipe("grpo").plan(given)[-1].order_json)
     assert (trial.prompts, trial.answers) == (prompts, answers)
+
+
+@pytest.mark.parametrize(("precision", "drift"), [("fp32", 0.005), ("bf16", 0.05)])
+def test_answers_may_drift_as_far_as_their_precision_lets_honest_ones(precision: str, drift: float) -> None:
+    stage = frozen("grpo", SMALL)
+    given = PlanInput(
+        job_id="job",
+        job_name="job",
+        stage=stage.model_copy(update={"params": {**stage.params, "precision": precision}}),
+        round_number=1,
+        phase="learn",
+        facts=StageFacts(run_params=SMALL, trained_params=SMALL),
+        artifacts={name: name for name in ("base", "checkpoint", "train", "answers-0", "scores-0")},
+        numbers={},
+    )
+    objective = LearnOrder.model_validate_json(recipe("grpo").plan(given)[0].order_json).objective
+    assert isinstance(objective, PolicyObjective) and objective.drift == drift
