@@ -17,6 +17,7 @@ from shardwork.recipes.base import Reported
 from shardwork.recipes.checks import check
 from shardwork.recipes.objectives import PolicyObjective
 from shardwork.recipes.orders import LearnOrder, Optimizer
+from shardwork.tensors.checkpoint import write_checkpoint
 from shardwork_worker.training.objectives.policy_losses import k3, pass_order, value_errors
 
 from ..test_oracle import relative
@@ -143,6 +144,22 @@ def test_the_policy_goes_where_the_reward_is(base_of: BaseOf, tmp_path: Path) ->
             built.trainable[name].copy_(torch.from_numpy(values).view_as(built.trainable[name]))
     after = [float(made.told_by(built.model, *row).sum().detach()) for row in rows[:2]]
     assert after[0] > before[0] and after[1] < before[1]
+
+
+def test_values_foresee_a_reward_that_the_answer_so_far_decides(base_of: BaseOf, tmp_path: Path) -> None:
+    """Steps enough on the same answers: what a round's own few steps cannot show."""
+    calm = {"kl_coefficient": 0.0, "value_coefficient": 1.0, "value_clip": 0.0, "lam": 1.0, "drift": 1e9}
+    this, base = order(wanted("ppo", **calm), steps=80), base_of("llama")
+    rows = [([5, 6, 7], [9, 20, 21, 1]), ([5, 6, 7], [11, 20, 21, 1])] * 2
+    checkpoint, inputs = rollouts(this, base, tmp_path, rows=rows, scores=[1.0, -1.0, 1.0, -1.0])
+    _, final, before = made.learned(this, base, tmp_path, checkpoint, **inputs)
+    later = tmp_path / "later"
+    shaped = {name: final[name].reshape(array.shape) for name, array in made.weights_of(checkpoint).items()}
+    write_checkpoint(later, shaped, m=None, v=None, method="full", adam_step=0, round=2)
+    once = this.model_copy(update={"steps": 1})
+    _, _, after = made.learned(once, base, tmp_path / "again", later, **inputs)
+    # at the first of four tokens nobody can know
+    assert before.metrics["explained_variance"] < 0.2 and after.metrics["explained_variance"] > 0.7
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
