@@ -23,8 +23,10 @@ from .stage import Meddler, Place, Ran, Stage, spec
 
 #: of labels
 NOISE = 0.1
-#: pairs to learn from, held out with noise (the job's own), and held out without (for the figures)
-PAIRS, HELD_OUT, CLEAN = 960, 64, 400
+#: pairs to learn from, held out with noise (the job's own), and held out without (for the figures). A logistic
+#: regression that is told the words is right in 0.96 to 0.99 of clean pairs after 960, and in 0.98 to 0.998 after 1,920
+#: (seeds 10 to 13); the reward model, which has to find the words, in 0.91 to 0.96 after 960
+PAIRS, REWARD_PAIRS, HELD_OUT, CLEAN = 960, 1920, 64, 400
 #: answers to each held-out prompt that figures are counted from
 EACH = 16
 #: rollouts of a round, of all its shards
@@ -72,25 +74,31 @@ class Seed:
 
     # ---- reward models and preferences ----------------------------------------------------------------------------
 
-    def pairs(self, *, held_out: bool) -> list[dict[str, Any]]:
-        count = HELD_OUT if held_out else PAIRS
+    def pairs(self, *, held_out: bool, learned: int = PAIRS) -> list[dict[str, Any]]:
+        count = HELD_OUT if held_out else learned
         return task.pairs(self.taste, count, NOISE, f"pairs {self.seed} {held_out}", held_out=held_out)
 
     def learned(self, kind: str, shards: int, plan: Mapping[str, int], **params: Any) -> Ran:
         """From the planted pairs; a step of all shards together takes the same rows however many they are."""
-        inputs = {"data": self.data(self.pairs(held_out=False)), "eval_data": self.data(self.pairs(held_out=True))}
+        rows = params.pop("pairs", PAIRS)
+        learned, held_out = self.pairs(held_out=False, learned=rows), self.pairs(held_out=True)
+        inputs = {"data": self.data(learned), "eval_data": self.data(held_out)}
         asked = {"max_length": first.CONTEXT, **params}
-        return self.stage(kind, asked, {"shards_per_round": shards, **plan}, inputs, rows=PAIRS).run()
+        return self.stage(kind, asked, {"shards_per_round": shards, **plan}, inputs, rows=rows).run()
 
     def reward(self) -> Path:
         """A reward model for those who need one."""
         if self._reward is None:
-            self._reward = self.learned("reward", 4, PLANS["full", 4], method="full", batch_size=8).model
+            how = {"method": "full", "batch_size": 8, "pairs": REWARD_PAIRS}
+            self._reward = self.learned("reward", 4, PLANS["full", 4], **how).model
         return self._reward
 
     # ---- policies -------------------------------------------------------------------------------------------------
 
-    def policy(
+    def policy(self, kind: str, shards: int, **more: Any) -> Ran:
+        return self.policy_stage(kind, shards, **more).run()
+
+    def policy_stage(
         self,
         kind: str,
         shards: int,
@@ -99,7 +107,7 @@ class Seed:
         reward: Path | None = None,
         meddler: Meddler | None = None,
         **params: Any,
-    ) -> Ran:
+    ) -> Stage:
         """From `ROLLOUTS` answers a round, whatever the number of shards. Verifiable rewards, or a model."""
         answers, rounds = params.pop("answers", 8), params.pop("rounds", ROUNDS)
         rows = [
@@ -120,21 +128,22 @@ class Seed:
             **params,
         }
         plan = {"rounds": rounds, "shards_per_round": shards, "inner_steps": INNER}
-        return self.stage(kind, asked, plan, inputs, rows=len(rows[0]), meddler=meddler).run()
+        return self.stage(kind, asked, plan, inputs, rows=len(rows[0]), meddler=meddler)
 
 
-#: rounds of reward models; an adapter takes longer
+#: rounds of reward models, of 2,560 pairs in all; four adapters take longer
 PLANS: Mapping[tuple[str, int], Mapping[str, int]] = {
-    ("full", 1): {"rounds": 6, "inner_steps": 20},
-    ("lora", 1): {"rounds": 6, "inner_steps": 20},
+    ("full", 1): {"rounds": 8, "inner_steps": 20},
+    ("lora", 1): {"rounds": 8, "inner_steps": 20},
     ("full", 4): {"rounds": 8, "inner_steps": 10},
     ("lora", 4): {"rounds": 6, "inner_steps": 15},
 }
 
 
-def reward(method: str, shards: int, run: Seed) -> Figures:
-    ran = run.learned("reward", shards, PLANS[method, shards], method=method, batch_size=16 if shards == 1 else 8)
-    if (method, shards) == ("full", 4):
+def reward(method: str, shards: int, pairs: int, run: Seed) -> Figures:
+    batch = 16 if shards == 1 else 8
+    ran = run.learned("reward", shards, PLANS[method, shards], method=method, batch_size=batch, pairs=pairs)
+    if (method, shards, pairs) == ("full", 4, REWARD_PAIRS):
         run._reward = ran.model
     clean = task.pairs(run.taste, CLEAN, 0.0, f"clean {run.seed}", held_out=True)
     return opinions(run.place, ran.model, clean)
@@ -151,6 +160,13 @@ def preference(loss: str, method: str, shards: int, run: Seed) -> Figures:
 
 def policy(kind: str, shards: int, params: Mapping[str, Any], run: Seed) -> Figures:
     return _policy(run, run.policy(kind, shards, **params))
+
+
+def as_one(kind: str, shards: int, params: Mapping[str, Any], run: Seed) -> Figures:
+    """What `shards` do together, by one: as many answers and steps, whole batches, and their rate. One shard's own rate
+    is lower, as nothing averages its noise out."""
+    rate = run.policy_stage(kind, shards, **params).spec.params["learning_rate"]
+    return _policy(run, run.policy(kind, 1, learning_rate=rate, **params))
 
 
 def from_model(shards: int, run: Seed) -> Figures:
@@ -253,11 +269,12 @@ def _worst(run: Seed, known: Mapping[tuple[int, ...], list[list[int]]], asked: l
 
 Cell = Callable[[Seed], Figures]
 CELLS: Mapping[str, Cell] = {
-    "reward full 4": partial(reward, "full", 4),
-    "reward lora 1": partial(reward, "lora", 1),
+    "reward full 4": partial(reward, "full", 4, REWARD_PAIRS),
+    "reward lora 1": partial(reward, "lora", 1, REWARD_PAIRS),
     "dpo sigmoid full 1": partial(preference, "sigmoid", "full", 1),
     "grpo full 1": partial(policy, "grpo", 1, {}),
     "grpo full 4": partial(policy, "grpo", 4, {}),
+    "grpo full as one": partial(as_one, "grpo", 4, {}),
     "ppo full 1": partial(policy, "ppo", 1, {"answers": 2}),
     "ppo reward model 4": partial(from_model, 4),
     "loop": loop,
@@ -266,16 +283,19 @@ CELLS: Mapping[str, Cell] = {
     "rloo full 1": partial(policy, "grpo", 1, {"advantage": "rloo"}),
     "grpo lora 1": partial(policy, "grpo", 1, {"method": "lora"}),
     "ppo lora 1": partial(policy, "ppo", 1, {"method": "lora", "answers": 2}),
-    "reward full 1": partial(reward, "full", 1),
+    "reward full 1": partial(reward, "full", 1, REWARD_PAIRS),
+    "reward full 4 from 960 pairs": partial(reward, "full", 4, PAIRS),
+    "ppo full 4": partial(policy, "ppo", 4, {"answers": 2}),
+    "ppo full as one": partial(as_one, "ppo", 4, {"answers": 2}),
     "lies fitted": partial(attack, "fitted"),
     "lies forged, nothing left out": partial(attack, "forged", leaves_out=False),
     "lies forged, audits believed": partial(attack, "forged", believed=True),
     "dpo sigmoid lora 1": partial(preference, "sigmoid", "lora", 1),
     **{f"dpo {loss} full 1": partial(preference, loss, "full", 1) for loss in ("ipo", "orpo", "kto")},
-    "reward lora 4": partial(reward, "lora", 4),
+    "reward lora 4": partial(reward, "lora", 4, REWARD_PAIRS),
 }
 #: what the first pass over the seeds takes: a claim of each kind
-CORE = tuple(CELLS)[:10]
+CORE = tuple(CELLS)[:11]
 QUICK = (
     "reward full 4", "dpo sigmoid full 1", "grpo full 1", "grpo full 4", "ppo full 1", "lies forged", "lies scores",
 )  # fmt: skip

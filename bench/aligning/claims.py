@@ -56,9 +56,9 @@ def _gains(cell: str) -> Claim:
 
 def _as_good(many: str, one: str) -> Claim:
     return Claim(
-        f"{many}: final reward within {APART:.0%} of {one}, or above",
+        f"{many}: final reward within {APART:.0%} of {one}",
         (many, one),
-        lambda runs: mean(runs, many, "after") >= (1 - APART) * mean(runs, one, "after"),
+        lambda runs: abs(mean(runs, many, "after") / mean(runs, one, "after") - 1) <= APART,
     )
 
 
@@ -82,7 +82,8 @@ CLAIMS: Sequence[Claim] = (
         ("ppo reward model 4",),
         lambda runs: all(run["utility_after"] > run["utility_before"] for run in runs["ppo reward model 4"]),
     ),
-    _as_good("grpo full 4", "grpo full 1"),
+    _as_good("grpo full 4", "grpo full as one"),
+    _as_good("ppo full 4", "ppo full as one"),
     Claim(
         "loop: three times around, the utility is never below its start, with every seed",
         ("loop",),
