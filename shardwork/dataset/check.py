@@ -183,7 +183,7 @@ def _chosen(plan: CheckPlan, train: Count, held_out: Count | None) -> list[int]:
             train.error(at(None, "eval_fraction", "data.weights_need_documents", sentence, fix))
         return []  # packed rows are held out instead, which only `prepare` can lay out
     try:
-        return hold_out(train.kept, fraction=fraction, most=MOST_EVAL_ROWS).held_out
+        return hold_out(train.kept, fraction=fraction, most=MOST_EVAL_ROWS, topics=train.topics).held_out
     except InvalidInput as error:
         train.error(at(None, "eval_fraction", error.code, error.why.sentence, error.why.next_step))
         return []

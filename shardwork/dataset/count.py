@@ -117,6 +117,8 @@ class Count:
     sources: list[SourceCount] = field(default_factory=list[SourceCount])
     #: of the rows that are learnt from, in order
     kept: list[bytes] = field(default_factory=list[bytes])
+    #: what each of them asks (`Row.topic`)
+    topics: list[bytes] = field(default_factory=list[bytes])
     lengths: RowLengths = field(default_factory=RowLengths)
     sketches: Sketches = field(default_factory=Sketches)
     _files: list[str] = field(default_factory=list[str])
@@ -298,6 +300,7 @@ class Count:
         self.tokens += tokens * times
         self.loss_tokens += loss_tokens * times
         self.kept.append(digest)
+        self.topics.append(row.topic(digest))
         self.lengths.add(pieces, times)
         if self.compares:
             self.sketches.add(row.plain())

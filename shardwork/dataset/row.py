@@ -71,6 +71,8 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 _RARE = frozenset({Format.PROMPT, Format.LABELLED, Format.SCORED, Format.ANSWERS})
 #: formats of which every key stays with the row
 KEEPS_KEYS = frozenset({Format.PROMPT, Format.ANSWERS})
+#: formats in which somebody said how good answers are
+_JUDGED = frozenset({Format.PREFERENCE, Format.LABELLED, Format.SCORED})
 _PROMPTS, _SEVERAL = frozenset({Format.PROMPT}), frozenset({Format.ANSWERS, Format.PREFERENCE})
 #: recipe -> the formats whose rows it reads; a recipe that is not here reads any
 LEARNS_FROM: dict[str, frozenset[Format]] = {
@@ -219,9 +221,21 @@ class Row:
             parts: list[object] = [self.messages, self.prompt, self.completion, self.tools]
             parts += [self.chosen, self.rejected] if self.format is Format.PREFERENCE else []
             content = json.dumps(parts, sort_keys=True)
-        return hashlib.blake2b(
-            content.encode("utf-8", "surrogatepass"), digest_size=16, person=b"shardwork row"
-        ).digest()
+        return _hashed(content, b"shardwork row")
+
+    def topic(self, digest: bytes) -> bytes:
+        """16 bytes that are equal for judged rows which ask the same: held out together, or what is measured on them
+        was half learnt. Of any other row, and where nothing says what was asked, its own digest."""
+        if self.format not in _JUDGED:
+            return digest
+        asked = self.answered(self.chosen).prompt if self.format is Format.PREFERENCE else self.prompt
+        content = asked.strip() if isinstance(asked, str) else json.dumps(asked, sort_keys=True) if asked else ""
+        content = content or self.prompt_id
+        return _hashed(content, b"shardwork topic") if content else digest
+
+
+def _hashed(content: str, person: bytes) -> bytes:
+    return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16, person=person).digest()
 
 
 def _shared(one: list[Message], other: list[Message]) -> int:

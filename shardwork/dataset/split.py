@@ -8,7 +8,7 @@ must agree.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import InvalidInput
@@ -44,8 +44,11 @@ def shuffled(count: int, seed: bytes, purpose: str) -> list[int]:
     return sorted(range(count), key=key)
 
 
-def hold_out(digests: Sequence[bytes], *, fraction: float, most: int = MOST_EVAL_ROWS) -> Split:
-    """Holds out about `fraction` of the rows, at most `most`; equal rows stay together on one side.
+def hold_out(
+    digests: Sequence[bytes], *, fraction: float, most: int = MOST_EVAL_ROWS, topics: Sequence[bytes] | None = None
+) -> Split:
+    """Holds out about `fraction` of the rows, at most `most`; equal rows stay together on one side, and so do rows of
+    one topic (`Row.topic`, one for each row), unless there are too few topics.
 
     Chosen by content alone: a row that is held out in one job is held out in every job with about as many rows, and
     rows that are added displace few others, so results can be compared and nothing held out is learnt later.
@@ -65,11 +68,39 @@ def hold_out(digests: Sequence[bytes], *, fraction: float, most: int = MOST_EVAL
     first: dict[bytes, int] = {}
     for position, digest in enumerate(digests):
         first.setdefault(digest, position)
-    ranked = sorted(first, key=lambda digest: hashlib.sha256(_HELD_OUT + digest).digest())
-    chosen = {digest: first[digest] for digest in ranked[: min(wanted, distinct - MIN_EVAL_ROWS)]}
+    wanted = min(wanted, distinct - MIN_EVAL_ROWS)
+    whole = _whole_topics(first, topics, wanted, most) if topics is not None else None
+    chosen = {digest: first[digest] for digest in whole or _ranked(first)[:wanted]}
     train = [position for position, digest in enumerate(digests) if digest not in chosen]
     held_out = list(chosen.values())
     return Split(train, held_out, len(digests) - len(train) - len(held_out))
+
+
+def _ranked(digests: Iterable[bytes]) -> list[bytes]:
+    """In an order that nobody chose and everybody finds again."""
+    return sorted(digests, key=lambda digest: hashlib.sha256(_HELD_OUT + digest).digest())
+
+
+def _whole_topics(first: dict[bytes, int], topics: Sequence[bytes], wanted: int, most: int) -> list[bytes]:
+    """Distinct rows of whole topics, about `wanted`; none where too few topics could stay or be held out."""
+    rows_of: dict[bytes, list[bytes]] = {}
+    for digest, position in first.items():
+        rows_of.setdefault(topics[position], []).append(digest)
+    if len(rows_of) < 2 * MIN_EVAL_ROWS:
+        return []
+    chosen: list[bytes] = []
+    larger: list[list[bytes]] = []
+    for topic in _ranked(rows_of):
+        rows = rows_of[topic]
+        if len(chosen) + len(rows) <= wanted:
+            chosen += rows
+        else:
+            larger.append(rows)
+    for rows in sorted(larger, key=len):  # every topic has more rows than are wanted: the smallest is the nearest
+        if len(chosen) >= MIN_EVAL_ROWS:
+            break
+        chosen += rows
+    return chosen if len(chosen) <= max(wanted, min(most, len(first) // 2)) else []
 
 
 def without(digests: Sequence[bytes], held_out: set[bytes]) -> Split:

@@ -35,6 +35,35 @@ def test_the_share_and_the_cap_are_kept() -> None:
     assert len(hold_out(digests, fraction=0.4, most=50).held_out) == 50
 
 
+@given(st.lists(st.integers(0, 30), min_size=30, max_size=200), st.integers(1, 12), st.floats(0.01, 0.49))
+def test_topics_stay_on_one_side_whole(numbers: list[int], rows_of_one: int, fraction: float) -> None:
+    """30 questions at most, of unlike sizes; each row differs from all others."""
+    digests = [digest(1000 * number + row) for number in numbers for row in range(1 + number % rows_of_one)]
+    topics = [row[:-4] + (int.from_bytes(row, "big") // 1000).to_bytes(4, "big") for row in digests]
+    if len(set(topics)) < 8:
+        return
+    split = hold_out(digests, fraction=fraction, topics=topics)
+    held, learnt = ({topics[position] for position in side} for side in (split.held_out, split.train))
+    assert len(split.held_out) >= 2 and len(split.train) >= 2 and held.isdisjoint(learnt)
+    assert len(split.held_out) <= max(round(len(digests) * fraction), 2 * rows_of_one)
+    assert len(split.train) + len(split.held_out) + split.dropped == len(digests)
+
+
+def test_whole_topics_are_about_as_many_rows_as_were_asked_for() -> None:
+    digests = [digest(number) for number in range(1000)]
+    topics = [digest(number // 4) for number in range(1000)]
+    split = hold_out(digests, fraction=0.1, topics=topics)
+    assert len(split.held_out) == 100 and len(split.train) == 900 and split.dropped == 0
+    five = hold_out(digests, fraction=0.1, topics=[digest(number // 200) for number in range(1000)])
+    assert len(five.held_out) == 200 and five.dropped == 0
+
+
+def test_rows_of_one_topic_are_held_out_by_themselves() -> None:
+    digests = [digest(number) for number in range(50)]
+    for topics in ([digest(1)] * 50, [digest(number % 3) for number in range(50)]):
+        assert hold_out(digests, fraction=0.1, topics=topics) == hold_out(digests, fraction=0.1)
+
+
 def test_too_few_distinct_rows_are_refused() -> None:
     with pytest.raises(InvalidInput) as caught:
         hold_out([digest(1)] * 50 + [digest(2)], fraction=0.1, most=10)

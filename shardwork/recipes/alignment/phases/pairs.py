@@ -39,6 +39,8 @@ class Items:
     rows_per_item: int = 1
     rows: TokenRows = field(default_factory=TokenRows)
     values: array[float] = field(default_factory=lambda: array("f"))
+    #: of each item, what it asks (`Row.topic`)
+    topics: list[bytes] = field(default_factory=list[bytes])
     #: pairs whose answers are the same as far as they are read
     equal: int = 0
 
@@ -53,17 +55,20 @@ class Items:
     def times(self) -> list[int]:
         return self.rows.times[:: self.rows_per_item].tolist()
 
-    def add(self, sides: Answers, digest: bytes, value: float, times: int) -> None:
+    def add(self, sides: Answers, row: Row, weight: float) -> None:
+        digest = row.digest()
+        times = reads(digest, weight)
         for number, side in enumerate(sides):
             self.rows.add(side, digest, times, is_head=number == 0)
-        self.values.append(value)
+        self.values.append(row.value)
+        self.topics.append(row.topic(digest))
 
     def select(self, positions: Sequence[int]) -> Items:
         """A copy with only these items, in this order."""
         size = self.rows_per_item
         rows = self.rows.select([size * position + side for position in positions for side in range(size)])
         values = array("f", [self.values[position] for position in positions])
-        return Items(size, rows, values, self.equal)
+        return Items(size, rows, values, [self.topics[position] for position in positions], self.equal)
 
     def write(self, path: Path, items: range) -> None:
         """Tensors tokens, mask and offsets of these items' rows, and values float32 [items]."""
@@ -83,7 +88,8 @@ def prepare_pairs(order: PrepareOrder, context: Context, tokenizer: RowTokenizer
     if "eval_data" in context.inputs:
         unweighted = order.model_copy(update={"weights": (), "rows_are": order.rows_are or _data(found)})
         others = _read(unweighted, context, tokenizer, "eval_data", lambda _fraction: None)
-    sides = divided(order, found.digests, found.times, others.digests if others is not None else None)
+    held_out_digests = others.digests if others is not None else None
+    sides = divided(order, found.digests, found.times, held_out_digests, found.topics)
     train = found.select(sides.train)
     train.rows.dropped += sides.dropped
     facts, outputs = Facts(order, tokenizer), {"train": context.output("train")}
@@ -157,9 +163,7 @@ def _add(found: Items, row: Row, sides: Answers, order: PrepareOrder) -> None:
         found.equal += 1
     elif has_answers(fit):
         found.rows.truncated += size > order.max_length
-        digest = row.digest()
-        times = reads(digest, order.weights[row.source] if row.source < len(order.weights) else 1.0)
-        found.add(fit, digest, row.value, times)
+        found.add(fit, row, order.weights[row.source] if row.source < len(order.weights) else 1.0)
         return
     found.rows.dropped += 1
 

@@ -26,9 +26,14 @@ class Sides:
 
 
 def divided(
-    order: PrepareOrder, digests: Sequence[bytes], times: Sequence[int], others: Sequence[bytes] | None
+    order: PrepareOrder,
+    digests: Sequence[bytes],
+    times: Sequence[int],
+    others: Sequence[bytes] | None,
+    topics: Sequence[bytes] | None = None,
 ) -> Sides:
-    """Every item of the training side as often as its source's weight says, shuffled.
+    """Every item of the training side as often as its source's weight says, shuffled. Items of one topic stay together
+    where a fraction is held out.
 
     Raises InvalidInput "data.too_few", "data.too_few_held_out" and "data.too_few_to_hold_out".
     """
@@ -38,7 +43,7 @@ def divided(
         held_out = shuffled(len(others), seed, "held out")[: order.eval_rows_max]
         split = without(digests, set(others))
     elif order.eval_fraction is not None:
-        split = hold_out(digests, fraction=order.eval_fraction, most=order.eval_rows_max)
+        split = hold_out(digests, fraction=order.eval_fraction, most=order.eval_rows_max, topics=topics)
         held_out = split.held_out
     else:
         split = without(digests, set())

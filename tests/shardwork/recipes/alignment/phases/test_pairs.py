@@ -86,6 +86,46 @@ def test_no_pair_is_torn_apart_or_learnt_while_it_is_held_out(tmp_path: Path, mo
     assert [(file["name"], file["rows"]) for file in names] == [("selection.safetensors", 8), ("test.safetensors", 10)]
 
 
+@pytest.mark.parametrize("recipe, rows_are", [("reward", ""), ("dpo", ""), ("dpo", "labelled")])
+def test_no_prompt_is_learnt_from_while_it_is_held_out(recipe: str, rows_are: str, tmp_path: Path, model: Path) -> None:
+    rows = [
+        {"prompt": f"Number {n}?", "chosen": f" It is {n}, {each}.", "rejected": f" No {n}, {each}!"}
+        for n in range(20)
+        for each in "abcd"
+    ]
+    done = run(rows, model, tmp_path, recipe=recipe, rows_are=rows_are, eval_fraction=0.1)
+    learnt, held = ({text(model, rows[0], 0) for rows, _ in items_of(done.outputs[side])} for side in ("train", "eval"))
+    assert learnt.isdisjoint(held) and len(held) == 2 and len(learnt) == 18
+    report = check_data(
+        [tmp_path / "data"],
+        recipe=recipe,
+        model_folder=model,
+        max_length=48,
+        options=CheckOptions(eval_fraction=0.1),
+    )
+    assert report.eval_rows * (2 if rows_are else 1) == done.metrics["eval_rows"]
+
+
+def test_pairs_on_a_single_prompt_are_held_out_all_the_same(tmp_path: Path, model: Path) -> None:
+    rows = [{"prompt": "Number?", "chosen": f" It is {n}.", "rejected": f" No {n}!"} for n in range(40)]
+    done = run(rows, model, tmp_path, eval_fraction=0.1)
+    assert (done.metrics["eval_rows"], done.metrics["rows"]) == (4, 36)
+
+
+def test_conversations_without_a_prompt_go_by_what_both_begin_with(tmp_path: Path, model: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "chosen": [turn("user", f"Number {n}?"), turn("assistant", f"It is {n}, {each}.")],
+            "rejected": [turn("user", f"Number {n}?"), turn("assistant", f"No {n}, {each}!")],
+        }
+        for n in range(12)
+        for each in "abc"
+    ]
+    done = run(rows, model, tmp_path, eval_fraction=0.1)
+    learnt, held = ({text(model, rows[0], 0) for rows, _ in items_of(done.outputs[side])} for side in ("train", "eval"))
+    assert learnt.isdisjoint(held) and len(held) == 1
+
+
 def test_the_same_pairs_and_seed_give_the_same_bytes_in_another_order(tmp_path: Path, model: Path) -> None:
     def bytes_of(name: str, **order: Any) -> list[str]:
         done = run(choices(), model, tmp_path / name, eval_fraction=0.1, **order)
