@@ -34,6 +34,7 @@ from ..params import validate_params
 from . import people_files
 from .guards.wins import wins_among
 from .people_orders import AskOrder, Consensus, ItemsOrder, Kind, VotesOrder
+from .phases import judgements
 
 #: items with a known answer that a newcomer is shown first, and told whether they were right; unpaid
 PRACTICE_ITEMS = 3
@@ -73,7 +74,9 @@ class PeopleParams(BaseModel):
     ] = "auto"
     scores: Annotated[tuple[Scale, ...], Field(max_length=8, description="scales of 1 to 5 asked beside it")] = ()
     reasons: Annotated[tuple[Scale, ...], Field(max_length=20, description="tags that may be given as reasons")] = ()
-    consensus: Annotated[Consensus, Field(description="how votes on an item become a row")] = "dawid_skene"
+    consensus: Annotated[
+        Consensus, Field(description="how votes on an item become a row; points are averaged whatever it says")
+    ] = "dawid_skene"
     invitation: Annotated[
         str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]*$", description="a word without which nobody may join")
     ] = ""
@@ -87,6 +90,8 @@ class PeopleParams(BaseModel):
                 raise ValueError(f"{name} are different printable words")
         if not self.title.isprintable():
             raise ValueError("the title holds no control characters or line breaks")
+        if self.consensus == "bradley_terry" and self.kind in ("score", "review"):
+            raise ValueError("consensus 'bradley_terry' compares answers, and this kind shows one")
         if self.kind != "rank" and self.answers != 2:
             raise ValueError("only kind 'rank' has another number of answers")
         return self
@@ -176,7 +181,7 @@ class People(Unaudited):
             case "split":
                 return people_files.split(ItemsOrder.model_validate_json(order_json), context)
             case "join":
-                return people_files.join(VotesOrder.model_validate_json(order_json), context)
+                return judgements.join(VotesOrder.model_validate_json(order_json), context)
             case _:
                 raise InvalidInput("recipe.unknown_phase", f"Recipe 'people' computes no phase {phase!r}.")
 

@@ -1,4 +1,4 @@
-"""Files of a people stage: rows become items, accepted votes become rows. Run by the executor.
+"""Files of a people stage: phase `split`: rows become items. What becomes of votes is `judgements`.
 
 Reads what requesters sent, so every line is bounded and checked; what can't be asked is refused with its line.
 """
@@ -8,19 +8,14 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from ...errors import InvalidInput
-from ...feedback.votes import Order, Vote, Winner, ranked
 from ..base import Computed, Context
-from .guards.wins import wins_in
-from .people_orders import ItemsOrder, VotesOrder
+from .people_orders import ItemsOrder
 from .phases.golds import OUTCOMES, known, made
-from .phases.items import item_row, write_items
-from .phases.preference import preference_row
 
 #: of one line, and of one text that is shown
 MOST_LINE_LETTERS, MOST_TEXT_LETTERS = 4 << 20, 40_000
@@ -59,32 +54,7 @@ def split(order: ItemsOrder, context: Context) -> Computed:
     return Computed(outputs={"items": folder}, metrics=metrics)
 
 
-def join(order: VotesOrder, context: Context) -> Computed:
-    """Every accepted vote as a row, and what they say together of each item."""
-    items = _read(context.inputs["items"] / "items.jsonl")
-    votes = _read(context.inputs["votes"] / "votes.jsonl")
-    of_item: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    folder = context.output("votes")
-    with (folder / "votes.jsonl").open("w", encoding="utf-8") as sink:
-        for vote in votes:
-            item: int = vote["item"]
-            of_item[item].append(vote)
-            sink.writelines(_line(row) for row in _vote_rows(items[item], vote))
-    write_items(folder, (_item_row(number, items[number]) for number in sorted(of_item)))
-    rows = context.output("rows")
-    made = 0
-    with (rows / "preferences.jsonl").open("w", encoding="utf-8") as sink:
-        for number in sorted(of_item):
-            for row in _agreed(order, items[number], of_item[number]):
-                made += 1
-                sink.write(_line(row))
-    metrics = {"votes": float(len(votes)), "rows": float(made)}
-    if order.kind in ("compare", "rank"):
-        metrics |= wins_in(folder / "votes.jsonl")
-    return Computed(outputs={"votes": folder, "rows": rows}, metrics=metrics)
-
-
-# ---- rows to items ------------------------------------------------------------------------------------------------
+# ---- inside -------------------------------------------------------------------------------------------------------
 
 
 def _rows(folder: Path) -> Iterator[tuple[Path, int, dict[str, Any]]]:
@@ -113,7 +83,7 @@ def _object(line: str, path: Path, number: int) -> dict[str, Any]:
 def _items_of(row: dict[str, Any], order: ItemsOrder, chosen: random.Random, path: Path, number: int) -> list[Item]:
     prompt = _prompt(row, path, number)
     answers = _answers(row, order, path, number)
-    shared: Item = {"prompt_id": str(row.get("prompt_id", f"{path.stem}:{number}"))[:200], "prompt": prompt}
+    shared: Item = {"prompt_id": str(_given(row, "prompt_id", f"{path.stem}:{number}"))[:200], "prompt": prompt}
     if isinstance(row.get("prompt"), list):
         shared["messages"] = row["prompt"]  # what people read is text; what is learned from it stays a conversation
     gold: Item = {}
@@ -144,6 +114,11 @@ def _items_of(row: dict[str, Any], order: ItemsOrder, chosen: random.Random, pat
         }
         for group in groups
     ]
+
+
+def _given(row: dict[str, Any], key: str, default: str) -> object:
+    """A name that is empty names nothing."""
+    return default if row.get(key) in (None, "") else row[key]
 
 
 def _prompt(row: dict[str, Any], path: Path, number: int) -> str:
@@ -204,88 +179,6 @@ def _longer(answers: list[str]) -> int:
 
 def _bad(code: str, sentence: str, path: Path, number: int) -> InvalidInput:
     return InvalidInput(code, sentence, next_step="Mend the file and submit it again.", file=path.name, line=number)
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-# ---- votes to rows ------------------------------------------------------------------------------------------------
-
-
-def _vote_rows(item: Item, vote: dict[str, Any]) -> list[dict[str, Any]]:
-    """One, or of a ranking one for each pair."""
-    models = _models(item)
-    row = {
-        "prompt_id": item["prompt_id"],
-        "item": vote["item"],
-        "model_a": models[0],
-        "model_b": models[-1] if len(models) > 1 else "",
-        "order": "ab" if vote["shown"] == sorted(vote["shown"]) else "ba",
-        "annotator": vote["annotator"],
-        "ms": vote["ms"],
-        "job": vote["job"],
-        "source": "people",
-        **vote["answer"],
-    }
-    row |= {name: vote[name] for name in ("scores", "reasons", "comment") if vote.get(name)}
-    ranking = vote["answer"].get("ranking")
-    return [row] if ranking is None else [row | pair for pair in _ranked_pairs(models, ranking, vote["shown"])]
-
-
-def _ranked_pairs(models: list[str], ranking: list[int], shown: list[int]) -> list[dict[str, Any]]:
-    """What of a vote's row is each pair's own."""
-    blank = Vote(prompt_id="", item="", model_a="", model_b="", winner=Winner.A, order=Order.AB, annotator="")
-    own = ("model_a", "model_b", "answer_a", "answer_b", "winner", "order")
-    return [{name: getattr(one, name) for name in own} for one in ranked(blank, models, ranking, shown)]
-
-
-def _models(item: Item) -> list[str]:
-    """Answers of which nobody said whose they are go by their place."""
-    return [model or f"answer {place}" for place, model in enumerate(item["models"], 1)]
-
-
-def _item_row(number: int, item: Item) -> dict[str, Any]:
-    answers = zip(_models(item), item["answers"], strict=True)
-    return item_row(number, item["prompt_id"], item["messages"] if "messages" in item else item["prompt"], answers)
-
-
-def _agreed(order: VotesOrder, item: Item, votes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    prompt = item.get("messages", item["prompt"])
-    named = {"prompt_id": item["prompt_id"], "votes": len(votes)}
-    shared = {"prompt": prompt, **named}
-    if order.kind == "compare":
-        counts = Counter(vote["answer"]["winner"] for vote in votes)
-        a, b = counts["a"], counts["b"]
-        if a == b or (order.consensus == "unanimous" and max(a, b) < len(votes)):
-            return []
-        chosen, rejected = item["answers"] if a > b else item["answers"][::-1]
-        # of those who chose: what `confidence` means to who learns from it, a half at least
-        return _preferred(prompt, chosen, rejected, **named, confidence=max(a, b) / (a + b))
-    if order.kind == "review":
-        verdicts = Counter(vote["answer"]["verdict"] for vote in votes)
-        verdict, count = min(verdicts.items(), key=lambda one: (-one[1], one[0]))
-        edits = [vote["answer"]["text"] for vote in votes if vote["answer"]["verdict"] == "edit"]
-        if verdict == "discard":
-            return []
-        text = edits[0] if verdict == "edit" else item["answers"][0]
-        return [{**shared, "completion": text, "confidence": count / len(votes)}]
-    if order.kind == "rank":
-        ranks = [sum(vote["answer"]["ranking"].index(one) for vote in votes) for one in range(len(item["answers"]))]
-        best, worst = ranks.index(min(ranks)), ranks.index(max(ranks))
-        if best == worst:
-            return []
-        return _preferred(prompt, item["answers"][best], item["answers"][worst], **named)
-    means = {name: sum(vote["answer"]["scores"][name] for vote in votes) / len(votes) for name in order.scores}
-    return [{**shared, "completion": item["answers"][0], "scores": means}]
-
-
-def _preferred(prompt: Any, chosen: str, rejected: str, **more: Any) -> list[dict[str, Any]]:
-    """A row to learn from; none where the better answer says nothing, or both the same."""
-    if not chosen.strip() or chosen.strip() == rejected.strip():
-        return []
-    return [preference_row(prompt, chosen, rejected, **more)]
 
 
 def _line(value: object) -> str:

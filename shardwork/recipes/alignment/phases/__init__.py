@@ -8,6 +8,7 @@
     verdicts    what it said, as votes and preferences    length_control   less what length explains
     preference  a row of them                             golds      items for people whose answer is known
     drawing     which answers are compared                agreeing   votes of several stages made preferences
+    judgements  people's votes as rows, and what they say together
 
 Recipes import these where they compute, and nowhere else: a client plans without numpy.
 """

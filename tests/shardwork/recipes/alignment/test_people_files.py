@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 
 from shardwork.dataset import check_data
 from shardwork.errors import InvalidInput
-from shardwork.recipes.alignment.people_files import join, split
+from shardwork.recipes.alignment.consensus_orders import ConsensusOrder
+from shardwork.recipes.alignment.people_files import split
 from shardwork.recipes.alignment.people_orders import ItemsOrder, VotesOrder
+from shardwork.recipes.alignment.phases.agreeing import join as agree
+from shardwork.recipes.alignment.phases.judgements import join
 from shardwork.recipes.base import Computed
 from tests.shardwork.dataset.folders import turn, write_jsonl
 
@@ -88,10 +92,19 @@ def test_what_people_prefer_can_be_learnt_from(tmp_path: Path) -> None:
     place = {json.dumps(item.get("messages", item["prompt"])): at for at, item in enumerate(items)}
     talk, silent, tied = place[json.dumps(asked)], place['"2?"'], place['"3?"']
     blank = "ab"[items[silent]["answers"].index("")]
-    votes = [(talk, "a"), (talk, "b"), (talk, "a"), (talk, "tie"), (silent, blank), (tied, "a"), (tied, "b")]
+    votes = [
+        (talk, "a"),
+        (talk, "b"),
+        (talk, "a"),
+        (talk, "tie"),
+        (talk, "a"),
+        (silent, blank),
+        (tied, "a"),
+        (tied, "b"),
+    ]
     found = voted(done.outputs["items"], [(at, {"winner": winner}) for at, winner in votes], tmp_path)
     (row,) = found
-    assert row["prompt"] == asked and row["confidence"] == pytest.approx(2 / 3) and row["votes"] == 4
+    assert row["prompt"] == asked and row["confidence"] == pytest.approx(3 / 5) and row["votes"] == 5
     assert row["chosen"] == [turn("assistant", items[talk]["answers"][0])]
     path = write_jsonl(tmp_path / "rows.jsonl", found)
     assert check_data([path], recipe="dpo").errors == ()
@@ -117,3 +130,110 @@ def test_who_beat_whom_is_told_where_answers_name_their_models(
     found = join(VotesOrder(kind="compare", consensus="majority", job_id="j"), folders)
     assert found.metrics["votes"] == 4
     assert found.metrics.get("win.new.old") == told
+
+
+#: how often each says which of two answers is better; else they say the other
+CAREFUL, CARELESS = (0.95, 0.95, 0.95), (0.5, 0.5, 0.5, 0.5)
+
+
+def planted(folder: Path, consensus: str, accuracy: tuple[float, ...] = CAREFUL + CARELESS) -> list[dict[str, Any]]:
+    """Rows of 150 comparisons of a right answer with a wrong one, that each annotator judged."""
+    done, items = items_of([answered(f"{n}?", f"right {n}", f"wrong {n}") for n in range(150)], folder)
+    chance = random.Random(7)
+    votes: list[dict[str, Any]] = []
+    for at, item in enumerate(items):
+        better = "ab"["wrong" in item["answers"][0]]
+        for who, often in enumerate(accuracy):
+            winner = better if chance.random() < often else "ba"["ab".index(better)]
+            votes.append({"item": at, "annotator": f"p{who}", "answer": {"winner": winner}, **SAID})
+    write_jsonl(folder / "votes" / "votes.jsonl", votes)
+    folders = Folders({"items": done.outputs["items"], "votes": folder / "votes"}, folder / "joined")
+    order = VotesOrder.model_validate({"kind": "compare", "consensus": consensus, "job_id": "j"})
+    return json_lines(join(order, folders).outputs["rows"] / "preferences.jsonl")
+
+
+SAID: dict[str, Any] = {"shown": [0, 1], "ms": 9, "job": "j"}
+
+
+def test_the_rule_that_the_job_chose_makes_the_rows(tmp_path: Path) -> None:
+    """Three who look and four who toss coins: a majority believes the coins as much."""
+    wrong: dict[str, int] = {}
+    chosen: dict[str, dict[str, str]] = {}
+    for rule in ("majority", "dawid_skene", "unanimous"):
+        rows = planted(tmp_path / rule, rule)
+        chosen[rule] = {row["prompt"]: row["chosen"] for row in rows}
+        wrong[rule] = sum("wrong" in row["chosen"] for row in rows)
+        assert all(0.5 <= row["confidence"] <= 1 and row["votes"] == 7 for row in rows)
+    assert len(chosen["majority"]) == 150 and len(chosen["dawid_skene"]) >= 148
+    assert wrong["dawid_skene"] <= 3 < 12 <= wrong["majority"]
+    assert 0 < len(chosen["unanimous"]) < 30 and wrong["unanimous"] == 0
+
+
+def test_the_rows_are_those_of_a_stage_of_consensus_after_it(tmp_path: Path) -> None:
+    rows = planted(tmp_path, "dawid_skene")
+    joined = tmp_path / "joined"
+    order = ConsensusOrder.model_validate(
+        {"sources": 1, "rule": "dawid_skene", "people": 1.0, "judge": 0.0, "conflict": "weighted",
+         "least_confidence": 0.5, "spent_msat": [0]},
+    )  # fmt: skip
+    done = agree(order, Folders({"data": joined / "votes"}, tmp_path / "agreed"))
+    after = json_lines(done.outputs["rows"] / "preferences.jsonl")
+    assert {(row["prompt"], row["chosen"]) for row in rows} == {(row["prompt"], row["chosen"]) for row in after}
+
+
+def judged(folder: Path, rows: list[dict[str, Any]], votes: list[tuple[int, str, dict[str, Any]]], **order: Any) -> Any:
+    """votes: (item by its answer's number, annotator, answer)."""
+    asked = {"kind": order["kind"], "answers": order.pop("answers", 2)}
+    done, items = items_of(rows, folder, **asked)
+    place = {item["prompt"]: at for at, item in enumerate(items)}
+    said = [{"item": place[f"{n}?"], "annotator": who, "answer": answer, **SAID} for n, who, answer in votes]
+    write_jsonl(folder / "votes" / "votes.jsonl", [row | {"shown": list(range(asked["answers"]))} for row in said])
+    folders = Folders({"items": done.outputs["items"], "votes": folder / "votes"}, folder / "joined")
+    return json_lines(join(VotesOrder(job_id="j", **order), folders).outputs["rows"] / "preferences.jsonl")
+
+
+def test_a_ranking_makes_a_row_of_its_ends_by_the_rule(tmp_path: Path) -> None:
+    rows = [answered(f"{n}?", f"{n} good", f"{n} fair", f"{n} poor") for n in range(2)]
+    votes = [(n, who, {"ranking": [0, 1, 2]}) for n in range(2) for who in ("anna", "bert")]
+    votes.append((1, "carl", {"ranking": [2, 1, 0]}))
+    found = {
+        rule: judged(tmp_path / rule, rows, votes, kind="rank", answers=3, consensus=rule)
+        for rule in ("majority", "unanimous", "dawid_skene", "bradley_terry")
+    }
+    for rule, made in found.items():
+        assert [(row["chosen"], row["rejected"]) for row in made] == [
+            (f"{row['prompt'][0]} good", f"{row['prompt'][0]} poor") for row in made
+        ]
+        assert len(made) == (1 if rule == "unanimous" else 2), rule
+    sure = {row["prompt"]: row["confidence"] for row in found["majority"]}
+    assert sure == {"0?": 1.0, "1?": pytest.approx(2 / 3)} and found["majority"][0]["votes"] in (2, 3)
+
+
+def test_what_is_said_of_rows_goes_by_the_rule(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}?", "completion": f"text {n}"} for n in range(4)]
+    keep, discard = {"verdict": "keep"}, {"verdict": "discard"}
+    edit = {"verdict": "edit", "text": "mended"}
+    votes = [
+        *((0, who, keep) for who in "abc"),
+        *((1, who, answer) for who, answer in zip("abc", (keep, edit, edit), strict=True)),
+        *((2, who, answer) for who, answer in zip("abc", (discard, discard, keep), strict=True)),
+        *((3, who, answer) for who, answer in zip("abc", (keep, discard, edit), strict=True)),
+    ]
+    for rule, kept in {"majority": ["text 0", "mended"], "unanimous": ["text 0"]}.items():
+        found = judged(tmp_path / rule, rows, votes, kind="review", consensus=rule)
+        assert sorted(row["completion"] for row in found) == sorted(kept), rule
+    (whole,) = judged(tmp_path / "whole", rows, votes, kind="review", consensus="unanimous")
+    assert whole == {"prompt": "0?", "prompt_id": "rows:1", "votes": 3, "completion": "text 0", "confidence": 1.0}
+
+
+def test_two_equally_likely_verdicts_on_a_row_are_none(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}?", "completion": f"text {n}"} for n in range(2)]
+    votes = [(n, who, {"verdict": said}) for n in range(2) for who, said in (("a", "keep"), ("b", "discard"))]
+    for rule in ("majority", "dawid_skene"):
+        assert judged(tmp_path / rule, rows, votes, kind="review", consensus=rule) == []
+
+
+def test_a_prompt_without_a_name_gets_one(tmp_path: Path) -> None:
+    rows = [answered(f"{n}?", "x", "y", prompt_id="") for n in range(2)]
+    found = judged(tmp_path, rows, [(n, "a", {"winner": "a"}) for n in range(2)], kind="compare", consensus="majority")
+    assert {row["prompt_id"] for row in found} == {"rows:1", "rows:2"}
