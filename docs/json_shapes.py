@@ -457,6 +457,59 @@ class LedgerCheck(Shape):
     accounts: int
 
 
+class WorkerReliability(Shape):
+    score: float | None
+    accepted: int
+    counted: int
+
+
+class WorkerPace(Shape):
+    phase: str
+    shards: int
+    seconds: float
+    tokens_per_s: float
+    units_per_s: int
+
+
+class PaidOut(Shape):
+    id: str
+    msat: int
+    state: str
+    address: str
+    payment_hash: str | None
+    updated_unix_ms: int
+    why: Why | None
+
+
+class KeyEarnings(Shape):
+    earned_msat: int
+    paid_out_msat: int
+    on_the_way_msat: int
+    available_msat: int
+    #: of its latest attempts
+    donated_msat: int
+    address: str
+    #: in the ledger
+    account: str
+    payouts: list[PaidOut]
+
+
+class WorkerKnown(Shape):
+    """Of a worker, or of somebody who judges."""
+
+    id: str
+    name: str
+    standing: str
+    reference: bool
+    created_unix_ms: int
+    last_seen_unix_ms: int
+    #: by how they ended
+    attempts: dict[str, int]
+    reliability: WorkerReliability
+    paces: list[WorkerPace]
+    earnings: KeyEarnings
+
+
 #: command -> the shape of what it prints with --json
 SHAPES: dict[str, type[BaseModel]] = {
     "shardwork (any failure)": Error,
@@ -508,6 +561,7 @@ SHAPES: dict[str, type[BaseModel]] = {
     "shardwork-worker bench": Bench,
     "shardwork-worker service status": Service,
     "shardwork-coordinator ledger check": LedgerCheck,
+    "shardwork-coordinator worker show": WorkerKnown,
 }
 
 

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from shardwork.money import show as sats
 
 from ..existing_store import DataDir, read, settings_of, write
 
@@ -47,6 +49,34 @@ def list_workers(
         marks += ["reference"] if view.reference else []
         line = f"{view.id}  {view.name or '-'}  accepted {view.accepted}  rejected {view.rejected}  {' '.join(marks)}"
         print(line.rstrip())
+
+
+@worker_app.command("show")
+def show(
+    worker: Annotated[str, typer.Argument(help="Id of a worker, or of somebody who judges.")],
+    data_dir: DataDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """What a worker, or somebody who judges, did and earned, what of it is paid out, and where to."""
+    from ..web.dossier import dossier_json
+    from . import standing
+
+    def look(tx: Transaction) -> dict[str, Any]:
+        return dossier_json(tx, standing.worker(tx, worker))
+
+    told = asyncio.run(read(settings_of(data_dir, {}), look))
+    if as_json:
+        print(json.dumps(told))
+        return
+    money, counts = told["earnings"], told["attempts"]
+    print(f"{told['id']}  {told['name'] or '-'}  {told['standing']}")
+    print("  ".join(f"{state} {count}" for state, count in counts.items()) or "nothing has ended yet")
+    print(
+        f"earned {sats(money['earned_msat'])}, not paid out {sats(money['available_msat'])}, "
+        f"on the way {sats(money['on_the_way_msat'])}, paid out {sats(money['paid_out_msat'])}"
+    )
+    for one in money["payouts"]:
+        print(f"{one['id']}  {sats(one['msat'])}  {one['state']}")
 
 
 @worker_app.command("drain")

@@ -1,14 +1,16 @@
 """Dossier: all that is known of one worker, from one read: what it is, how fast, how reliable and why, paid and held.
 
-Owns what is shown and its caps. Called by `dashboard.worker`.
+Owns what is shown and its caps. Called by `dashboard.worker`, and for `worker show --json`.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from shardwork.client.display import figures
 from shardwork.why import Why
@@ -138,6 +140,36 @@ def dossier(tx: Transaction, worker_id: str, presences: Presences) -> Dossier:
         earnings=_earnings(tx, party, attempts),
         deeds=tx.find(AuditEntry, subject=worker_id, order="id", descending=True, limit=MOST_DEEDS),
     )
+
+
+def dossier_json(tx: Transaction, party: Party) -> dict[str, Any]:
+    """What the store knows of it, which is all but who is attached now."""
+    attempts = attempts_of(tx, party.id)
+    score, money = reliability(attempts), _earnings(tx, party, attempts)
+    return {
+        "id": party.id,
+        "name": party.name,
+        "standing": str(party.standing),
+        "reference": party.reference,
+        "created_unix_ms": party.created_ms,
+        "last_seen_unix_ms": party.last_seen_ms,
+        "attempts": dict(sorted(tx.count(Lease, "state", worker_id=party.id).items())),
+        "reliability": {"score": score.score, "accepted": score.accepted, "counted": score.counted},
+        "paces": [asdict(one) for one in _paces(tx, attempts)],
+        "earnings": {**asdict(replace(money, payouts=())), "payouts": [_payout(*one) for one in money.payouts]},
+    }
+
+
+def _payout(payout: Payout, why: Why | None) -> dict[str, Any]:
+    return {
+        "id": payout.id,
+        "msat": payout.msat,
+        "state": str(payout.state),
+        "address": payout.address,
+        "payment_hash": payout.payment_hash,
+        "updated_unix_ms": payout.updated_ms,
+        "why": json.loads(why.to_json()) if why else None,
+    }
 
 
 def _told(said: Machine) -> dict[str, str]:
