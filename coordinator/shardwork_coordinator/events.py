@@ -30,18 +30,34 @@ class Slice:
     replicas: tuple[Replica, ...]
     #: of people's shards: the tasks that are open or not decided
     votes: tuple[Vote, ...] = ()
+    #: people in probation of whom what is known speaks rather against them
+    doubted: frozenset[str] = frozenset()
+
+    #: the same rows by their keys, once somebody asks: what ends a phase asks for thousands
+    _shards: dict[str, Shard] = field(default_factory=dict[str, Shard], init=False, compare=False)
+    _copies: dict[str, tuple[Replica, ...]] = field(
+        default_factory=dict[str, tuple[Replica, ...]], init=False, compare=False
+    )
+    _votes: dict[tuple[str, int], Vote] = field(default_factory=dict[tuple[str, int], Vote], init=False, compare=False)
 
     def shard(self, shard_id: str) -> Shard:
-        return next(shard for shard in self.shards if shard.id == shard_id)
+        if not self._shards:
+            self._shards.update((one.id, one) for one in self.shards)
+        return self._shards[shard_id]
 
     def replica(self, shard_id: str, number: int) -> Replica:
-        return next(one for one in self.replicas if one.shard_id == shard_id and one.number == number)
+        return next(one for one in self.replicas_of(shard_id) if one.number == number)
 
     def vote(self, shard_id: str, number: int) -> Vote:
-        return next(one for one in self.votes if (one.shard_id, one.replica) == (shard_id, number))
+        if not self._votes:
+            self._votes.update(((one.shard_id, one.replica), one) for one in self.votes)
+        return self._votes[shard_id, number]
 
     def replicas_of(self, shard_id: str) -> tuple[Replica, ...]:
-        return tuple(one for one in self.replicas if one.shard_id == shard_id)
+        if not self._copies:
+            for one in self.replicas:
+                self._copies[one.shard_id] = (*self._copies.get(one.shard_id, ()), one)
+        return self._copies.get(shard_id, ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from shardwork.jobs.spec import StageSpec
-from shardwork.recipes.base import AUDIT_PHASE, PEOPLE_PHASES
+from shardwork.recipes.base import AGREED_PHASES, AUDIT_PHASE, PEOPLE_PHASES
 from shardwork.why import Why
 
 from .engine import Engine, advance, slice_of_job, slice_of_replica, slice_of_round
@@ -22,6 +23,7 @@ from .machine.phases import HOUR_MS
 from .machine.states import FINAL_JOB, FINAL_ROUND, LIVE
 from .money import ledger
 from .money.movements import round_account
+from .people.giving import EXPIRES_MS
 from .queueing import standing
 from .queueing.line import JobFacts
 from .queueing.stragglers import Speeds, speeds_of, stragglers
@@ -71,8 +73,10 @@ class Sweeper:
 
         def extend(tx: Transaction) -> None:
             for replica in tx.find(Replica, state=[str(state) for state in LIVE]):
-                deadline_ms = max(replica.deadline_ms, soonest_ms)
-                tx.put(replace(replica, expires_ms=expires_ms, deadline_ms=deadline_ms))
+                # nobody hears of people between two calls
+                until_ms = now_ms + EXPIRES_MS if replica.phase in PEOPLE_PHASES else expires_ms
+                deadline_ms = max(replica.deadline_ms, soonest_ms, until_ms)
+                tx.put(replace(replica, expires_ms=until_ms, deadline_ms=deadline_ms))
 
         await self._engine.store.write(extend)
         for link in self._engine.links.all():
@@ -260,14 +264,12 @@ class Sweeper:
         world, everyone = self._engine.world(), self._engine.links.accepting()
 
         def lonely(tx: Transaction) -> list[Shard]:
-            running = {job.id for job in tx.find(Job, state=JobState.RUNNING)}
-            waiting = tx.find(Shard, state=[ShardState.READY, ShardState.RUNNING], quorum=2) if running else []
-            audits_ = tx.find(Shard, state=[ShardState.READY, ShardState.RUNNING], phase=AUDIT_PHASE) if running else []
-            # people who judge one item need not be workers
-            shards = [one for one in waiting if one.job_id in running and one.phase not in PEOPLE_PHASES]
-            return [one for one in shards if len(_keys(tx, one, everyone)) < 2] + [
-                one for one in audits_ if one.job_id in running and not _auditors(tx, one, everyone)
-            ]
+            running = sorted(job.id for job in tx.find(Job, state=JobState.RUNNING))
+            # by their phases: a stage that people answer may have tens of thousands of shards with two places each
+            phases = sorted({*AGREED_PHASES, AUDIT_PHASE})
+            open_: dict[str, Any] = {"job_id": running, "state": [ShardState.READY, ShardState.RUNNING]}
+            waiting = tx.find(Shard, **open_, phase=phases) if running else []
+            return [one for one in waiting if _is_lonely(tx, one, everyone)]
 
         waiting = await self._engine.store.read(lonely)
         self._lonely = {shard.id: self._lonely.get(shard.id, world.now_ms) for shard in waiting}
@@ -374,6 +376,13 @@ def _keys(tx: Transaction, shard: Shard, everyone: Sequence[Worker]) -> set[str]
     keys = {one.worker_id for one in tx.find(Replica, shard_id=shard.id) if one.worker_id}
     place = _place(tx, shard)
     return keys | {worker.id for worker in everyone if refusal(place, worker) is None}
+
+
+def _is_lonely(tx: Transaction, shard: Shard, everyone: Sequence[Worker]) -> bool:
+    """Whether a second key is asked for, and none is there."""
+    if shard.phase == AUDIT_PHASE:
+        return not _auditors(tx, shard, everyone)
+    return shard.quorum == 2 and len(_keys(tx, shard, everyone)) < 2
 
 
 def _auditors(tx: Transaction, audit: Shard, everyone: Sequence[Worker]) -> set[str]:

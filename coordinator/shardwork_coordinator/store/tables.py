@@ -93,6 +93,7 @@ INDEXES: tuple[tuple[type[Record], tuple[str, ...]], ...] = (
     (Annotator, ("party",)),
     (Annotator, ("state", "last_ms")),
     (Vote, ("annotator", "given_ms")),
+    (Vote, ("annotator", "job_id", "stage", "number")),
     (Vote, ("job_id", "stage", "state")),
     (Vote, ("job_id", "stage", "number")),
     (Vote, ("state", "cast_ms")),
