@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from shardwork.clock import Clock
 from shardwork.errors import InvalidInput, NotFound, StaleLease
+from shardwork.feedback.quality import Standing, State, last_word
 from shardwork.ids import LeaseId
 from shardwork.jobs.spec import STAGE_OUTPUT, JobSpec, StageSpec, model_input
 from shardwork.money import show
@@ -44,6 +45,8 @@ from .machine.versions import compared
 from .money import ledger
 from .queueing import standing
 from .records import (
+    Annotator,
+    AnnotatorState,
     Artifact,
     ArtifactState,
     Event,
@@ -246,6 +249,9 @@ def _slice_of_tasks(tx: Transaction, round_: Round) -> Slice:
     replicas = [one for one in tx.find(Replica, **key, state=OPEN_TASK) if one.phase in PEOPLE_PHASES]
     open_ = {(one.shard_id, one.number) for one in replicas}
     votes = tx.find(Vote, job_id=round_.job_id, stage=round_.stage, state=OPEN_VOTE)
+    judged = {one.worker_id for one in replicas if one.state is ReplicaState.SUBMITTED}
+    key = {"job_id": round_.job_id, "stage": round_.stage, "party": sorted(judged)}
+    tested = tx.find(Annotator, **key, state=AnnotatorState.PROBATION)
     return Slice(
         job=found(tx.get(Job, round_.job_id), "job", round_.job_id),
         stage=found(tx.get(Stage, round_.job_id, round_.stage), "stage", round_.stage),
@@ -253,6 +259,7 @@ def _slice_of_tasks(tx: Transaction, round_: Round) -> Slice:
         shards=tuple(tx.find(Shard, id=sorted({one.shard_id for one in replicas}))),
         replicas=tuple(replicas),
         votes=tuple(one for one in votes if (one.shard_id, one.replica) in open_),
+        doubted=frozenset(one.party for one in tested if last_word(Standing.of(one.evidence_json)) is State.STOPPED),
     )
 
 

@@ -47,6 +47,18 @@ CLOSED = Why(
     next_step="Nothing to do: choose another task.",
 )
 
+RAN_OUT = Why(
+    code="people.ran_out",
+    sentence="The time for this task ran out, and it goes to others.",
+    next_step="Nothing to do: an answer within the hour counts while its place is free.",
+)
+SPOKE_AGAINST = Why(
+    code="people.spoke_against",
+    sentence="The task ended before your answers could be told from guesses, and those to items that test people were "
+    "rather guesses.",
+    next_step="Choose another task, and read the guideline first.",
+)
+
 
 def given(state: Slice, event: TaskGiven, world: World) -> Change:
     """Leases the slice's vote's shard to its person. Raises Conflict "people.no_place" and "people.closed"."""
@@ -131,9 +143,10 @@ def left(state: Slice, event: TaskLeft, world: World) -> Change:
 
 
 def lost(state: Slice, event: LeaseLost, world: World) -> Change:
-    """As any lease whose time ran out, or whose holder is trusted no more."""
+    """As any lease whose time ran out, or whose holder is trusted no more; what workers are told of it is not for
+    people."""
     vote = state.vote(event.shard_id, event.number)
-    return left(replace(state, votes=(vote,)), TaskLeft(state=VoteState.EXPIRED, why=event.why), world)
+    return left(replace(state, votes=(vote,)), TaskLeft(state=VoteState.EXPIRED, why=RAN_OUT), world)
 
 
 def shelved(state: Slice, event: ItemShelved, world: World) -> Change:
@@ -166,8 +179,8 @@ def stepped(state: Slice, event: MachineEvent, world: World) -> Change:
 
 
 def close(state: Slice, world: World, change: Change) -> None:
-    """Every item is done: tasks that people still hold are taken back; what they handed in passed its checks and is
-    paid, as any late result."""
+    """Every item is done: tasks that people still hold are taken back; what they handed in is paid, as any late result,
+    unless what is known of its person speaks against them."""
     for vote in state.votes:
         replica = state.replica(vote.shard_id, vote.replica)
         end(state, replica, CLOSED, world, change)
@@ -179,8 +192,10 @@ def end(state: Slice, replica: Replica, why: Why, world: World, change: Change) 
     if replica.state in LIVE:
         _take_back(state, vote, VoteState.EXPIRED, why, world, change)
     elif replica.state is ReplicaState.SUBMITTED:
-        verdict = VoteState.PRACTICE if replica.phase == PRACTICE_PHASE else VoteState.PAID
-        _decide(state, vote, verdict, None, world, change)
+        if vote.annotator in state.doubted:
+            _decide(state, vote, VoteState.REJECTED, SPOKE_AGAINST, world, change)
+        else:
+            _decide(state, vote, VoteState.PAID, None, world, change)
 
 
 def repeat_of(shard: Shard, world: World) -> Shard:

@@ -65,7 +65,7 @@ def read(body: dict[str, Any], params: PeopleParams, shown: Sequence[int]) -> An
 def milliseconds(body: dict[str, Any]) -> int:
     """As the browser measured; nothing rests on it."""
     ms = body.get("ms", 0)
-    return min(max(int(ms), 0), MOST_MS) if isinstance(ms, int | float) and ms == ms else 0
+    return int(min(max(ms, 0), MOST_MS)) if isinstance(ms, int | float) and ms == ms else 0
 
 
 def as_shown(answer_json: str, shown: Sequence[int]) -> dict[str, Any]:

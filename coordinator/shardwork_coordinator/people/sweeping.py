@@ -71,11 +71,12 @@ def _away(tx: Transaction, world: World) -> list[Key]:
     for job, stage in places.running(tx):
         if places.open_round(tx, job.id, stage.name) is None or not _is_stuck(tx, job.id, stage.name):
             continue
-        asked: dict[str, Any] = {"job_id": job.id, "stage": stage.name, "state": AnnotatorState.PROBATION}
-        gone = tx.find(Annotator, **asked, order="last_ms", limit=MOST)
-        found += [
-            (job.id, stage.name, one.party) for one in gone if one.last_ms + AWAY_MS <= world.now_ms and one.votes
-        ]
+        key: dict[str, Any] = {"job_id": job.id, "stage": stage.name}
+        # by the answers: of those who left most hold no place, and some none any more
+        holders = sorted(tx.count(Vote, "annotator", **key, phase=ASK_PHASE, state=VoteState.HELD))
+        here = tx.find(Annotator, **key, party=holders)
+        gone = [one.party for one in here if one.last_ms + AWAY_MS <= world.now_ms]
+        found += [(job.id, stage.name, party) for party in gone[:MOST]]
     return found
 
 

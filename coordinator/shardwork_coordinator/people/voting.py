@@ -15,11 +15,11 @@ from shardwork.why import Why
 
 from ..engine import advance, found, slice_of_task, write_note
 from ..events import ItemShelved, Note, Push, TaskGiven, TaskLeft, VoteCast, VoteChanged, VoteJudged, World
-from ..records import Annotator, AnnotatorState, Replica, Shard, Vote, VoteState
+from ..records import Annotator, AnnotatorState, Replica, Round, Shard, Vote, VoteState
 from ..store.base import Transaction
 from . import answers, figures, settling, trust
 from .desk import PeopleDesk
-from .giving import DEADLINE_MS, EXPIRES_MS
+from .giving import DEADLINE_MS, EXPIRES_MS, covered
 from .items import Item
 from .places import Place
 from .showing import task
@@ -172,6 +172,10 @@ def _taken_up_again(tx: Transaction, vote: Vote, world: World, pushes: list[Push
     replica = found(tx.get(Replica, vote.shard_id, vote.replica), "task", vote.id)
     me = found(tx.get(Annotator, vote.job_id, vote.stage, vote.annotator), "annotator", vote.annotator)
     if replica.deadline_ms <= world.now_ms or me.state is AnnotatorState.STOPPED:
+        raise Conflict.from_why(TOO_LATE_WHY)
+    shard = found(tx.get(Shard, vote.shard_id), "shard", vote.shard_id)
+    round_ = found(tx.get(Round, shard.job_id, shard.stage, shard.round), "round", shard.id)
+    if not covered(tx, shard, round_, world):
         raise Conflict.from_why(TOO_LATE_WHY)
     event = TaskGiven(expires_ms=world.now_ms + EXPIRES_MS, deadline_ms=replica.deadline_ms)
     pushes += advance(tx, _slice(tx, vote), event, world)

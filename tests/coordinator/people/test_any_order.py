@@ -1,5 +1,6 @@
-"""People do anything in any order, time jumps, the job pauses and goes on: money is kept, nobody is paid twice, and no
-item counts more people than were asked for, each of them once. And two hundred people at one stage."""
+"""People do anything in any order, time jumps, the job pauses, runs out of money, is topped up and times out: money is
+kept, nobody is paid twice, and no item counts more people than were asked for, each of them once. And two hundred
+people at one stage."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ import pytest
 
 from shardwork.why import Why
 from shardwork_coordinator.api.limits import Buckets
-from shardwork_coordinator.events import JobCancelled, JobPaused, JobResumed
+from shardwork_coordinator.events import JobCancelled, JobPaused, JobResumed, TimedOut, ToppedUp
 from shardwork_coordinator.money import ledger
-from shardwork_coordinator.money.movements import escrow_account, round_account
+from shardwork_coordinator.money.movements import MoveAll, escrow_account, round_account
 from shardwork_coordinator.people.giving import EXPIRES_MS
 from shardwork_coordinator.records import (
     Annotator,
@@ -58,7 +59,7 @@ async def check(stand: Stand) -> None:
     assert len(votes) == len(replicas)
     for vote in votes:
         assert replicas[vote.shard_id, vote.replica].state is STATES[vote.state], vote
-    is_cancelled = (await stand.job()).state is JobState.CANCELLED
+    is_cancelled = (await stand.job()).state in (JobState.CANCELLED, JobState.FAILED)
     for shard in await stand.all(Shard, phase="ask"):
         mine = [one for one in replicas.values() if one.shard_id == shard.id]
         taken = [one for one in mine if one.state in TAKEN]
@@ -107,6 +108,22 @@ async def act(stand: Stand, one: Person, chosen: random.Random, known: list[str]
 async def nothing() -> None: ...
 
 
+async def befall(stand: Stand, step: int, chosen: random.Random) -> None:
+    """Something that its owner or the operator may do: a pause, a top-up, a restart, and a reserve that is spent."""
+    match chosen.randrange(5):
+        case 0:
+            await stand.steer(JobPaused(why=Why(code="job.paused", sentence="Paused.")))
+        case 1 | 2:
+            await stand.steer(ToppedUp(msat=chosen.choice([1, 10_200, 200_000]), transfer=f"top-up/{step}"))
+            await stand.steer(JobResumed())
+        case 3:
+            await Sweeper(stand.engine, Settings(data_dir=stand.folder), nothing).revive()
+        case _:
+            accounts = {"debit": round_account(JOB, STAGE, 1), "credit": escrow_account(JOB)}
+            spent = MoveAll(id=f"spent/{step}", **accounts, reason="release", reference=JOB)
+            await stand.store.write(lambda tx: ledger.apply(tx, spent, 0))
+
+
 @pytest.mark.parametrize("seed", range(16))
 async def test_whatever_people_do_the_books_balance(stand: Stand, seed: int) -> None:
     chosen = random.Random(seed)
@@ -119,15 +136,15 @@ async def test_whatever_people_do_the_books_balance(stand: Stand, seed: int) -> 
     for step in range(90):
         one, known = chosen.choice(people)
         await act(stand, one, chosen, known)
-        if step % 30 == 29:
-            why = Why(code="job.paused", sentence="Paused.")
-            await stand.steer(JobPaused(why=why) if chosen.random() < 0.5 else JobResumed())
+        if step % 15 == 14:
+            await befall(stand, step, chosen)
         if (await stand.job()).state not in (JobState.RUNNING, JobState.PAUSED):
             break
         await check(stand)
     await stand.effects()
     if (await stand.job()).state in (JobState.RUNNING, JobState.PAUSED):
-        await stand.steer(JobCancelled())
+        is_over = Why(code="job.timed_out", sentence="Its time is over.")
+        await stand.steer(JobCancelled() if seed % 2 else TimedOut(why=is_over))
     await check(stand)
     for account in (escrow_account(JOB), round_account(JOB, STAGE, 1)):
         assert await stand.store.read(partial(_balance, account=account)) == 0
