@@ -7,7 +7,7 @@ waits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shardwork.recipes.abilities import Ability, lack, without
 from shardwork.why import Why
@@ -193,12 +193,25 @@ def _why_nobody(replica: ReadyReplica, everyone: Sequence[Worker], reasons: dict
             next_step="Wait for a cheaper worker, or ask the operator for another rate card; the price of a running "
             "job never changes.",
         )
+    if room := _most_memory(replica, everyone):
+        return Why(
+            code="shard.too_large",
+            sentence="It takes more memory than any attached worker has.",
+            evidence={"needed_bytes": f"{replica.memory_bytes:,}", "largest_bytes": f"{room:,}", **shown},
+            next_step="Wait for a larger worker, or submit the job again with a smaller model or smaller shards.",
+        )
     return Why(
         code="shard.no_fitting_worker",
         sentence="No attached worker can take it.",
         evidence=shown,
         next_step=f"Wait for another worker, or {_other_way(replica, everyone)}.",
     )
+
+
+def _most_memory(replica: ReadyReplica, everyone: Sequence[Worker]) -> int:
+    """Of those that lack nothing but memory; 0: there are none."""
+    small = replace(replica, memory_bytes=0)
+    return max((one.memory_bytes for one in everyone if refusal(small, one) is None), default=0)
 
 
 def _other_way(replica: ReadyReplica, everyone: Sequence[Worker]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from shardwork import wire
 from shardwork.jobs.spec import StageSpec
-from shardwork.recipes.base import ASK_PHASE, AUDITED_PHASES, PEOPLE_PHASES
+from shardwork.recipes.base import ASK_PHASE, AUDIT_PHASE, AUDITED_PHASES, PEOPLE_PHASES
 from shardwork.recipes.continuing import told
 from shardwork.v1 import jobs_pb2
 from shardwork.why import Why
@@ -201,6 +201,9 @@ def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worke
         )
     waiting = ready_replicas(tx, job, limit=1, device=JobFacts.of(job).device)
     handed_in = tx.find(Replica, job_id=job.id, state=ReplicaState.SUBMITTED)
+    if handed_in and waiting and (audit := _audit_of(tx, waiting[0])) is not None:
+        lacking = _why_not_covered(tx, job, round_, waiting[0]) or why_waiting(waiting[0], workers)
+        return _why_unchecked(audit, len(handed_in), where, lacking)
     if (differing := _most_of_one_shard(handed_in)) > 1:
         return Why(
             code="job.waits_for_tiebreak",
@@ -226,6 +229,23 @@ def _phase_why(tx: Transaction, job: Job, round_: Round, workers: Sequence[Worke
         sentence=f"The coordinator runs the {round_.phase} phase{', again' if tried else ''}.",
         evidence=where | tried,
         next_step=NOTHING_TO_DO,
+    )
+
+
+def _audit_of(tx: Transaction, waiting: ReadyReplica) -> Shard | None:
+    shard = tx.get(Shard, waiting.shard_id)
+    return shard if shard is not None and shard.phase == AUDIT_PHASE else None
+
+
+def _why_unchecked(audit: Shard, handed_in: int, where: Mapping[str, str], lacking: Why) -> Why:
+    """Results are there, and only others than those who made them may check them. `lacking`: why nobody does."""
+    results = "1 result is" if handed_in == 1 else f"{handed_in} results are"
+    return Why(
+        code="job.waits_for_audit",
+        sentence=f"{results} handed in, unpaid until another worker has checked a sample. {lacking.sentence}",
+        evidence={**lacking.evidence, **where, "audit": audit.id, "because": lacking.code},
+        next_step="Start another worker, or wait: where none comes for a while the job goes on by itself and is marked "
+        "self-evaluated.",
     )
 
 

@@ -16,7 +16,7 @@ from ..dataset.check import CheckOptions
 from ..dataset.lengths import Layout, Overlong, layout
 from ..dataset.line import Source
 from ..dataset.mapping import unknown_name
-from ..dataset.row import Format
+from ..dataset.row import Format, Row
 from ..dataset.source import source_files
 from ..dataset.staged import travels_as_it_is
 from ..dataset.sufficiency import Size
@@ -33,6 +33,8 @@ from ..models.hub import is_remote
 from ..models.presets import check_preset, preset_params
 from ..problem import Problem, suggest
 from ..recipes import recipe as find_recipe
+from ..recipes.alignment.people import params_of
+from ..recipes.alignment.phases.askable import wrong_row
 from ..recipes.alignment.tuned import Tuned
 from ..recipes.base import StageFacts
 from ..recipes.learning import LearningRecipe
@@ -153,10 +155,17 @@ def measure_stages(loaded: LoadedJob, *, on_progress: OnProgress | None = None) 
 
 
 def _placed(error: InvalidInput, loaded: LoadedJob, stage: str) -> ShardworkError:
-    """The same error, and where in the job file its key stands, if it does."""
+    """The same error, and where in the job file its key stands, if it does; keys of rows have places of their own."""
+    key = error.why.evidence.get("key", "")
+    is_of_stage = key.startswith(("params.", "continue_from", "models."))
+    return placed(error, loaded, stage) if is_of_stage else error
+
+
+def placed(error: InvalidInput, loaded: LoadedJob, stage: str) -> ShardworkError:
+    """An error about a key of this stage, with the key's place in the job file."""
     why = error.why
     key = why.evidence.get("key", "")
-    if not key.startswith(("params.", "continue_from", "models.")) or why.evidence.get("file"):
+    if not key or why.evidence.get("file") or stage not in {each.name for each in loaded.spec.stages}:
         return error
     evidence = {**why.evidence, **loaded.place(stage, key)}
     return InvalidInput.from_why(Why(code=why.code, sentence=why.sentence, evidence=evidence, next_step=why.next_step))
@@ -447,6 +456,7 @@ def _report_of(
         has_template=None if model is None or files.base_model is not None else model.has_chat_template,
         rows_are=str(asked.get("rows_are", "")),
         row_keys=tuple(asked.get("row_keys", ())),
+        wrong_row=_wrong_row(stage),
     )
     report = check_data(
         sources_of(files.sources),
@@ -459,6 +469,13 @@ def _report_of(
     if report.errors:
         raise DataInvalid(stage.name, report)
     return report
+
+
+def _wrong_row(stage: StageSpec) -> Callable[[Row], Problem | None] | None:
+    if stage.recipe != "people":
+        return None
+    params = params_of(stage)
+    return lambda row: wrong_row(row, params.kind, params.shown)
 
 
 def _rows_of(stage: StageSpec, done: Mapping[str, StageMeasure]) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from ..session import Session
 from ..v1 import jobs_pb2
 from ..why import Why
 from . import calls, received
-from .facts import StageMeasure, measure_stages, problem_why, with_other_method
+from .facts import StageMeasure, measure_stages, placed, problem_why, with_other_method
 from .hub import HubChoice
 from .progress import OnProgress
 from .results import Quote
@@ -197,7 +197,10 @@ async def price(session: Session, measured: Measured) -> Plan:
     async def quoted(stages: tuple[StageMeasure, ...]) -> Quote:
         job = _with_stages(measured.loaded, stages)
         request = jobs_pb2.QuoteJobRequest(spec_json=job.spec.canonical_json(), facts=job.facts())
-        return received.quote(await calls.quote(session, request))
+        try:
+            return received.quote(await calls.quote(session, request))
+        except InvalidInput as error:
+            raise placed(error, measured.loaded, error.why.evidence.get("stage", "")) from None
 
     stages, options = await _weigh(measured.stages, measured.budget_msat, quoted)
     quote, balance = await quoted(stages), await calls.balance(session)

@@ -63,6 +63,8 @@ class CheckOptions:
     #: of judged rows: the kind that the objective learns from; of prompts: keys by which answers are graded
     rows_are: str = ""
     row_keys: tuple[str, ...] = ()
+    #: what else the stage can't use, of one row
+    wrong_row: Callable[[Row], Problem | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +166,20 @@ class Count:
                 self.format, self.is_conversational = row.format, row.is_conversational
                 if not self._is_usable(row):
                     return
-            missing = missing_key(row, self.plan.options.row_keys) if row.format is Format.PROMPT else None
-            if missing is not None:
-                self.error(missing)
+            if (wrong := self._wrong(row)) is not None:
+                self.error(wrong)
                 continue
             self.rows += 1
             for key in row.ignored:
                 first, count = self.ignored.get(key, (row, 0))
                 self.ignored[key] = (first, count + 1)
             yield row
+
+    def _wrong(self, row: Row) -> Problem | None:
+        """What this stage asks of each row beyond its format."""
+        options = self.plan.options
+        missing = missing_key(row, options.row_keys) if row.format is Format.PROMPT else None
+        return missing or (options.wrong_row(row) if options.wrong_row is not None else None)
 
     def _is_usable(self, row: Row) -> bool:
         """Whether recipe and model can read this format at all; otherwise one error says so and reading stops."""

@@ -91,7 +91,8 @@ def fix_of(items: Sequence[Any], key: str, known: Sequence[str], model: type[Bas
         meant = _MEANT.search(str(item["msg"]))
         if meant is not None:
             return f"Did you mean {meant[1]!r}?"
-        return _named(item["input"], key) if key == "name" else f"Mend `{key}` as the sentence says."
+        place = f"`{key}`" if key else "it"  # a whole section has no key of its own
+        return _named(item["input"], key) if key == "name" else f"Mend {place} as the sentence says."
     if info is not None and items[0]["type"].startswith("int_") and isinstance(info.default, int):
         return f"Write a whole number, as `{key}: {info.default}`."
     if info is not None and info.description:

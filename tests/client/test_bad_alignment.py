@@ -66,6 +66,15 @@ class Case:
 
 
 GOOD = {"prompt": "a", "chosen": "x", "rejected": "y"}
+TWO: dict[str, Any] = {"prompt": "a", "answers": ["x", "y"]}
+TALK: dict[str, Any] = {"prompt": [{"role": "user", "content": "q"}]}
+VOTE = {"prompt_id": "p", "item": 0, "model_a": "a", "model_b": "b", "winner": "a", "order": "ab", "annotator": "x"}
+
+
+def people(params: str = "") -> str:
+    return job("people", data="bad.jsonl", params=f"{{title: Which is better, pay_sats: 1{params}}}")
+
+
 CASES = {
     "a prompt is missing": Case(
         job("generate", data="bad.jsonl"),
@@ -157,6 +166,82 @@ CASES = {
         "rewards.bad_schema",
         ("job.yaml:5", "$ref", "Use type"),
     ),
+    "one answer to compare": Case(
+        people(),
+        "people.few_answers",
+        ("bad.jsonl", "2", "1 answer", "kind: score or review"),
+        [TWO, {"prompt": "a", "answers": ["x"]}],
+    ),
+    "two answers to rank as four": Case(
+        people(", kind: rank, answers: 4"),
+        "people.few_answers",
+        ("bad.jsonl", "1", "2 answers", "shows 4"),
+        [TWO],
+    ),
+    "one answer for a judge": Case(
+        job("judge", data="bad.jsonl"),
+        "data.few_answers",
+        ("bad.jsonl", "2", "1 answer", "params.answers"),
+        [TWO, {"prompt": "a", "answers": ["x"]}],
+    ),
+    "a known answer that nobody can give": Case(
+        people(),
+        "people.bad_gold",
+        ("bad.jsonl", "2", "gold", "both_bad", "honestly"),
+        [TWO, {**TWO, "gold": {"winner": "c"}}],
+    ),
+    "a known ranking of a comparison": Case(
+        people(),
+        "people.bad_gold",
+        ("bad.jsonl", "1", "gold", "both_bad"),
+        [{**TWO, "gold": {"ranking": [1, 0]}}],
+    ),
+    "conversations for a model without a template": Case(
+        job("generate", data="bad.jsonl").replace("base_model: policy", "base_model: bare"),
+        "template.missing",
+        ("bad.jsonl", "1", "params.chat_template: chatml"),
+        [TALK, TALK],
+    ),
+    "a file of votes for a blend": Case(
+        job("consensus", data="bad.jsonl"), "consensus.no_votes", ("job.yaml:3", "bad.jsonl", "stage.votes"), [VOTE]
+    ),
+    "a file of votes to learn from": Case(
+        job("dpo", data="bad.jsonl"), "data.unknown_key", ("bad.jsonl", "1", "prompt_id"), [VOTE]
+    ),
+    "a weight below nothing": Case(
+        BLEND.replace("people: 0", "people: -1") + TAIL, "", ("job.yaml", "weights.people", "at least 0"), [TWO]
+    ),
+    "people first without weight": Case(
+        BLEND.replace("judge: 0", "judge: 1") + TAIL,
+        "blend.people_without_weight",
+        ("job.yaml", "params.weights", "above 0"),
+        [TWO],
+    ),
+    "one answer to learn from in groups": Case(
+        policy(POLICY.replace("answers: 2", "answers: 1") + ", rewards: {exact: 1.0}"),
+        "",
+        ("job.yaml:5", "params.answers", "at least 2"),
+    ),
+    "a score that is no number": Case(
+        job("reward", data="bad.jsonl", params="{learns_from: scores}"),
+        "data.bad_value",
+        ("bad.jsonl", "1", "score", "finite"),
+        [{"prompt": "a", "completion": "x", "score": float("nan")}],
+    ),
+    "pairs where scores are asked for": Case(
+        job("reward", data="bad.jsonl", params="{learns_from: scores}"),
+        "data.wrong_format",
+        ("bad.jsonl", "1", "params.learns_from"),
+        [GOOD],
+    ),
+    "a target beyond the budget": Case(
+        policy(POLICY + ", rewards: {exact: 1.0}, kl_target: 9, kl_budget: 1"),
+        "policy.kl_contradiction",
+        ("job.yaml:5", "params.kl_target", "below params.kl_budget"),
+    ),
+    "a title that drives a terminal": Case(
+        people().replace("Which is better", '"\\e[31mred"'), "", ("job.yaml", "control characters", "Mend it"), [TWO]
+    ),
     "a loop over what it does not make": Case(
         LOOP % ("", "learn.modle", "answer.rows") + TAIL, "", ("job.yaml", "learn.modle")
     ),
@@ -181,6 +266,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vocabulary = words["model"]["vocab"]
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (foreign / "tokenizer.json").write_text(json.dumps(words))
+    bare = shutil.copytree(base, folder / "bare")
+    said = json.loads((bare / "tokenizer_config.json").read_text())
+    (bare / "tokenizer_config.json").write_text(json.dumps({**said, "chat_template": None}))
     as_reward(base, folder / "reward")
     as_reward(foreign, folder / "foreign-reward")
     models.write_prompts(folder / "prompts.jsonl")

@@ -170,7 +170,7 @@ class Simulation:
         abilities: Sequence[str] = (),
     ) -> None:
         capability = work_pb2.Capability(
-            recipes=["sft", "pretrain", "count", "generate", "grpo", "ppo"],
+            recipes=["sft", "pretrain", "count", "generate", "judge", "grpo", "ppo"],
             can_train=True,
             memory_bytes=1 << 40,
             abilities=abilities,

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from shardwork.why import Why
+from shardwork_coordinator import views
 from shardwork_coordinator.engine import advance, slice_of_job, slice_of_replica
 from shardwork_coordinator.events import Push, QuorumShrunk, ToppedUp
 from shardwork_coordinator.records import (
@@ -57,6 +58,12 @@ async def paid(simulation: Simulation) -> dict[str, list[str]]:
 async def refused(simulation: Simulation) -> list[tuple[str, str]]:
     leases = await simulation.store.read(lambda tx: tx.find(Lease, state=ReplicaState.REJECTED))
     return [(lease.worker_id, lease.phase) for lease in leases]
+
+
+async def why_it_waits(simulation: Simulation) -> Why:
+    job = await simulation.job()
+    workers = simulation.engine.links.accepting()
+    return await simulation.store.read(lambda tx: views.job_why(tx, job, tx.find(Stage, job_id=job.id), workers))
 
 
 async def test_a_result_is_paid_after_another_worker_bore_it_out() -> None:
@@ -149,6 +156,13 @@ async def test_with_a_single_worker_the_job_goes_on_and_says_so() -> None:
     waiting = await shards(simulation, "audit")
     assert len(waiting) == 2
     assert [one.state for one in waiting] == [ShardState.READY] * 2
+    why = await why_it_waits(simulation)
+    assert why.code == "job.waits_for_audit"
+    assert why.sentence == (
+        "2 results are handed in, unpaid until another worker has checked a sample. No attached worker can take it."
+    )
+    assert why.evidence[WORKERS[0]] == "already holds or made a copy of this shard"
+    assert "self-evaluated" in why.next_step
 
     for audit in waiting:
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from shardwork.identity.role import Role
-from shardwork.jobs.spec import JobSpec
+from shardwork.jobs.spec import JobSpec, StageSpec
 from shardwork.v1 import jobs_pb2, types_pb2
 from shardwork_coordinator.rpc.auth import Caller
 from shardwork_coordinator.rpc.jobs import JobsDesk, quote_job
 
-from .simulation import OWNER, sft_job
+from .simulation import OWNER, answers_job, sft_job
 from .unruly import Unruly
 
 ME = Caller(OWNER, bytes(32), Role.REQUESTER)
@@ -56,7 +56,7 @@ def plain(simulation: Unruly) -> None:
         (plain, {"precision": "bf16"}, "shard.no_able_worker", "compute in bf16"),
         (plain, {"base_bits": 4}, "shard.no_able_worker", "4 bits"),
         (dear, {}, "shard.price_too_low", "ask for more"),
-        (tiny, {}, "shard.no_fitting_worker", "can take it"),
+        (tiny, {}, "shard.too_large", "more memory"),
         (resting, {}, "shard.workers_paused", "paused"),
     ],
 )
@@ -69,6 +69,22 @@ async def test_a_plan_that_nobody_there_could_carry_out_says_so(
     assert [why.code for why in found] == [code]
     assert word in found[0].sentence and found[0].next_step
     assert "tune (learn)" in found[0].evidence["phases"]
+
+
+async def test_a_judge_too_large_for_everybody_is_told_with_both_sizes_before_anything_is_paid() -> None:
+    simulation = Unruly(workers=1)
+    answer = answers_job().stages[0].model_copy(update={"params": {"answers": 2}})
+    judge = StageSpec(name="judge", recipe="judge", base_model="./vast", data=["answer.rows"])
+    spec = answers_job().model_copy(update={"stages": [answer, judge]})
+    sizes = {"answer": 10**6, "judge": 10**12}
+    facts = [jobs_pb2.StageFacts(stage=name, rows=8, tokens=64, run_params=size) for name, size in sizes.items()]
+    request = jobs_pb2.QuoteJobRequest(spec_json=spec.canonical_json(), facts=facts)
+    desk = JobsDesk(engine=simulation.engine, rates=simulation.rates)
+    [why] = (await quote_job(request, ME, desk)).quote.warnings
+    assert why.code == "shard.too_large"
+    assert why.evidence["phases"].startswith("judge (map)")
+    assert (why.evidence["needed_bytes"], why.evidence["largest_bytes"]) == (f"{8 * 10**12:,}", f"{1 << 40:,}")
+    assert "smaller model" in why.next_step
 
 
 async def test_one_that_can_is_enough_even_when_it_is_busy() -> None:

@@ -96,8 +96,9 @@ def test_what_waits_says_for_whom() -> None:
     assert why_waiting(REPLICA, [WORKER]).code == "shard.workers_busy"
     poor = replace(WORKER, memory_bytes=1)
     why = why_waiting(REPLICA, [poor])
-    assert why.code == "shard.no_fitting_worker" and "memory" in why.evidence["w1"]
-    assert why.sentence == "No attached worker can take it." and "smaller" in why.next_step
+    assert why.code == "shard.too_large" and "memory" in why.evidence["w1"]
+    assert (why.evidence["needed_bytes"], why.evidence["largest_bytes"]) == (f"{REPLICA.memory_bytes:,}", "1")
+    assert "smaller model" in why.next_step
     elsewhere = why_waiting(replace(REPLICA, device="gpu"), [WORKER, OTHER])
     assert elsewhere.evidence["attached"] == "2" and "without schedule.device" in elsewhere.next_step
 
@@ -176,7 +177,7 @@ def test_what_nobody_can_is_said_in_words_with_the_way_round_it() -> None:
     assert "submit the job again with no params.base_bits." in why.next_step
     able = replace(OTHER, abilities=frozenset({BF16, FOUR}))
     assert why_waiting(both, [WORKER, able]).code == "shard.workers_busy"
-    assert why_waiting(both, [WORKER, replace(able, memory_bytes=1)]).code == "shard.no_fitting_worker"
+    assert why_waiting(both, [WORKER, replace(able, memory_bytes=1)]).code == "shard.too_large"
     assert why_waiting(both, [replace(WORKER, paused=True), replace(able, paused=True)]).code == "shard.workers_paused"
 
 

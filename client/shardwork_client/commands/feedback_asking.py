@@ -144,12 +144,13 @@ def vote(
         from shardwork.client.feedback.annotator import TIMEOUT_S, Annotator, place_of
         from shardwork.config import Home
 
-        from ..feedback.voting import pressed_key, sit
+        from ..feedback.voting import introduce, pressed_key, sit
 
         place = place_of(where, stage, web)
         with httpx.Client(timeout=TIMEOUT_S, follow_redirects=False) as client:
             annotator = Annotator(place, Home.find().key_path("annotator"), client)
             annotator.join(name, payout)
+            introduce(annotator)
             done = sit(annotator, pressed_key)
         if json_output:
             emit({"job": place.job, "stage": place.stage, **asdict(done)})

@@ -76,6 +76,16 @@ def sit(annotator: Annotator, key: Callable[[], str]) -> Sat:
                 last, task = task["lease"], None
 
 
+def introduce(annotator: Annotator) -> None:
+    """What is asked, by which guideline and for how much, before anybody begins; nothing where it is not listed."""
+    told = annotator.told()
+    if told is None:
+        return
+    head = f"{clean(str(told['title']))} · {sats(told['pay_msat'])} an answer · {told['left']:,} items left"
+    guideline = _prose(str(told["guideline"])) or "No guideline is given."
+    console(stderr=True).print(Panel(Text(guideline), title=Text(head), title_align="left"))
+
+
 def _voted(annotator: Annotator, task: Task, winner: str, seconds: float) -> Task:
     body = {"lease": task["lease"], "answer": {"winner": winner}, "ms": round(seconds * 1000)}
     return annotator.call("vote", body)
@@ -107,12 +117,18 @@ def _tell(answer: Mapping[str, Any], done: Sat) -> None:
 
 
 def _show(task: Task) -> None:
-    out = console()
+    # data is the summary at the end; what is looked at meanwhile is for the person
+    out = console(stderr=True)
     title = f"{task['number']}{' · practice' if task['practice'] else ''} · {sats(task['pay_msat'])}"
-    out.print(Panel(Text(clean(task["prompt"])), title=title, title_align="left"))
+    out.print(Panel(Text(_prose(task["prompt"])), title=title, title_align="left"))
     for place, text in enumerate(task["answers"], 1):
-        out.print(Panel(Text(clean(text)), title=str(place), title_align="left"))
+        out.print(Panel(Text(_prose(text)), title=str(place), title_align="left"))
     say(KEYS)
+
+
+def _prose(text: str) -> str:
+    """Cleaned, its lines kept."""
+    return "\n".join(clean(line) for line in text.splitlines())
 
 
 def _known(key: Callable[[], str]) -> str:

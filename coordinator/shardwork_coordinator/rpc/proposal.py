@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from shardwork.errors import InvalidInput
 from shardwork.jobs.selfjudging import as_uploaded, refuse_self_judging
 from shardwork.jobs.spec import STAGE_OUTPUT, JobSpec
+from shardwork.jobs.upstream import refuse_too_little
 from shardwork.models.hub import OFFERED, check_pinned
 from shardwork.money import show
 from shardwork.recipes import recipe
@@ -32,6 +33,7 @@ MOST_MEASURED = 10**13
 MOST_STAGE_FACTS = 32
 #: what a stage's further models must be, by their role; the others answer prompts
 MODELS = frozenset({Content.MODEL})
+WHOLE = " A whole model comes of pretrain, of a stage with method: full, or of one with publish: merged."
 ROLES = {REWARD: frozenset({Content.REWARD_MODEL})}
 
 
@@ -108,8 +110,8 @@ def _check_references(spec: JobSpec) -> None:
                 raise InvalidInput(
                     "job.unusable_reference",
                     f"Stage {stage.name!r} can't use {value!r} as its {key}.",
-                    next_step="Name an output that holds what it reads. A base_model is a whole model: of pretrain, of "
-                    "a stage with method full, or of one with publish: merged.",
+                    next_step=f"Name an output that holds what it reads: {' or '.join(sorted(wanted))}."
+                    f"{WHOLE if Content.MODEL in wanted else ''}",
                     stage=stage.name,
                     key=key,
                     holds=holds or "nothing",
@@ -125,6 +127,7 @@ def _check_references(spec: JobSpec) -> None:
             )
         made |= dict.fromkeys(spec.names_of(stage.name), kind.makes(stage))
     refuse_self_judging(spec)
+    refuse_too_little(spec)
 
 
 def _check_copy(tx: Transaction, row: Artifact, reference: str) -> None:

@@ -32,7 +32,8 @@ def warnings(spec: JobSpec, largest: Sequence[LargestShard], workers: Sequence[W
         return [Why(code="plan.no_workers", sentence="No worker is attached right now.", next_step=next_step)]
     found: dict[tuple[str, str], Why] = {}
     stopped: dict[tuple[str, str], list[str]] = {}
-    for each in asked:
+    # of phases that want for the same thing, the one that wants most says how much
+    for each in sorted(asked, key=lambda one: -one.memory_bytes):
         why = why_waiting(_replica(each, spec), workers)
         if why.code == TAKEN:
             continue

@@ -71,7 +71,7 @@ class Annotator:
     def next(self) -> dict[str, Any]:
         return self.call("next", {"job": self.place.job, "stage": self.place.stage})
 
-    def task_list(self) -> dict[str, Any] | None:
+    def told(self) -> dict[str, Any] | None:
         """What is said of this stage before anybody begins; None where it is not open to this key."""
         for task in self.call("tasks", None)["tasks"]:
             if (task["job"], task["stage"]) == (self.place.job, self.place.stage):

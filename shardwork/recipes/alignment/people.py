@@ -81,6 +81,11 @@ class PeopleParams(BaseModel):
         str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]*$", description="a word without which nobody may join")
     ] = ""
 
+    @property
+    def shown(self) -> int:
+        """Answers of a prompt that are on the screen together."""
+        return self.answers if self.kind in ("compare", "rank") else 1
+
     @model_validator(mode="after")
     def _fits(self) -> PeopleParams:
         if self.kind == "score" and not self.scores:

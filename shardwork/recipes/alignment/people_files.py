@@ -15,7 +15,7 @@ from typing import Any, cast
 from ...errors import InvalidInput
 from ..base import Computed, Context
 from .people_orders import ItemsOrder
-from .phases.golds import OUTCOMES, known, made
+from .phases.golds import WANTED, known, made
 
 #: of one line, and of one text that is shown
 MOST_LINE_LETTERS, MOST_TEXT_LETTERS = 4 << 20, 40_000
@@ -86,13 +86,13 @@ def _items_of(row: dict[str, Any], order: ItemsOrder, chosen: random.Random, pat
     shared: Item = {"prompt_id": str(_given(row, "prompt_id", f"{path.stem}:{number}"))[:200], "prompt": prompt}
     if isinstance(row.get("prompt"), list):
         shared["messages"] = row["prompt"]  # what people read is text; what is learned from it stays a conversation
+    wanted = order.answers if order.kind in ("compare", "rank") else 1
     gold: Item = {}
     if row.get("gold") is not None:
-        gold["gold"] = known(row["gold"])
+        gold["gold"] = known(row["gold"], order.kind, wanted)
         if gold["gold"] is None:
-            sentence = f"A row's gold is none of {', '.join(OUTCOMES)}."
+            sentence = f"A row's gold is no answer that people could give: it is {WANTED[order.kind]}."
             raise _bad("people.bad_gold", sentence, path, number)
-    wanted = order.answers if order.kind in ("compare", "rank") else 1
     if len(answers) < wanted:
         sentence = f"A row has {len(answers)} answers, and kind {order.kind!r} needs {wanted}."
         raise _bad("people.few_answers", sentence, path, number)

@@ -83,6 +83,15 @@ class Policy(Tuned):
                 key="params.rewards",
             )
         Rewards.read(params["rewards"].items(), params["reward_settings"])
+        target, budget = params["kl_target"], params["kl_budget"]
+        if target is not None and budget is not None and target >= budget:
+            raise InvalidInput(
+                "policy.kl_contradiction",
+                f"Stage {stage.name!r} would lead the policy {target:g} nats away, and end beyond {budget:g}.",
+                next_step="Set params.kl_target below params.kl_budget, or leave one of them out.",
+                stage=stage.name,
+                key="params.kl_target",
+            )
         rows = params["prompts_per_shard"] * params["answers"]
         if rows > MOST_ROWS or params["batch_size"] > rows:
             raise InvalidInput(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import stat
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from shardwork.errors import InvalidInput, NotFound, ShardworkError
 from shardwork_client.feedback import voting
 from shardwork_coordinator.records import JobState, Vote, VoteState
 
-from .stand import BETTER, JOB, STAGE, Stand, person
+from .stand import BETTER, JOB, STAGE, Stand, person, rows
 
 
 class Through:
@@ -127,6 +128,29 @@ async def test_the_key_is_its_owners_alone_and_is_kept(stand: Stand, through: Th
     file = tmp_path / "keys" / "annotator.key"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert (await asyncio.to_thread(voter(through, tmp_path).join, "terminal"))["annotator"] == first["annotator"]
+
+
+HOSTILE = "Prefer care.\n\x1b]0;mine\x07\x1b[2J<script>alert(1)</script> [red]"
+
+
+async def test_the_guideline_is_shown_first_and_drives_no_terminal(
+    stand: Stand, through: Through, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = rows(4, 4).replace("Say something", json.dumps(HOSTILE)[1:-1])
+    await stand.submit(data, guideline=HOSTILE, title="Which is [bold]better[/bold]?")
+    one = voter(through, tmp_path)
+    await asyncio.to_thread(one.join, "terminal")
+    await asyncio.to_thread(voting.introduce, one)
+    introduced = capsys.readouterr()
+    await asyncio.to_thread(voting.sit, one, lambda: "q")
+    seen = capsys.readouterr()
+    assert "Which is [bold]better[/bold]? · 10 sat an answer · 4 items left" in introduced.err
+    for told in (introduced.err, seen.err):
+        lines = [line.strip("│ ") for line in told.splitlines()]
+        assert "Prefer care." in lines, "its lines are kept"
+        assert any(line.startswith("?]0;mine??[2J<script>alert(1)</script> [red]") for line in lines)
+        assert "\x1b" not in told and "\x07" not in told
+    assert introduced.out + seen.out == ""
 
 
 async def test_what_the_coordinator_refuses_is_said_in_its_words(

@@ -13,6 +13,14 @@ from statistics import median_low
 from typing import Any, cast
 
 OUTCOMES = ("a", "b", "tie", "both_bad")
+VERDICTS = ("keep", "discard", "edit")
+#: kind -> what its gold may be, as a clause
+WANTED = {
+    "compare": f"one of {', '.join(OUTCOMES)}",
+    "rank": 'as in {"ranking": [1, 0]}, each place once, the best first',
+    "score": 'as in {"scores": {"helpful": 4}}, from 1 to 5',
+    "review": 'as in {"verdict": "keep"}: ' + ", ".join(VERDICTS),
+}
 #: of an answer that is shuffled: fewer words may still make sense, and more say no more
 LEAST_WORDS, MOST_WORDS = 6, 120
 #: made for so many items each, and no more than this
@@ -21,11 +29,33 @@ ITEMS_A_GOLD, MOST_MADE = 10, 40
 LEAST_MADE = 8
 
 
-def known(value: object) -> Mapping[str, Any] | None:
-    """A row's `gold`: an outcome's name, or an answer as the page sends it; None where it is neither."""
-    if isinstance(value, str) and value in OUTCOMES:
-        return {"winner": value}
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) and value else None
+def known(value: object, kind: str, shown: int) -> Mapping[str, Any] | None:
+    """A row's `gold`: an outcome's name, or an answer as the page sends it, to a task of this kind that shows so many
+    answers. None where nobody could answer that: all who look would be stopped for it."""
+    given = {"winner": value} if isinstance(value, str) else value
+    if not isinstance(given, dict) or len(cast("dict[str, Any]", given)) != 1:
+        return None
+    [(name, said)] = cast("dict[str, Any]", given).items()
+    match kind, name:
+        case "compare", "winner":
+            possible = said in OUTCOMES
+        case "rank", "ranking":
+            places = cast("list[object]", said) if isinstance(said, list) else []
+            ints = [one for one in places if type(one) is int]
+            possible = sorted(ints) == list(range(shown)) and len(places) == shown
+        case "score", "scores":
+            scales = cast("dict[str, object]", said) if isinstance(said, dict) else {}
+            possible = bool(scales) and all(map(_is_score, scales.values()))
+        case "review", "verdict":
+            possible = said in VERDICTS
+        case _:
+            possible = False
+    return cast("Mapping[str, Any]", given) if possible else None
+
+
+def _is_score(value: object) -> bool:
+    values = cast("list[object]", value) if isinstance(value, list) else [value]
+    return bool(values) and all(type(one) is int and 1 <= one <= 5 for one in values)
 
 
 def made(items: Sequence[Mapping[str, Any]], chosen: random.Random) -> list[dict[str, Any]]:

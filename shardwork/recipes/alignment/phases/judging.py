@@ -63,8 +63,10 @@ def split(order: JudgePairsOrder, context: Context) -> Computed:
         if not made.pairs:
             raise InvalidInput(
                 "judge.no_pairs",
-                f"The data holds no pair to judge: {made.same} are of equal answers, {made.unfit} can't be shown.",
-                next_step="Give rows with at least two different answers, or raise params.max_length.",
+                f"The data holds no pair to judge: {made.same} are of equal answers, and {made.unfit} do not fit the "
+                f"{order.max_length} tokens that the judge reads, or hold its special tokens.",
+                next_step="Give rows with at least two different answers; raise params.max_length, or take a judge "
+                "with more positions.",
                 key="data",
             )
         first, second = asker.verdict_tokens

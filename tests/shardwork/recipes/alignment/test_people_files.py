@@ -61,11 +61,40 @@ def test_nothing_is_made_of_answers_that_are_too_short_or_where_rows_know(tmp_pa
     assert done.metrics["golds"] == 1 and items[-1]["gold"] == {"winner": "a"} and "made" not in items[-1]
 
 
-@pytest.mark.parametrize("gold", ["c", 1, [], {}, True])
-def test_a_gold_that_is_no_answer_is_refused(gold: Any, tmp_path: Path) -> None:
+BAD_SCORES: list[Any] = [{}, [4], {"a": 6}, {"a": "5"}, {"a": []}, {"a": True}]
+BAD_GOLDS: dict[str, list[Any]] = {
+    "compare": [
+        *("c", 1, [], {}, True, {"winner": "c"}, {"winner": ["a"]}, {"ranking": [0, 1]}),
+        {"winner": "a", "verdict": "keep"},
+    ],
+    "rank": ["a", *({"ranking": one} for one in ("10", [0], [0, 0], [1, 2], [True, False], {"0": 1}))],
+    "score": [{"scores": one} for one in BAD_SCORES],
+    "review": [{"verdict": one} for one in ("drop", None, ["keep"])],
+}
+
+
+@pytest.mark.parametrize(("kind", "at"), [(kind, at) for kind, golds in BAD_GOLDS.items() for at in range(len(golds))])
+def test_a_gold_that_is_no_answer_is_refused(kind: str, at: int, tmp_path: Path) -> None:
+    """Whoever looks would be wrong at it, and be stopped, unpaid."""
+    rows = [answered("a", "b", "c"), answered("a", "b", "c", gold=BAD_GOLDS[kind][at])]
     with pytest.raises(InvalidInput) as caught:
-        items_of([answered("a", "b", "c"), answered("a", "b", "c", gold=gold)], tmp_path)
+        items_of(rows, tmp_path, kind=kind)
     assert caught.value.code == "people.bad_gold" and caught.value.why.evidence["line"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("kind", "gold"),
+    [
+        ("compare", "tie"),
+        ("compare", {"winner": "b"}),
+        ("rank", {"ranking": [1, 0]}),
+        ("score", {"scores": {"clear": 4, "kind": [5]}}),
+        ("review", {"verdict": "edit"}),
+    ],
+)
+def test_a_gold_that_the_page_could_send_is_kept(kind: str, gold: Any, tmp_path: Path) -> None:
+    _, items = items_of([answered("a", "b", "c"), answered("a", "b", "c", gold=gold)], tmp_path, kind=kind)
+    assert items[-1]["gold"] == ({"winner": gold} if isinstance(gold, str) else gold)
 
 
 def test_equal_answers_are_not_asked(tmp_path: Path) -> None:
