@@ -145,7 +145,7 @@ def test_kills_in_the_middle_of_a_crowd_lose_no_vote_and_pay_nobody_twice(tmp_pa
         people = [Somebody(stage, job, 1, True), Somebody(stage, job, 2, True), Somebody(stage, job, 3, False)]
         with seated(people):
             for votes in KILLED_AT:
-                stage.world.until(lambda votes=votes: count(stage, job) >= votes, f"{votes} votes")
+                wait_votes(stage, job, votes)
                 stage.coordinator.serving.clear()
                 stage.coordinator.skip()
                 stage.world.until(stage.coordinator.serving.is_set, "it to serve again")
@@ -179,8 +179,8 @@ def row(number: int, *, gold: bool) -> dict[str, Any]:
     return {"prompt": f"Question {number}?", "answers": answers, **known}
 
 
-def count(stage: Drill, job: str) -> int:
-    return int(stage.world.rows(COUNTED, job)[0][0])
+def wait_votes(stage: Drill, job: str, votes: int) -> None:
+    stage.world.until(lambda: int(stage.world.rows(COUNTED, job)[0][0]) >= votes, f"{votes} votes")
 
 
 def check_votes(stage: Drill, job: str, people: Sequence[Somebody]) -> None:

@@ -203,7 +203,7 @@ def test_the_rows_are_those_of_a_stage_of_consensus_after_it(tmp_path: Path) -> 
     joined = tmp_path / "joined"
     order = ConsensusOrder.model_validate(
         {"sources": 1, "rule": "dawid_skene", "people": 1.0, "judge": 0.0, "conflict": "weighted",
-         "least_confidence": 0.5, "spent_msat": [0]},
+         "least_confidence": 0.5, "spent_msat": [0], "took_ms": [0]},
     )  # fmt: skip
     done = agree(order, Folders({"data": joined / "votes"}, tmp_path / "agreed"))
     after = json_lines(done.outputs["rows"] / "preferences.jsonl")
