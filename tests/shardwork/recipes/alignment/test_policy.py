@@ -51,9 +51,12 @@ def test_a_rate_is_the_measured_share_of_sfts_and_falls_to_the_published_one(
     assert shares[0] > shares[1] > shares[2]
 
 
-def test_shards_that_are_averaged_bear_a_higher_rate_here_as_well() -> None:
-    alone, four = (frozen("grpo", SMALL, shards=shards).params["learning_rate"] for shards in (1, 4))
-    assert four == pytest.approx(alone * 4 ** (2 / 3), rel=0.01)
+@pytest.mark.parametrize(("kind", "shards", "bears"), [("grpo", 4, 4), ("ppo", 2, 2), ("ppo", 4, 2)])
+def test_shards_that_are_averaged_bear_a_higher_rate_and_of_ppo_no_more_than_two(
+    kind: str, shards: int, bears: int
+) -> None:
+    alone, several = (frozen(kind, SMALL, shards=count).params["learning_rate"] for count in (1, shards))
+    assert several == pytest.approx(alone * bears ** (2 / 3), rel=0.01)
 
 
 @pytest.mark.parametrize(("held_out", "prompts", "answers"), [(1, 1, 96), (24, 24, 4), (96, 96, 1), (4000, 128, 1)])
