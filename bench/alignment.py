@@ -6,7 +6,7 @@ pairs of which one in ten is judged wrongly, GRPO, RLOO and PPO from a reward th
 model, the whole loop three times around, and all that beside a worker that lies. Rates are the product's `auto`;
 "full 4" is full tuning by four shards a round. Rounds run in this process: recipes' plans, the worker's phases, the
 coordinator's merge, apply and choice (`aligning`). The rates were chosen on seeds 0 to 2 (reward: 0 and 1; DPO: all
-five), so the figures of these seeds flatter them.
+five), so the figures of these seeds flatter them; what several shards of PPO bear, on seeds 10 to 13.
 
     python bench/alignment.py                        # five seeds; adds what bench/results/alignment.json lacks
     python bench/alignment.py --quick                # one seed, some cells, minutes; prints only

@@ -35,6 +35,8 @@ ROUNDS, INNER, BATCH = 6, 8, 16
 #: the loop's votes a pair, each wrong so often
 VOTES, WRONG = 3, 0.2
 ITERATIONS = 3
+#: of preferences, to learn from them
+LEAST_ROWS = 16
 
 Figures = dict[str, float]
 
@@ -192,21 +194,23 @@ def loop(run: Seed) -> Figures:
     told = {"utility_0": _mean(worth(run.taste, run.start))}
     for number in range(1, ITERATIONS + 1):
         rows = _voted(run, model, number, chosen)
-        inputs = {
-            "base": model,
-            "data": run.data(rows[len(rows) // 8 :]),
-            "eval_data": run.data(rows[: len(rows) // 8]),
-        }
-        asked = {"method": "full", "max_length": first.CONTEXT, "batch_size": 8}
-        plan = {"rounds": 3, "shards_per_round": 2, "inner_steps": 10}
-        scorer = run.stage("reward", asked, plan, inputs, rows=len(rows)).run().model
-        model = run.policy("ppo", 2, base=model, reward=scorer, answers=2, rounds=4).model
+        # where answers are all worth the same, nobody has anything to say
+        model = _improved(run, model, rows) if len(rows) >= LEAST_ROWS else model
         told[f"utility_{number}"] = _mean(worth(run.taste, run.said(model)))
     return {
         **told,
         "least_rise": min(told.values()) - told["utility_0"],
         "rise": told[f"utility_{ITERATIONS}"] - told["utility_0"],
     }
+
+
+def _improved(run: Seed, model: Path, rows: list[dict[str, Any]]) -> Path:
+    held_out = len(rows) // 8
+    inputs = {"base": model, "data": run.data(rows[held_out:]), "eval_data": run.data(rows[:held_out])}
+    asked = {"method": "full", "max_length": first.CONTEXT, "batch_size": 8}
+    plan = {"rounds": 3, "shards_per_round": 2, "inner_steps": 10}
+    scorer = run.stage("reward", asked, plan, inputs, rows=len(rows)).run().model
+    return run.policy("ppo", 2, base=model, reward=scorer, answers=2, rounds=4).model
 
 
 def _voted(run: Seed, model: Path, number: int, chosen: random.Random) -> list[dict[str, Any]]:
