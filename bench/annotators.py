@@ -1,7 +1,7 @@
 # pyright: standard
 """Two hundred keys answer one job over the coordinator's web API: who is paid, who is stopped, what the votes say.
 
-    python bench/annotators.py [--seed 0]     # writes bench/results/annotators.json; a quarter of an hour on two busy cores
+    python bench/annotators.py [--seed 0]     # bench/results/annotators.json; a quarter of an hour on two busy cores
 
 A real coordinator (SQLite) with its web server; every call signed, over a socket. 160 honest people (right in 80 to
 95 % of ordinary and 92 to 99 % of hidden items, as tests/shardwork/feedback/simulation.py has them) and 40 bots: any
