@@ -264,10 +264,10 @@ class Rounds:
 
 def _meaningless(stage: Stage) -> set[str]:
     """Columns that no round of this stage fills: a policy has rewards, others have losses, and some learn nothing."""
-    if any(each.kind == "map" for each in stage.rounds):
-        return {"train", "held-out", "outer", "reward", "kl"}
     measured = {name for each in stage.rounds for name in each.measures}
-    without = {name for name in ("reward", "kl") if name not in measured}
+    without = {name for name in ("reward", "kl", *_JUDGED) if name not in measured}
+    if any(each.kind == "map" for each in stage.rounds):
+        return without | {"train", "held-out", "outer"}
     return without | ({"held-out"} if "reward" in measured else set())
 
 
@@ -275,6 +275,8 @@ def round_name(view: Round) -> str:
     return str(view.number) if view.kind in ("learn", "map") else view.kind
 
 
+#: measures of a judge: pairs, preference rows that they became, pairs whose two orders disagree
+_JUDGED = ("pairs", "rows", "flipped")
 #: columns of a round, and the width from which on they are shown
 _ROUND_COLUMNS = (
     *(
@@ -282,6 +284,7 @@ _ROUND_COLUMNS = (
         ("held-out", 0),
         ("reward", 0),
         ("kl", 0),
+        *((name, 0) for name in _JUDGED),
         ("outer", NARROW),
         ("accepted", NARROW),
         ("rejected", 64),
@@ -298,6 +301,7 @@ def round_figures(view: Round) -> dict[str, RenderableType]:
         "held-out": figures.loss(view.eval_loss),
         "reward": figures.loss(view.measures.get("reward")),
         "kl": figures.loss(view.measures.get("kl")),
+        **{name: f"{view.measures[name]:.0f}" if name in view.measures else "–" for name in _JUDGED},
         "outer": view.outer or "–",
         "accepted": str(view.accepted),
         "rejected": Text(str(view.rejected), style="red" if view.rejected else "dim"),

@@ -45,6 +45,7 @@ MEMORY_SHARE = 0.8
 OPEN_FILES = 4096
 #: a phase that reads what a requester sent may take so long, and so long for each byte: tokenisers read 1 MB a second
 PREPARE_SECONDS, PREPARE_BYTES_A_SECOND = 600.0, 20_000
+BOUNDED = frozenset({"prepare", "split", "grade"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,8 @@ class Executor:
                 raise LimitExceeded(
                     "executor.too_slow",
                     f"The {work.task.phase} phase took longer than any honest input of its size does.",
-                    next_step="Look for a tokenizer or rows that take for ever; `shardwork data check` meets them too.",
+                    next_step="Look for a tokenizer, rows or rewards that take for ever; `shardwork data check` meets "
+                    "the first two.",
                     seconds=round(patience_s or 0),
                 ) from None
             except BaseException:
@@ -176,8 +178,9 @@ class Executor:
             return outcome
 
     def _patience_s(self, task: ExecutorTask) -> float | None:
-        """How long the task may take: a bound where foreign files are tokenised; the others work on numbers."""
-        if task.phase != "prepare":
+        """How long the task may take: a bound where foreign files are tokenised, or rewards that a job describes are
+        held against answers that its own model wrote; the others work on numbers and votes."""
+        if task.phase not in BOUNDED:
             return None
         store = open_artifacts(self._location, self._storage_key)
         read_bytes = sum(store.manifest(one).total_bytes for name, one in task.inputs.items() if name != "base")

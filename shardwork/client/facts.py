@@ -264,14 +264,14 @@ def _reading(files: Sequence[Path], on_progress: OnProgress | None) -> Callable[
     return told(on_progress, "reading rows")
 
 
-def fit_length(max_length: int | str, model: ModelFacts, *, key: str) -> int:
+def fit_length(max_length: int | str, model: ModelFacts, *, key: str, default: int = DEFAULT_MAX_LENGTH) -> int:
     """Tokens a row: what was asked for, or for `auto` the default or the model's limit.
 
     Raises InvalidInput "model.max_length": a worker would refuse such rows, and by then sats are spent.
     """
     limit = model.context_length
     if not isinstance(max_length, int):
-        return min(DEFAULT_MAX_LENGTH, limit or DEFAULT_MAX_LENGTH)
+        return min(default, limit or default)
     if limit is not None and max_length > limit:
         raise InvalidInput(
             "model.max_length",
@@ -299,8 +299,7 @@ def _measure(
     frozen = kind.freeze(stage, StageFacts(run_params=model.run_params if model else 0))
     if model is not None and layout(frozen.params.get("packing", False), stage.recipe) is Layout.PACKED:
         check_packable(model.model_type)
-    if model is not None:
-        check_answers_fit(stage, frozen.params, model.context_length)
+    check_answers_fit(stage, frozen.params, _positions(model, stage, files, done))
     report = _report_of(frozen, files, model, on_progress)
     made_rows, made_tokens = _rows_of(stage, done)
     facts = StageFacts(
@@ -362,10 +361,24 @@ def with_other_method(measured: StageMeasure, method: str) -> StageMeasure:
 def _fitted(stage: StageSpec, model: ModelFacts) -> StageSpec:
     """The stage with a max_length that its base model can read; as written where that already holds."""
     asked = stage.params.get("max_length", "auto")
-    length = fit_length(asked, model, key="params.max_length")
-    if length in (asked, DEFAULT_MAX_LENGTH):
+    field = find_recipe(stage.recipe).Params.model_fields.get("max_length")
+    default = field.default if field is not None and isinstance(field.default, int) else DEFAULT_MAX_LENGTH
+    length = fit_length(asked, model, key="params.max_length", default=default)
+    if length in (asked, default):
         return stage
     return stage.model_copy(update={"params": {**stage.params, "max_length": length}})
+
+
+def _positions(
+    model: ModelFacts | None, stage: StageSpec, files: StageFiles, done: Mapping[str, StageMeasure]
+) -> int | None:
+    """Of the model of the stage that reads least; None: nothing says it."""
+    others = [inspect_model(folder, reward=True) for folder in files.models.values()]
+    others += [
+        done[made].model for made in (named.partition(".")[0] for named in stage.models.values()) if made in done
+    ]
+    known = [one.context_length for one in (model, *others) if one is not None and one.context_length is not None]
+    return min(known, default=None)
 
 
 def _model_of(stage: StageSpec, files: StageFiles, done: Mapping[str, StageMeasure]) -> ModelFacts | None:

@@ -326,10 +326,17 @@ def _half_a_format(line: Line, value: dict[str, Any]) -> Problem | None:
     return None
 
 
+#: what records of other programs have, that hold judgements
+_EXPORTS = {"argilla": {"fields", "responses"}, "label-studio": {"annotations", "data"}}
+
+
 def _nothing_known(line: Line, value: dict[str, Any]) -> Problem:
     have = ", ".join(sorted(value)[:6]) or "none"
     fix = "Use `text`, `messages`, `prompt` and `completion`, or `chosen` and `rejected`; or map your keys to these."
     if line.value is not None:
         fix = f"A table's first line names its columns. {fix}"
+    program = next((name for name, keys in _EXPORTS.items() if keys <= set(value)), None)
+    if program is not None:
+        fix = f"Make rows of what that program exported:  shardwork feedback import FILE OUT --from {program}"
     key = next(iter(value), "")
     return problem(line, key, "data.unknown_format", f"The row fits no format; its keys are: {have}.", fix)

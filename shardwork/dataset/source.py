@@ -56,6 +56,9 @@ _CONVERSIONS = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "Save the sheet as CSV."),
     **dict.fromkeys((".arrow", ".feather"), "Save it as Parquet."),
 }
+_EMPTY_FIX = (
+    "Remove it or fill it. Where an earlier stage made it, `shardwork job show` tells what that stage left out."
+)
 _CONVERT = "Convert it to JSONL, one object a line, or to .txt."
 
 
@@ -156,7 +159,7 @@ def _read(source: SourceFile, file: BufferedReader, heard: Heard) -> Iterator[Li
         found = True
         yield item
     if not found:
-        yield file_problem(source, "data.empty_file", "The file holds no rows.", "Remove it or fill it.")
+        yield file_problem(source, "data.empty_file", "The file holds no rows.", _EMPTY_FIX)
 
 
 def _items(suffix: str, source: SourceFile, file: BufferedReader, heard: Heard) -> Iterator[Line | Problem]:

@@ -153,6 +153,17 @@ CASES = {
         "model.answers_too_long",
         ("job.yaml", "5", "params.max_new_tokens", "128 together"),
     ),
+    "pairs that do not fit the judge": Case(
+        job("judge", data="bad.jsonl", params="{max_length: 200}"),
+        "model.max_length",
+        ("job.yaml", "params.max_length", "128 or less"),
+        [{"prompt": "Q", "answers": [{"model": "a", "text": "x"}, {"model": "b", "text": "y"}]}],
+    ),
+    "answers that do not fit another model": Case(
+        job("generate", params="{max_length: 60, max_new_tokens: 60}", more="models: {other: short}\n"),
+        "model.answers_too_long",
+        ("job.yaml", "params.max_new_tokens", "64 together"),
+    ),
     "a pattern that is none": Case(
         policy(f'{POLICY}, rewards: {{regex: 1.0}}, reward_settings: \'{{"regex": {{"pattern": "(a+"}}}}\''),
         "rewards.bad_pattern",
@@ -271,6 +282,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (bare / "tokenizer_config.json").write_text(json.dumps({**said, "chat_template": None}))
     as_reward(base, folder / "reward")
     as_reward(foreign, folder / "foreign-reward")
+    models.write_gpt2(folder / "short", positions=64)
     models.write_prompts(folder / "prompts.jsonl")
     return folder
 
@@ -320,10 +332,25 @@ def test_a_mistake_is_told_with_its_place_and_the_way_out(
 GOODS: dict[str, Callable[[], str]] = {
     "a reward model on this machine": lambda: policy(POLICY, REWARD),
     "two models of one tokenizer": lambda: job("generate", more="models: {other: policy}\n"),
+    "settings written as a mapping": lambda: policy(
+        f"{POLICY}, rewards: {{length: 1.0, regex: 1.0}}, "
+        "reward_settings: {regex: {pattern: 'a|b'}, length: {most: 3, unit: words}}"
+    ),
     "a pattern of exponential time elsewhere": lambda: policy(
         f'{POLICY}, rewards: {{regex: 1.0}}, reward_settings: \'{{"regex": {{"pattern": "((a*)*)*b"}}}}\''
     ),
 }
+
+
+@pytest.mark.parametrize(("positions", "most"), [(320, 320), (1200, 1024)])
+def test_a_judge_reads_no_more_of_a_pair_than_it_has_positions(
+    positions: int, most: int, good: Path, tmp_path: Path, logged_in: Run, fake: Fake
+) -> None:
+    models.write_gpt2(tmp_path / "judge", positions=positions)
+    rows: Rows = [{"prompt": "Q", "answers": [{"model": "a", "text": "x"}, {"model": "b", "text": "y"}]}]
+    text = job("judge", data="bad.jsonl").replace("base_model: policy", f"base_model: {tmp_path / 'judge'}")
+    assert logged_in("job", "submit", spoilt(good, text, rows), "--yes").exit_code == 0
+    assert json.loads(fake.submitted[-1].spec_json)["stages"][0]["params"].get("max_length", 1024) == most
 
 
 @pytest.mark.parametrize("name", GOODS)

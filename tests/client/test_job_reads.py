@@ -246,3 +246,16 @@ def test_alarms_of_a_stage_are_shown_with_what_to_do(logged_in: Run, fake: Fake)
     assert stage["safety"] == {"harmful.asked": 7, "harmful.refused_before": 6, "harmful.refused_after": 2}
     [told] = stage["alarms"]
     assert told["code"] == "alarm.length" and told["evidence"] == {"before": "10.0 tokens"}
+
+
+def test_show_tells_what_a_judge_made_of_its_pairs(logged_in: Run, fake: Fake) -> None:
+    measures = {"pairs": 30.0, "rows": 7.0, "flipped": 19.0, "first_share": 0.8}
+    round_ = jobs_pb2.RoundView(number=1, kind="map", state="merged", accepted=4, seconds=9.0, measures=measures)
+    stage = jobs_pb2.StageView(name="judged", recipe="judge", state="done", rounds=[round_], planned_rounds=1)
+    job = succeeded_job()
+    job.stages[0].CopyFrom(stage)
+    fake.jobs[JOB_ID] = job
+    said = logged_in("job", "show", JOB_ID)
+    head, row = (line.split() for line in said.stdout.splitlines() if line.startswith(("round", "1 ")))
+    told = dict(zip(head, row, strict=False))
+    assert (told["pairs"], told["rows"], told["flipped"]) == ("30", "7", "19"), said.stdout

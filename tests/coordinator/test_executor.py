@@ -263,17 +263,19 @@ def test_inputs_are_never_changed_by_a_merge(tmp_path: Path) -> None:
     assert np.isfinite(rounds.flat(tmp_path / "checkpoint")).all()
 
 
-async def test_a_prepare_that_takes_for_ever_is_ended_with_a_reason_and_the_next_task_runs(
-    tmp_path: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("phase", ["prepare", "split", "grade"])
+async def test_a_phase_that_takes_for_ever_is_ended_with_a_reason_and_the_next_task_runs(
+    phase: str, tmp_path: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tokenizer's pattern can take years on a short row, and holds a process of the operator's while it does."""
+    """A tokenizer's pattern can take years on a short row, as can a reward on an answer, and holds a process of the
+    operator's while it does."""
     monkeypatch.setattr(executor_module, "PREPARE_SECONDS", 0.0)
     monkeypatch.setattr(executor_module, "PREPARE_BYTES_A_SECOND", 10**12)
     store = ArtifactStore.open(str(tmp_path / "artifacts"))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "lines.txt").write_text("one\n")
     with pytest.raises(LimitExceeded) as caught:
-        await executor.run(task("prepare", "{}", {"data": store.put_folder(tmp_path / "data").id}))
+        await executor.run(task(phase, "{}", {"data": store.put_folder(tmp_path / "data").id}))
     assert caught.value.code == "executor.too_slow"
     assert (await executor.run(merge_task(stored_round(tmp_path)))).outputs
 

@@ -88,6 +88,7 @@ async def test_bad_input_fails_the_job_at_once_with_its_own_reason_and_a_refund(
         await until_done(simulation)
     job = await simulation.job()
     assert job.state is JobState.FAILED and "count.no_lines" in job.why_json
+    assert Why.from_json(job.why_json).evidence["stage"] == "words", "several stages read rows: which one was it?"
     assert len(executor.asked) == 1
     await simulation.check_ending()
 

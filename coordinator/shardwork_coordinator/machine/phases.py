@@ -121,7 +121,9 @@ def executor_failed(state: Slice, event: ExecutorFailed, world: World) -> Change
         return Change()
     if event.why.code in ROUND_FAULTS:
         return _useless(state, event.why, world)
-    return fail(state, event.why, world, Change())
+    # a reason of rows or files names none of the job's parts, and several read some
+    why = replace(event.why, evidence={"stage": state.stage.name, **event.why.evidence})
+    return fail(state, why, world, Change())
 
 
 def publish_due(state: Slice, event: PublishDue, world: World) -> Change:

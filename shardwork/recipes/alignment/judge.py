@@ -33,6 +33,7 @@ from ..base import (
 from ..orders import Precision
 from ..params import validate_params
 from .auditing import alike, check_audit, check_claimed, judge_audit, plan_audit
+from .guards.alarms import of_verdicts
 from .guards.wins import wins_among
 from .orders import AuditOrder, JudgeOrder, JudgePairsOrder, JudgeVerdictsOrder
 
@@ -186,7 +187,7 @@ class Judge:
         shown = ("pairs", "rows", "flipped", "first_share", "confidence")
         wins = wins_among(seen.metrics[0])
         measures = {name: seen.metrics[0][name] for name in shown if name in seen.metrics[0]}
-        return Observation(measures=measures | wins, numbers=wins)
+        return Observation(measures=measures | wins, numbers=wins, alarms=tuple(of_verdicts(seen, seen.metrics[0])))
 
     def audit(self, phase: str, done: ShardPlan, seed: bytes, draw: bytes) -> ShardPlan | None:
         return plan_audit(JudgeOrder.model_validate_json(done.order_json), done, seed, draw) if phase == "map" else None

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from .orders import MOST_ROWS, RewardKind
 from .tuned import SAFETY, TunedParams
 
 #: the role of the reward model among a stage's `models`
 REWARD = "reward"
+
+
+def as_text(value: object) -> object:
+    """Settings that a job file writes as a mapping, as the JSON that orders carry."""
+    return json.dumps(value, sort_keys=True, allow_nan=False) if isinstance(value, dict) else value
 
 
 Weight = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
@@ -39,7 +45,13 @@ class PolicyParams(TunedParams):
         ),
     ]
     reward_settings: Annotated[
-        str, Field(max_length=20_000, description="JSON of what such rewards need beside the row")
+        str,
+        BeforeValidator(as_text),
+        Field(
+            max_length=20_000,
+            description="what such rewards need beside the row, by their names, e.g. {regex: {pattern: yes|no}}; a "
+            "mapping, or the same as JSON",
+        ),
     ] = ""
     safety: Annotated[bool, Field(description=SAFETY)] = True
     kl_coefficient: Annotated[

@@ -128,6 +128,12 @@ KEYS: dict[str, Broken] = {
     "no output": Broken([{"instruction": "a", "input": ""}], "data.missing_key", 1, "output", "Add 'output'"),
     "null": Broken([{"text": None}], "data.null_value", 1, "text", "Fill it"),
     "no key at all": Broken([{}], "data.unknown_format", 1, "", "`text`"),
+    "records of argilla": Broken(
+        [{"fields": {}, "responses": {}}], "data.unknown_format", 1, "fields", "feedback import FILE OUT --from argilla"
+    ),
+    "tasks of label studio": Broken(
+        [{"data": {}, "annotations": []}], "data.unknown_format", 1, "data", "--from label-studio"
+    ),
     "strange keys": Broken([{"foo": 1, "bar": 2}], "data.unknown_format", 1, "foo", "map your keys"),
     "tokens": Broken([{"input_ids": [1, 2]}], "data.format_not_built", 1, "input_ids", "Give the text"),
     "unpaired preferences": Broken(

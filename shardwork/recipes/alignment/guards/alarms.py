@@ -1,7 +1,7 @@
 """Alarms: what the owner of a policy should look at before its numbers look bad, each as a reason with a next step.
 
 Owns the bounds. None of them stops anything: a budget does (`policy_numbers`). What a measure is compared with is how
-the stage began, kept among its numbers. Pure; called by `policy`.
+the stage began, kept among its numbers. Pure; called by `policy`, `policy_numbers` and `judge`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ KL_ABOVE = 0.5
 ENTROPY_BELOW = 0.1
 #: share of answers whose log-probabilities were not those of the checkpoint they should come from
 LEFT_OUT_ABOVE = 0.1
+#: share of pairs in which a judge's two orders disagree: one that draws lots has a half
+FLIPPED_ABOVE = 0.5
 #: standard errors that a reward must have moved by
 SIGMAS = 2.0
 
@@ -126,6 +128,23 @@ def of_rewards(seen: Observed, held_out: tuple[float, float], learned: tuple[flo
                 "held_out": f"{best:.4f} to {held_out[0]:.4f}",
             },
             next_step="Its best checkpoint is kept. Add prompts, set params.patience, or raise kl_coefficient.",
+        )
+    ]
+
+
+def of_verdicts(seen: Observed, told: Numbers) -> list[Why]:
+    """After a judge spoke: it likes what stands first or second more than what it reads, or nothing was left."""
+    pairs, rows, flipped = (int(told.get(name, 0)) for name in ("pairs", "rows", "flipped"))
+    if rows and flipped <= FLIPPED_ABOVE * pairs:
+        return []
+    return [
+        Why(
+            code="alarm.no_preferences" if not rows else "alarm.flipped",
+            sentence=f"The judge of stage {seen.stage.name} named another answer when the order was changed, in "
+            f"{flipped} of {pairs} pairs; {rows} preferences are left.",
+            evidence={"first_share": f"{told.get('first_share', 0.0):.0%}", "unsure": f"{told.get('unsure', 0.0):g}"},
+            next_step="Take a better judge, say in params.rubric what counts, or lower params.least_confidence where "
+            "many are unsure.",
         )
     ]
 

@@ -70,8 +70,19 @@ def _made(name: str, settings: object) -> Reward:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in (name, *first["loc"]))
-        raise _bad("rewards.bad_settings", f"Setting {place} of the rewards is wrong: {first['msg']}.") from error
+        raise InvalidInput(
+            "rewards.bad_settings",
+            f"Setting {place} of the rewards is wrong: {first['msg']}.",
+            next_step=f"Write params.reward_settings as {{{name}: {{…}}}}; it may set {', '.join(_names(name))}.",
+            key="params.reward_settings",
+        ) from error
+
+
+def _names(reward: str) -> list[str]:
+    """What may be set, as a job file writes it."""
+    return [field.alias or name for name, field in REWARDS[reward].model_fields.items()]
 
 
 def _bad(code: str, sentence: str) -> InvalidInput:
-    return InvalidInput(code, sentence, next_step="Correct params.reward_settings.", key="params.reward_settings")
+    fix = "Correct params.reward_settings: the settings of each reward by its name."
+    return InvalidInput(code, sentence, next_step=fix, key="params.reward_settings")

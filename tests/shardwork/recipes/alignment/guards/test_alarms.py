@@ -9,6 +9,7 @@ import pytest
 
 from shardwork.jobs.spec import PlanSection, StageSpec
 from shardwork.recipes.alignment.grpo import Grpo
+from shardwork.recipes.alignment.judge import Judge
 from shardwork.recipes.base import Observation, Observed, RoundKind, StageFacts
 
 FACTS = StageFacts(rows=500, tokens=50_000, run_params=1_000_000, trained_params=70_000)
@@ -135,3 +136,23 @@ def test_a_stage_that_began_before_alarms_were_known_is_compared_with_what_it_ha
     assert rounds.see("grade", graded(0.9, 0.1)) == []
     assert rounds.see("rollout", answers(32, 10, 0.8)) == []
     assert rounds.see("learn", {"entropy": 0.01, "kl": 0.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "codes"),
+    [
+        ({"pairs": 30, "rows": 0, "flipped": 30, "first_share": 0.9, "unsure": 0}, ["alarm.no_preferences"]),
+        ({"pairs": 30, "rows": 0, "flipped": 2, "first_share": 0.5, "unsure": 28}, ["alarm.no_preferences"]),
+        ({"pairs": 30, "rows": 12, "flipped": 16, "first_share": 0.7, "unsure": 2}, ["alarm.flipped"]),
+        ({"pairs": 30, "rows": 13, "flipped": 15, "first_share": 0.5, "unsure": 2}, []),
+    ],
+)
+def test_a_judge_that_reads_the_order_rings(told: dict[str, float], codes: list[str]) -> None:
+    given = StageSpec(name="judged", recipe="judge", base_model="./judge", data=["answers.jsonl"])
+    kind = RoundKind.MAP
+    seen = Observed(
+        stage=Judge().freeze(given, FACTS), round_number=1, kind=kind, phase="join", metrics=[told], numbers={}
+    )
+    alarms = Judge().observe(seen).alarms
+    assert [why.code for why in alarms] == codes
+    assert all(f"{told['flipped']:g} of 30 pairs" in why.sentence and why.next_step for why in alarms)

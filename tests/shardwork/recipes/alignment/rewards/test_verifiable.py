@@ -132,3 +132,9 @@ def test_settings_that_mean_nothing_are_refused(weights: Any, text: str, code: s
     with pytest.raises(InvalidInput) as caught:
         Rewards.read(weights, text)
     assert caught.value.code == code and told in caught.value.why.sentence and caught.value.why.next_step
+
+
+def test_a_wrong_setting_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Rewards.read([("json_schema", 1.0)], '{"json_schema": {"type": "object"}}')
+    assert "{json_schema: {…}}; it may set schema, within." in caught.value.why.next_step
