@@ -8,14 +8,13 @@ is found not to look is paid for none, and others are asked in their place. Call
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from shardwork.recipes.base import ASK_PHASE
 from shardwork.why import Why
 
 from ..engine import advance, found, slice_of_task, write_note
 from ..events import MachineEvent, Note, Push, TaskLeft, VoteJudged, World
-from ..records import Annotator, AnnotatorState, Round, Shard, Stage, Vote, VoteState
+from ..records import Annotator, AnnotatorState, Shard, Stage, Vote, VoteState
 from ..store.base import Transaction
 from . import places, trust
 
@@ -60,35 +59,9 @@ def conclude(
                 judge(tx, newest, VoteJudged(verdict=VoteState.HELD), world, pushes)
         case AnnotatorState.CLEARED:
             for vote in waiting(tx, me, newest):
-                if _ends_its_stage(tx, vote):
-                    _last_words(tx, me, world, pushes)
                 judge(tx, vote, VoteJudged(verdict=VoteState.PAID), world, pushes)
         case AnnotatorState.STOPPED:
             _refuse(tx, me, STOPPED, world, pushes, newest)
-
-
-def _ends_its_stage(tx: Transaction, vote: Vote) -> bool:
-    """Whether every item is done with this answer."""
-    shard = found(tx.get(Shard, vote.shard_id), "shard", vote.shard_id)
-    round_ = found(tx.get(Round, shard.job_id, shard.stage, shard.round), "round", shard.id)
-    accepted = tx.count(Vote, "state", shard_id=shard.id).get(VoteState.PAID, 0)
-    return shard.phase == ASK_PHASE and round_.shards_left == 1 and accepted + 1 >= shard.quorum
-
-
-def _last_words(tx: Transaction, newest: Annotator, world: World, pushes: list[Push]) -> None:
-    """Those in probation are told from guessing now or never: what a stage still holds when it ends is paid."""
-    stage: dict[str, Any] = {"job_id": newest.job_id, "stage": newest.stage}
-    place = found(places.read(found(tx.get(Stage, *stage.values()), "stage", newest.stage)), "stage", newest.stage)
-    for one in tx.find(Annotator, **stage, state=AnnotatorState.PROBATION):
-        cast = tx.find(Vote, annotator=one.party, **stage, state=VoteState.CAST, order="number")
-        known = trust.Standing.of(one.evidence_json)
-        for vote in cast:
-            known = trust.weighed(tx, known, vote, place.params)
-        if trust.last(known) is AnnotatorState.STOPPED:
-            me = replace(one, evidence_json=known.to_json())
-            for vote in cast:
-                judge(tx, vote, VoteJudged(verdict=VoteState.REJECTED, why=STOPPED), world, pushes)
-            conclude(tx, me, AnnotatorState.STOPPED, world, pushes, newest=None)
 
 
 def judge(tx: Transaction, vote: Vote, event: MachineEvent, world: World, pushes: list[Push]) -> None:

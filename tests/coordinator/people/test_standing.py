@@ -18,7 +18,6 @@ from shardwork_coordinator.people.sweeping import AWAY_MS
 from shardwork_coordinator.records import (
     Annotator,
     AnnotatorState,
-    JobState,
     Lease,
     Replica,
     ReplicaState,
@@ -141,38 +140,6 @@ async def test_who_does_not_look_is_stopped_unpaid_and_others_are_asked(stand: S
     }
     shards = await stand.all(Shard, phase="ask")
     assert {(one.state, one.attempts_left) for one in shards} == {(ShardState.READY, 4)}
-    await stand.check_books()
-
-
-def worse(task: Mapping[str, Any]) -> dict[str, Any]:
-    return {"winner": "b" if looks(task)["winner"] == "a" else "a"}
-
-
-@pytest.mark.parametrize(("answers", "state"), [(worse, AnnotatorState.STOPPED), (looks, AnnotatorState.PROBATION)])
-async def test_a_stage_that_ends_pays_nobody_in_probation_who_speaks_for_guessing(
-    stand: Stand, answers: Any, state: AnnotatorState
-) -> None:
-    """Many keys that come late would be paid for their first answers otherwise, each of them."""
-    await stand.submit(rows(4, 20), overlap=2)
-    late, people = person(stand, 1, answers), [person(stand, 2), person(stand, 3)]
-    for one in (late, *people):
-        await one.join()
-    for _ in range(3):
-        await late.do()
-    while len([one for one in await stand.all(Vote, annotator=late.id) if one.phase == "gold"]) < 3:
-        given = (await late.next())["task"]
-        phase = (await stand.all(Vote, id=given["lease"]))[0].phase
-        await (late.do() if phase == "gold" else late.ok("skip", lease=given["lease"]))
-    while (await stand.job()).state is JobState.RUNNING and await stand.all(Shard, phase="ask", state=ShardState.READY):
-        for one in people:
-            await one.do()
-    await stand.later()
-    await stand.effects()
-    assert (await stand.job()).state is JobState.SUCCEEDED
-    votes = [one for one in await stand.all(Vote, annotator=late.id) if one.phase == "gold" and one.answer_json]
-    wanted = VoteState.REJECTED if state is AnnotatorState.STOPPED else VoteState.PAID
-    assert len(votes) == 3 and {one.state for one in votes} == {wanted}
-    assert (await standing(stand, late)).state is state
     await stand.check_books()
 
 
