@@ -101,7 +101,7 @@ def request(
         raise InvalidInput(
             "payout.no_address",
             "There is no payout address for this key.",
-            next_step="Start the worker with --payout and a Lightning address.",
+            next_step="Say a Lightning address: people on their page under Sats, a worker with --payout at its start.",
         )
     if (restriction := standing.of(party)) and restriction.standing in standing.DISTRUSTED:
         raise NotAllowed(

@@ -118,3 +118,11 @@ async def test_a_time_that_no_clock_shows_is_a_time_all_the_same(stand: Stand) -
     assert told["state"] == "held"
     [vote] = await stand.all(Vote)
     assert 0 <= vote.ms <= 24 * 3600 * 1000
+
+
+async def test_who_has_no_address_is_told_where_people_say_theirs(stand: Stand) -> None:
+    await stand.submit(rows(4), overlap=1, gold_share=0, repeat_share=0)
+    anna = await someone(stand, 1, 4)
+    await stand.later()
+    refused = (await anna.post("withdraw")).json()
+    assert refused["code"] == "payout.no_address" and "page" in refused["next_step"]
