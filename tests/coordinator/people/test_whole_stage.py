@@ -12,7 +12,7 @@ from .stand import Stand, person, rows, standing
 
 
 async def test_a_stage_is_answered_paid_and_becomes_preferences(stand: Stand) -> None:
-    await stand.submit()
+    await stand.submit(consensus="majority")
     anna, bert = person(stand, 1), person(stand, 2)
     for one in (anna, bert):
         await one.join(payout="ann@example.org")
