@@ -373,7 +373,7 @@ def _positions(
     model: ModelFacts | None, stage: StageSpec, files: StageFiles, done: Mapping[str, StageMeasure]
 ) -> int | None:
     """Of the model of the stage that reads least; None: nothing says it."""
-    others = [inspect_model(folder, reward=True) for folder in files.models.values()]
+    others: list[ModelFacts | None] = [inspect_model(folder, reward=True) for folder in files.models.values()]
     others += [
         done[made].model for made in (named.partition(".")[0] for named in stage.models.values()) if made in done
     ]
