@@ -138,6 +138,7 @@ class FeedbackJudged(Shape):
     unreadable: int
     lost: int
     left: int
+    appeals: int
     calls: int
     tokens: int
     usd: float

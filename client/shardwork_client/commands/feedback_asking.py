@@ -205,6 +205,7 @@ def _end(found: Judgement, folder: Path, json_output: bool) -> None:
         "unreadable": found.unreadable,
         "lost": found.lost,
         "left": found.left,
+        "appeals": found.appeals,
         "calls": found.calls,
         "tokens": found.tokens,
         "usd": found.nanos / NANOS_PER_DOLLAR,
@@ -216,6 +217,8 @@ def _end(found: Judgement, folder: Path, json_output: bool) -> None:
             f"✓ {folder}: {found.judged:,} of {found.pairs:,} pairs judged, {found.flips:,} flips; {found.calls:,} "
             f"calls, {found.tokens:,} tokens, {told['usd']:.4f} USD"
         )
+        if found.appeals:
+            say(f"! {found.appeals:,} pairs were not asked: an answer speaks to the judge")
     if found.left:
         _capped(found, json_output)
 

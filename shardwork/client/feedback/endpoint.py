@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 MOST_ANSWER_BYTES = 1 << 20
 TIMEOUT_S, CONNECT_S = 120.0, 10.0
+#: of a whole call: a server that sends a byte now and then never lets the read time out
+MOST_S = 180.0
 #: answers that say "later": nothing was computed, and nothing is paid
-LATER = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+LATER = frozenset({408, 409, 425, 429, 500, 502, 503, 529})
+#: a gateway that stopped waiting for a server that may have computed all the same
+GATEWAY_TIMEOUT = 504
 TRIES, FIRST_PAUSE_S, MOST_PAUSE_S = 6, 1.0, 60.0
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -40,13 +44,20 @@ class Endpoint:
     answer_tokens: int = 1
 
     def check(self) -> None:
-        """Raises InvalidInput "feedback.bad_endpoint", "feedback.key_in_clear"."""
+        """Raises InvalidInput "feedback.bad_endpoint", "feedback.bad_key", "feedback.key_in_clear"."""
         parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+        more = parts.username or parts.password or parts.query or parts.fragment
+        if parts.scheme not in ("http", "https") or not parts.hostname or more:
             raise InvalidInput(
                 "feedback.bad_endpoint",
-                "The endpoint is no http or https address, or has a password in it.",
+                "The endpoint is no plain http or https address, or has a password or a query in it.",
                 next_step="Give its address up to /v1, and the name of the variable with the key as --key-env.",
+            )
+        if not all("!" <= letter <= "~" for letter in self.key):
+            raise InvalidInput(
+                "feedback.bad_key",
+                "The key holds a space, a line break or a letter that no header can carry.",
+                next_step="Copy the key again into the variable that --key-env names.",
             )
         if self.key and parts.scheme == "http" and parts.hostname not in _HERE:
             raise InvalidInput(
@@ -82,12 +93,15 @@ async def ask(client: httpx.AsyncClient, endpoint: Endpoint, text: str) -> Said:
             await asyncio.sleep(pause)
             pause = min(2 * pause, MOST_PAUSE_S)
         try:
-            status, headers, body = await _sent(client, endpoint, text)
+            async with asyncio.timeout(MOST_S):
+                status, headers, body = await _sent(client, endpoint, text)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             told = type(error).__name__  # it never left: nothing is paid
             continue
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, TimeoutError) as error:
             raise Lost(type(error).__name__) from error
+        if status == GATEWAY_TIMEOUT:
+            raise Lost("the gateway stopped waiting")
         if status in LATER:
             told, pause = f"HTTP {status}", _wanted_pause(headers, pause)
             continue
@@ -111,10 +125,11 @@ async def _sent(client: httpx.AsyncClient, endpoint: Endpoint, text: str) -> tup
     if endpoint.logprobs:
         asked |= {"logprobs": True, "top_logprobs": 20}
     headers = {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
+    headers["Accept-Encoding"] = "identity"  # some bytes that unpack to gigabytes do so before they can be counted
     url = endpoint.url.rstrip("/") + "/chat/completions"
     async with client.stream("POST", url, json=asked, headers=headers) as response:
         body = b""
-        async for piece in response.aiter_bytes():
+        async for piece in response.aiter_raw():
             body += piece
             if len(body) > MOST_ANSWER_BYTES:
                 raise Lost("the answer is too long")
@@ -130,14 +145,14 @@ def _wanted_pause(headers: Mapping[str, str], pause: float) -> float:
 
 
 def _refused(endpoint: Endpoint, status: int, body: bytes) -> Exception:
-    said = body[:300].decode("utf-8", "replace")
+    said = body.decode("utf-8", "replace")
     try:
-        said = str(json.loads(body)["error"]["message"])[:300]
+        said = str(json.loads(body)["error"]["message"])
     except (ValueError, LookupError, TypeError, RecursionError):
         pass
-    if endpoint.key:
-        said = said.replace(endpoint.key, "***")
     said = "".join(letter for letter in said if letter.isprintable())
+    if endpoint.key:  # before it is cut, which could leave a part of the key
+        said = said.replace(endpoint.key, "***")
     if status in (401, 403):
         return NotAuthenticated(
             "feedback.key_refused",
@@ -150,7 +165,7 @@ def _refused(endpoint: Endpoint, status: int, body: bytes) -> Exception:
         "The endpoint refuses the question.",
         next_step="Check --endpoint and --model; a server without log-probabilities needs --no-logprobs.",
         status=status,
-        said=said,
+        said=said[:300],
     )
 
 

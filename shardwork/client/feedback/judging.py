@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from ...dataset.row import LEARNS_FROM, Format
 from ...dataset.rows import read_rows
 from ...dataset.source import read_lines, source_files
-from ...errors import InvalidInput, ShardworkError
+from ...errors import InvalidInput, LimitExceeded, ShardworkError
 from ...ids import derive_seed
 from ...problem import Problem
+from ...recipes.alignment.phases.appeal import is_appealing
 from ...recipes.alignment.phases.drawing import drawn
 from ...recipes.alignment.phases.items import item_row
 from ...recipes.alignment.phases.question import Pair, Question, asked_both, longest_first
@@ -76,6 +77,8 @@ class Judgement:
     lost: int = 0
     #: pairs that the cap left out
     left: int = 0
+    #: pairs that were not asked, because an answer speaks to the judge
+    appeals: int = 0
     calls: int = 0
     tokens: int = 0
     nanos: int = 0
@@ -113,7 +116,8 @@ async def judge(asked: Asked, endpoint: Endpoint) -> Judgement:
     import httpx
 
     endpoint.check()
-    pairs = pairs_of(asked)
+    every = pairs_of(asked)
+    pairs = [pair for pair in every if not is_appealing(pair)]
     question = Question(asked.rubric, (), CHAT_MARKS, derive_seed("feedback judge", asked.seed))
     with Journal(asked.folder, asked.cap, _about(asked, endpoint, pairs)) as journal:
         timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
@@ -123,7 +127,9 @@ async def judge(asked: Asked, endpoint: Endpoint) -> Judgement:
                 await work.run()
             finally:
                 _write(asked, journal, pairs)
-        return _counted(journal, pairs, work)
+        made = _counted(journal, pairs, work)
+        made.appeals = len(every) - len(pairs)
+        return made
 
 
 @dataclass(slots=True)
@@ -187,6 +193,8 @@ class _Work:
                 nanos = self.asked.cap.nanos_of(said.tokens_in, said.tokens_out)
                 cost = Cost(said.tokens_in + said.tokens_out, nanos)
             self.journal.answered(call, cost, said.first, round((time.monotonic() - begun) * 1000))
+            if cost.tokens > most.tokens or cost.nanos > most.nanos:
+                self.problem, self.stopped = self.problem or _more_than_counted(cost, most), True
 
     def _is_open(self, call: Call) -> bool:
         return call not in self.journal.done and call not in self.journal.lost
@@ -196,6 +204,15 @@ class _Work:
         tokens = len(text.encode("utf-8", "replace")) + AROUND
         out = self.endpoint.answer_tokens
         return Cost(tokens + out, self.asked.cap.nanos_of(tokens, out))
+
+
+def _more_than_counted(cost: Cost, most: Cost) -> LimitExceeded:
+    """Going on would pass the cap by as much with each call."""
+    return LimitExceeded(
+        "feedback.costs_more",
+        f"The endpoint counts {cost.tokens:,} tokens for a call that can take {most.tokens:,} at most.",
+        next_step="Look at your bill before you run it again, or use another endpoint or model.",
+    )
 
 
 def _about(asked: Asked, endpoint: Endpoint, pairs: Sequence[Pair]) -> str:

@@ -55,6 +55,9 @@ class JudgeParams(BaseModel):
     max_length: Annotated[int, Field(ge=64, le=2**20, description="tokens of what it reads of a pair")] = 1024
     batch_size: Annotated[int, Field(ge=1, le=MOST_PAIRS, description="pairs on the device at once")] = 8
     length_controlled: Annotated[bool, Field(description="leave out what length alone explains")] = True
+    leave_out_appeals: Annotated[
+        bool, Field(description="don't ask about pairs of which an answer speaks to the judge")
+    ] = True
     least_confidence: Annotated[float, Field(ge=0.5, lt=1, description="preferences are at least so sure")] = 0.5
     chat_template: Annotated[
         Literal["model", "chatml"], Field(description="'model': the judge's own; 'chatml': for one that has none")
@@ -116,6 +119,7 @@ class Judge:
             rubric=params["rubric"],
             principles=tuple(params["principles"]),
             chat_template=params["chat_template"],
+            leave_out_appeals=params["leave_out_appeals"],
             most_pairs=MOST_PAIRS,
         )
         inputs = {name: given.artifacts[name] for name in ("data", "base")}

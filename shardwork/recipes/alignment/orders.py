@@ -158,7 +158,8 @@ class GradeOrder(Order):
 class JudgePairsOrder(Order):
     """phase "split" of judge (executor): inputs data, base (the judge) -> outputs part-0 … part-(n-1): pairs as tokens.
 
-    Metrics: parts (n), "pairs.<i>" of each part, pairs, tokens, same (left out for equal answers), unfit (too long).
+    Metrics: parts (n), "pairs.<i>" of each part, pairs, tokens, same (left out for equal answers), unfit (too long),
+    appeals (an answer speaks to the judge).
     """
 
     parts: Size
@@ -174,6 +175,8 @@ class JudgePairsOrder(Order):
     #: of a prompt and of each answer; a pair that is still too long is cut further
     most_letters: Annotated[int, Field(ge=16, le=200_000)] = 8000
     chat_template: str = "model"
+    #: pairs of which an answer speaks to the judge aren't asked
+    leave_out_appeals: bool = added(False)
     most_pairs: Rows = MOST_ROWS
 
 

@@ -18,6 +18,7 @@ from ...base import Computed, Context
 from ...reading import batches, refuse_unusable
 from ..answers import write_pairs
 from ..orders import JudgePairsOrder
+from .appeal import is_appealing
 from .asking import Asker
 from .drawing import drawn
 from .prompts import MOST_PARTS
@@ -35,10 +36,12 @@ class _Made:
     same: int = 0
     #: pairs that no cutting makes short enough, or whose text makes special tokens
     unfit: int = 0
+    #: pairs left out because an answer speaks to the judge
+    appeals: int = 0
 
 
 def split(order: JudgePairsOrder, context: Context) -> Computed:
-    """inputs data, base (the judge) -> outputs part-0 …; metrics parts, pairs.<i>, pairs, same, unfit, rows.
+    """inputs data, base (the judge) -> outputs part-0 …; metrics parts, pairs.<i>, pairs, same, unfit, appeals, rows.
 
     Raises InvalidInput "judge.no_pairs", "judge.no_verdict_tokens" and "data.*".
     """
@@ -54,6 +57,10 @@ def split(order: JudgePairsOrder, context: Context) -> Computed:
                 found, same = drawn(row, seed, order.pairs_per_prompt)
                 pairs += found
                 made.same += same
+            if order.leave_out_appeals:
+                kept = [pair for pair in pairs if not is_appealing(pair)]
+                made.appeals += len(pairs) - len(kept)
+                pairs = kept
             for pair, shown in zip(pairs, asker.tokens(pairs), strict=True):
                 if shown is None:
                     made.unfit += 1
@@ -63,8 +70,9 @@ def split(order: JudgePairsOrder, context: Context) -> Computed:
         if not made.pairs:
             raise InvalidInput(
                 "judge.no_pairs",
-                f"The data holds no pair to judge: {made.same} are of equal answers, and {made.unfit} do not fit the "
-                f"{order.max_length} tokens that the judge reads, or hold its special tokens.",
+                f"The data holds no pair to judge: {made.same} are of equal answers, {made.appeals} speak to the judge, "
+                f"and {made.unfit} do not fit the {order.max_length} tokens that the judge reads, or hold its special "
+                "tokens.",
                 next_step="Give rows with at least two different answers; raise params.max_length, or take a judge "
                 "with more positions.",
                 key="data",
@@ -73,7 +81,7 @@ def split(order: JudgePairsOrder, context: Context) -> Computed:
         outputs, counts = _write(order, made, context, (first, second, tokenizer.pad_token_id))
     context.progress(1.0)
     metrics = {"rows": rows, "pairs": len(made.pairs), "same": made.same, "unfit": made.unfit, "parts": len(outputs)}
-    metrics |= {"tokens": sum(len(tokens) for tokens in made.shown)}
+    metrics |= {"appeals": made.appeals, "tokens": sum(len(tokens) for tokens in made.shown)}
     metrics |= {f"pairs.{number}": count for number, count in enumerate(counts)}
     return Computed(outputs=outputs, metrics={name: float(value) for name, value in metrics.items()})
 
