@@ -70,8 +70,8 @@ def split(order: JudgePairsOrder, context: Context) -> Computed:
         if not made.pairs:
             raise InvalidInput(
                 "judge.no_pairs",
-                f"The data holds no pair to judge: {made.same} are of equal answers, {made.appeals} speak to the judge, and "
-                f"{made.unfit} do not fit the {order.max_length} tokens that the judge reads, or hold its "
+                f"The data holds no pair to judge: {made.same} are of equal answers, {made.appeals} speak to the judge "
+                f"and {made.unfit} do not fit the {order.max_length} tokens that the judge reads, or hold its "
                 "special tokens.",
                 next_step="Give rows with at least two different answers; raise params.max_length, or take a judge "
                 "with more positions.",
