@@ -13,9 +13,10 @@ from shardwork.money import show
 from shardwork.why import Why
 
 from .machine.attempts import called
-from .machine.states import FINAL_JOB, LIVE
+from .machine.states import FINAL_JOB
 from .money.pricing import BASIS_POINTS, RateCard
-from .records import Job, JobState, Lease, Replica, ReplicaState, Shard
+from .queueing.line import running_on_workers
+from .records import Job, JobState, Lease, ReplicaState, Shard
 from .scheduler import ReadyReplica, Worker, refusal
 from .store.base import Transaction
 
@@ -77,10 +78,10 @@ def price_of(job: Job) -> Why:
 
 
 def _place_in_line(tx: Transaction, job: Job, most_running: int) -> Iterator[Why]:
-    running = tx.count(Replica, "job_id", state=[str(state) for state in LIVE])
+    running = running_on_workers(tx)
     mine = tx.count(Job, "id", owner=job.owner, state=JobState.RUNNING)
     requesters = tx.count(Job, "owner", state=JobState.RUNNING)
-    theirs, everybody = sum(running.get(one, 0) for one in mine), sum(running.values())
+    theirs, everybody = sum(running[one] for one in mine), running.total()
     if most_running and theirs >= most_running:
         yield Why(
             code="line.quota",
@@ -92,7 +93,7 @@ def _place_in_line(tx: Transaction, job: Job, most_running: int) -> Iterator[Why
         code="line.fair_share",
         sentence=f"Workers are shared equally between {_parties(len(requesters))} with running jobs, whatever their "
         f"number of jobs; this requester's run {theirs} of the {everybody} shards that run now.",
-        evidence={"this_job": str(running.get(job.id, 0)), "jobs_of_the_requester": str(len(mine))},
+        evidence={"this_job": str(running[job.id]), "jobs_of_the_requester": str(len(mine))},
         next_step="`schedule: {priority: high}` in a job file puts it before the requester's other jobs.",
     )
 

@@ -9,13 +9,15 @@ import pytest
 from shardwork.errors import LimitExceeded
 from shardwork.identity.role import Role
 from shardwork.jobs.spec import JobSpec, ScheduleSection
+from shardwork.recipes.base import PEOPLE_PHASES
 from shardwork.v1 import jobs_pb2
 from shardwork_coordinator import views
 from shardwork_coordinator.money.movements import user_account, worker_account
 from shardwork_coordinator.reasons import NO_WORK, reasons_of, why_idle
-from shardwork_coordinator.records import JobState, Lease, Share
+from shardwork_coordinator.records import JobState, Lease, Purpose, Replica, ReplicaState, Share
 from shardwork_coordinator.rpc.auth import Caller
 from shardwork_coordinator.rpc.jobs import JobsDesk, submit_job
+from shardwork_coordinator.store.base import Transaction
 
 from .simulation import OWNER, Simulation, count_job
 from .unruly import Unruly
@@ -105,6 +107,41 @@ async def test_a_quota_of_running_shards_holds_and_is_told() -> None:
     told = await simulation.store.read(lambda tx: reasons_of(tx, job, most_running=2))
     assert {"price.rate_card", "line.quota", "line.fair_share"} <= {why.code for why in told}
     assert all(why.next_step for why in told)
+
+
+async def test_tasks_that_people_hold_are_no_part_of_the_quota() -> None:
+    simulation = Unruly(workers=4)
+    simulation.settings = simulation.settings.model_copy(update={"max_running_shards": 2})
+    simulation.granting.obey(simulation.settings)
+    await simulation.submit(count_job(parts=10), job_id="anna00000000", owner=ANNA)
+    held = [
+        Replica(
+            shard_id=f"asked-{number}",
+            number=1,
+            job_id="anna00000000",
+            stage="people",
+            round=1,
+            phase=phase,
+            purpose=Purpose.PRIMARY,
+            state=ReplicaState.LEASED,
+        )
+        for number, phase in enumerate(sorted(PEOPLE_PHASES))
+    ]
+
+    def give(tx: Transaction) -> None:
+        for one in held:
+            tx.put(one)
+
+    await simulation.store.write(give)
+    granted = [one for one in await simulation.grant_all() if one.phase not in PEOPLE_PHASES]
+    assert len(granted) == 2
+    job = await simulation.job("anna00000000")
+    (line,) = (
+        why
+        for why in await simulation.store.read(lambda tx: reasons_of(tx, job, most_running=2))
+        if why.code == "line.quota"
+    )
+    assert line.evidence["running"] == "2"
 
 
 async def test_too_many_open_jobs_are_refused() -> None:

@@ -132,7 +132,7 @@ def vote(
     payout: Annotated[str, typer.Option("--payout", metavar="ADDRESS", help="Where what you earn may go.")] = "",
     json_output: JsonOption = False,
 ) -> None:
-    """Judge answers in the terminal, paid as on the page: keys 1, 2, 0 tie, b both bad, s skip, u undo, q leave.
+    """Judge in the terminal, paid as on the page and with its keys: compare, rank, give points, keep or mend rows.
 
     Example:  shardwork feedback vote https://coordinator.example.com/people#6b61f0a1c2d3/feedback
     """
@@ -144,7 +144,8 @@ def vote(
         from shardwork.client.feedback.annotator import TIMEOUT_S, Annotator, place_of
         from shardwork.config import Home
 
-        from ..feedback.voting import introduce, pressed_key, sit
+        from ..feedback.answering import pressed_key
+        from ..feedback.voting import introduce, sit
 
         place = place_of(where, stage, web)
         with httpx.Client(timeout=TIMEOUT_S, follow_redirects=False) as client:

@@ -1,16 +1,15 @@
-"""`feedback vote`: a prompt and its answers on the terminal, a key for each outcome; for people who live in one.
+"""`feedback vote`: a prompt and its answers on the terminal, answered by keys; for people who live in one.
 
-Shows strangers' text cleaned; owns keys and what is drawn. Money, order and tests are the coordinator's.
+Shows strangers' text cleaned; owns what is drawn and sent when. Keys are `answering`'s; money, order and tests the
+coordinator's.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import typer
 from rich.panel import Panel
 from rich.text import Text
 
@@ -20,10 +19,9 @@ from shardwork.money import show as sats
 
 from ..outcome import say
 from ..render import clean, console
+from .answering import KINDS, Edit, Key, answer, help_of, mended
 
 Task = dict[str, Any]
-WINNERS = {"1": "a", "2": "b", "0": "tie", "b": "both_bad"}
-KEYS = "1 first · 2 second · 0 tie · b both bad · s skip · r report · u undo · q leave"
 REPORTED = "unsuitable"
 
 
@@ -39,7 +37,7 @@ class Sat:
     held_msat: int = 0
 
 
-def sit(annotator: Annotator, key: Callable[[], str]) -> Sat:
+def sit(annotator: Annotator, key: Key, edit: Edit = mended) -> Sat:
     """Until there is nothing left, or they leave."""
     done, last = Sat(), ""
     task: Task | None = None
@@ -50,7 +48,7 @@ def sit(annotator: Annotator, key: Callable[[], str]) -> Sat:
             why = given.get("why") or {}
             say(f"{clean(str(why.get('sentence', 'Nothing is left to judge.')))}")
             return done
-        if task["kind"] != "compare":
+        if task["kind"] not in KINDS:
             raise InvalidInput(
                 "feedback.kind_needs_page",
                 f"Tasks of kind {task['kind']!r} are answered on the page.",
@@ -58,7 +56,7 @@ def sit(annotator: Annotator, key: Callable[[], str]) -> Sat:
             )
         _show(task)
         begun = annotator.clock.monotonic()
-        pressed = _known(key)
+        pressed = answer(task, key, edit)
         match pressed:
             case "q":
                 return done
@@ -72,7 +70,7 @@ def sit(annotator: Annotator, key: Callable[[], str]) -> Sat:
                 last, task = ("" if again is not task else last), again
             case _:
                 seconds = annotator.clock.monotonic() - begun
-                _tell(_voted(annotator, task, WINNERS[pressed], seconds), done)
+                _tell(_voted(annotator, task, pressed, seconds), done)
                 last, task = task["lease"], None
 
 
@@ -86,8 +84,8 @@ def introduce(annotator: Annotator) -> None:
     console(stderr=True).print(Panel(Text(guideline), title=Text(head), title_align="left"))
 
 
-def _voted(annotator: Annotator, task: Task, winner: str, seconds: float) -> Task:
-    body = {"lease": task["lease"], "answer": {"winner": winner}, "ms": round(seconds * 1000)}
+def _voted(annotator: Annotator, task: Task, given: object, seconds: float) -> Task:
+    body = {"lease": task["lease"], "answer": given, "ms": round(seconds * 1000)}
     return annotator.call("vote", body)
 
 
@@ -106,14 +104,14 @@ def _undone(annotator: Annotator, last: str, task: Task, done: Sat) -> Task:
     return again
 
 
-def _tell(answer: Mapping[str, Any], done: Sat) -> None:
-    me, mine, practice = answer.get("me", {}), answer.get("mine", {}), answer.get("practice")
+def _tell(told: Mapping[str, Any], done: Sat) -> None:
+    me, mine, practice = told.get("me", {}), told.get("mine", {}), told.get("practice")
     done.votes += 1
     done.state = str(mine.get("state", ""))
     done.paid_msat, done.held_msat = int(me.get("paid_msat", 0)), int(me.get("held_msat", 0))
     if practice:
         say(f"{'✓' if practice.get('right') else '✗'} {clean(str(practice.get('sentence', '')))}")
-    say(f"  {clean(str(answer.get('state', '')))} · paid {sats(done.paid_msat)} · held {sats(done.held_msat)}")
+    say(f"  {clean(str(told.get('state', '')))} · paid {sats(done.paid_msat)} · held {sats(done.held_msat)}")
 
 
 def _show(task: Task) -> None:
@@ -123,24 +121,9 @@ def _show(task: Task) -> None:
     out.print(Panel(Text(_prose(task["prompt"])), title=title, title_align="left"))
     for place, text in enumerate(task["answers"], 1):
         out.print(Panel(Text(_prose(text)), title=str(place), title_align="left"))
-    say(KEYS)
+    say(help_of(task))
 
 
 def _prose(text: str) -> str:
     """Cleaned, its lines kept."""
     return "\n".join(clean(line) for line in text.splitlines())
-
-
-def _known(key: Callable[[], str]) -> str:
-    while True:
-        pressed = key()
-        if pressed in WINNERS or pressed in ("s", "r", "u", "q"):
-            return pressed
-
-
-def pressed_key() -> str:
-    """A key of the terminal, or a line of a pipe; its end leaves."""
-    if sys.stdin.isatty():
-        return typer.getchar().lower()
-    line = sys.stdin.readline()
-    return line.strip().lower() if line else "q"

@@ -11,6 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from shardwork.recipes.base import PEOPLE_PHASES
+
 from ..machine.states import LIVE
 from ..records import Job, JobState, Replica, ReplicaState, Share
 from ..store.base import Transaction
@@ -140,7 +142,7 @@ class Line:
     def _quota(self, known: KnownJobs, most: int) -> dict[str, int]:
         """How many more shards of each requester may run; those with none left are not in line."""
         running: Counter[str] = Counter()
-        for job, count in self._tx.count(Replica, "job_id", state=[str(state) for state in LIVE]).items():
+        for job, count in running_on_workers(self._tx).items():
             if (facts := known.of(self._tx, job)) is not None:
                 running[facts.owner] += count
         left = {owner: most - running[owner] for owner in self._jobs}
@@ -160,3 +162,11 @@ class Line:
                     self._tx.put(replace(one, open=False))
             self._shares[owner] = {one.job_id: one for one in rows}
         return self._shares[owner]
+
+
+def running_on_workers(tx: Transaction) -> Counter[str]:
+    """Shards of each job that workers hold. What people are asked takes no worker's time."""
+    live = [str(state) for state in LIVE]
+    running = Counter(tx.count(Replica, "job_id", state=live))
+    running.subtract(tx.count(Replica, "job_id", state=live, phase=sorted(PEOPLE_PHASES)))
+    return running

@@ -44,9 +44,13 @@ class Place:
 
 
 def place_of(where: str, stage: str, web: str) -> Place:
-    """`where`: a link `…/people#JOB/STAGE` or a job's id. Raises InvalidInput "feedback.bad_link"."""
+    """`where`: a link `…/people#JOB/STAGE`, with `?INVITATION` where there is one, or a job's id.
+
+    Raises InvalidInput "feedback.bad_link".
+    """
     parts = urlsplit(where if "://" in where else f"{web.rstrip('/')}/people#{where}/{stage}")
-    named = [unquote(one) for one in parts.fragment.split("/")]
+    path, _, invitation = parts.fragment.partition("?")
+    named = [unquote(one) for one in (*path.split("/"), *([invitation] if invitation else []))]
     good = parts.scheme in ("http", "https") and parts.netloc and len(named) in (2, 3) and all(named[:2])
     if not good:
         raise InvalidInput(

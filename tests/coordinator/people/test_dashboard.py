@@ -50,7 +50,7 @@ async def test_a_jobs_page_tells_how_its_people_judge(stand: Stand) -> None:
     assert re.search(r"Answers paid 3[0-9] ", told) and "not known yet 0 cleared 2 stopped 1" in told
     assert "The answer shown first was chosen" in told and "The longer answer was chosen 100 % of the time" in told
     assert "always the same key" in told or "wrong at hidden or repeated items" in told
-    assert f"/people#{JOB}/{STAGE}/dragonfly" in page
+    assert f"/people#{JOB}/{STAGE}?dragonfly" in page
     assert HOSTILE not in page and HOSTILE in html.unescape(page)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import stat
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -15,7 +18,7 @@ import pytest
 from shardwork.client.feedback import annotator as module
 from shardwork.client.feedback.annotator import Annotator, Place, place_of
 from shardwork.errors import InvalidInput, NotFound, ShardworkError
-from shardwork_client.feedback import voting
+from shardwork_client.feedback import answering, voting
 from shardwork_coordinator.records import JobState, Vote, VoteState
 
 from .stand import BETTER, JOB, STAGE, Stand, person, rows
@@ -93,6 +96,72 @@ async def test_keys_become_votes_that_are_paid(
     assert all(row["chosen"].startswith("a long") for row in rows)
 
 
+ROWS = {
+    "rank": {"prompt": "Which?", "answers": [{"model": name, "text": f"text {name}"} for name in ("x", "y", "z")]},
+    "score": {"prompt": "How?", "completion": "text x"},
+    "review": {"prompt": "Keep?", "completion": "text x"},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "answer"),
+    [
+        ("rank", ["3", "3", "4", "\x7f", "2", "1", "3"], {"ranking": ["second", "first", "third"]}),
+        ("score", ["9", "5", "-", "4", "2"], {"scores": {"clear": 4, "true": 2}}),
+        ("review", ["1", "k"], {"verdict": "keep"}),
+        ("review", ["d"], {"verdict": "discard"}),
+        ("review", ["e", "e"], {"verdict": "edit", "text": "text y"}),
+    ],
+)
+async def test_every_kind_of_task_is_answered(
+    kind: str,
+    keys: list[str],
+    answer: dict[str, Any],
+    stand: Stand,
+    through: Through,
+    shown: list[dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    more: dict[str, Any] = (
+        {"answers": 3} if kind == "rank" else {"scores": ["clear", "true"]} if kind == "score" else {}
+    )
+    await stand.submit(json.dumps(ROWS[kind]) + "\n", kind=kind, repeat_share=0, consensus="majority", **more)
+    one = voter(through, tmp_path)
+    await asyncio.to_thread(one.join, "terminal")
+    edits = iter(["text x ", "text y"])  # the first changes nothing, and is not sent
+    done = await asyncio.to_thread(voting.sit, one, keys_of(stand, shown, *keys, "q"), lambda _: next(edits))
+    assert done.votes == 1
+    (vote,) = [vote for vote in await stand.all(Vote) if vote.answer_json]
+    found = json.loads(vote.answer_json)["answer"]
+    if kind == "rank":
+        screen = [["first", "second", "third"][vote.shown.split(",").index(str(one))] for one in found["ranking"]]
+        found = {"ranking": screen}
+    assert found == answer
+
+
+def test_a_row_is_mended_in_the_editor_that_somebody_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.delenv("VISUAL", raising=False)
+    script = (
+        "import pathlib, sys; file = pathlib.Path(sys.argv[1]); file.write_text(file.read_text() + ' indeed' + chr(10))"
+    )
+    monkeypatch.setenv("EDITOR", shlex.join([sys.executable, "-c", script]))
+    assert answering.mended("so") == "so indeed"
+    for broken in ("/nowhere/editor", shlex.join([sys.executable, "-c", "raise SystemExit(1)"]), "'"):
+        monkeypatch.setenv("EDITOR", broken)
+        assert answering.mended("so") is None
+
+
+async def test_a_command_lets_go_of_what_was_typed_before_it(
+    stand: Stand, through: Through, shown: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    await stand.submit(json.dumps(ROWS["rank"]) + "\n", kind="rank", answers=3, repeat_share=0)
+    one = voter(through, tmp_path)
+    await asyncio.to_thread(one.join, "terminal")
+    done = await asyncio.to_thread(voting.sit, one, keys_of(stand, shown, "2", "1", "u", "1", "2", "s", "q"))
+    assert (done.votes, done.skipped) == (0, 1)
+
+
 async def test_an_answer_is_taken_back_and_given_again(
     stand: Stand, through: Through, shown: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -165,9 +234,8 @@ async def test_what_the_coordinator_refuses_is_said_in_its_words(
 
 
 def test_a_link_says_where() -> None:
-    assert place_of("https://c.example/people#6b61/ask/word", "", "") == Place(
-        web="https://c.example", job="6b61", stage="ask", invitation="word"
-    )
+    for link in ("https://c.example/people#6b61/ask?word", "https://c.example/people#6b61/ask/word"):
+        assert place_of(link, "", "") == Place(web="https://c.example", job="6b61", stage="ask", invitation="word")
     assert place_of("6b61", "ask", "http://127.0.0.1:80/") == Place(web="http://127.0.0.1:80", job="6b61", stage="ask")
     for wrong in (("6b61", "", "http://x"), ("6b61", "ask", ""), ("ftp://x/people#a/b", "", ""), ("http://x", "", "")):
         with pytest.raises(InvalidInput):
