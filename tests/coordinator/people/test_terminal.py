@@ -104,7 +104,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "keys", "answer"),
+    "case",
     [
         ("rank", ["3", "3", "4", "\x7f", "2", "1", "3"], {"ranking": ["second", "first", "third"]}),
         ("score", ["9", "5", "-", "4", "2"], {"scores": {"clear": 4, "true": 2}}),
@@ -114,14 +114,13 @@ ROWS = {
     ],
 )
 async def test_every_kind_of_task_is_answered(
-    kind: str,
-    keys: list[str],
-    answer: dict[str, Any],
+    case: tuple[str, list[str], dict[str, Any]],
     stand: Stand,
     through: Through,
     shown: list[dict[str, Any]],
     tmp_path: Path,
 ) -> None:
+    kind, keys, answer = case
     more: dict[str, Any] = (
         {"answers": 3} if kind == "rank" else {"scores": ["clear", "true"]} if kind == "score" else {}
     )
