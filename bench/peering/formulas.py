@@ -70,15 +70,13 @@ def compared(case: Case, folder: Path) -> dict[str, float]:
     checkpoint = made.moved(made.started(order, base, folder), folder / "moved")
     built = made.model_at(order, base, checkpoint)
     assert built.value is not None
+    reference = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     heard = theirs.update(
-        built.model,
-        built.value,
-        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval(),
+        theirs.Start(built.model, built.value, reference),
         rollouts.rows(ROWS, cut_off=case.cut_off),
         case.wanted,
-        passes=PASSES,
-        minibatches=MINIBATCHES,
-        folder=folder / "trl",
+        theirs.Passes(PASSES, MINIBATCHES),
+        folder / "trl",
     )
     update = ours.Update(built, base, order, heard.rows)
     return apart(update.ending_later() if case.later else update.as_it_is(), heard)

@@ -51,6 +51,23 @@ class Overheard:
     rows: list[Row] = field(default_factory=list[Row])
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What both sides begin with; copied, never changed."""
+
+    policy: Any
+    head: nn.Linear
+    reference: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """So many passes over the rows, each in so many minibatches."""
+
+    passes: int
+    minibatches: int
+
+
 class Critic(nn.Module):
     """A value model of the form that the trainer asks for, on the policy's own layers."""
 
@@ -82,27 +99,14 @@ def _prompt(padded: Tensor) -> tuple[int, ...]:
     return tuple(token for token in padded.tolist() if token != PAD)
 
 
-def update(
-    policy: Any,
-    head: nn.Linear,
-    reference: Any,
-    these: Sequence[Row],
-    wanted: PolicyObjective,
-    *,
-    passes: int,
-    minibatches: int,
-    folder: Path,
-) -> Overheard:
-    """So many passes over the rows, each in so many minibatches."""
-    from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer  # pyright: ignore[reportMissingImports]
+def _config(these: Sequence[Row], wanted: PolicyObjective, how: Passes, folder: Path) -> Any:
+    from trl.experimental.ppo import PPOConfig  # pyright: ignore[reportMissingImports]
 
-    policy, head = copy.deepcopy(policy), copy.deepcopy(head)
-    known = {row.prompt: row for row in these}
-    args = PPOConfig(
+    return PPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=len(these),
-        num_mini_batches=minibatches,
-        num_ppo_epochs=passes,
+        num_mini_batches=how.minibatches,
+        num_ppo_epochs=how.passes,
         total_episodes=len(these),
         response_length=MOST_NEW,
         stop_token="eos",
@@ -115,6 +119,14 @@ def update(
         cliprange_value=wanted.value_clip,
         **quiet(),
     )
+
+
+def update(start: Start, these: Sequence[Row], wanted: PolicyObjective, how: Passes, folder: Path) -> Overheard:
+    """What the trainer does with these rows."""
+    from trl.experimental.ppo import PPOTrainer, ppo_trainer  # pyright: ignore[reportMissingImports]
+
+    policy, head = copy.deepcopy(start.policy), copy.deepcopy(start.head)
+    known = {row.prompt: row for row in these}
     tokenizer = tiny.tokenizer()
     tokenizer.padding_side = "left"
     critic = Critic(policy, head)
@@ -122,10 +134,10 @@ def update(
     optimizer = torch.optim.AdamW(list(named.values()), lr=RATE, betas=(0.9, 0.95), eps=EPS, weight_decay=0.0)
     data = Dataset.from_dict({"input_ids": [list(row.prompt) for row in these]})
     trainer = PPOTrainer(
-        args=args,
+        args=_config(these, wanted, how, folder),
         processing_class=tokenizer,
         model=policy,
-        ref_model=copy.deepcopy(reference),
+        ref_model=copy.deepcopy(start.reference),
         reward_model=Scores(known, max(len(row.prompt) for row in these)),
         value_model=critic,
         train_dataset=data,
