@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from .chromium import MISSING
-from .fake_people import FakePeople
+from .fake_people import FakePeople, now_ms, task
 from .people_visit import HERE, Visit
 
 pytestmark = [pytest.mark.nightly, MISSING]
@@ -47,6 +47,15 @@ def test_somebody_joins_once_and_is_known_after_a_reload(visit: Visit) -> None:
     visit.page.reload()
     visit.page.wait_for_selector(".begin a")
     assert len(visit.fake.people) == 1
+
+
+@pytest.mark.parametrize("link", [f"{HERE}?dragonfly", f"{HERE}/dragonfly"])
+def test_the_word_of_a_link_lets_in(visit: Visit, link: str) -> None:
+    visit.page.goto(f"{visit.web}/people{link}")
+    visit.page.fill("#join [name=name]", "Mira")
+    visit.page.click("#join button")
+    visit.page.wait_for_selector(".begin a")
+    assert [body for name, body in visit.fake.calls if name == "join"] == [{"name": "Mira", "invitation": "dragonfly"}]
 
 
 def test_the_stored_key_cannot_be_read_out(visit: Visit) -> None:
@@ -274,3 +283,20 @@ def test_an_answer_that_waits_can_be_taken_back(visit: Visit) -> None:
     visit.waits_for(2)
     assert visit.fake.votes["lease-1"]["answer"] == {"winner": "tie"}
     assert visit.fake.counted() == 1
+
+
+def test_a_break_is_offered_after_long_work_and_not_after_one(visit: Visit) -> None:
+    visit.fake.items = [task(number, expires_ms=now_ms() + 9 * 3_600_000) for number in range(1, 16)]
+    visit.page.clock.install()
+    visit.begins()
+    for number in range(1, 14):
+        assert visit.page.is_hidden("#rest"), number
+        visit.presses("1", at=number)
+        visit.waits_for(number + 1)
+        if number < 13:
+            visit.page.clock.fast_forward("04:00")
+    assert "A break costs nothing" in visit.page.inner_text("#rest")
+    visit.page.clock.fast_forward("06:00")
+    visit.presses("1", at=14)
+    visit.waits_for(15)
+    assert visit.page.is_hidden("#rest")

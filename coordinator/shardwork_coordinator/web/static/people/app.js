@@ -6,6 +6,7 @@ import { Judging } from "./judging.js";
 import { hindrance } from "./key.js";
 import { Money } from "./money.js";
 import { Outbox } from "./outbox.js";
+import { Resting } from "./resting.js";
 import { Intro, Tasks } from "./tasks.js";
 import { vault } from "./vault.js";
 import { Welcome } from "./welcome.js";
@@ -25,6 +26,7 @@ class App {
   isSimulated = false;
   #screen = null;
   #isReached = true;
+  #resting = new Resting();
 
   async start() {
     const why = await hindrance();
@@ -117,6 +119,11 @@ class App {
     at("standing-bar").value = Math.min(mine.done ?? 0, mine.cleared_at);
   }
 
+  // an answer was given: after long work a line says that nothing is lost by a break
+  worked() {
+    at("rest").hidden = !this.#resting.isDue(performance.now());
+  }
+
   // read out by screen readers, and shown for a while
   say(text) {
     setText("said", text);
@@ -153,7 +160,7 @@ class App {
     const where = address(location.hash);
     const isHome = !where.job && !where.screen;
     this.#screen?.close();
-    at("standing").hidden = true;
+    at("standing").hidden = at("rest").hidden = true;
     document.body.dataset.screen = where.isJudging ? "judging" : (where.screen ?? (where.job ? "intro" : "tasks"));
     document.body.dataset.known = this.identity ? "yes" : "no";
     for (const link of document.querySelectorAll("nav a")) {
@@ -195,7 +202,7 @@ class App {
   }
 }
 
-// #JOB/STAGE, #JOB/STAGE/judge, #JOB/STAGE?INVITATION, #tasks, #history, #money
+// #JOB/STAGE, #JOB/STAGE/judge, #JOB/STAGE?INVITATION (or, in links of before, /INVITATION), #tasks, #history, #money
 const address = (hash) => {
   const [path, invitation] = hash.slice(1).split("?");
   const [first, stage, last] = path.split("/").map((part) => {
@@ -206,7 +213,7 @@ const address = (hash) => {
     }
   });
   if (!stage) return { screen: first in SCREENS ? first : undefined, invitation };
-  return { job: first, stage, isJudging: last === "judge", invitation };
+  return { job: first, stage, isJudging: last === "judge", invitation: invitation ?? (last === "judge" ? undefined : last) };
 };
 
 new App().start();

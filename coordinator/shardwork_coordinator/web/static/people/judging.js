@@ -126,6 +126,7 @@ export class Judging {
   }
 
   #accepted(entry, result) {
+    this.#app.worked();
     this.#app.setMoney(result.me);
     this.#app.setStanding(result.mine);
     if (result.practice) {
