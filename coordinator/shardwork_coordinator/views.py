@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 from shardwork import wire
 from shardwork.jobs.spec import StageSpec
-from shardwork.recipes.base import ASK_PHASE, AUDIT_PHASE, AUDITED_PHASES, PEOPLE_PHASES
+from shardwork.recipes import recipe
+from shardwork.recipes.base import ASK_PHASE, AUDIT_PHASE, AUDITED_PHASES, PEOPLE_PHASES, StageType
 from shardwork.recipes.continuing import told
 from shardwork.v1 import jobs_pb2
 from shardwork.why import Why
@@ -120,7 +121,7 @@ def job_view(tx: Transaction, job: Job, workers: Sequence[Worker], *, rounds: bo
 def _shard_counts(tx: Transaction, job: Job, stages: Sequence[Stage]) -> dict[str, int]:
     """By state. Items that only test people are never done, and no part of the work."""
     counts = tx.count(Shard, "state", job_id=job.id)
-    if any(stage.recipe == "people" for stage in stages):
+    if any(recipe(stage.recipe).stage_type is StageType.PEOPLE for stage in stages):
         for state, number in tx.count(Shard, "state", job_id=job.id, phase=PEOPLE_PHASES - {ASK_PHASE}).items():
             counts[state] -= number
     return {state: number for state, number in counts.items() if number}

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ...feedback.blending import Conflict
 from ...feedback.consensus import Rule
-from ..order import Count, Finite, Order, Size
+from ..order import Count, Finite, Order, Size, added
 
 
 class ConsensusOrder(Order):
@@ -26,6 +26,6 @@ class ConsensusOrder(Order):
     conflict: Conflict
     #: preference rows are at least so sure
     least_confidence: Annotated[float, Field(ge=0.5, lt=1)]
-    #: what each source cost, and how long its stage took
+    #: what each source cost, and how long its stage took; without: it was planned before anybody asked
     spent_msat: tuple[Count, ...]
-    took_ms: tuple[Count, ...]
+    took_ms: tuple[Count, ...] = added(())

@@ -119,7 +119,8 @@ class Judge:
             rubric=params["rubric"],
             principles=tuple(params["principles"]),
             chat_template=params["chat_template"],
-            leave_out_appeals=params["leave_out_appeals"],
+            # a stage that was frozen before it was known asks as it was quoted
+            leave_out_appeals=params.get("leave_out_appeals", False),
             most_pairs=MOST_PAIRS,
         )
         inputs = {name: given.artifacts[name] for name in ("data", "base")}

@@ -92,8 +92,8 @@ def _items(pool: Pool) -> Iterator[dict[str, Any]]:
 
 def _costs(order: ConsensusOrder, sources: list[list[Vote]]) -> Costs:
     """What a stage cost is that side's whose votes it has."""
-    spent = Costs()
-    for votes, msat, ms in zip(sources, order.spent_msat, order.took_ms, strict=True):
+    spent, took_ms = Costs(), order.took_ms or (0,) * len(sources)
+    for votes, msat, ms in zip(sources, order.spent_msat, took_ms, strict=True):
         is_judge = bool(votes) and votes[0].source is Origin.JUDGE
         spent += Costs(judge_msat=msat, judge_ms=ms) if is_judge else Costs(people_msat=msat, people_ms=ms)
     return spent

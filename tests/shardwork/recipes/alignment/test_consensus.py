@@ -110,6 +110,12 @@ def test_people_and_judge_meet_at_the_same_answers(tmp_path: Path) -> None:
     assert done.metrics["judge_agrees"] == 0.75 and done.metrics["rows"] == 7.0
 
 
+def test_an_order_that_was_planned_before_times_were_told_is_carried_out(tmp_path: Path) -> None:
+    mine = [vote(item, GOOD, who) for item in items(3, numbered=True) for who in ("ann", "bob")]
+    done = agreed(tmp_path, (mine, items(3, numbered=True)), took_ms=())
+    assert done.metrics["rows"] == 3.0 and told(done)["sides"][0]["took_ms"] == 0
+
+
 def test_a_judge_that_always_contradicts_itself_stays_in_sight(tmp_path: Path) -> None:
     about = items(3, numbered=True)
     mine = [vote(item, GOOD, who) for item in about for who in ("ann", "bob")]
