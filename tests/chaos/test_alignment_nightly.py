@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -118,22 +118,33 @@ def quiet_day(calm: World) -> dict[str, str]:
     return outcome(calm, job)
 
 
-def test_a_worker_killed_in_every_phase_changes_no_byte(calm: World, quiet_day: dict[str, str], tmp_path: Path) -> None:
-    world = World(tmp_path / "struck", BRISK, patience_s=PATIENCE_S)
+@contextlib.contextmanager
+def opened(calm: World, folder: Path, settings: Mapping[str, str], *workers: str) -> Generator[World]:
+    """Another world with the coordinator's key of the calm one, so that the same job makes the same bytes."""
+    world = World(folder, settings, patience_s=PATIENCE_S)
     fixed_job.lend_key(calm, world)
     try:
-        world.start(*WORKERS, sats=1_000)
+        world.start(*workers, sats=1_000)
         write(world)
+        yield world
+    finally:
+        world.stop()
+
+
+def ends_as_on(quiet_day: dict[str, str], world: World, job: str) -> None:
+    world.finish(job)
+    fixed_job.check_accounts(world, job)
+    assert outcome(world, job) == quiet_day
+
+
+def test_a_worker_killed_in_every_phase_changes_no_byte(calm: World, quiet_day: dict[str, str], tmp_path: Path) -> None:
+    with opened(calm, tmp_path / "struck", BRISK, *WORKERS) as world:
         names = {str(world.worker(name)["worker_id"]): name for name in WORKERS}
         job = fixed_job.submit(world)
         for stage, phase in STRUCK:
             while not strike(world, job, stage, phase, names):
                 pass
-        world.finish(job)
-        fixed_job.check_accounts(world, job)
-        assert outcome(world, job) == quiet_day
-    finally:
-        world.stop()
+        ends_as_on(quiet_day, world, job)
 
 
 def strike(world: World, job: str, stage: str, phase: str, names: dict[str, str]) -> bool:
@@ -195,11 +206,7 @@ def test_a_worker_that_wakes_with_an_old_policys_answers_is_not_heard(
 ) -> None:
     """Its lease ran out while it stood still; the round was learned without it, and the next one names another
     checkpoint: what it hands in then is neither paid nor learned from."""
-    world = World(tmp_path / "asleep", STRICT, patience_s=PATIENCE_S)
-    fixed_job.lend_key(calm, world)
-    try:
-        world.start(*WORKERS, sats=1_000)
-        write(world)
+    with opened(calm, tmp_path / "asleep", STRICT, *WORKERS) as world:
         names = {str(world.worker(name)["worker_id"]): name for name in WORKERS}
         job = fixed_job.submit(world)
         lease, sleeper = caught(world, job, "improve", "rollout", names)
@@ -215,18 +222,12 @@ def test_a_worker_that_wakes_with_an_old_policys_answers_is_not_heard(
         fixed_job.check_accounts(world, job)
         assert state_of(world, lease) == "expired"
         assert outcome(world, job) == quiet_day
-    finally:
-        world.stop()
 
 
 def test_an_auditor_that_never_answers_costs_nobody_a_result(
     calm: World, quiet_day: dict[str, str], tmp_path: Path
 ) -> None:
-    world = World(tmp_path / "mute", STRICT, patience_s=PATIENCE_S)
-    fixed_job.lend_key(calm, world)
-    try:
-        world.start(*WORKERS, "carol", sats=1_000)
-        write(world)
+    with opened(calm, tmp_path / "mute", STRICT, *WORKERS, "carol") as world:
         names = {str(world.worker(name)["worker_id"]): name for name in (*WORKERS, "carol")}
         job = fixed_job.submit(world)
         lease, mute = caught(world, job, "answer", "audit", names)
@@ -238,18 +239,12 @@ def test_an_auditor_that_never_answers_costs_nobody_a_result(
         assert world.rows(refused, job) == []
         fixed_job.check_accounts(world, job)
         assert outcome(world, job) == quiet_day
-    finally:
-        world.stop()
 
 
 def test_with_one_worker_a_job_says_that_nobody_can_check_and_a_second_one_does(
     calm: World, quiet_day: dict[str, str], tmp_path: Path
 ) -> None:
-    world = World(tmp_path / "lonely", CALM, patience_s=PATIENCE_S)
-    fixed_job.lend_key(calm, world)
-    try:
-        world.start("alice", sats=1_000)
-        write(world)
+    with opened(calm, tmp_path / "lonely", CALM, "alice") as world:
         job = fixed_job.submit(world)
         world.until(
             lambda: world.ask("job", "why", job)["code"] == "job.waits_for_audit", "the job to say what it lacks"
@@ -259,11 +254,7 @@ def test_with_one_worker_a_job_says_that_nobody_can_check_and_a_second_one_does(
         assert "self-evaluated" in why["next_step"]
         assert world.ask("job", "show", job)["spent_msat"] == 0
         world.processes.start_worker("bob")
-        world.finish(job)
-        fixed_job.check_accounts(world, job)
-        assert outcome(world, job) == quiet_day
-    finally:
-        world.stop()
+        ends_as_on(quiet_day, world, job)
 
 
 def submitted(world: World) -> str:
