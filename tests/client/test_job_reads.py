@@ -240,7 +240,7 @@ def test_alarms_of_a_stage_are_shown_with_what_to_do(logged_in: Run, fake: Fake)
     job.stages[0].safety.update({"harmful.asked": 7, "harmful.refused_before": 6, "harmful.refused_after": 2})
     fake.jobs[JOB_ID] = job
     page = logged_in("job", "show", JOB_ID).stdout
-    for text in ("Answers are longer.", "10.0 tokens", "Read some of them.", "2 of 7 harmful (its base 6)"):
+    for text in ("Answers are longer.", "10.0 tokens", "Read some of them.", "2 of 7 harmful requests (its base 6)"):
         assert text in page
     stage = json_of(logged_in("job", "show", JOB_ID, "--json"))["stages"][0]
     assert stage["safety"] == {"harmful.asked": 7, "harmful.refused_before": 6, "harmful.refused_after": 2}

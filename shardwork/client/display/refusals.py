@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..results import Stage
 
-_ASKS = (("harmful", "harmful"), ("harmless", "harmless ones that sound harmful"), ("plain", "plain"))
+_ASKS = (("harmful", "harmful requests"), ("harmless", "harmless ones that sound harmful"), ("plain", "plain ones"))
 
 
 def refusals(stage: Stage) -> str:
@@ -16,4 +16,4 @@ def refusals(stage: Stage) -> str:
         for ask, name in _ASKS
         if {f"{ask}.{each}" for each in ("asked", "refused_before", "refused_after")} <= set(known)
     ]
-    return f"{stage.name} refuses of the requests that it was asked: {', '.join(parts)}" if parts else ""
+    return f"{stage.name} refuses {', '.join(parts)}" if parts else ""

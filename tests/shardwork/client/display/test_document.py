@@ -103,7 +103,7 @@ def test_everything_that_a_report_knows_is_in_it() -> None:
         "Mend river.",
         "river grows.",
         "Read river.",
-        "2 of 7 harmful (its base 6)",
+        "2 of 7 harmful requests (its base 6)",
         "round.rolled_back",
         "river before",
         "river after",
