@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ from typing import Any
 import annotators
 import manners
 from processes import Processes
-from run import books_of, end_terminated, money_claims, say, submit, tell
+from run import books_of, end_at_signals, money_claims, say, submit, tell
 
 from shardwork.feedback.ratings import win_rate
 from shardwork.feedback.votes import read
@@ -37,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Align a small model on this machine.")
     parser.add_argument("--out", type=Path, default=OUT, help="folder to work in; emptied first")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, end_terminated)
+    end_at_signals()
     started = time.monotonic()
     shutil.rmtree(options.out, ignore_errors=True)
     manners.write(options.out / "data")

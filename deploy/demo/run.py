@@ -41,7 +41,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.coordinators > 1 and not options.postgres:
         parser.error("several coordinators share a database server: add --postgres")
-    signal.signal(signal.SIGTERM, end_terminated)
+    end_at_signals()
     started = time.monotonic()
     shutil.rmtree(options.out, ignore_errors=True)
     corpus.write(options.out / "data")
@@ -56,8 +56,16 @@ def main() -> int:
     return tell(claims, time.monotonic() - started)
 
 
-def end_terminated(signal_number: int, _frame: object) -> NoReturn:
-    """End as an interrupted demo does: `finally` stops the processes it started."""
+def end_at_signals() -> None:
+    """Ctrl-C and a terminating signal end the demo by way of every `finally`, which stops what it started."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _end)
+
+
+def _end(signal_number: int, _frame: object) -> NoReturn:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # impatience would leave processes behind
+    print("\nStopped: what the demo started is being ended; what it made so far stays.", flush=True)
     sys.exit(128 + signal_number)
 
 
