@@ -92,11 +92,16 @@ def test_no_text_leaves_its_fence(place: str) -> None:
                 assert set(odd) <= {"\n", "\t"}, injection
 
 
+def _nobody_appeals(_pair: Pair) -> bool:
+    """The filter that leaves out pairs which speak to the judge, switched off: what is behind it has to hold alone."""
+    return False
+
+
 def test_a_judge_that_parrots_an_injection_gives_no_verdict(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The endpoint says what the answer wants it to say, word by word: nothing but one letter is ever read."""
-    monkeypatch.setattr(judging, "is_appealing", lambda _pair: False)
+    monkeypatch.setattr(judging, "is_appealing", _nobody_appeals)
     rows = [
         {"prompt": f"{at}?", "answers": [{"model": "m", "text": f"It is {at}."}, {"model": "bad", "text": text}]}
         for at, text in enumerate(INJECTIONS)
