@@ -18,7 +18,7 @@ PPO, line by line:
 GRPO: 4 with a group's advantage at each of an answer's tokens, + beta k3, k3 = pi_ref/pi - log(pi_ref/pi) - 1: Shao et
 al. (arXiv 2402.03300), eq. 3 and 4. RLOO: an answer is one action: rewards less beta times its log-ratio, each less the
 mean of the others (Ahmadian et al., arXiv 2402.14740, eq. 9), and 4 with the ratio of whole answers; then the mean over
-answers. Advantages are `advantages`'. Called by `choice`.
+answers. A ratio is bounded (`policy_losses.FARTHEST`). Advantages are `advantages`'. Called by `choice`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from shardwork.recipes.orders import LearnOrder
 
 from .advantages import explained_variance, generalised, leave_one_out, of_groups, whitened
 from .objective import Part, Tally
-from .policy_losses import clipped_loss, is_own, k3, pass_order, reward_of, value_errors, with_score
+from .policy_losses import clipped_loss, is_own, k3, pass_order, ratio, reward_of, value_errors, with_score
 from .reader import Reader, Said, pieces, row_sums
 from .rollouts import Answer, Rollouts
 
@@ -203,15 +203,14 @@ class PolicyLearning:
         return Part(loss, tally)
 
     def _tokens_loss(self, said: Said, laid: _Laid, whole: Size) -> tuple[Tensor, Tensor]:
-        ratios = (said.log_probs - laid.old).exp()
-        losses, clipped = clipped_loss(ratios, laid.advantages, self._wanted)
+        losses, clipped = clipped_loss(ratio(said.log_probs - laid.old), laid.advantages, self._wanted)
         if self._wanted.advantage == "grpo" and self._wanted.kl_coefficient:
             losses = losses + self._wanted.kl_coefficient * k3(said.log_probs, laid.reference)
         return (self._weights(said, whole) * losses).sum(), clipped
 
     def _answers_loss(self, said: Said, laid: _Laid, whole: Size) -> tuple[Tensor, Tensor]:
         """An answer is one action."""
-        ratios = row_sums(said.log_probs - laid.old, said.lengths).exp()
+        ratios = ratio(row_sums(said.log_probs - laid.old, said.lengths))
         advantages = torch.stack([one[0] if len(one) else one.sum() for one in laid.advantages.split(said.lengths)])
         losses, clipped = clipped_loss(ratios, advantages, self._wanted)
         return losses.sum() / whole.answers, clipped

@@ -14,12 +14,23 @@ from shardwork.recipes.objectives import PolicyObjective
 
 from .rollouts import Answer
 
+#: nats beyond which a ratio counts as at them, with no gradient. exp leaves fp32 at 88, where a loss that the clip
+#: holds has a gradient of 0 x inf. As verl bounds both log-ratios (Sheng et al., arXiv 2409.19256: its functions
+#: compute_policy_loss and kl_penalty). The clip leaves a better answer no gradient there anyway; for a worse one it is
+#: a dual clip (Ye et al., arXiv 1912.09729) at e^20
+FARTHEST = 20.0
+
 
 def pass_order(seed: bytes, number: int, count: int) -> list[int]:
     """In which order pass `number` of a shard takes its answers."""
     key = hashlib.blake2b(seed + number.to_bytes(8, "big"), digest_size=16, person=b"minibatches").digest()
     order: list[int] = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big"))).permutation(count).tolist()
     return order
+
+
+def ratio(apart: Tensor) -> Tensor:
+    """pi / pi_old of log pi - log pi_old. Below, exp runs out into 0, and so does its gradient."""
+    return apart.clamp(max=FARTHEST).exp()
 
 
 def clipped_loss(ratios: Tensor, advantages: Tensor, wanted: PolicyObjective) -> tuple[Tensor, Tensor]:
@@ -31,7 +42,7 @@ def clipped_loss(ratios: Tensor, advantages: Tensor, wanted: PolicyObjective) ->
 
 def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
     """KL(pi || pi_ref) a token, unbiased and never negative: Schulman, "Approximating KL Divergence" (2020)."""
-    apart = reference - log_probs
+    apart = (reference - log_probs).clamp(max=FARTHEST)
     return apart.exp() - apart - 1
 
 
