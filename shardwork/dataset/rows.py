@@ -215,9 +215,7 @@ def _parse_json(line: Line) -> dict[str, Any] | Problem:
     except _Repeated as error:
         return problem(line, error.key, "data.duplicate_key", f"The key {error.key!r} is given twice.", "Keep one.")
     except json.JSONDecodeError as error:
-        sentence = f"This is not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}."
-        fix = "Write it as an escape, e.g. \\n or \\t." if "control character" in error.msg else _json_fix(line.text)
-        return problem(line, "", "data.bad_json", sentence, fix)
+        return bad_json(line, error)
     except RecursionError:
         return problem(line, "", "data.bad_json", "This JSON nests too deep to be read.", "Mend or remove the row.")
     except ValueError as error:
@@ -230,6 +228,17 @@ def _parse_json(line: Line) -> dict[str, Any] | Problem:
     if line.text.count("[") + line.text.count("{") > MAX_DEPTH and _nests(row, MAX_DEPTH):
         return problem(line, "", "data.bad_json", "This JSON nests too deep to be read.", "Mend or remove the row.")
     return (_broken_text(line, row) if _SURROGATE.search(line.text) else None) or row
+
+
+def bad_json(line: Line, error: json.JSONDecodeError) -> Problem:
+    """A line that is no JSON; also one that ends inside a text, of which Python says that the line end is in it."""
+    what, fix = error.msg.removesuffix(" at"), _json_fix(line.text)
+    ends_inside = "control character" in what and error.pos >= len(line.text.rstrip("\r\n"))
+    if ends_inside or what.startswith("Unterminated"):
+        what, fix = "the line ends inside a text", "The row was cut off; write it again, or remove it."
+    elif "control character" in what:
+        fix = "Write it as an escape, e.g. \\n or \\t."
+    return problem(line, "", "data.bad_json", f"This is not valid JSON: {what} at column {error.colno}.", fix)
 
 
 def _nests(value: object, deeper_than: int) -> bool:

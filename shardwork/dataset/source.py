@@ -7,6 +7,7 @@ is not UTF-8 text at all is named once, not line by line.
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import shlex
@@ -18,7 +19,17 @@ from ..problem import Problem, nearest_file
 from . import line as line_rules
 from .line import Heard, Line, Source, SourceFile, file_problem, paths_or_sources
 
-__all__ = ["Heard", "Line", "Source", "SourceFile", "conversion", "read_lines", "source_files", "staged_files"]
+__all__ = [
+    "Heard",
+    "Line",
+    "Source",
+    "SourceFile",
+    "conversion",
+    "foreign",
+    "read_lines",
+    "source_files",
+    "staged_files",
+]
 
 #: text documents are cut at the next line end from here on
 MAX_DOCUMENT_BYTES = 1 << 20
@@ -46,7 +57,13 @@ _PACKED = (
     (b"%PDF", "PDF"),
     (b"ARROW1", "Arrow"),
     (b"SQLite format 3", "SQLite"),
+    (b"\x89PNG", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"GIF8", "GIF"),
 )
+_PICTURES = frozenset({"PNG", "JPEG", "GIF"})
+#: of a file, to see whether it is text; a byte of zero is in no text
+_HEAD_BYTES = 4096
 #: endings that people have instead -> how to get to one that is read
 _CONVERSIONS = {
     **dict.fromkeys((".gz", ".gzip"), "Unpack it first:  gunzip -k FILE"),
@@ -55,6 +72,9 @@ _CONVERSIONS = {
     **dict.fromkeys((".md", ".text", ".log"), "If it is plain text, give it the ending .txt."),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "Save the sheet as CSV."),
     **dict.fromkeys((".arrow", ".feather"), "Save it as Parquet."),
+    **dict.fromkeys((".pdf", ".doc", ".docx", ".odt", ".html", ".epub"), "Save its text as .txt."),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".gif", ".webp"), "Name the file that holds the rows."),
+    "": "Give it the ending that says what it is: .jsonl, .json, .csv, .tsv, .parquet or .txt.",
 }
 _EMPTY_FIX = (
     "Remove it or fill it. Where an earlier stage made it, `shardwork job show` tells what that stage left out."
@@ -150,9 +170,9 @@ def _path_fix(path: Path) -> str:
 
 def _read(source: SourceFile, file: BufferedReader, heard: Heard) -> Iterator[Line | Problem]:
     suffix = source.path.suffix.lower()
-    foreign = _foreign(source, file.peek(16)[:16]) if suffix != ".parquet" else None
-    if foreign is not None:
-        yield foreign
+    other = _foreign(source, file.peek(_HEAD_BYTES)[:_HEAD_BYTES]) if suffix != ".parquet" else None
+    if other is not None:
+        yield other
         return
     found = False
     for item in _items(suffix, source, file, heard):
@@ -185,6 +205,12 @@ def _items(suffix: str, source: SourceFile, file: BufferedReader, heard: Heard) 
             return _lines(source, file, heard)
 
 
+def foreign(path: Path) -> Problem | None:
+    """What is wrong with a file that is no text in UTF-8, whatever its ending; None where its beginning may be."""
+    with path.open("rb") as file:
+        return _foreign(SourceFile(path, str(path)), file.read(_HEAD_BYTES))
+
+
 def _foreign(source: SourceFile, head: bytes) -> Problem | None:
     """The one problem of a file whose first bytes say that it is packed or in another encoding."""
     name = shlex.quote(source.path.name)
@@ -194,10 +220,23 @@ def _foreign(source: SourceFile, head: bytes) -> Problem | None:
             return file_problem(source, "data.not_utf8", f"The file is {encoding} text, not UTF-8.", fix)
     for mark, kind in _PACKED:
         if head.startswith(mark):
-            sentence = f"The file is {kind} data under the name of a text file."
-            fix = "Give it the ending .parquet." if kind == "Parquet" else "Unpack or convert it first."
+            sentence = f"The file is {kind} data, not text."
+            fix = "Name the file that holds the rows." if kind in _PICTURES else "Unpack or convert it first."
+            fix = "Give it the ending .parquet." if kind == "Parquet" else fix
             return file_problem(source, "data.file_type", sentence, fix)
+    if b"\0" in head and not _is_text(head):
+        sentence = "The file is binary data, not text."
+        return file_problem(source, "data.file_type", sentence, "Name the file that holds the rows.")
     return None
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether it is UTF-8, of which the last character may be cut."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _lines(source: SourceFile, file: BufferedReader, heard: Heard) -> Iterator[Line | Problem]:

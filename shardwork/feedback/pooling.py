@@ -66,7 +66,7 @@ def read_items(lines: Iterable[str], file: str) -> Iterator[tuple[str, Item]]:
         if not good:
             raise InvalidInput(
                 "votes.bad_item",
-                f"{file}:{number}: The row is no item with a prompt and answers.",
+                "The row is no item with a prompt and answers.",
                 next_step="Use the items.jsonl that was written with the votes.",
                 file=file,
                 line=number,

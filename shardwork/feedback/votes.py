@@ -154,19 +154,21 @@ def read(lines: Iterable[str], file: str) -> Iterator[Vote]:
 
 def _parsed(line: str, file: str, number: int) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = json.loads(line.strip())
+    except json.JSONDecodeError as error:
+        what = "it ends inside a text" if error.msg.startswith("Unterminated") else error.msg.removesuffix(" at")
+        raise _bad(file, number, "", f"The line is no JSON: {what} at column {error.colno}") from error
     except (ValueError, RecursionError) as error:
-        raise _bad(file, number, "", f"The line is no JSON ({error})") from error
+        raise _bad(file, number, "", "The line is no JSON that can be read") from error
     if not isinstance(value, dict):
         raise _bad(file, number, "", "The row is no object")
     return cast("dict[str, Any]", value)
 
 
 def _bad(file: str, line: int, key: str, what: str) -> InvalidInput:
-    place = f"{file}:{line}: {key}: " if key else f"{file}:{line}: "
     return InvalidInput(
         "votes.bad_row",
-        f"{place}{what}.",
+        f"{what}." if not key else f"{key!r}: {what}.",
         next_step="Correct the row or remove it.",
         file=file,
         line=line,

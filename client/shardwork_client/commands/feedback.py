@@ -120,10 +120,8 @@ def export_votes(
 
 @app.command("import")
 def import_votes(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What the other program exported.", exists=True)],
-    folder: Annotated[
-        Path, typer.Argument(metavar="OUT", help="A folder, which gets votes, items and preferences.", file_okay=False)
-    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What the other program exported.")],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="A folder, which gets votes, items and preferences.")],
     source: Annotated[str, typer.Option("--from", metavar="PROGRAM", help="argilla, label-studio or preferences.")],
     json_output: JsonOption = False,
 ) -> None:

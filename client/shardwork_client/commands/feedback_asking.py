@@ -23,9 +23,7 @@ NANOS_PER_DOLLAR, TOKENS_PRICED = 10**9, 10**6
 
 @app.command()
 def judge(
-    answers: Annotated[
-        list[Path], typer.Argument(metavar="ANSWERS", help="Rows of answers, as generate makes them.", exists=True)
-    ],
+    answers: Annotated[list[Path], typer.Argument(metavar="ANSWERS", help="Rows of answers, as generate makes them.")],
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="Gets votes.jsonl; a repeat goes on.", file_okay=False)],
     endpoint: Annotated[str, typer.Option("--endpoint", metavar="URL", help="OpenAI-compatible, up to /v1.")],
     model: Annotated[str, typer.Option("--model", metavar="NAME", help="The judge, as the endpoint calls it.")],

@@ -8,17 +8,20 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from ...dataset.exchange import Ballot, Comparison, Shape, Winner, read, write
-from ...errors import Conflict, InvalidInput
+from ...errors import Conflict, InvalidInput, NotFound
 from ...feedback.report import Judged
 from ...feedback.votes import Vote
 from ...recipes.alignment.phases.agreeing import preferences
 from ...recipes.alignment.phases.items import item_row
-from .sources import ITEMS, VOTES
+from .sources import ITEMS, NAME_VOTES, VOTES
+
+PREFERENCES = "preferences.jsonl"
 
 
 class Program(StrEnum):
@@ -42,7 +45,13 @@ class Exchanged:
 
 
 def export(found: Judged, program: Program, out: Path) -> Exchanged:
-    """Raises InvalidInput "feedback.no_texts", Conflict "feedback.exists"."""
+    """Raises NotFound "feedback.no_votes", InvalidInput "feedback.no_texts", Conflict "feedback.exists"."""
+    if not found.pool.votes and not found.pool.unknown:
+        raise NotFound(
+            "feedback.no_votes",
+            "There is not one vote in what you named.",
+            next_step=NAME_VOTES,
+        )
     if not found.pool.votes:
         raise InvalidInput(
             "feedback.no_texts",
@@ -92,19 +101,41 @@ def _ballots(votes: Iterable[Vote]) -> Iterator[Ballot]:
 
 
 def take_in(file: Path, program: Program, folder: Path) -> Exchanged:
-    """Votes, what they are about, and preference rows, in a folder. Raises InvalidInput "exchange.*" and "data.*"."""
+    """Votes, what they are about, and preference rows, in a folder: all three files, or none.
+
+    Raises InvalidInput "exchange.*" and "data.*", Conflict "feedback.exists".
+    """
+    for place in (folder, *(folder / name for name in (VOTES, ITEMS, PREFERENCES))):
+        if place.exists() and not (place is folder and folder.is_dir()):
+            raise _exists(place)
     rows = list(read(file, program.shape))
     votes = [{**vote, "prompt_id": vote["prompt_id"] or vote["item"]} for row in rows for vote in row.votes()]
     liked = [row for row in (one.preference() for one in rows) if row is not None]
-    folder.mkdir(parents=True, exist_ok=True)
     kept = [_item(row) for row in {row.item: row for row in rows}.values()]
-    for name, lines in ((VOTES, votes), (ITEMS, kept), ("preferences.jsonl", liked)):
-        _write(folder / name, _lines(lines))
+    _write_all(folder, {VOTES: votes, ITEMS: kept, PREFERENCES: liked})
     return Exchanged(rows=len(rows), votes=len(votes), preferences=len(liked))
 
 
 def _item(row: Comparison) -> Mapping[str, object]:
     return item_row(row.item, row.prompt_id or row.item, row.prompt, [(row.model_a, row.a), (row.model_b, row.b)])
+
+
+def _write_all(folder: Path, files: Mapping[str, Iterable[Mapping[str, object]]]) -> None:
+    """New files in a folder. Where one can't be written none stays, nor a folder that was made for them."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    made: list[Path] = []
+    try:
+        for name, rows in files.items():
+            _write(folder / name, _lines(rows))
+            made.append(folder / name)
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _lines(rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
@@ -116,15 +147,19 @@ def _write(path: Path, pieces: Iterable[str]) -> None:
     try:
         sink = path.open("x", encoding="utf-8")
     except FileExistsError:
-        raise Conflict(
-            "feedback.exists",
-            f"There is a file {path} already; nothing was changed.",
-            next_step="Name another place.",
-            path=path,
-        ) from None
+        raise _exists(path) from None
     try:
         with sink:
             sink.writelines(pieces)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+def _exists(path: Path) -> Conflict:
+    return Conflict(
+        "feedback.exists",
+        f"There is a file {path} already; nothing was changed.",
+        next_step="Name another place.",
+        path=path,
+    )

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...errors import Conflict, NotFound
+from ...dataset.exchange import known, records
+from ...dataset.source import foreign
+from ...errors import Conflict, InvalidInput, NotFound
 from ...feedback.blending import Blend
 from ...feedback.consensus import Rule
 from ...feedback.pooling import Item, Items, pooled, read_items
@@ -22,6 +24,9 @@ from ..job import AsyncJob
 from ..results import JobStatus
 
 VOTES, ITEMS, REPORT = "votes.jsonl", "items.jsonl", "report"
+#: keys of votes that nothing else has
+OF_VOTES = frozenset({"winner", "annotator", "model_a", "model_b"})
+NAME_VOTES = "Name a file of votes, a folder that holds votes.jsonl, or a job: ID or ID.stage."
 #: a job's id or the beginning of one, and maybe a stage's name
 _OF_JOB = re.compile(r"^(?P<job>[0-9a-f]{4,})(?:\.(?P<stage>[a-z0-9][a-z0-9_-]{0,39}))?$")
 
@@ -35,15 +40,16 @@ class Source:
 
 
 def of_path(path: Path) -> Source:
-    """Raises NotFound "feedback.no_votes" and InvalidInput "votes.*"."""
+    """Raises NotFound "feedback.no_votes" and InvalidInput "votes.*", "data.*"."""
     file = path / VOTES if path.is_dir() else path
     if not file.is_file():
         raise NotFound(
             "feedback.no_votes",
             f"There are no votes at {path}.",
-            next_step="Name a file of votes, a folder that holds votes.jsonl, or a job: ID or ID.stage.",
+            next_step=NAME_VOTES,
             path=path,
         )
+    _refuse_others(file)
     with file.open(encoding="utf-8", errors="replace") as lines:
         votes = list(read(lines, str(file)))
     beside = file.with_name(ITEMS)
@@ -51,6 +57,29 @@ def of_path(path: Path) -> Source:
         return Source(votes)
     with beside.open(encoding="utf-8", errors="replace") as lines:
         return Source(votes, dict(read_items(lines, str(beside))))
+
+
+def _refuse_others(file: Path) -> None:
+    """Raises InvalidInput "data.*" for what is no text, and "votes.other_rows" for rows of another kind."""
+    wrong = foreign(file)
+    if wrong is not None:
+        fix = wrong.fix if wrong.code == "data.not_utf8" else NAME_VOTES
+        raise InvalidInput(wrong.code, wrong.sentence, next_step=fix, file=file)
+    try:
+        first = next(records(file), None)
+    except InvalidInput:
+        return  # whoever reads votes says what is wrong, and where
+    if first is None or set(first.value) & OF_VOTES:
+        return
+    held = known(first.value)
+    told = f"these are {held.what}" if held is not None else "its first row has none of their keys"
+    raise InvalidInput(
+        "votes.other_rows",
+        f"The file holds no votes; {told}.",
+        next_step=held.fix if held is not None else NAME_VOTES,
+        file=file,
+        line=first.line.number,
+    )
 
 
 def is_of_job(name: str) -> bool:

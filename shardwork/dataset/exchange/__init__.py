@@ -2,6 +2,7 @@
 
     comparison   what all of them hold        plain        preference rows as JSONL
     argilla      records of Argilla 2         labelstudio  tasks with Pairwise annotations
+    shape        whose file an object is of
 
 A file that comes in is read a row at a time within the bounds of `source`; what can't be read names file and row.
 """
@@ -9,19 +10,13 @@ A file that comes in is read a row at a time within the bounds of `source`; what
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
 from pathlib import Path
 
 from . import argilla, labelstudio, plain
-from .comparison import Ballot, Comparison, Winner
+from .comparison import Ballot, Comparison, Winner, records
+from .shape import Shape, known
 
-__all__ = ["Ballot", "Comparison", "Shape", "Winner", "read", "write"]
-
-
-class Shape(StrEnum):
-    PREFERENCES = "preferences"
-    ARGILLA = "argilla"
-    LABEL_STUDIO = "labelstudio"
+__all__ = ["Ballot", "Comparison", "Shape", "Winner", "known", "read", "records", "write"]
 
 
 def read(path: Path, shape: Shape) -> Iterator[Comparison]:

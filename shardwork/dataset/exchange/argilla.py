@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from .comparison import Ballot, Comparison, Record, Winner, listed, records
+from .shape import Shape
 
 PROMPT, FIRST, SECOND, QUESTION = "prompt", "response_a", "response_b", "preference"
 #: names of the two answers that are read, the usual ones first
@@ -34,7 +35,7 @@ def read(path: Path) -> Iterator[Comparison]:
 def _comparison(record: Record) -> Comparison:
     fields = record.part("fields")
     if not isinstance(fields, dict):
-        raise record.refuse("fields", "The record has no fields", "Export it with dataset.records.to_json.")
+        raise record.unlike(Shape.ARGILLA, "fields")
     held = set(cast("dict[str, object]", fields))
     names = next((pair for pair in _ANSWERS if set(pair) <= held), None)
     if names is None:
@@ -43,14 +44,13 @@ def _comparison(record: Record) -> Comparison:
         raise record.refuse("fields", f"The record has no two answers; its fields are {told}", fix)
     suggested = record.part(f"suggestions.{QUESTION}.value")
     score = record.part(f"suggestions.{QUESTION}.score")
-    named = record.part("metadata.model_a"), record.part("metadata.model_b")
     return Comparison(
-        prompt_id=str(record.part("metadata.prompt_id") or record.part("id") or ""),
+        prompt_id=record.name("metadata.prompt_id", "id"),
         prompt=record.prompt(*_PROMPTS),
         a=record.text(f"fields.{names[0]}"),
         b=record.text(f"fields.{names[1]}"),
-        model_a=str(named[0] or names[0]),
-        model_b=str(named[1] or names[1]),
+        model_a=record.name("metadata.model_a") or names[0],
+        model_b=record.name("metadata.model_b") or names[1],
         ballots=tuple(_ballots(record, names)),
         winner=None if suggested is None else _winner(record, f"suggestions.{QUESTION}", suggested, names),
         confidence=float(score) if isinstance(score, (int, float)) and 0.5 <= score <= 1 else 1.0,
@@ -69,7 +69,8 @@ def _ballots(record: Record, names: tuple[str, str]) -> Iterator[Ballot]:
         if response.get("value") is None:
             raise record.refuse(f"{key}.{at}", "A response has no value", "Remove it, or export the records again.")
         winner = _winner(record, f"{key}.{at}", response["value"], names)
-        yield Ballot(annotator=str(response.get("user_id") or f"annotator-{at + 1}"), winner=winner)
+        who = record.whole(f"{key}.{at}.user_id", str(response.get("user_id") or f"annotator-{at + 1}"))
+        yield Ballot(annotator=who, winner=winner)
 
 
 def _winner(record: Record, key: str, value: object, names: tuple[str, str]) -> Winner:

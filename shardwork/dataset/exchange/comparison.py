@@ -17,9 +17,11 @@ from typing import Any, cast
 
 from ...errors import InvalidInput
 from ...problem import Problem
-from ..line import Line
+from ..line import Line, SourceFile
 from ..row import ROLES, Part
+from ..rows import bad_json
 from ..source import read_lines, source_files
+from .shape import EXPECTED, Shape, known
 
 
 class Winner(StrEnum):
@@ -126,6 +128,14 @@ class Record:
             key=key,
         )
 
+    def unlike(self, shape: Shape, key: str) -> InvalidInput:
+        """The object is none of this program's: whose it is, or what one of the program's looks like."""
+        other = known(self.value)
+        if other is not None and other.shape is not shape:
+            return self.refuse(key, f"These are {other.what}", other.fix)
+        told = ", ".join(list(self.value)[:6]) or "none"
+        return self.refuse(key, f"The record has no {key!r}; its keys are: {told}", EXPECTED[shape])
+
     def part(self, place: str) -> Any:
         """The value at a dotted place; None where there is none."""
         found: Any = self.value
@@ -138,11 +148,17 @@ class Record:
         for place in places:
             found = self.part(place)
             if isinstance(found, str):
-                return self._whole(place, found)
+                return self.whole(place, found)
         held = ", ".join(places)
         raise self.refuse(places[0], f"The record has no text at {held}", "Name its fields so, or export it again.")
 
-    def _whole(self, place: str, text: str) -> str:
+    def name(self, *places: str) -> str:
+        """The first of these places that holds something, as text; empty: none does."""
+        place = next((one for one in places if self.part(one)), "")
+        return self.whole(place, str(self.part(place))) if place else ""
+
+    def whole(self, place: str, text: str) -> str:
+        """The text. Raises InvalidInput for one that no file can hold."""
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -156,7 +172,7 @@ class Record:
             found = self.part(place)
             if isinstance(found, list) and found and all(_is_message(one) for one in cast("list[object]", found)):
                 said = cast("list[dict[str, Any]]", found)
-                return [{"role": one["role"], "content": self._whole(place, one["content"])} for one in said]
+                return [{"role": one["role"], "content": self.whole(place, one["content"])} for one in said]
         return self.text(*places)
 
     def winner(self, key: str, value: object, first: str, second: str) -> Winner:
@@ -177,19 +193,48 @@ def _is_message(value: object) -> bool:
     return message.get("role") in ROLES and isinstance(message.get("content"), str)
 
 
+def files_of(path: Path, recipe: str = "") -> list[SourceFile]:
+    """Raises InvalidInput "data.no_files" for a folder without any."""
+    found = source_files([path], recipe)
+    if not found:
+        raise InvalidInput(
+            "data.no_files",
+            "No data file lies in this folder.",
+            next_step="Name the file that the other program exported, .json or .jsonl.",
+            file=path,
+        )
+    return found
+
+
+#: what is wrong with a file -> what to do about one that another program wrote
+_FIXES = {
+    "data.empty_file": "Export it again; nothing is in it.",
+    "data.file_type": "Name the .json or .jsonl file that was exported; where this is it, unpack or rename it.",
+    "data.unknown_format": EXPECTED[Shape.PREFERENCES],
+}
+
+
+def refused(wrong: Problem) -> InvalidInput:
+    fix = _FIXES.get(wrong.code, wrong.fix)
+    return InvalidInput(
+        wrong.code, wrong.sentence, next_step=fix, file=wrong.file, line=wrong.line or "", key=wrong.key
+    )
+
+
 def records(path: Path) -> Iterator[Record]:
     """Objects of a JSON list or of JSON lines. Raises InvalidInput "data.*" and "exchange.bad_record"."""
-    for line in read_lines(source_files([path])):
+    for line in read_lines(files_of(path)):
         if isinstance(line, Problem):
-            raise InvalidInput(line.code, line.sentence, next_step=line.fix, file=line.file, line=line.line or "")
+            raise refused(line)
         nothing = Record({}, line)
         if line.is_text or line.value is not None:
             raise nothing.refuse("", "The file is a table or text", "Export it as JSON.")
         try:
             value: object = json.loads(line.text)
+        except json.JSONDecodeError as error:
+            raise refused(bad_json(line, error)) from error
         except (ValueError, RecursionError) as error:
-            reason = str(error).split(":")[0]
-            raise nothing.refuse("", f"The record is no JSON ({reason})", "Export it again.") from error
+            raise nothing.refuse("", f"The record is no JSON ({error})", "Export it again.") from error
         if not isinstance(value, dict):
             raise nothing.refuse("", "The record is no object", "Export it as a list of objects.")
         yield Record(cast("dict[str, Any]", value), line)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from .comparison import Ballot, Comparison, Record, Winner, listed, records
+from .shape import Shape
 
 PROMPT, FIRST, SECOND, QUESTION = "prompt", "answer1", "answer2", "comparison"
 #: a conversation as it was, beside its text, which is what the template shows
@@ -29,7 +30,7 @@ def read(path: Path) -> Iterator[Comparison]:
 def _comparison(record: Record) -> Comparison:
     data = record.part("data")
     if not isinstance(data, dict):
-        raise record.refuse("data", "The task has no data", "Export the project as JSON, not as JSON-MIN or CSV.")
+        raise record.unlike(Shape.LABEL_STUDIO, "data")
     held = set(cast("dict[str, object]", data))
     names = next((pair for pair in _ANSWERS if set(pair) <= held), None)
     if names is None:
@@ -38,12 +39,12 @@ def _comparison(record: Record) -> Comparison:
         raise record.refuse("data", f"The task has no two answers; its data are {told}", fix)
     said = list(_said(record, "predictions", names))
     return Comparison(
-        prompt_id=str(record.part("data.prompt_id") or record.part("id") or ""),
+        prompt_id=record.name("data.prompt_id", "id"),
         prompt=record.prompt(*_PROMPTS),
         a=record.text(f"data.{names[0]}"),
         b=record.text(f"data.{names[1]}"),
-        model_a=str(record.part("data.model_a") or names[0]),
-        model_b=str(record.part("data.model_b") or names[1]),
+        model_a=record.name("data.model_a") or names[0],
+        model_b=record.name("data.model_b") or names[1],
         ballots=tuple(ballot for ballot, _ in _said(record, "annotations", names)),
         winner=said[0][0].winner if said else None,
         confidence=said[0][1] if said else 1.0,
@@ -67,7 +68,8 @@ def _said(record: Record, key: str, names: tuple[str, str]) -> Iterator[tuple[Ba
         taken, score = said.get("lead_time"), said.get("score")
         ms = round(taken * 1000) if isinstance(taken, (int, float)) and 0 <= taken < 10**7 else 0
         sure = float(score) if isinstance(score, (int, float)) and 0.5 <= score <= 1 else 1.0
-        yield Ballot(annotator=_name(said.get("completed_by"), at), winner=winner, ms=ms), sure
+        who = record.whole(f"{key}.{at}.completed_by", _name(said.get("completed_by"), at))
+        yield Ballot(annotator=who, winner=winner, ms=ms), sure
 
 
 def _name(who: object, at: int) -> str:

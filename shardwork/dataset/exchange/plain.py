@@ -13,22 +13,21 @@ from ...errors import InvalidInput
 from ...problem import Problem
 from ..row import Format, Part
 from ..rows import read_rows
-from ..source import read_lines, source_files
-from .comparison import Comparison, Winner
+from ..source import read_lines
+from .comparison import Comparison, Winner, files_of, records, refused
+from .shape import EXPECTED, Shape, known
 
 
 def read(path: Path) -> Iterator[Comparison]:
     """Raises InvalidInput "data.*" at the first row that is no preference."""
-    for row in read_rows(read_lines(source_files([path], "dpo"))):
+    for row in read_rows(read_lines(files_of(path, "dpo"))):
         if isinstance(row, Problem):
-            raise InvalidInput(
-                row.code, row.sentence, next_step=row.fix, file=row.file, line=row.line or "", key=row.key
-            )
+            raise _other(path, row) or refused(row)
         if row.format is not Format.PREFERENCE:
             raise InvalidInput(
                 "exchange.no_preference",
                 f"The rows are {row.shape}, not preferences.",
-                next_step="Give rows of prompt, chosen and rejected.",
+                next_step=EXPECTED[Shape.PREFERENCES],
                 file=row.file,
                 line=row.line,
             )
@@ -43,6 +42,19 @@ def read(path: Path) -> Iterator[Comparison]:
             winner=Winner.A,
             confidence=row.value,
         )
+
+
+def _other(path: Path, wrong: Problem) -> InvalidInput | None:
+    """Where a file's first row is none because it is another program's, or no row to learn from: whose it is."""
+    if wrong.code not in ("data.unknown_format", "data.unknown_key", "data.missing_key"):
+        return None
+    try:
+        first = next(records(path), None)
+    except InvalidInput:
+        return None  # a table
+    if first is None or first.line.number != wrong.line or known(first.value) is None:
+        return None
+    return first.unlike(Shape.PREFERENCES, "chosen")
 
 
 def _text(part: Part) -> str:

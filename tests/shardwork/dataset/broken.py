@@ -79,6 +79,8 @@ BYTES: dict[str, Broken] = {
     "gzip": Broken(b"\x1f\x8b\x08\x00" + bytes(9), "data.file_type", None, "", "Unpack"),
     "zip": Broken(b"PK\3\4" + bytes(20), "data.file_type", None, "", "Unpack"),
     "a pdf": Broken(b"%PDF-1.7\n%\xe2\xe3", "data.file_type", None, "", "convert", name="book.txt"),
+    "a picture": Broken(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "data.file_type", None, "", "holds the rows"),
+    "no text at all": Broken(bytes(range(256)) * 9, "data.file_type", None, "", "holds the rows"),
     "parquet by another name": Broken(_parquet(text=["a"]), "data.file_type", None, "", ".parquet"),
     "a spreadsheet": Broken(b"PK\3\4", "data.file_type", None, "", "as CSV", name="rows.xlsx"),
     "markdown": Broken("# text", "data.file_type", None, "", ".txt", name="notes.md"),
@@ -91,6 +93,8 @@ BYTES: dict[str, Broken] = {
 }
 SYNTAX: dict[str, Broken] = {
     "half a row": Broken(GOOD + '\n{"prompt": "a", \n', "data.bad_json", 2, "", "one JSON object a line"),
+    "a row cut in a text": Broken(GOOD + '\n{"prompt": "a b\n' + GOOD, "data.bad_json", 2, "", "cut off"),
+    "the last row cut in a text": Broken(GOOD + '\n{"prompt": "a b', "data.bad_json", 2, "", "cut off"),
     "a comma too many": Broken('{"text": "a",}\n', "data.bad_json", 1, "", "one JSON object"),
     "a json list": Broken('[{"text": "a"}]\n', "data.not_an_object", 1, "", ".json"),
     "a list over lines": Broken('[\n{"text": "a"}\n]\n', "data.bad_json", 1, "", ".json"),

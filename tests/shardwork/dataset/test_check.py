@@ -64,7 +64,12 @@ def test_a_file_in_another_shape_is_told_how_to_become_jsonl(content: bytes, hin
 
 
 def test_other_names_are_told_what_to_do(tmp_path: Path) -> None:
-    for name, hint in (("a.jsonl.gz", "gunzip -k a.jsonl.gz"), ("b c.zip", "'b c.zip'"), ("d.docx", "Convert")):
+    for name, hint in (
+        ("a.jsonl.gz", "gunzip -k a.jsonl.gz"),
+        ("b c.zip", "'b c.zip'"),
+        ("d.docx", "Save its text"),
+        ("e", "Give it the ending"),
+    ):
         (tmp_path / name).write_bytes(b"x")
         assert hint in check_data([tmp_path / name], recipe="sft").errors[0].fix
     (tmp_path / "train.jsonl").write_text(GOOD)

@@ -91,7 +91,7 @@ def test_a_bad_value_is_refused_with_its_file_line_and_key(key: str, value: obje
     with pytest.raises(InvalidInput) as refused:
         list(read(lines, "votes.jsonl"))
     assert refused.value.why.evidence == {"file": "votes.jsonl", "line": "3", "key": key}
-    assert f"votes.jsonl:3: {key}: " in refused.value.why.sentence
+    assert refused.value.why.sentence.startswith(f"{key!r}: ")
 
 
 @pytest.mark.parametrize("value", ["1" + "0" * 400, "NaN", "Infinity", "true", '"5"'])

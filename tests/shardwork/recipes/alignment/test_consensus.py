@@ -167,9 +167,10 @@ def test_votes_on_equal_or_unknown_answers_make_no_row_and_are_counted(tmp_path:
 
 
 def test_a_broken_row_of_items_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"items\.jsonl:1") as caught:
+    with pytest.raises(InvalidInput) as caught:
         agreed(tmp_path, ([], [{"item": 1, "prompt": 3, "answers": []}]))
     assert caught.value.code == "votes.bad_item"
+    assert caught.value.why.evidence == {"file": "items.jsonl", "line": "1"}
 
 
 @pytest.mark.parametrize(
