@@ -11,8 +11,6 @@ from rich.text import Text
 from shardwork.client.display import figures
 from shardwork.client.facts import StageMeasure
 from shardwork.client.plan import Plan
-from shardwork.recipes import recipe as find_recipe
-from shardwork.recipes.learning import LearningRecipe
 
 from .data_page import packing_text, preview_of, sources_table, tokens_text
 from .methods_page import methods
@@ -88,13 +86,12 @@ def _data(stage: StageMeasure) -> str:
 def _model(stage: StageMeasure) -> str:
     if stage.model is None:
         return ""
-    method = stage.stage.params.get("method", "lora" if stage.stage.recipe == "sft" else "full")
     learned = figures.parameters(stage.facts.trained_params)
     size = figures.parameters(stage.facts.run_params)
     source = stage.stage.base_model or f"from scratch, preset {stage.stage.params.get('preset')}"
-    if not isinstance(find_recipe(stage.stage.recipe), LearningRecipe):
+    if not stage.method:
         return f"{source}: {stage.model.model_type}, {size} parameters"
-    return f"{source}: {stage.model.model_type}, {size} parameters, of which {learned} learn ({method})"
+    return f"{source}: {stage.model.model_type}, {size} parameters, of which {learned} learn ({stage.method})"
 
 
 def continues(stage: StageMeasure) -> str:
@@ -109,6 +106,8 @@ def continues(stage: StageMeasure) -> str:
 def _effort(plan: Plan) -> RenderableType:
     quote = plan.quote
     time = figures.span(figures.duration(quote.seconds_low), figures.duration(quote.seconds_high))
+    if any(stage.stage.recipe == "people" for stage in plan.measured.stages):
+        time += "; and the time that people take"
     upload = sum(stage.facts.input_bytes for stage in plan.measured.stages)
     per_shard = f"{figures.size(quote.upload_bytes_per_shard)} up, {figures.size(quote.download_bytes_per_shard)} down"
     return pairs([("time", time), ("per shard", per_shard), ("your upload", figures.size(upload))])

@@ -90,10 +90,11 @@ class StageMeasure:
     @property
     def keeps_moments(self) -> bool:
         """Whether Adam's moments of its local checkpoint go on with the weights."""
-        return self.parent is not None and self.parent.has_moments and self.parent.method == self._method
+        return self.parent is not None and self.parent.has_moments and self.parent.method == self.method
 
     @property
-    def _method(self) -> str:
+    def method(self) -> str:
+        """How its model learns, where its recipe leaves that unsaid too; empty: it does not learn."""
         kind = find_recipe(self.stage.recipe)
         if not isinstance(kind, LearningRecipe):
             return ""

@@ -39,9 +39,11 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def prepare(folder: Path) -> None:
-    """What pages take for granted: a checkout's pages, a model, rows."""
+    """What pages take for granted: a checkout's pages, models, rows."""
     folder.mkdir(parents=True, exist_ok=True)
     models.write_gpt2(folder / "models" / "tiny")
+    # what a judge is asked is longer than two answers
+    models.write_gpt2(folder / "models" / "judge", seed=8, positions=1024)
     models.write_chat(folder / "data" / "train.jsonl")
     for name in ("README.md", "GLOSSARY.md", "ARCHITECTURE.md"):
         shutil.copy(ROOT / name, folder)

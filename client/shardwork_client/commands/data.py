@@ -26,7 +26,7 @@ def check(
         typer.Argument(metavar="FILE", help="JSONL, JSON, CSV, TSV, Parquet or text files, or folders of them."),
     ],
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="What the rows are for: sft or pretrain. Left out: anything.")
+        str | None, typer.Option("--recipe", help="What reads the rows: sft, dpo, grpo, judge, … Left out: anything.")
     ] = None,
     base_model: Annotated[
         Path | None, typer.Option("--base-model", metavar="DIR", help="Count tokens and mask as this model does.")
