@@ -531,6 +531,7 @@ SHAPES: dict[str, type[BaseModel]] = {
     "shardwork feedback import": FeedbackFile,
     "shardwork feedback judge": FeedbackJudged,
     "shardwork feedback progress": FeedbackProgress,
+    "shardwork feedback close": Job,
     "shardwork feedback vote": Sitting,
     "shardwork job init": JobTemplate,
     "shardwork job validate": Valid,

@@ -229,17 +229,18 @@ def slice_of_replica(tx: Transaction, replica: Replica) -> Slice:
     )
 
 
-def slice_of_task(tx: Transaction, shard: Shard, vote: Vote) -> Slice:
+def slice_of_task(tx: Transaction, shard: Shard, vote: Vote | None = None) -> Slice:
     """One task of one person: with everybody's of an item that is asked, because they share its places, and alone of
-    one beside, which has none. The shard of a repeated item and the replica need not be stored yet."""
-    alone: dict[str, Any] = {} if shard.phase == ASK_PHASE else {"number": vote.replica}
+    one beside, which has none. The shard of a repeated item and the replica need not be stored yet. Without a vote: an
+    item that is asked, and nobody's task."""
+    alone: dict[str, Any] = {} if vote is None or shard.phase == ASK_PHASE else {"number": vote.replica}
     return Slice(
         job=found(tx.get(Job, shard.job_id), "job", shard.job_id),
         stage=found(tx.get(Stage, shard.job_id, shard.stage), "stage", shard.stage),
         round=found(tx.get(Round, shard.job_id, shard.stage, shard.round), "round", shard.id),
         shards=(shard,),
         replicas=tuple(tx.find(Replica, shard_id=shard.id, order="number", **alone)),
-        votes=(vote,),
+        votes=() if vote is None else (vote,),
     )
 
 

@@ -266,9 +266,11 @@ class TaskLeft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemShelved:
-    """Several people said that the slice's item can't be judged: nobody else is asked."""
+    """Nobody else is asked about the slice's item: several people said that it can't be judged, or the time is over."""
 
     why: Why
+    #: whether the job's events tell of this one item
+    is_told: bool = True
 
 
 MachineEvent = (

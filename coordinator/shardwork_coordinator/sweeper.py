@@ -23,6 +23,7 @@ from .machine.phases import HOUR_MS
 from .machine.states import FINAL_JOB, FINAL_ROUND, LIVE
 from .money import ledger
 from .money.movements import round_account
+from .people.gathering import has_answers
 from .people.giving import EXPIRES_MS
 from .queueing import standing
 from .queueing.line import JobFacts
@@ -320,7 +321,8 @@ def timed_out(tx: Transaction, now_ms: int) -> list[tuple[str, Why]]:
             if job.deadline_ms <= now_ms:
                 found[job.id] = _why_timed_out("job.timed_out", "The job", job.deadline_ms - job.created_ms)
     for stage in tx.find(Stage, state=StageState.RUNNING, order="deadline_ms", after=0, limit=MOST_TIMED_OUT):
-        if stage.deadline_ms <= now_ms:
+        # one that has people's answers goes on with them: `people.sweeping` ends it
+        if stage.deadline_ms <= now_ms and not has_answers(tx, stage.job_id, stage.name):
             hours = StageSpec.model_validate_json(stage.spec_json).timeout_hours or 0
             why = _why_timed_out("stage.timed_out", f"Stage {stage.name}", int(hours * HOUR_MS))
             found.setdefault(stage.job_id, why)

@@ -216,6 +216,10 @@ class Job:
         after an error."""
         return self._loop.run(self._inner.top_up(sats, idempotency_key=idempotency_key))
 
+    def close_people(self, stage: str = "") -> JobStatus:
+        """Asks people no more: the stage goes on with the answers that it has. `stage` empty: the one that asks now."""
+        return self._loop.run(self._inner.close_people(stage))
+
     def cost_of(self, action: str, *, sats: int = 0) -> ControlCost:
         """What "pause", "resume", "cancel" or "topup" would cost at this moment. Changes nothing."""
         return self._loop.run(self._inner.cost_of(action, sats=sats))

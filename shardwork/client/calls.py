@@ -137,6 +137,12 @@ async def top_up(session: Session, job_id: str, msat: int, *, idempotency_key: s
     return (await session.call(session.jobs.TopUpJob, request)).job
 
 
+async def close_people(session: Session, job_id: str, stage: str) -> jobs_pb2.JobView:
+    """`stage` empty: the one that asks people now."""
+    request = jobs_pb2.ClosePeopleRequest(job_id=job_id, stage=stage)
+    return (await session.call(session.jobs.ClosePeople, request)).job
+
+
 async def cost_of(session: Session, job_id: str, action: str, msat: int) -> jobs_pb2.PreviewJobControlResponse:
     """What an action would cost now."""
     request = jobs_pb2.PreviewJobControlRequest(job_id=job_id, action=action, msat=msat)

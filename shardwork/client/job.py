@@ -198,6 +198,13 @@ class AsyncJob:
         kept.answered()
         return self._took(view)
 
+    async def close_people(self, stage: str = "") -> JobStatus:
+        """Asks people no more: the stage goes on with the answers that it has. `stage` empty: the one that asks now.
+
+        Raises NotFound "people.no_such_stage", Conflict "people.not_asking" and "people.no_answers".
+        """
+        return self._took(await calls.close_people(await self._session(), self.id, stage))
+
     async def cost_of(self, action: str, *, sats: int = 0) -> ControlCost:
         """What "pause", "resume", "cancel" or "topup" would cost at this moment. Changes nothing."""
         msat = whole_sats(sats) if sats or action == "topup" else 0

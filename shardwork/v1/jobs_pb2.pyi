@@ -1450,6 +1450,49 @@ class GetPeopleProgressResponse(_message.Message):
 Global___GetPeopleProgressResponse: _TypeAlias = GetPeopleProgressResponse  # noqa: Y015
 
 @_typing.final
+class ClosePeopleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    stage: _builtins.str
+    """empty: the one that asks people now"""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        stage: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClosePeopleRequest: _TypeAlias = ClosePeopleRequest  # noqa: Y015
+
+@_typing.final
+class ClosePeopleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___JobView: ...
+    def __init__(
+        self,
+        *,
+        job: Global___JobView | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClosePeopleResponse: _TypeAlias = ClosePeopleResponse  # noqa: Y015
+
+@_typing.final
 class PeopleProgress(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -99,6 +99,11 @@ class JobsServiceStub:
                 request_serializer=shardwork_dot_v1_dot_jobs__pb2.GetPeopleProgressRequest.SerializeToString,
                 response_deserializer=shardwork_dot_v1_dot_jobs__pb2.GetPeopleProgressResponse.FromString,
                 _registered_method=True)
+        self.ClosePeople = channel.unary_unary(
+                '/shardwork.v1.JobsService/ClosePeople',
+                request_serializer=shardwork_dot_v1_dot_jobs__pb2.ClosePeopleRequest.SerializeToString,
+                response_deserializer=shardwork_dot_v1_dot_jobs__pb2.ClosePeopleResponse.FromString,
+                _registered_method=True)
 
 
 class JobsServiceServicer:
@@ -195,6 +200,13 @@ class JobsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClosePeople(self, request, context):
+        """Asks people no more: a stage that they answer goes on with the answers that it has. Asked again it changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -262,6 +274,11 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     servicer.GetPeopleProgress,
                     request_deserializer=shardwork_dot_v1_dot_jobs__pb2.GetPeopleProgressRequest.FromString,
                     response_serializer=shardwork_dot_v1_dot_jobs__pb2.GetPeopleProgressResponse.SerializeToString,
+            ),
+            'ClosePeople': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClosePeople,
+                    request_deserializer=shardwork_dot_v1_dot_jobs__pb2.ClosePeopleRequest.FromString,
+                    response_serializer=shardwork_dot_v1_dot_jobs__pb2.ClosePeopleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -615,6 +632,33 @@ class JobsService:
             '/shardwork.v1.JobsService/GetPeopleProgress',
             shardwork_dot_v1_dot_jobs__pb2.GetPeopleProgressRequest.SerializeToString,
             shardwork_dot_v1_dot_jobs__pb2.GetPeopleProgressResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClosePeople(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shardwork.v1.JobsService/ClosePeople',
+            shardwork_dot_v1_dot_jobs__pb2.ClosePeopleRequest.SerializeToString,
+            shardwork_dot_v1_dot_jobs__pb2.ClosePeopleResponse.FromString,
             options,
             channel_credentials,
             insecure,

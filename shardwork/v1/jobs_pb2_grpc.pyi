@@ -57,6 +57,8 @@ class JobsServiceStub:
     """What pausing, resuming, cancelling or topping up would cost right now. Changes nothing."""
     GetPeopleProgress: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetPeopleProgressRequest, _jobs_pb2.GetPeopleProgressResponse]
     """How far the stages are that people answer: items, votes, standing, money held and paid, agreement."""
+    ClosePeople: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ClosePeopleRequest, _jobs_pb2.ClosePeopleResponse]
+    """Asks people no more: a stage that they answer goes on with the answers that it has. Asked again it changes nothing."""
 
 @_typing.type_check_only
 class JobsServiceAsyncStub(JobsServiceStub):
@@ -87,6 +89,8 @@ class JobsServiceAsyncStub(JobsServiceStub):
     """What pausing, resuming, cancelling or topping up would cost right now. Changes nothing."""
     GetPeopleProgress: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetPeopleProgressRequest, _jobs_pb2.GetPeopleProgressResponse]  # type: ignore[assignment]
     """How far the stages are that people answer: items, votes, standing, money held and paid, agreement."""
+    ClosePeople: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ClosePeopleRequest, _jobs_pb2.ClosePeopleResponse]  # type: ignore[assignment]
+    """Asks people no more: a stage that they answer goes on with the answers that it has. Asked again it changes nothing."""
 
 class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -192,5 +196,13 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.GetPeopleProgressResponse, _abc.Awaitable[_jobs_pb2.GetPeopleProgressResponse]]:
         """How far the stages are that people answer: items, votes, standing, money held and paid, agreement."""
+
+    @_abc_1.abstractmethod
+    def ClosePeople(
+        self,
+        request: _jobs_pb2.ClosePeopleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ClosePeopleResponse, _abc.Awaitable[_jobs_pb2.ClosePeopleResponse]]:
+        """Asks people no more: a stage that they answer goes on with the answers that it has. Asked again it changes nothing."""
 
 def add_JobsServiceServicer_to_server(servicer: JobsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

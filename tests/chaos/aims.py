@@ -65,6 +65,8 @@ AT_API = (
 )
 #: somebody who judges calls, and time makes answers count
 AT_PEOPLE = ("people.desk:PeopleDesk.commit", "people.sweeping:_each")
+#: whoever asks people ends it early
+AT_CLOSING = ("rpc.asked:close_people",)
 #: a requester plans and submits a job on a model that the operator offers
 AT_OFFERED = ("rpc.models:ModelsServicer.ResolveModel", "rpc.models:ModelsServicer.MirrorModel")
 #: the operator takes a worker out of service while it has a shard in hand
@@ -98,6 +100,7 @@ SCENARIOS: Mapping[str, tuple[str, ...]] = {
     "the dashboard": AT_DASHBOARD,
     "the HTTP API": AT_API,
     "people who judge": AT_PEOPLE,
+    "an end to the asking": AT_CLOSING,
     "offered models": AT_OFFERED,
     "the operator's word": AT_THE_OPERATORS_WORD,
     "a reference worker stays away": AT_LOST_REFERENCE,

@@ -19,7 +19,7 @@ import pytest
 from shardwork.identity.keys import SigningKey
 from shardwork_coordinator.people.signing import message
 
-from .aims import AT_PEOPLE
+from .aims import AT_CLOSING, AT_PEOPLE
 from .drill import Drill, drill
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
@@ -79,6 +79,31 @@ def test_a_kill_whenever_somebody_answers_loses_and_doubles_nothing(tmp_path: Pa
         assert report["state"] == "succeeded", report["why"]
         votes = stage.world.rows("select id, state, price_msat from vote where job_id = ? order by number", job)
         assert votes == [(lease, "paid", 2_000) for lease in answered]
+        stage.check_money(job)
+
+
+def test_a_kill_as_the_asking_is_ended_goes_on_with_what_was_answered(tmp_path: Path) -> None:
+    with drill(tmp_path) as stage:
+        rows = [{"prompt": f"Say {n}.", "answers": [f"one {n}", f"two {n}"]} for n in range(ITEMS)]
+        (stage.world.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (stage.world.folder / "which.yaml").write_text(JOB)
+        job = stage.submit("which.yaml")
+        wait_asked(stage, job)
+        key = SigningKey(b"\7" * 32)
+        call(stage, key, "join", name="anna")
+        for _ in range(5):
+            task = call(stage, key, "next", job=job, stage="people")["task"]
+            call(stage, key, "vote", lease=task["lease"], answer={"winner": "a"}, ms=10)
+        stage.arm(AT_CLOSING)
+        done = stage.coordinator.persist("feedback", "close", job)
+        assert done.returncode == 0, done.stdout
+        stage.wait_killed()
+        report = stage.world.finish(job)
+        assert report["state"] == "succeeded", report["why"]
+        votes = stage.world.rows("select state, price_msat from vote where job_id = ? and answer_json != ''", job)
+        assert votes == [("paid", 2_000)] * 5
+        kinds = [one["kind"] for one in stage.world.events(job)]
+        assert kinds.count("people.closed") == kinds.count("people.ended") == 1
         stage.check_money(job)
 
 

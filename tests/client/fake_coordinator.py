@@ -69,6 +69,8 @@ class Fake:
     jobs: dict[str, jobs_pb2.JobView] = field(default_factory=dict[str, jobs_pb2.JobView])
     reports: dict[str, jobs_pb2.GetJobReportResponse] = field(default_factory=dict[str, jobs_pb2.GetJobReportResponse])
     people: list[jobs_pb2.PeopleProgress] = field(default_factory=list[jobs_pb2.PeopleProgress])
+    #: stages of every ClosePeople call
+    closed: list[str] = field(default_factory=list[str])
     events: list[jobs_pb2.JobEvent] = field(default_factory=list[jobs_pb2.JobEvent])
     watch_script: list[jobs_pb2.WatchJobResponse | Cut | Hold] = field(
         default_factory=list[jobs_pb2.WatchJobResponse | Cut | Hold]
@@ -305,6 +307,14 @@ class Jobs(jobs_pb2_grpc.JobsServiceServicer):
             job = self.fake.find(request.job_id)
             found = [one for one in self.fake.people if request.stage in ("", one.stage)]
             return jobs_pb2.GetPeopleProgressResponse(job_id=job.id, stages=found)
+
+        return answered(self.fake, context, handle)
+
+    def ClosePeople(self, request: Any, context: Context) -> Any:
+        def handle() -> Any:
+            job = self.fake.find(request.job_id)
+            self.fake.closed.append(request.stage)
+            return jobs_pb2.ClosePeopleResponse(job=job)
 
         return answered(self.fake, context, handle)
 

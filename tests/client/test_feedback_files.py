@@ -173,3 +173,13 @@ def test_how_far_people_are(fake: Fake, logged_in: Run) -> None:
     assert told["stages"][0]["figures"]["paid_msat"] == 40_000 and told["stages"][1]["figures"] is None
     page = logged_in("feedback", "progress", JOB_ID, "--stage", "ask").stdout
     assert "4 of 9" in page and "40 sat" in page and "alpha 0.50" in page and "later" not in page
+
+
+def test_the_asking_is_ended(fake: Fake, logged_in: Run) -> None:
+    fake.jobs[JOB_ID] = succeeded_job()
+    told = check("shardwork feedback close", logged_in("feedback", "close", JOB_ID, "--json").stdout)
+    assert told["id"] == JOB_ID
+    assert "asked no more" in logged_in("feedback", "close", JOB_ID, "--stage", "ask").output
+    assert fake.closed == ["", "ask"]
+    refused = logged_in("feedback", "close", "nosuchjob", "--json")
+    assert error_of(refused)["code"] == "job.unknown" and refused.exit_code == 4

@@ -74,6 +74,7 @@ WHO: dict[str, set[Role] | None] = {
     "JobsService.TopUpJob": OWNERS,
     "JobsService.PreviewJobControl": OWNERS,
     "JobsService.GetPeopleProgress": OWNERS,
+    "JobsService.ClosePeople": OWNERS,
     "JobsService.CancelJob": OWNERS,
     "WorkService.Attach": WORKER,
     "WorkService.CommitResult": WORKER,

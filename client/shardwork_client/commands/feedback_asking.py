@@ -1,4 +1,5 @@
-"""`shardwork feedback judge | progress | vote`: an outside judge, how far people are, and judging in a terminal."""
+"""`shardwork feedback judge | progress | close | vote`: an outside judge, how far people are, an end to the asking, and
+judging in a terminal."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from .options import JobIdArgument, JsonOption
 if TYPE_CHECKING:
     from shardwork.client.asynchronous import AsyncClient
     from shardwork.client.feedback.judging import Judgement
+    from shardwork.client.results import JobStatus
 
 #: billionths of a dollar for a token, of a price for a million
 NANOS_PER_DOLLAR, TOKENS_PRICED = 10**9, 10**6
@@ -117,6 +119,33 @@ def progress(
             emit(found)
         else:
             render.show(page.progress_page(found["stages"]))
+
+
+@app.command()
+def close(
+    context: typer.Context,
+    job_id: JobIdArgument,
+    stage: Annotated[str, typer.Option("--stage", help="Left out: the one that asks people now.")] = "",
+    json_output: JsonOption = False,
+) -> None:
+    """Ask people no more: the stage goes on with the answers that it has, and its job with it.
+
+    Answers that wait are paid as at the stage's ordinary end; the rest of the money comes back with the job's end.
+
+    Example:  shardwork feedback close 6b61
+    """
+    with guard(json_output, interrupted=f"See whether it took effect with:  shardwork job show {job_id}"):
+        from .. import access, render, views
+
+        async def closed(client: AsyncClient) -> JobStatus:
+            return await (await client.job(job_id)).close_people(stage)
+
+        job = access.run(context, closed)
+        if json_output:
+            emit(views.job_json(job))
+        else:
+            say("● People are asked no more; the stage goes on with the answers that it has.")
+            render.show(render.job_brief(job))
 
 
 @app.command()

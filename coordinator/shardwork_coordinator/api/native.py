@@ -240,6 +240,12 @@ TABLE: tuple[Route, ...] = (
         gives=_J.GetPeopleProgressResponse,
         handle=_people_progress,
     ),
+    _job(
+        *("POST", "/{job_id}/people/close", "close_people", "Ask people no more; go on with the answers it has."),
+        takes=_J.ClosePeopleRequest,
+        gives=_J.ClosePeopleResponse,
+        handle=_of_steering(asked.close_people),
+    ),
     Route(
         method="GET",
         path="/wallet/balance",

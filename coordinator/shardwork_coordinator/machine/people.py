@@ -155,7 +155,8 @@ def shelved(state: Slice, event: ItemShelved, world: World) -> Change:
         return Change()
     running = move(shard, ShardState.RUNNING) if shard.state is ShardState.READY else shard
     done = _done(running, world, canonical=-1, why_json=event.why.to_json())
-    return Change(rows=[done], notes=[Note.because("people.item_shelved", shard.id, event.why)])
+    notes = [Note.because("people.item_shelved", shard.id, event.why)] if event.is_told else []
+    return Change(rows=[done], notes=notes)
 
 
 _HANDLERS: Mapping[type, Callable[[Slice, Any, World], Change]] = {

@@ -125,7 +125,8 @@ def why_people(tx: Transaction, job: Job, round_: Round) -> Why:
         code="people.away",
         sentence=f"Nobody has a task now; {round_.shards_left} items are left, and {len(people)} people came so far.",
         evidence=where,
-        next_step=f"Send the link {link} again, or wait: answers and money are kept.",
+        next_step=f"Send the link {link} again, or wait: answers and money are kept. "
+        f"`shardwork feedback close {job.id}` goes on with the answers that it has.",
     )
 
 

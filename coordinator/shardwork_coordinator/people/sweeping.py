@@ -1,5 +1,6 @@
 """Sweeping: what time brings people. Answers that nobody takes back any more count; who left in probation gives places
-back that others need; what somebody holds whom the operator shut out goes to others. Called by the sweeper."""
+back that others need; what somebody holds whom the operator shut out goes to others; a stage whose time is over, or
+whose owner asks nobody any more, goes on with the answers that it has. Called by the sweeper."""
 
 from __future__ import annotations
 
@@ -9,33 +10,41 @@ from typing import Any
 from shardwork.recipes.base import ASK_PHASE
 from shardwork.why import Why
 
-from ..engine import Engine
-from ..events import Push, World
+from ..engine import Engine, advance, slice_of_task, write_note
+from ..events import ItemShelved, Note, Push, World
 from ..queueing import standing
 from ..records import Annotator, AnnotatorState, Party, Shard, ShardState, Vote, VoteState
 from ..store.base import Transaction
 from ..telemetry.logs import Log
-from . import places, settling
+from . import gathering, places, settling
 
 #: looked at in one sweep; the rest is looked at in the next
 MOST = 200
+#: of items that are asked still
+OPEN = (ShardState.READY, ShardState.RUNNING)
 #: who has not been heard of for so long has left
 AWAY_MS = 30 * 60_000
 
+TIME_OVER = Why(
+    code="people.time_over",
+    sentence="The asking ended before as many people as were wanted had judged this item; what they said counts.",
+)
 BARRED = Why(code="people.barred", sentence="The operator shut this key out.", next_step="Ask the operator.")
 
 _log = Log("people")
 #: (job, stage, party)
 Key = tuple[str, str, str]
-#: what is done about one person
+#: what is done about one person, or without one about a stage
 Step = Callable[[Transaction, Key, World, list[Push]], None]
 
 
 async def sweep(engine: Engine) -> None:
     """One look. What fails is logged and looked at again; it keeps nobody else's answers from counting."""
     world = engine.world()
-    due, away, barred = await engine.store.read(lambda tx: (_due(tx, world), _away(tx, world), _barred(tx)))
-    for keys, step in ((due, _settle), (away, _lapse), (barred, _bar)):
+    due, away, barred, over = await engine.store.read(
+        lambda tx: (_due(tx, world), _away(tx, world), _barred(tx), _over(tx, world))
+    )
+    for keys, step in ((due, _settle), (away, _lapse), (barred, _bar), (over, _end)):
         for key in keys:
             await _each(engine, key, step, world)
 
@@ -103,3 +112,37 @@ def _bar(tx: Transaction, key: Key, world: World, pushes: list[Push]) -> None:
     me = tx.get(Annotator, *key)
     if me is not None and me.party in standing.among(tx, standing.DISTRUSTED):
         settling.stop(tx, me, BARRED, world, pushes)
+
+
+def _over(tx: Transaction, world: World) -> list[Key]:
+    """Stages that ask no more."""
+    late = [one for _, one in places.running(tx) if 0 < one.deadline_ms <= world.now_ms]
+    return [(one.job_id, one.name, "") for one in late if _may_end(tx, one.job_id, one.name)]
+
+
+def _may_end(tx: Transaction, job: str, stage: str) -> bool:
+    return places.open_round(tx, job, stage) is not None and gathering.has_answers(tx, job, stage)
+
+
+def _end(tx: Transaction, key: Key, world: World, pushes: list[Push]) -> None:
+    """Shelves what is still asked, a sweep's worth at a time; the last of it ends the phase."""
+    job, stage, _ = key
+    if not _may_end(tx, job, stage):
+        return
+    asked: dict[str, Any] = {"job_id": job, "stage": stage, "phase": ASK_PHASE}
+    still = tx.find(Shard, **asked, state=OPEN, order="position", limit=MOST)
+    for shard in still:
+        pushes += advance(tx, slice_of_task(tx, shard), ItemShelved(why=TIME_OVER, is_told=False), world)
+    if len(still) < MOST or not tx.find(Shard, **asked, state=OPEN, limit=1):
+        write_note(tx, job, _ended(stage, tx.count(Shard, "state", **asked, canonical=-1)), world.now_ms)
+
+
+def _ended(stage: str, left_out: dict[str, int]) -> Note:
+    few = sum(left_out.values())
+    return Note(
+        kind="people.ended",
+        subject=stage,
+        sentence=f"Stage {stage} asks nobody any more and goes on with the answers that it has; {few} items were "
+        "judged by fewer people than were wanted.",
+        evidence={"items": str(few)},
+    )

@@ -486,6 +486,10 @@ class JobsServicer(jobs_pb2_grpc.JobsServiceServicer):
         async with self._gate.admit(context, *OWNERS) as caller:
             return await asked.get_people_progress(request, caller, self._desk.engine, self._desk.items)
 
+    async def ClosePeople(self, request: jobs_pb2.ClosePeopleRequest, context: Context) -> jobs_pb2.ClosePeopleResponse:
+        async with self._gate.admit(context, *OWNERS) as caller:
+            return await asked.close_people(request, caller, self._desk.engine)
+
     async def WatchJob(
         self, request: jobs_pb2.WatchJobRequest, context: Context
     ) -> AsyncGenerator[jobs_pb2.WatchJobResponse, None]:

@@ -66,7 +66,7 @@ async def control(
         return advance(tx, slice_of_job(tx, job), event, world)
 
     engine.after_commit(await engine.store.write(work))
-    return await _view(job_id, caller, engine)
+    return await view_of(job_id, caller, engine)
 
 
 async def pause_job(request: jobs_pb2.PauseJobRequest, caller: Caller, engine: Engine) -> jobs_pb2.PauseJobResponse:
@@ -108,7 +108,7 @@ async def top_up_job(request: jobs_pb2.TopUpJobRequest, caller: Caller, engine: 
         return advance(tx, slice_of_job(tx, job), ToppedUp(msat=msat, transfer=transfer), world)
 
     engine.after_commit(await engine.store.write(work))
-    return jobs_pb2.TopUpJobResponse(job=await _view(request.job_id, caller, engine))
+    return jobs_pb2.TopUpJobResponse(job=await view_of(request.job_id, caller, engine))
 
 
 async def preview_job_control(
@@ -243,6 +243,7 @@ def check_lives(job: Job) -> None:
         )
 
 
-async def _view(job_id: str, caller: Caller, engine: Engine) -> jobs_pb2.JobView:
+async def view_of(job_id: str, caller: Caller, engine: Engine) -> jobs_pb2.JobView:
+    """The caller's job as it is now."""
     workers = engine.links.attached()
     return await engine.store.read(lambda tx: views.job_view(tx, own_job(tx, job_id, caller), workers))

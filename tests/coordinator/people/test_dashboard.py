@@ -11,7 +11,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from shardwork_coordinator.people.sweeping import sweep
-from shardwork_coordinator.records import AuditEntry, Shard, ShardState, Vote, VoteState, WebRole
+from shardwork_coordinator.records import AuditEntry, JobState, Shard, ShardState, Vote, VoteState, WebRole
 from shardwork_coordinator.web.server import Site
 
 from ..web.visitor import act, visitor
@@ -101,3 +101,31 @@ async def test_metrics_count_votes_people_and_what_is_left_to_ask(stand: Stand) 
     assert (seen["shardwork_annotators", "cleared"], seen["shardwork_annotators", "stopped"]) == (2, 1)
     free = await stand.all(Shard, phase="ask", state=ShardState.READY)
     assert seen["shardwork_people_items_open", ""] == len(free) > 0
+
+
+async def test_an_operator_ends_the_asking_from_the_page(stand: Stand) -> None:
+    await stand.submit(rows(12, 30), overlap=2)
+    async with dashboard(stand) as client:
+        # nobody has answered: there is nothing to go on with, and no button
+        assert f"/jobs/{JOB}/close" not in (await client.get(f"/jobs/{JOB}")).text
+        refused = await act(client, f"/jobs/{JOB}/close", stage=STAGE, reason="early")
+        assert refused.status_code == 409 and "Nobody has answered" in text(refused.text)
+        one = person(stand, 1)
+        await one.join()
+        await one.work(9)
+        assert f'action="/jobs/{JOB}/close"' in (await client.get(f"/jobs/{JOB}")).text
+        assert (await act(client, f"/jobs/{JOB}/close", stage=STAGE, reason="enough")).status_code == 303
+        assert (await act(client, f"/jobs/{JOB}/close", stage="other", reason="enough")).status_code == 404
+    [entry] = await stand.all(AuditEntry)
+    assert (entry.action, entry.subject, entry.reason) == ("people.close", JOB, "enough")
+    await stand.later()
+    await stand.effects()
+    assert (await stand.job()).state is JobState.SUCCEEDED
+    await stand.check_books()
+
+
+async def test_a_viewer_does_not_end_the_asking(stand: Stand) -> None:
+    await judged(stand)
+    async with dashboard(stand, WebRole.VIEWER) as client:
+        assert f"/jobs/{JOB}/close" not in (await client.get(f"/jobs/{JOB}")).text
+        assert (await act(client, f"/jobs/{JOB}/close", stage=STAGE, reason="no")).status_code == 403

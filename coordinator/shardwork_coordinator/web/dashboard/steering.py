@@ -1,4 +1,5 @@
-"""What an operator does to a job from its page: pause, resume, cancel, and giving a shard to somebody else. Audited."""
+"""What an operator does to a job from its page: pause, resume, cancel, giving a shard to somebody else, and ending a
+stage that people answer. Audited."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from ...engine import advance, found, slice_of_job, slice_of_replica
 from ...events import JobCancelled, JobPaused, JobResumed, LeaseLost, MachineEvent, Push
 from ...machine.states import LIVE
 from ...records import Replica
+from ...rpc.asked import end_asking
 from ...rpc.steering import check_lives
 from ...store.base import Transaction
 from .job import named
@@ -32,6 +34,7 @@ def router(shell: Shell) -> APIRouter:
     for step in WORDS:
         shell.action(routes, f"/jobs/{{job_id}}/{step}", actions.taking(step))
     shell.action(routes, "/jobs/{job_id}/requeue", actions.requeue)
+    shell.action(routes, "/jobs/{job_id}/close", actions.close)
     return routes
 
 
@@ -56,6 +59,20 @@ class Steering:
             return Done(path=f"/jobs/{job_id}", sentence=sentence)
 
         return act
+
+    async def close(self, request: Request, visit: Visit, form: dict[str, str]) -> Done:
+        """Asks people no more: the stage goes on with the answers that it has."""
+        job_id, stage, now_ms = str(request.path_params["job_id"]), form.get("stage", ""), self._engine.clock.now_ms()
+        deed = audit.Deed(
+            action="people.close",
+            subject=job_id,
+            sentence=f"People are asked no more in job {job_id}.",
+            reason=form.get("reason", ""),
+            evidence={"stage": stage[:40]},
+        )
+        await self._shell.do(visit, deed, lambda tx: end_asking(tx, named(tx, job_id), stage, "operator", now_ms))
+        self._engine.after_commit(())
+        return Done(path=f"/jobs/{job_id}", sentence="People are asked no more; the stage goes on with what it has.")
 
     async def requeue(self, request: Request, visit: Visit, form: dict[str, str]) -> Done:
         """Takes a lease back, at no attempt's cost, and offers the shard again: to others before the one who had it."""
