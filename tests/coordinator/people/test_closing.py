@@ -9,6 +9,8 @@ import pytest
 from shardwork.errors import Conflict, NotFound
 from shardwork.identity.role import Role
 from shardwork.v1 import jobs_pb2
+from shardwork.why import Why
+from shardwork_coordinator.events import JobPaused
 from shardwork_coordinator.people import sweeping
 from shardwork_coordinator.records import Event, JobState, Shard, ShardState, Stage, Vote, VoteState
 from shardwork_coordinator.rpc.asked import close_people
@@ -107,6 +109,17 @@ async def test_asked_again_it_changes_nothing(stand: Stand) -> None:
     assert (await close(stand)).state == "succeeded"
     assert await stand.all(Event, job_id=JOB) == before
     assert [one.kind for one in before].count("people.closed") == 1
+
+
+async def test_in_a_paused_job_the_asking_is_ended_too(stand: Stand) -> None:
+    """A pause hands out no shard; what needs none goes on, as where a shard's result comes in a pause."""
+    await answered(stand, 10, 9)
+    await stand.steer(JobPaused(why=Why(code="job.paused_by_requester", sentence="A break.", next_step="Resume it.")))
+    assert (await close(stand)).state == "paused"
+    await ended(stand)
+    assert (await stand.job()).state is JobState.SUCCEEDED
+    assert await stand.artifact("rows", "preferences.jsonl")
+    await stand.check_books()
 
 
 async def test_a_stage_that_has_nothing_to_go_on_with_is_not_ended(stand: Stand) -> None:
