@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from json_jobs import Shape, Why
+from typing import Literal
+
+from json_jobs import Output, Problem, Shape, Why
 
 
 class FeedbackShare(Shape):
@@ -197,6 +199,52 @@ class PeopleStage(Shape):
 class FeedbackProgress(Shape):
     id: str
     stages: list[PeopleStage]
+
+
+class SampleText(Shape):
+    """An answer or a prompt, cut where it is long."""
+
+    label: str
+    mark: Literal["chosen", "rejected"] | None
+    text: str
+    #: letters that are left out
+    more: int
+    #: as the row says; None: it does not
+    tokens: int | None
+    logprob: float | None
+    ended: bool | None
+
+
+class SampleRow(Shape):
+    prompt_id: str | None
+    prompt: SampleText
+    texts: list[SampleText]
+    #: answers that are left out
+    more: int
+    confidence: float | None
+    votes: int | None
+
+
+class SamplesOf(Shape):
+    output: str
+    beside: str | None
+    #: bytes of the file: where this page begins, where the next one does (None: nothing follows), all of it
+    at: int
+    next_at: int | None
+    file_bytes: int
+    samples: list[SampleRow]
+    #: lines that are no rows
+    problems: list[Problem]
+    #: the other output holds more than one page reads, and not every prompt was found in it
+    beside_unread: bool
+
+
+class Samples(Shape):
+    id: str
+    #: those that can be read row by row
+    outputs: list[Output]
+    #: None: no output was named
+    page: SamplesOf | None
 
 
 class Sitting(Shape):

@@ -106,6 +106,8 @@ class Output(Shape):
     kind: str
     digest: str
     bytes: int
+    #: given up, or older than it is kept
+    deleted: bool
 
 
 class Job(Shape):

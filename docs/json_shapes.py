@@ -15,6 +15,7 @@ from json_feedback import (
     FeedbackProgress,
     FeedbackRatings,
     FeedbackReport,
+    Samples,
     Sitting,
 )
 from json_jobs import (
@@ -548,6 +549,7 @@ SHAPES: dict[str, type[BaseModel]] = {
     "shardwork job cancel": Job,
     "shardwork job topup": ToppedUp,
     "shardwork job report": Report,
+    "shardwork job samples": Samples,
     "shardwork job download": Downloads,
     "shardwork job serve-check": ServeCheck,
     "shardwork artifact list": Artifacts,

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Report,
         Round,
         RunningShard,
+        SamplesPage,
         ShardPayment,
         Stage,
         Transfer,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         ShardworkError,
         Unreachable,
     )
+    from .feedback.samples import SampleRow, SampleText
     from .jobs.file import JobFileInvalid
     from .jobs.spec import BudgetSection, DataSource, JobSpec, PlanSection, ScheduleSection, StageSpec, TrustSection
     from .problem import Problem
@@ -119,6 +121,9 @@ __all__ = [
     "Report",
     "Round",
     "RunningShard",
+    "SampleRow",
+    "SampleText",
+    "SamplesPage",
     "ScheduleSection",
     "ServeCheck",
     "ShardPayment",
@@ -147,8 +152,8 @@ _HOMES = {
     "client.progress": ("OnProgress", "Progress"),
     "client.results": (
         *("Balance", "Change", "ControlCost", "Deposit", "Download", "Event", "JobStatus", "LogLine"),
-        *("Login", "Output", "PhasePrice", "Quote", "Report", "Round", "RunningShard", "ShardPayment", "Stage"),
-        *("Transfer", "Withdrawal", "WorkerShare"),
+        *("Login", "Output", "PhasePrice", "Quote", "Report", "Round", "RunningShard", "SamplesPage", "ShardPayment"),
+        *("Stage", "Transfer", "Withdrawal", "WorkerShare"),
     ),
     "client.wallet": ("AsyncWallet",),
     "dataset": ("DataReport",),
@@ -156,6 +161,7 @@ _HOMES = {
         *("Conflict", "Corrupt", "Internal", "InvalidInput", "JobFailed", "LimitExceeded", "NotAllowed"),
         *("NotAuthenticated", "NotEnoughFunds", "NotFound", "ShardworkError", "Unreachable"),
     ),
+    "feedback.samples": ("SampleRow", "SampleText"),
     "jobs.file": ("JobFileInvalid",),
     "jobs.spec": (
         "BudgetSection",

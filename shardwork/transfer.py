@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 import grpc.aio
 
 from . import direct
-from .artifact import LEAF_BYTES, Manifest, describe_folder, open_leaf_file, read_leaf, verify_folder
+from .artifact import LEAF_BYTES, Leaf, Manifest, describe_folder, open_leaf_file, read_leaf, verify_folder
 from .errors import Corrupt, NotAuthenticated, ShardworkError, Unreachable
 from .ids import sha256_hex
 from .pace import Pace, pace_of
@@ -150,6 +150,25 @@ async def download(
     return manifest
 
 
+async def manifest_of(session: ArtifactSession, artifact_id: str, *, give_up_s: float = GIVE_UP_S) -> Manifest:
+    """What an artifact holds. Raises NotFound, Corrupt, Unreachable after `give_up_s` idle."""
+    return await _fetch_manifest(session, artifact_id, _Patience(give_up_s))
+
+
+async def fetch_leaf(
+    session: ArtifactSession, manifest: Manifest, number: int, *, give_up_s: float = GIVE_UP_S
+) -> bytes:
+    """One leaf alone, checked; for whoever reads a piece of a large file. Raises as `download`."""
+    leaf, patience = manifest.leaf(number), _Patience(give_up_s)
+    while True:
+        try:
+            data = await _receive_leaf(session, manifest, leaf)
+            await asyncio.to_thread(leaf.check, data)
+            return data
+        except ShardworkError as error:
+            await patience.wait(error, session)
+
+
 async def size_of(session: ArtifactSession, artifact_id: str) -> int:
     """Bytes of an artifact's files, without fetching them. Raises NotFound, Unreachable after a while."""
     return (await _fetch_manifest(session, artifact_id, _Patience(GIVE_UP_S))).total_bytes
@@ -275,6 +294,25 @@ async def _receive(session: ArtifactSession, partial: PartialDownload, progress:
             call.cancel()
     if partial.done < manifest.leaf_count:
         raise Unreachable("transfer.cut", "The stream ended before the last leaf.", artifact=manifest.id)
+
+
+async def _receive_leaf(session: ArtifactSession, manifest: Manifest, leaf: Leaf) -> bytes:
+    request = pb.DownloadLeavesRequest(artifact_id=manifest.id, first_leaf=leaf.number, leaf_count=1)
+    data = bytearray()
+    async with _one_stream():
+        call = _stub(session).DownloadLeaves(request, metadata=await session.metadata())
+        try:
+            while len(data) < leaf.size_bytes:
+                async with asyncio.timeout(STALL_S):
+                    frame = await call.read()
+                if not isinstance(frame, pb.DownloadLeavesResponse):
+                    break
+                data += frame.data
+        finally:
+            call.cancel()
+    if len(data) < leaf.size_bytes:
+        raise Unreachable("transfer.cut", "The stream ended before the last leaf.", artifact=manifest.id)
+    return bytes(data)
 
 
 class _Filling:

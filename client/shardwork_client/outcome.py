@@ -87,7 +87,7 @@ def fail(why: Why, exit_code: int, json_output: bool, *, problems: Sequence[Prob
         }
         if problems:
             error["errors"] = [problem.to_json() for problem in problems]
-        print(json.dumps({"error": error}, ensure_ascii=False), file=sys.stderr)
+        print(_shown({"error": error}), file=sys.stderr)
     else:
         from .render import show_problems, show_why
 
@@ -147,12 +147,20 @@ def say(text: str) -> None:
 
 def emit(value: object) -> None:
     """One JSON value on one line of stdout, flushed so that a follower sees it at once."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = _shown(value)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # another locale, or a file name that is no text: escapes say it all
         text = json.dumps(value)
     print(text, flush=True)
+
+
+def _shown(value: object) -> str:
+    """As JSON in which strangers' words can't drive a terminal: what no letter shows is written as its escape."""
+    text = json.dumps(value, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 def is_terminal() -> bool:

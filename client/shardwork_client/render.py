@@ -82,6 +82,11 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() else " " if char in "\n\t" else "?" for char in text)
 
 
+def prose(text: str) -> str:
+    """A longer text from elsewhere, cleaned, with its lines and their indents kept."""
+    return "\n".join(clean(line.expandtabs(4)) for line in text.splitlines())
+
+
 def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Table:
     """The house table: no boxes, dim headings, numbers to the right; only `fold` columns may wrap."""
     grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
@@ -354,9 +359,8 @@ def time_line(job: JobStatus) -> str:
 def outputs_table(job: JobStatus) -> Table:
     grid = table("output", "kind", "size", "digest", right=("size",))
     for output in job.outputs:
-        grid.add_row(
-            output.name, output.kind, figures.size(output.bytes), Text(f"{output.artifact_id[:16]}…", style="dim")
-        )
+        size = Text("deleted", style="dim") if output.deleted else figures.size(output.bytes)
+        grid.add_row(output.name, output.kind, size, Text(f"{output.artifact_id[:16]}…", style="dim"))
     return grid
 
 

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
         Report,
         Round,
         Sample,
+        SamplesPage,
         Stage,
         StoredArtifact,
         Transfer,
         WinRate,
         Withdrawal,
     )
+    from shardwork.feedback.samples import SampleRow, SampleText
     from shardwork.why import Why
 
 Json = dict[str, Any]
@@ -137,7 +139,13 @@ def round_json(view: Round) -> Json:
 
 
 def output_json(output: Output) -> Json:
-    return {"name": output.name, "kind": output.kind, "digest": output.artifact_id, "bytes": output.bytes}
+    return {
+        "name": output.name,
+        "kind": output.kind,
+        "digest": output.artifact_id,
+        "bytes": output.bytes,
+        "deleted": output.deleted,
+    }
 
 
 def report_json(report: Report) -> Json:
@@ -205,6 +213,43 @@ def _submitted_json(quote: Quote) -> Json:
         "verification_msat": quote.verification_msat,
         "fees_msat": quote.fees_msat,
         "reserve_msat": quote.reserve_msat,
+    }
+
+
+def samples_page_json(page: SamplesPage) -> Json:
+    """`job samples --json` under "page"."""
+    return {
+        "output": page.output.name,
+        "beside": page.beside.name if page.beside else None,
+        "at": page.at,
+        "next_at": page.next_at,
+        "file_bytes": page.file_bytes,
+        "samples": [sample_row_json(row) for row in page.samples],
+        "problems": [problem.to_json() for problem in page.problems],
+        "beside_unread": page.beside_unread,
+    }
+
+
+def sample_row_json(row: SampleRow) -> Json:
+    return {
+        "prompt_id": row.prompt_id or None,
+        "prompt": sample_text_json(row.prompt),
+        "texts": [sample_text_json(text) for text in row.texts],
+        "more": row.more,
+        "confidence": row.confidence,
+        "votes": row.votes,
+    }
+
+
+def sample_text_json(text: SampleText) -> Json:
+    return {
+        "label": text.label,
+        "mark": text.mark or None,
+        "text": text.text,
+        "more": text.more,
+        "tokens": text.tokens,
+        "logprob": text.logprob,
+        "ended": text.ended,
     }
 
 

@@ -29,6 +29,7 @@ from .results import (
     Login,
     LogLine,
     Report,
+    SamplesPage,
     StoredArtifact,
     Transfer,
     Withdrawal,
@@ -231,6 +232,10 @@ class Job:
     def download(self, folder: str | os.PathLike[str], *, output: str | None = None) -> list[Download]:
         """Fetches what the job made into `folder`/<output name>; a repeat resumes."""
         return self._loop.run(self._inner.download(folder, output=output))
+
+    def samples(self, output: str, *, beside: str = "", search: str = "", rows: int = 10, at: int = 0) -> SamplesPage:
+        """A page of an output's rows, answers or preferences: prompt by prompt, side by side; nothing is kept."""
+        return self._loop.run(self._inner.samples(output, beside=beside, search=search, rows=rows, at=at))
 
 
 class Wallet:

@@ -20,7 +20,7 @@ from ..why import Why
 from ..wire import why_from_proto
 from . import calls, received
 from .progress import OnProgress
-from .results import Change, ControlCost, Download, Event, JobStatus, LogLine, Report
+from .results import Change, ControlCost, Download, Event, JobStatus, LogLine, Report, SamplesPage
 from .settings import Access
 from .waiting import judge, progress_of
 
@@ -227,6 +227,20 @@ class AsyncJob:
         return await download_outputs(
             await self._session(), self.id, Path(folder), only=output, on_progress=self._on_progress
         )
+
+    async def samples(
+        self, output: str, *, beside: str = "", search: str = "", rows: int = 10, at: int = 0
+    ) -> SamplesPage:
+        """A page of an output's rows, answers or preferences: prompt by prompt, side by side; nothing is kept.
+
+        `beside`: another output, whose answers to the same prompts stand beside. `search`: only prompts with these
+        words. `rows`: 1 to 100. `at`: the page before's `next_at`. Raises NotFound "samples.no_output", Conflict
+        "samples.not_made", InvalidInput "samples.…".
+        """
+        from .outputs.rows import Asked, page
+
+        asked = Asked(output=output, beside=beside, search=search, rows=rows, at=at)
+        return await page(await self._session(), await self.status(), asked)
 
     def _took(self, view: jobs_pb2.JobView) -> JobStatus:
         self.last = received.job_status(view)

@@ -100,7 +100,9 @@ def round_of(view: jobs_pb2.RoundView) -> results.Round:
 
 
 def output(view: jobs_pb2.OutputView) -> results.Output:
-    return results.Output(name=view.name, kind=view.kind, artifact_id=view.artifact_id, bytes=view.bytes)
+    return results.Output(
+        name=view.name, kind=view.kind, artifact_id=view.artifact_id, bytes=view.bytes, deleted=view.deleted
+    )
 
 
 def event(view: jobs_pb2.JobEvent) -> results.Event:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..feedback.samples import SampleRow
+from ..problem import Problem
 from ..why import Why
 
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
@@ -94,6 +96,8 @@ class Output:
     kind: str
     artifact_id: str
     bytes: int
+    #: given up, or older than it is kept: its bytes are gone
+    deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,6 +313,24 @@ class Sample:
     expected: str = ""
     #: whose row the prompt begins: "held_out", "train", or "order" where it is of no row
     side: str = "order"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplesPage:
+    """Rows of an output as they are read side by side. What they say is strangers' text, cut where it is long."""
+
+    output: Output
+    #: whose answers to the same prompts stand beside
+    beside: Output | None
+    samples: tuple[SampleRow, ...]
+    #: bytes of the file: where this page begins, where the next one does (None: nothing follows), and all of it
+    at: int
+    next_at: int | None
+    file_bytes: int
+    #: lines that are no rows
+    problems: tuple[Problem, ...]
+    #: the other output holds more than one page reads, and not every prompt was found in it
+    beside_unread: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,8 @@
     intervals    of shares
     pooling      votes of several stages, made to be about the same answers
     report       every figure of some votes, as one object
+    samples      a row of answers or preferences as what is shown of it
+    paging       the rows of a file that a page shows, and where the next one begins
 
 Pure Python: the base install has no numpy. Figures are functions of the votes alone, whatever order they come in;
 chance comes from a seed. Used by the coordinator, the executor, the client and tests.

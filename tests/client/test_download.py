@@ -93,6 +93,21 @@ def test_a_job_without_outputs_is_exit_1(logged_in: Run, fake: Fake, tmp_path: P
     assert error_of(result)["code"] == "job.no_outputs"
 
 
+def test_a_deleted_output_does_not_keep_the_others_from_being_fetched(
+    logged_in: Run, fake: Fake, adapter: dict[str, bytes], tmp_path: Path
+) -> None:
+    gone = jobs_pb2.OutputView(name="old.model", kind="model", artifact_id="cd" * 32, bytes=5, deleted=True)
+    fake.jobs[JOB_ID].outputs.insert(0, gone)
+    assert logged_in("job", "download", JOB_ID, tmp_path / "out").exit_code == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["sft.model"]
+    result = logged_in("job", "download", JOB_ID, tmp_path / "out", "-o", "old.model", "--json")
+    assert result.exit_code == 4 and error_of(result)["code"] == "job.output_deleted"
+    assert "deleted" in logged_in("job", "show", JOB_ID).stdout
+    del fake.jobs[JOB_ID].outputs[1:]
+    result = logged_in("job", "download", JOB_ID, tmp_path / "out", "--json")
+    assert result.exit_code == 4 and error_of(result)["code"] == "job.output_deleted"
+
+
 @pytest.mark.parametrize("name", ["../escape", "..", "a/b", ""])
 def test_an_output_s_name_cannot_leave_the_folder(
     logged_in: Run, fake: Fake, adapter: dict[str, bytes], tmp_path: Path, name: str

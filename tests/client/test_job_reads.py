@@ -27,7 +27,8 @@ def test_show_json_has_the_contract_s_keys(logged_in: Run, fake: Fake) -> None:
     assert set(shown["stages"][0]) >= {"name", "recipe", "state", "rounds"}
     assert set(shown["stages"][0]["rounds"][1]) >= ROUND_KEYS
     assert shown["stages"][0]["rounds"][0]["eval_loss"] is None
-    assert shown["outputs"] == [{"name": "sft.model", "kind": "adapter", "digest": "ab" * 32, "bytes": 48_000}]
+    [output] = shown["outputs"]
+    assert output == {"name": "sft.model", "kind": "adapter", "digest": "ab" * 32, "bytes": 48_000, "deleted": False}
     assert shown["shards"] == {"done": 19}
 
 

@@ -6,6 +6,7 @@ part is there, can be loaded by plain libraries, was checked by somebody else, a
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from . import models
@@ -73,6 +75,13 @@ def files(town: World) -> Path:
     models.write_prompts(town.folder / "prompts.jsonl")
     models.write_preferences(town.folder / "preferences.jsonl")
     return town.folder
+
+
+NUMBERS = ("text", "ended", "tokens", "logprob")
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def finished(town: World, name: str, text: str) -> str:
@@ -149,6 +158,34 @@ def test_what_was_drawn_scored_and_judged_was_checked_by_the_other_worker_and_bo
             [maker] = [worker for shard, worker in payments if shard == audits.partition("#")[0]]
             assert checker != maker
     assert not report["self_evaluated"]
+
+
+def test_samples_show_what_was_downloaded_and_what_the_dashboard_shows(town: World, aligned: str) -> None:
+    """The requester's command and the operator's page tell the same of the same rows, whole texts and numbers."""
+    made = {row["prompt_id"]: row for row in rows_of(town.folder / "align" / "answer.rows" / "rows.jsonl")}
+    listed = town.ask("job", "samples", aligned)
+    assert [one["name"] for one in listed["outputs"]] == ["answer.rows", "judge.rows"] and listed["page"] is None
+    seen: list[dict[str, Any]] = []
+    at: int | None = 0
+    while at is not None:
+        page = town.ask("job", "samples", aligned, "answer", "--rows", 7, "--at", at)["page"]
+        seen, at = seen + page["samples"], page["next_at"]
+    assert [one["prompt_id"] for one in seen] == list(made)
+    for one in seen:
+        told = [{"model": text["label"], **{key: text[key] for key in NUMBERS}} for text in one["texts"]]
+        assert told == made[one["prompt_id"]]["answers"]
+    with httpx.Client(base_url=town.processes.web, follow_redirects=True) as operator:
+        token = town.processes.setup.partition("token=")[2]
+        operator.get("/setup", params={"token": token})
+        operator.post("/setup", data={"token": token, "name": "ada", "password": "ten letters at least"})
+        shown = operator.get(f"/jobs/{aligned}/samples/answer.rows").text
+    for one in seen:
+        assert one["prompt_id"] in shown
+        for text in one["texts"]:
+            note = f"{text['tokens']} tokens, log-probability {text['logprob']:.3g}"
+            assert f'{html.escape(text["label"])}</bdi> <small class="quiet">{note}' in shown
+    beside = town.succeed("job", "samples", aligned, "judge", "--beside", "answer", "--rows", 1).stdout
+    assert "✓ chosen · judge.rows" in beside and "policy · answer.rows" in beside
 
 
 def test_measures_are_told(town: World, aligned: str, preferred: str) -> None:

@@ -185,6 +185,21 @@ async def test_a_cut_download_fetches_less_than_a_leaf_and_a_frame_again(tmp_pat
     verify_folder(tmp_path / "out", manifest)
 
 
+async def test_one_leaf_comes_alone_also_over_a_stream_that_is_cut(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "in", a=5, b=2 * LEAF_BYTES + 17)
+    async with serving(tmp_path / "store") as service:
+        counting = await counted(service)
+        session = NamedSession(service.port, OWNER)
+        sent = await transfer.upload_folder(session, folder, purpose="input")
+        manifest = await transfer.manifest_of(session, sent.id)
+        assert manifest == sent
+        for leaf in manifest.each_leaf():
+            counting.sent_bytes, counting.cut_after_bytes = 0, [FRAME_BYTES] if leaf.number == 2 else []
+            data = (folder / leaf.path).read_bytes()[leaf.offset_bytes : leaf.offset_bytes + leaf.size_bytes]
+            assert await transfer.fetch_leaf(session, manifest, leaf.number) == data
+            assert counting.cut_after_bytes == [] and counting.sent_bytes <= leaf.size_bytes + 2 * FRAME_BYTES
+
+
 async def test_an_upload_survives_a_restart_of_the_coordinator(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", a=24 * LEAF_BYTES)
     async with serving(tmp_path / "store") as service:
@@ -390,6 +405,8 @@ async def test_a_corrupt_download_is_refused_by_file_and_leaf(tmp_path: Path) ->
         with pytest.raises(Corrupt) as caught:
             await transfer.download(session, manifest.id, tmp_path / "out")
         assert (caught.value.code, caught.value.why.evidence["file"]) == ("artifact.bad_leaf", "a")
+        with pytest.raises(Corrupt, match=r"leaf: 0"):
+            await transfer.fetch_leaf(session, manifest, 0)
     assert not (tmp_path / "out").exists()
 
 
@@ -402,6 +419,8 @@ async def test_a_damaged_pack_is_told_to_the_reader(tmp_path: Path) -> None:
         with pytest.raises(Corrupt) as caught:
             await transfer.download(session, manifest.id, tmp_path / "out")
         assert caught.value.why.evidence == {"file": "a", "leaf": "2"}
+        with pytest.raises(Corrupt):
+            await transfer.fetch_leaf(session, manifest, 2)
 
 
 async def test_a_folder_that_is_there_is_checked_and_not_fetched(tmp_path: Path) -> None:

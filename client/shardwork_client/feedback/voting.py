@@ -18,7 +18,7 @@ from shardwork.errors import Conflict, InvalidInput
 from shardwork.money import show as sats
 
 from ..outcome import say
-from ..render import clean, console
+from ..render import clean, console, prose
 from .answering import KINDS, Edit, Key, answer, help_of, mended
 
 Task = dict[str, Any]
@@ -80,7 +80,7 @@ def introduce(annotator: Annotator) -> None:
     if told is None:
         return
     head = f"{clean(str(told['title']))} · {sats(told['pay_msat'])} an answer · {told['left']:,} items left"
-    guideline = _prose(str(told["guideline"])) or "No guideline is given."
+    guideline = prose(str(told["guideline"])) or "No guideline is given."
     console(stderr=True).print(Panel(Text(guideline), title=Text(head), title_align="left"))
 
 
@@ -118,12 +118,7 @@ def _show(task: Task) -> None:
     # data is the summary at the end; what is looked at meanwhile is for the person
     out = console(stderr=True)
     title = f"{task['number']}{' · practice' if task['practice'] else ''} · {sats(task['pay_msat'])}"
-    out.print(Panel(Text(_prose(task["prompt"])), title=title, title_align="left"))
+    out.print(Panel(Text(prose(task["prompt"])), title=title, title_align="left"))
     for place, text in enumerate(task["answers"], 1):
-        out.print(Panel(Text(_prose(text)), title=str(place), title_align="left"))
+        out.print(Panel(Text(prose(text)), title=str(place), title_align="left"))
     say(help_of(task))
-
-
-def _prose(text: str) -> str:
-    """Cleaned, its lines kept."""
-    return "\n".join(clean(line) for line in text.splitlines())

@@ -102,6 +102,6 @@ def _hacked(policy: Stage, against: str, rate: Share, votes: Stage) -> Why | Non
             "win_rate": f"{rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%}) against {against}",
             "votes_of": votes.name,
         },
-        next_step="Read answers of both. Train the reward model on comparisons of the new answers, raise "
-        "kl_coefficient, or use the model from before.",
+        next_step="Read answers of both with `shardwork job samples`. Train the reward model on comparisons of the new "
+        "answers, raise kl_coefficient, or use the model from before.",
     )

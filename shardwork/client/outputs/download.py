@@ -23,14 +23,16 @@ async def download_outputs(
 ) -> list[Download]:
     """All outputs of a job, or the one named `only`.
 
-    Raises NotFound "job.no_such_output", Conflict "job.no_outputs", and what `transfer.download` raises.
+    Raises NotFound "job.no_such_output" or "job.output_deleted", Conflict "job.no_outputs", and what
+    `transfer.download` raises.
     """
     outputs = choose(received.job_status(await calls.job(session, job_id)), only)
     return [await _fetch_one(session, output, folder, on_progress) for output in outputs]
 
 
 def choose(job: JobStatus, only: str | None) -> Sequence[Output]:
-    """The outputs asked for; `only` may leave out the stage where that is unambiguous ("model" for "sft.model")."""
+    """The outputs asked for, without those that are deleted; `only` may leave out the stage where that is unambiguous
+    ("model" for "sft.model")."""
     if not job.outputs:
         raise Conflict(
             "job.no_outputs",
@@ -40,14 +42,26 @@ def choose(job: JobStatus, only: str | None) -> Sequence[Output]:
             state=job.state,
         )
     if only is None:
-        return job.outputs
+        return [output for output in job.outputs if not output.deleted] or [kept(job.outputs[0])]
     found = [output for output in job.outputs if only in (output.name, output.name.partition(".")[2])]
     if len(found) == 1:
-        return found
+        return [kept(found[0])]
     names = [output.name for output in job.outputs]
     near = difflib.get_close_matches(only, names, 1)
     hint = f"Did you mean {near[0]}?" if near else f"It has: {', '.join(names)}."
     raise NotFound("job.no_such_output", f"The job has no output {only!r}.", next_step=hint, job=job.id)
+
+
+def kept(output: Output) -> Output:
+    """Itself. Raises NotFound "job.output_deleted"."""
+    if output.deleted:
+        raise NotFound(
+            "job.output_deleted",
+            f"{output.name} was made and is deleted: it was given up, or older than outputs are kept.",
+            next_step="Run the job again; what is still kept is in: shardwork artifact list",
+            output=output.name,
+        )
+    return output
 
 
 async def _fetch_one(session: Session, output: Output, folder: Path, on_progress: OnProgress | None) -> Download:

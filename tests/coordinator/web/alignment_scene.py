@@ -114,8 +114,8 @@ NUMBERS = {
 SKIPPED = Why(code="stage.gate_shut", sentence="Stage answers-2 was skipped: the reward of policy-1 rose too little.")
 
 
-async def aligned(scene: Scene, folder: Path) -> tuple[str, ArtifactStore]:
-    """The job's id, and the bytes of what it made."""
+async def aligned(scene: Scene, folder: Path, *, odd: str = "") -> tuple[str, ArtifactStore]:
+    """The job's id, and the bytes of what it made. `odd`: the file of one more output, odd.rows."""
     contents = ArtifactStore.open(folder / "artifacts")
 
     def stored(name: str, file: str, text: str) -> str:
@@ -132,6 +132,8 @@ async def aligned(scene: Scene, folder: Path) -> tuple[str, ArtifactStore]:
         "votes-1.rows": stored("v1", "preferences.jsonl", "no JSON\n" + lines(PREFERENCES)),
         "votes-1.report": stored("r1", "report.json", json.dumps(reported())),
     }
+    if odd:
+        made["odd.rows"] = stored("odd", "rows.jsonl", odd)
     job_id = await scene.job("aligned", JobState.RUNNING)
     await scene.put(lambda tx: _fill(tx, job_id, made))
     return job_id, contents
@@ -139,8 +141,8 @@ async def aligned(scene: Scene, folder: Path) -> tuple[str, ArtifactStore]:
 
 def _fill(tx: Transaction, job_id: str, made: dict[str, str]) -> None:
     loop = ("answers", "votes", "policy")
-    recipes = {"answers": "generate", "votes": "consensus", "policy": "grpo", "after": "generate"}
-    names = [*(f"{name}-{number}" for number in (1, 2) for name in loop), "after"]
+    recipes = {"answers": "generate", "votes": "consensus", "policy": "grpo", "after": "generate", "odd": "generate"}
+    names = [*(f"{name}-{number}" for number in (1, 2) for name in loop), "after", "odd"]
     spec = JobSpec(
         name="aligned",
         stages=[StageSpec(name=name, recipe=recipes[name.rpartition("-")[0] or name]) for name in names],

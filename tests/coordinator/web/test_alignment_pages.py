@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from shardwork.artifact import LEAF_BYTES
-from shardwork.errors import Corrupt
+from shardwork.feedback import paging
 from shardwork_coordinator.artifacts import ArtifactStore
 from shardwork_coordinator.records import JobState, WebRole
-from shardwork_coordinator.web.dashboard.alignment import reading
 from shardwork_coordinator.web.dashboard.alignment.reading import Lines
 from shardwork_coordinator.web.server import Site
 
@@ -140,9 +139,52 @@ async def test_only_operators_read_what_was_written(tmp_path: Path) -> None:
             assert (await client.get(f"{path}?{query}")).status_code == 200, query
 
 
-def test_lines_across_leaves_are_whole_and_what_is_too_long_is_refused(
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"prompt": "\\ud800", "answers": [{"model": "\\udfff", "text": "\\ud800"}]}',
+        '{"prompt": "p", "answers": [{"text": "t", "tokens": 1e999, "logprob": 1' + "0" * 400 + "}]}",
+        '{"prompt": "p", "chosen": 1, "rejected": null, "confidence": NaN, "votes": true, "prompt_id": {"a": [1]}}',
+    ],
+    ids=["half a letter", "endless numbers", "other kinds"],
+)
+async def test_odd_rows_are_shown_and_break_no_page(tmp_path: Path, row: str) -> None:
+    scene = Scene()
+    job, contents = await aligned(scene, tmp_path, odd=row + "\nno JSON\n")
+    async with visitor(scene.engine, site=Site(contents=contents)) as client:
+        page = await client.get(f"/jobs/{job}/samples/odd.rows")
+    assert page.status_code == 200 and page.text.count('class="card sample"') == 1
+    assert "rows.jsonl:2 The line at byte" in text(page.text)
+
+
+async def test_other_rows_of_a_prompt_do_not_hide_those_of_the_next(tmp_path: Path) -> None:
+    """A page beside an output with several rows of each prompt, as preferences have, found only the first prompts."""
+    scene = Scene()
+    rows = [
+        {"prompt_id": f"p{number}", "chosen": f"better {number} {again}", "rejected": "worse"}
+        for number in range(ROWS)
+        for again in range(4)
+    ]
+    job, contents = await aligned(scene, tmp_path, odd="".join(json.dumps(row) + "\n" for row in rows))
+    async with visitor(scene.engine, site=Site(contents=contents)) as client:
+        page = text((await client.get(f"/jobs/{job}/samples/answers-1.rows?beside=odd.rows")).text)
+    for number in range(20):
+        assert f"better {number} 0" in page, number
+    assert "Not every prompt was found" not in page
+
+
+async def test_a_page_says_when_the_other_output_is_longer_than_it_may_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    scene = Scene()
+    job, contents = await aligned(scene, tmp_path)
+    monkeypatch.setattr(paging, "MOST_READ_BYTES", 4_000)
+    async with visitor(scene.engine, site=Site(contents=contents)) as client:
+        page = text((await client.get(f"/jobs/{job}/samples/answers-1.rows?beside=after.rows")).text)
+    assert "Not every prompt was found in after.rows" in page and "first says 1 " in page
+
+
+def test_lines_across_leaves_are_whole(tmp_path: Path) -> None:
     contents = ArtifactStore.open(tmp_path / "artifacts")
     (tmp_path / "rows").mkdir()
     rows = [{"number": number, "filling": "é" * 90_000} for number in range(20)]
@@ -158,10 +200,3 @@ def test_lines_across_leaves_are_whole_and_what_is_too_long_is_refused(
             break
         start = found.more
     assert seen == list(range(20))
-    # a page reads no more than it may, and says where it stopped
-    monkeypatch.setattr(reading, "MOST_READ_BYTES", LEAF_BYTES)
-    first = lines.page(0, 20, lambda row: row["number"] == 19)
-    assert first.rows == [] and first.more is not None and 0 < first.more <= LEAF_BYTES
-    monkeypatch.setattr(reading, "MOST_LINE_BYTES", 1_000)
-    with pytest.raises(Corrupt, match="too long"):
-        lines.page(0, 20, lambda _: True)

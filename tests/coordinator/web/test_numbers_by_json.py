@@ -20,9 +20,13 @@ import jinja2
 import pytest
 
 from shardwork.client import received
+from shardwork.client.outputs.rows import Asked
+from shardwork.client.outputs.rows import page as samples_page
+from shardwork.client.results import Report
+from shardwork.feedback.samples import SampleRow
 from shardwork.identity.role import Role
 from shardwork.v1 import jobs_pb2
-from shardwork_client.views import report_json
+from shardwork_client.views import report_json, samples_page_json
 from shardwork_coordinator.engine import Engine
 from shardwork_coordinator.records import Job, JobState
 from shardwork_coordinator.rpc.asked import get_people_progress
@@ -31,6 +35,7 @@ from shardwork_coordinator.views import report_view
 from shardwork_coordinator.web.server import Site
 from tests.docs.shapes import check
 
+from ..artifacts.service import NamedSession, serving
 from ..people.stand import JOB, OWNER, always_first, looks, person, rows, standing
 from ..simulation import Simulation, scored_job
 from .alignment_scene import aligned, reported
@@ -81,15 +86,18 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Told:
     return found
 
 
-async def job_report(engine: Engine, job: str) -> dict[str, Any]:
-    """`job report --json`."""
-
+async def reported_of(engine: Engine, job: str) -> Report:
     def look(tx: Any) -> jobs_pb2.GetJobReportResponse:
         row = tx.get(Job, job)
         assert row is not None
         return report_view(tx, row, [])
 
-    told_as = report_json(received.report(await engine.store.read(look)))
+    return received.report(await engine.store.read(look))
+
+
+async def job_report(engine: Engine, job: str) -> dict[str, Any]:
+    """`job report --json`."""
+    told_as = report_json(await reported_of(engine, job))
     check("shardwork job report", json.dumps(told_as))
     return told_as
 
@@ -134,6 +142,60 @@ async def test_a_panel_of_people_is_told_by_json(tmp_path: Path, read: Told) -> 
     bias = figures[0]["bias"]
     for value in (bias["shown_first"], *bias["shown_first_interval"], bias["longer"], *bias["longer_interval"]):
         assert re.search(rf"\b{100 * value:.0f} (%|to)", page), value
+
+
+@pytest.mark.parametrize(
+    ("output", "beside"), [("answers-1.rows", ""), ("answers-1.rows", "after.rows"), ("votes-1.rows", "odd.rows")]
+)
+async def test_samples_are_told_by_json_page_by_page(tmp_path: Path, read: Told, output: str, beside: str) -> None:
+    """The command reads the same file over gRPC: every text and note of the page, and how much of each is left out."""
+    scene = Scene()
+    cut = {"prompt_id": "p1", "answers": [{"text": "y" * 7_000, "logprob": -3.21987, "ended": False}] * 9}
+    job, contents = await aligned(scene, tmp_path, odd=json.dumps(cut) + "\nno JSON\n")
+    status = (await reported_of(scene.engine, job)).status
+    async with (
+        visitor(scene.engine, site=Site(contents=contents)) as client,
+        serving(tmp_path / "artifacts") as service,
+    ):
+        session = NamedSession(service.port, OWNER, Role.OPERATOR)
+        path, at, pages = f"/jobs/{job}/samples/{output}?beside={beside}", 0, 0
+        seen: Told = set()
+        while path:
+            read.clear()
+            page = (await client.get(path)).text
+            found = await samples_page(session, status, Asked(output=output, beside=beside, rows=20, at=at))
+            told_as = samples_page_json(found)
+            check("shardwork job samples", json.dumps({"id": job, "outputs": [], "page": told_as}))
+            assert missing(read, told_as) == set()
+            seen |= set(told(told_as))
+            assert shown(page) == [(one.prompt_id, one.note, one.prompt.text, words(one)) for one in found.samples]
+            assert [one.sentence in page for one in found.problems] == [True] * len(found.problems)
+            following = re.search(r'<a href="([^"]+)" rel="next">', page)
+            path, at, pages = html.unescape(following[1]) if following else "", found.next_at or 0, pages + 1
+            assert (f"at={at}" in path) == bool(at)
+        await session.channel.close()
+    assert pages == (1 if output == "votes-1.rows" else 3)
+    if beside == "odd.rows":
+        assert {("more", 1_000.0), ("more", 3.0), ("logprob", -3.21987)} <= seen
+
+
+def words(row: SampleRow) -> list[tuple[str, str, str]]:
+    return [(one.label, one.note, one.text) for one in row.texts]
+
+
+def shown(page: str) -> list[tuple[str, str, str, list[tuple[str, str, str]]]]:
+    """Of each row on a page its prompt's id, what is said of it, its prompt, and (label, note, text) of its answers."""
+    found: list[tuple[str, str, str, list[tuple[str, str, str]]]] = []
+    for section in re.findall(r'<section class="card sample".*?</section>', page, re.DOTALL):
+        head = re.search(r'<p class="quiet">(?:<code>(.*?)</code>)? ?(.*?)</p>', section, re.DOTALL)
+        prompt = re.search(r'<pre class="prompt"[^>]*>(.*?)</pre>', section, re.DOTALL)
+        assert head is not None and prompt is not None
+        answers = re.findall(
+            r"<h2><bdi>(.*?)</bdi>(?: <small[^>]*>(.*?)</small>)?</h2>\s*<pre[^>]*>(.*?)</pre>", section, re.DOTALL
+        )
+        texts = [(html.unescape(label), html.unescape(note), html.unescape(text)) for label, note, text in answers]
+        found.append((html.unescape(head[1] or ""), html.unescape(head[2]), html.unescape(prompt[1]), texts))
+    return found
 
 
 async def test_curves_of_a_policy_are_told_by_json() -> None:

@@ -1,7 +1,8 @@
 """Samples: answers and preferences of a stage side by side, prompt by prompt; for operators, who may read everything.
 
-A page is a number of rows from a byte of the file on, so that no file needs an index; a search reads on from there, as
-far as one page may, and says where it stopped. Texts are strangers': cut here, escaped by the template.
+A page is a number of rows from a byte of the file on; a search reads on from there, as far as one page may, and says
+where it stopped. Texts are strangers': cut by `shardwork.feedback.samples`, which `shardwork job samples` uses too, and
+escaped by the template.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 from urllib.parse import urlencode
 
 from fastapi import APIRouter
@@ -18,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shardwork.errors import NotFound
+from shardwork.feedback.samples import LONGEST_SEARCH, Row, SampleRow, first_of_each, is_about, prompt_id, sample
+from shardwork.problem import Problem
 
 from ....artifacts import ArtifactStore
 from ....records import Job, Stage
@@ -25,35 +27,10 @@ from ....store.base import Transaction
 from ..job import named
 from ..shell import Shell, viewer_refused
 from ..visits import Visit
-from .reading import Lines, Row
+from .reading import Lines
 
 PATH = "/jobs/{job_id}/samples/{output}"
 PAGE = 20
-#: of one text, and answers side by side
-MOST_LETTERS, MOST_ANSWERS = 6_000, 8
-LONGEST_SEARCH = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
-    """An answer, or a prompt, under what it is called."""
-
-    label: str
-    text: str
-    #: letters that are not shown
-    more: int = 0
-    note: str = ""
-    #: "", "chosen" or "rejected"
-    mark: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    prompt_id: str
-    prompt: Text
-    texts: Sequence[Text]
-    #: said of the row as a whole
-    note: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +63,11 @@ class Asked:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplesPage:
     job: Job
-    samples: Sequence[Sample]
+    samples: Sequence[SampleRow]
+    #: lines that are no rows
+    problems: Sequence[Problem]
+    #: the other output holds more than one page reads, and not every prompt was found in it
+    is_beside_unread: bool
     #: outputs with rows of the job
     outputs: Sequence[str]
     first: str
@@ -129,82 +110,25 @@ def _page(contents: ArtifactStore | None, job: Job, outputs: Mapping[str, str], 
             next_step="Its page lists what it made.",
             output=asked.output,
         )
-    needle = asked.search.casefold()
-    lines = Lines(contents, outputs[asked.output])
-    found = lines.page(asked.start, PAGE, lambda row: not needle or needle in _words(row.get("prompt", "")).casefold())
-    beside = _beside(contents, outputs.get(asked.beside, ""), found.rows)
+    found = Lines(contents, outputs[asked.output]).page(asked.start, PAGE, lambda row: is_about(row, asked.search))
+    beside, is_whole = _beside(contents, outputs.get(asked.beside, ""), found.rows)
+    names = (asked.output, asked.beside)
     return SamplesPage(
         job=job,
-        samples=[_sample(row, beside.get(_id(row)), asked) for row in found.rows],
+        samples=[sample(row, beside.get(prompt_id(row)), names) for row in found.rows],
+        problems=found.problems,
+        is_beside_unread=not is_whole,
         outputs=list(outputs),
         first=asked.path(0) if asked.start else "",
         next=asked.path(found.more) if found.more is not None else "",
     )
 
 
-def _beside(contents: ArtifactStore, artifact: str, rows: Sequence[Row]) -> dict[str, Row]:
-    """Rows of the other output about the same prompts, as far as one page may read."""
-    wanted = {_id(row) for row in rows} - {""}
+def _beside(contents: ArtifactStore, artifact: str, rows: Sequence[Row]) -> tuple[dict[str, Row], bool]:
+    """Rows of the other output about the same prompts, as far as one page may read; whether that was far enough."""
+    wanted = {prompt_id(row) for row in rows} - {""}
     if not artifact or not wanted:
-        return {}
-    found = Lines(contents, artifact).page(0, len(wanted), lambda row: _id(row) in wanted)
-    return {_id(row): row for row in found.rows}
-
-
-def _sample(row: Row, other: Row | None, asked: Asked) -> Sample:
-    texts = _texts(row, asked.output if other else "")
-    if other is not None:
-        texts += _texts(other, asked.beside)
-    return Sample(
-        prompt_id=_id(row), prompt=_cut("Prompt", row.get("prompt", "")), texts=texts[:MOST_ANSWERS], note=_note(row)
-    )
-
-
-def _texts(row: Row, source: str) -> list[Text]:
-    """The row's answers. `source`: told with each where there are several."""
-    of = f" · {source}" if source else ""
-    if "chosen" in row or "rejected" in row:
-        return [_cut(f"{name}{of}", row.get(name, ""), mark=name) for name in ("chosen", "rejected")]
-    answers: Any = row.get("answers")
-    if isinstance(answers, list):
-        return [_answer(one, of) for one in cast("list[object]", answers)[:MOST_ANSWERS]]
-    return [_cut(f"{name}{of}", row[name]) for name in ("completion", "answer", "text") if name in row][:1]
-
-
-def _answer(value: object, of: str) -> Text:
-    answer = cast("Row", value) if isinstance(value, dict) else {"text": value}
-    said = [f"{answer['tokens']} tokens"] if isinstance(answer.get("tokens"), int) else []
-    if isinstance(answer.get("logprob"), int | float):
-        said.append(f"log-probability {answer['logprob']:.3g}")
-    if answer.get("ended") is False:
-        said.append("cut off")
-    return _cut(f"{answer.get('model') or 'answer'}{of}"[:200], answer.get("text", ""), note=", ".join(said))
-
-
-def _note(row: Row) -> str:
-    said: list[str] = []
-    if isinstance(row.get("confidence"), int | float):
-        said.append(f"confidence {100 * row['confidence']:.0f} %")
-    if isinstance(row.get("votes"), int):
-        said.append(f"{row['votes']} {'vote' if row['votes'] == 1 else 'votes'}")
-    return ", ".join(said)
-
-
-def _cut(label: str, value: object, *, note: str = "", mark: str = "") -> Text:
-    text = _words(value)
-    more = max(len(text) - MOST_LETTERS, 0)
-    return Text(label=label, text=text[:MOST_LETTERS], more=more, note=note, mark=mark)
-
-
-def _words(value: object) -> str:
-    """A text, or a conversation's turns."""
-    if not isinstance(value, list):
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    turns = [cast("Row", one) if isinstance(one, dict) else {"content": one} for one in cast("list[object]", value)]
-    if len(turns) == 1:
-        return str(turns[0].get("content", ""))
-    return "\n\n".join(f"{turn.get('role', '')}: {turn.get('content', '')}" for turn in turns)
-
-
-def _id(row: Row) -> str:
-    return str(row.get("prompt_id", ""))
+        return {}, True
+    found = Lines(contents, artifact).page(0, len(wanted), first_of_each(wanted))
+    by_prompt = {prompt_id(row): row for row in found.rows}
+    return by_prompt, found.more is None or len(by_prompt) == len(wanted)
