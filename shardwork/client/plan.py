@@ -126,7 +126,7 @@ class Plan:
             raise InvalidInput(
                 "budget.below_plan",
                 f"The budget of {show(budget)} is below the {show(needed)} that the plan reserves.",
-                next_step=f"Set budget.max_sats to {ceil_sats(Msat(needed))} or more, or plan fewer rounds or steps.",
+                next_step=f"Set budget.max_sats or --max-sats to {ceil_sats(Msat(needed))}, or plan fewer rounds.",
                 file=self.measured.loaded.file,
                 key="budget.max_sats",
             )

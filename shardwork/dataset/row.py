@@ -103,6 +103,15 @@ def usual_keys(recipe: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(key for kind in usual for key in (*KEYS[kind], "tools", *_ASIDE.get(kind, ()))))
 
 
+def wanted_keys(recipe: str) -> str:
+    """What the keys of a row must be, in a sentence."""
+    known = LEARNS_FROM.get(recipe)
+    if known is None or Format.MESSAGES in known:
+        return "Use `text`, `messages`, `prompt` and `completion`, or `chosen` and `rejected`"
+    each = [KEYS[kind] for kind in KEYS if kind in known]
+    return f"Use {', or '.join(' and '.join(f'`{key}`' for key in keys) for keys in each)}"
+
+
 _ASIDE = {Format.PREFERENCE: ("prompt",), Format.ALPACA: ("input", "system")}
 
 

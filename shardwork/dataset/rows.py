@@ -18,7 +18,19 @@ from ..problem import Problem, nearest
 from .formats.builders import build, text_as_prompt
 from .line import Line, kind, problem
 from .mapping import renamed
-from .row import KEEPS_KEYS, KEYS, LEARNS_FROM, OPTIONAL_KEYS, READ_KEYS, Format, Message, Row, reads, usual_keys
+from .row import (
+    KEEPS_KEYS,
+    KEYS,
+    LEARNS_FROM,
+    OPTIONAL_KEYS,
+    READ_KEYS,
+    Format,
+    Message,
+    Row,
+    reads,
+    usual_keys,
+    wanted_keys,
+)
 
 __all__ = ["KEYS", "Format", "Message", "Row", "canonical_value", "parse_row", "read_rows"]
 
@@ -341,7 +353,7 @@ _EXPORTS = {"argilla": {"fields", "responses"}, "label-studio": {"annotations", 
 
 def _nothing_known(line: Line, value: dict[str, Any]) -> Problem:
     have = ", ".join(sorted(value)[:6]) or "none"
-    fix = "Use `text`, `messages`, `prompt` and `completion`, or `chosen` and `rejected`; or map your keys to these."
+    fix = f"{wanted_keys(line.origin.recipe)}; or map your keys to these."
     if line.value is not None:
         fix = f"A table's first line names its columns. {fix}"
     program = next((name for name, keys in _EXPORTS.items() if keys <= set(value)), None)

@@ -79,6 +79,7 @@ _CONVERSIONS = {
 _EMPTY_FIX = (
     "Remove it or fill it. Where an earlier stage made it, `shardwork job show` tells what that stage left out."
 )
+_NAME_FILES = "Name a JSONL, JSON, CSV, Parquet or text file, or a folder that holds some."
 _CONVERT = "Convert it to JSONL, one object a line, or to .txt."
 
 
@@ -90,7 +91,9 @@ def source_files(given: Sequence[Path | Source], recipe: str = "") -> list[Sourc
     """The files of each source as given, for a recipe; a folder stands for the data files in it, sorted by path."""
     found: list[SourceFile] = []
     for number, source in enumerate(paths_or_sources(given)):
-        for path, name in _expanded(source.files, SUFFIXES):
+        inside = list(_expanded(source.files, SUFFIXES))
+        # a folder without any stands for itself, so that it is named
+        for path, name in inside or [(path, str(path)) for path in source.files]:
             found.append(SourceFile(path, name, number, source.mapping, source.format, recipe))
     return found
 
@@ -128,9 +131,8 @@ def read_lines(files: Sequence[SourceFile], heard: Heard = _ignore) -> Iterator[
     `heard` is told the bytes of each line as they are read.
     """
     if not files:
-        fix = "Name a JSONL, JSON, CSV, Parquet or text file, or a folder that holds some."
         nowhere = SourceFile(Path(), "")
-        yield file_problem(nowhere, "data.no_files", "There is no data file here.", fix)
+        yield file_problem(nowhere, "data.no_files", "There is no data file here.", _NAME_FILES)
     for source in files:
         refused = _refused(source)
         if refused is not None:
@@ -146,6 +148,8 @@ def read_lines(files: Sequence[SourceFile], heard: Heard = _ignore) -> Iterator[
 
 def _refused(source: SourceFile) -> Problem | None:
     """What is no file to read rows from, whatever is in it."""
+    if source.path.is_dir():
+        return file_problem(source, "data.no_files", "No data file lies in this folder.", _NAME_FILES)
     if source.path.suffix.lower() not in SUFFIXES and source.path.exists():
         sentence = "The file is none of JSONL, JSON, CSV, TSV, Parquet and text."
         return file_problem(source, "data.file_type", sentence, conversion(source.path))

@@ -21,7 +21,7 @@ from ..problem import Problem, nearest_file, suggest
 from .loop import LoopProblem, unrolled
 from .marked import MAX_BYTES, KeyPath, Marked, dotted, parse
 from .mistakes import code_of, fix_of, sentence_of
-from .paths import StageFiles, find_files
+from .paths import PathFinding, StageFiles, find_files
 from .spec import (
     ITEM_TAGS,
     STAGE_OUTPUT,
@@ -44,6 +44,7 @@ IN_PROGRAM = "job"
 _JOB_KEYS = ("name", "stages", "trust", "budget", "schedule", "report_to", "repeat")
 _STAGE_KEYS = tuple(StageSpec.model_fields)
 _FLAT_KEYS = tuple(key for key in _STAGE_KEYS if key != "name")
+_NO_STAGE_BEFORE = "Name what lies on this machine, or put the stage that makes it before this one."
 _SECTIONS: dict[str, type[BaseModel]] = {
     "trust": TrustSection,
     "budget": BudgetSection,
@@ -141,7 +142,7 @@ def _finished(reading: _Reading, folder: Path) -> LoadedJob:
         files[str(stage.get("name"))] = found
         for finding in found.findings:
             (warnings if finding.is_warning else reading.problems).append(
-                reading.problem(reading.stage_path(index, finding.key), finding.code, finding.sentence, finding.fix)
+                reading.problem(_place(reading, index, finding), finding.code, finding.sentence, finding.fix)
             )
     if reading.problems or spec is None:
         # a stage of a loop is looked at once for each time
@@ -155,6 +156,10 @@ def _finished(reading: _Reading, folder: Path) -> LoadedJob:
         lines=reading.marked.lines,
         origins=tuple(reading.origins),
     )
+
+
+def _place(reading: _Reading, index: int, finding: PathFinding) -> KeyPath:
+    return reading.stage_path(index, *finding.key.split("."))
 
 
 def _without_echoes(problems: list[Problem]) -> list[Problem]:
@@ -395,7 +400,7 @@ class _Reading:
                 name = cast("dict[str, object]", item).get("path") if isinstance(item, dict) else item
                 if isinstance(name, str) and STAGE_OUTPUT.match(name) and name.split(".", 1)[0] not in seen:
                     sentence = f"{name!r} names a stage that does not come before this one."
-                    fix = suggest(name.split(".", 1)[0], seen, what="earlier stages") if seen else "Order the stages."
+                    fix = suggest(name.split(".", 1)[0], seen, what="earlier stages") if seen else _NO_STAGE_BEFORE
                     self._add(self.stage_path(index, key), "jobfile.unknown_stage", sentence, fix)
 
     def _check_gate(self, index: int, stage: dict[str, Any]) -> None:
@@ -460,7 +465,8 @@ class _Reading:
             key = _key(loc)
             if any(known.key == dotted(path) for known in self.problems):
                 continue  # it could not even be read, which is told already
-            fix = fix_of(items, key, tuple(model.model_fields), model)
+            part = _part_of(model, loc[:-1])
+            fix = fix_of(items, key, tuple(part.model_fields), part)
             owner = self._owner_of(key) if items[0]["type"] == "extra_forbidden" else ""
             if owner:
                 fix = f"It belongs to recipe {owner!r}: remove it, or change `recipe`."
@@ -507,6 +513,16 @@ def _trim(loc: KeyPath, values: Any, *, may_lack: bool) -> KeyPath:
 def _key(path: KeyPath) -> str:
     """The last name of a path; an entry of a list goes by the list's name."""
     return next((part for part in reversed(path) if isinstance(part, str)), "")
+
+
+def _part_of(model: type[BaseModel], loc: KeyPath) -> type[BaseModel]:
+    """What describes the keys at this place of a recipe's parameters."""
+    for name in loc:
+        info = model.model_fields.get(str(name))
+        if info is None or not (isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)):
+            break
+        model = info.annotation
+    return model
 
 
 def _model_at(loc: KeyPath) -> type[BaseModel] | None:

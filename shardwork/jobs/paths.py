@@ -15,7 +15,7 @@ from typing import Any, cast
 from ..errors import InvalidInput
 from ..models.hub import check_reference, is_remote
 from ..problem import nearest, nearest_file
-from .spec import STAGE_OUTPUT, checkpoint_meant, is_local
+from .spec import OUTPUTS, STAGE_OUTPUT, checkpoint_meant, is_local
 
 #: what the row reader understands (a test compares; importing it would load a tokenizer)
 DATA_SUFFIXES = (".jsonl", ".txt", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -190,7 +190,7 @@ def _missing(key: str, pattern: str, path: Path) -> PathFinding:
     sentence = f"No data file lies at {pattern!r}."
     if not parent.is_dir() and not any(mark in pattern for mark in "*?["):
         sentence = f"The folder of {pattern!r} does not exist."
-    fix = f"Did you mean {_beside(pattern, near)!r}?" if near else _RELATIVE
+    fix = _output_meant(pattern) or (f"Did you mean {_beside(pattern, near)!r}?" if near else _RELATIVE)
     if pattern.startswith("~"):
         fix = "Write the whole path: '~' means nothing in a job file."
     elif "://" in pattern:
@@ -201,6 +201,13 @@ def _missing(key: str, pattern: str, path: Path) -> PathFinding:
         sentence=sentence,
         fix=fix,
     )
+
+
+def _output_meant(named: str) -> str:
+    """What to do where the name is that of a stage's output but for a slip."""
+    stage, dot, end = named.rpartition(".")
+    near = nearest(end, OUTPUTS) if dot and "/" not in named else None
+    return f"Did you mean {f'{stage}.{near}'!r}?" if near else ""
 
 
 def _beside(given: str, name: str) -> str:
@@ -219,7 +226,7 @@ def _base_model(named: object, folder: Path, findings: list[PathFinding]) -> Pat
             why = error.why
             findings.append(PathFinding(key="base_model", code=why.code, sentence=why.sentence, fix=why.next_step))
         return None
-    return _folder(named, ("base_model", "model folder", _RELATIVE), folder, findings)
+    return _folder(named, ("base_model", "model folder", _output_meant(named) or _RELATIVE), folder, findings)
 
 
 def _further_models(named: object, folder: Path, findings: list[PathFinding]) -> dict[str, Path]:
@@ -233,7 +240,9 @@ def _further_models(named: object, folder: Path, findings: list[PathFinding]) ->
             sentence = f"{reference!r} is no model of this machine or of an earlier stage."
             fix = "Download it and name its folder: only base_model is copied by the coordinator."
             findings.append(PathFinding(key=key, code="jobfile.remote_model", sentence=sentence, fix=fix))
-        elif (path := _folder(reference, (key, "model folder", _RELATIVE), folder, findings)) is not None:
+            continue
+        told = key, "model folder", _output_meant(reference) or _RELATIVE
+        if (path := _folder(reference, told, folder, findings)) is not None:
             found[role] = path
     return found
 

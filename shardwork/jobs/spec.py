@@ -331,7 +331,9 @@ class JobSpec(Section):
         return json.dumps(dumped, sort_keys=True, separators=(",", ":"))
 
 
-STAGE_OUTPUT = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}\.(model|checkpoint|report|rows|votes)$")
+#: what a later stage may read of an earlier one
+OUTPUTS = ("model", "checkpoint", "report", "rows", "votes")
+STAGE_OUTPUT = re.compile(rf"^[a-z0-9][a-z0-9_-]{{0,39}}\.({'|'.join(OUTPUTS)})$")
 
 
 #: `JOB.stage.checkpoint`, of a job that ran before or runs still, and maybe one round of it

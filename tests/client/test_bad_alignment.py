@@ -228,6 +228,34 @@ CASES = {
         ("job.yaml", "params.weights", "above 0"),
         [TWO],
     ),
+    "a side that is none": Case(
+        BLEND.replace("people: 0, judge: 0", "people: 1, judges: 1") + TAIL,
+        "jobfile.unknown_key",
+        ("params.weights.judges", "Did you mean 'judge'?"),
+        [TWO],
+    ),
+    "an output but for a slip": Case(
+        BLEND.replace("data: ask.votes", "data: ask.vote") + TAIL,
+        "jobfile.missing_file",
+        ("job.yaml:4", "Did you mean 'ask.votes'?"),
+        [TWO],
+    ),
+    "a reward model that is nowhere": Case(
+        policy(POLICY, "models: {reward: rewards}\n"),
+        "jobfile.missing_file",
+        ("job.yaml:4", "models.reward", "Did you mean 'reward'?"),
+    ),
+    "a reward model of a stage that is not there": Case(
+        policy(POLICY, "models: {reward: score.model}\n"),
+        "jobfile.unknown_stage",
+        ("job.yaml:4", "put the stage that makes it before this one"),
+    ),
+    "rows that a judge has no use for": Case(
+        job("judge", data="bad.jsonl"),
+        "data.unknown_format",
+        ("bad.jsonl", "1", "`prompt` and `answers`", "`chosen` and `rejected`"),
+        [{"question": "a", "said": "b"}],
+    ),
     "one answer to learn from in groups": Case(
         policy(POLICY.replace("answers: 2", "answers: 1") + ", rewards: {exact: 1.0}"),
         "",

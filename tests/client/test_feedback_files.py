@@ -150,8 +150,34 @@ def test_a_jobs_votes_are_fetched_by_its_id(fake: Fake, logged_in: Run, votes: P
     for name, costs in ((JOB_ID, (70_000, 0, 90_500, 0)), (f"{JOB_ID}.agreed", (50_000, 9_000, 7, 1))):
         told_costs = check("shardwork feedback report", logged_in("feedback", "report", name, "--json").stdout)["costs"]
         assert tuple(told_costs[name] for name in ("people_msat", "judge_msat", "people_ms", "judge_ms")) == costs
-    nothing = logged_in("feedback", "ratings", f"{JOB_ID}.sft", "--json")
-    assert nothing.exit_code == 1 and error_of(nothing)["code"] == "feedback.no_votes_yet"
+    for name in (f"{JOB_ID}.feedback.votes", f"{JOB_ID}.agreed.votes"):  # as a job file calls them
+        assert json_of(logged_in("feedback", "ratings", name, "--json"))["votes"] == 60
+
+
+def test_a_job_without_votes_says_whether_any_will_come(fake: Fake, logged_in: Run) -> None:
+    def told(name: str) -> tuple[int, str, str]:
+        done = logged_in("feedback", "ratings", name, "--json")
+        return done.exit_code, error_of(done)["code"], error_of(done)["next_step"]
+
+    job = succeeded_job()
+    job.stages.add(name="ask", recipe="people", state="running")
+    job.state = "running"
+    fake.jobs[JOB_ID] = job
+    assert told(JOB_ID)[:2] == told(f"{JOB_ID}.ask")[:2] == (1, "feedback.no_votes_yet")
+    code, reason, step = told(f"{JOB_ID}.sft")  # a stage that makes none
+    assert (code, reason) == (4, "feedback.no_votes") and "ask" in step
+    code, reason, step = told(f"{JOB_ID}.aks")
+    assert (code, reason) == (4, "feedback.no_such_stage") and "ask" in step
+    job.state = "failed"  # nothing will come any more
+    assert told(JOB_ID)[:2] == told(f"{JOB_ID}.ask")[:2] == (4, "feedback.no_votes")
+
+
+def test_votes_that_prefer_nothing_are_no_file_to_learn_from(run: Run, tmp_path: Path) -> None:
+    flips = [vote(number, winner, "judge") for number in range(3) for winner in ("a", "b")]
+    place = folder_of(tmp_path / "votes", flips)
+    done = run("feedback", "export", place, tmp_path / "out.jsonl", "--to", "preferences", "--json")
+    assert (done.exit_code, error_of(done)["code"]) == (3, "feedback.no_preferences")
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_how_far_people_are(fake: Fake, logged_in: Run) -> None:

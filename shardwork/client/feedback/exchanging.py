@@ -45,7 +45,8 @@ class Exchanged:
 
 
 def export(found: Judged, program: Program, out: Path) -> Exchanged:
-    """Raises NotFound "feedback.no_votes", InvalidInput "feedback.no_texts", Conflict "feedback.exists"."""
+    """Raises NotFound "feedback.no_votes", InvalidInput "feedback.no_texts" and "feedback.no_preferences", Conflict
+    "feedback.exists"."""
     if not found.pool.votes and not found.pool.unknown:
         raise NotFound(
             "feedback.no_votes",
@@ -60,6 +61,13 @@ def export(found: Judged, program: Program, out: Path) -> Exchanged:
         )
     rows = list(comparisons(found))
     liked = list(preferences(found))
+    if program is Program.PREFERENCES and not liked:
+        raise InvalidInput(
+            "feedback.no_preferences",
+            "These votes prefer nothing: there is no row to learn from.",
+            next_step="See who contradicts whom, and who themselves, with:  shardwork feedback report VOTES",
+            comparisons=len(rows),
+        )
     if program is Program.PREFERENCES:
         _write(out, (json.dumps(row, ensure_ascii=False) + "\n" for row in liked))
     else:

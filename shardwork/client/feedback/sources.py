@@ -24,11 +24,13 @@ from ..job import AsyncJob
 from ..results import JobStatus
 
 VOTES, ITEMS, REPORT = "votes.jsonl", "items.jsonl", "report"
+#: recipes whose stages have an output `votes`
+MAKES_VOTES = ("people", "judge", "consensus")
 #: keys of votes that nothing else has
 OF_VOTES = frozenset({"winner", "annotator", "model_a", "model_b"})
 NAME_VOTES = "Name a file of votes, a folder that holds votes.jsonl, or a job: ID or ID.stage."
-#: a job's id or the beginning of one, and maybe a stage's name
-_OF_JOB = re.compile(r"^(?P<job>[0-9a-f]{4,})(?:\.(?P<stage>[a-z0-9][a-z0-9_-]{0,39}))?$")
+#: a job's id or the beginning of one, and maybe a stage's name, or that of its output
+_OF_JOB = re.compile(r"^(?P<job>[0-9a-f]{4,})(?:\.(?P<stage>[a-z0-9][a-z0-9_-]{0,39})(?:\.votes)?)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +89,16 @@ def is_of_job(name: str) -> bool:
 
 
 async def of_job(client: AsyncClient, name: str) -> list[Source]:
-    """The votes of a job's stages, or of one. Raises NotFound, Conflict "feedback.no_votes_yet"."""
+    """The votes of a job's stages, or of one.
+
+    Raises NotFound "feedback.no_such_stage", "feedback.no_votes", Conflict "feedback.no_votes_yet".
+    """
     found = _OF_JOB.match(name)
     assert found is not None
     job = await client.job(found["job"])
     wanted = _outputs(job.last, found["stage"])
     if not wanted:
-        raise Conflict(
-            "feedback.no_votes_yet",
-            f"No stage of job {job.id} has made votes yet.",
-            next_step=f"Follow it with:  shardwork job watch {job.id}",
-            job=job.id,
-        )
+        raise _no_votes(job.last, found["stage"])
     sources: list[Source] = []
     with tempfile.TemporaryDirectory(prefix="shardwork-votes-") as folder:
         for output in wanted:
@@ -106,6 +106,28 @@ async def of_job(client: AsyncClient, name: str) -> list[Source]:
                 costs = await _costs(job, output.partition(".")[0], folder)
                 sources.append(replace(of_path(fetched.folder), costs=costs))
     return sources
+
+
+def _no_votes(job: JobStatus, stage: str | None) -> NotFound | Conflict:
+    """No such stage, none that makes votes, or not yet."""
+    makers = [one.name for one in job.stages if one.recipe in MAKES_VOTES]
+    named = makers if stage is None else [one for one in makers if one == stage]
+    if stage is not None and stage not in [one.name for one in job.stages]:
+        told = f"Stages of it: {', '.join(one.name for one in job.stages)}."
+        return NotFound("feedback.no_such_stage", f"The job has no stage {stage!r}.", next_step=told, job=job.id)
+    if not named or job.is_final:
+        who = f"Stage {stage!r} of the job" if stage is not None else "No stage of the job"
+        told = (
+            f"Stages that make votes: {', '.join(makers)}." if makers else "Stages of people, judge and consensus do."
+        )
+        made = "made no votes" if stage is not None else "made votes"
+        return NotFound("feedback.no_votes", f"{who} {made}.", next_step=told, job=job.id)
+    return Conflict(
+        "feedback.no_votes_yet",
+        f"No stage of job {job.id} has made votes yet.",
+        next_step=f"Follow it with:  shardwork job watch {job.id}",
+        job=job.id,
+    )
 
 
 def _outputs(job: JobStatus, stage: str | None) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from ...errors import InvalidInput
 from ...problem import Problem
-from ..line import Line, SourceFile
+from ..line import Line
 from ..row import ROLES, Part
 from ..rows import bad_json
 from ..source import read_lines, source_files
@@ -193,21 +193,9 @@ def _is_message(value: object) -> bool:
     return message.get("role") in ROLES and isinstance(message.get("content"), str)
 
 
-def files_of(path: Path, recipe: str = "") -> list[SourceFile]:
-    """Raises InvalidInput "data.no_files" for a folder without any."""
-    found = source_files([path], recipe)
-    if not found:
-        raise InvalidInput(
-            "data.no_files",
-            "No data file lies in this folder.",
-            next_step="Name the file that the other program exported, .json or .jsonl.",
-            file=path,
-        )
-    return found
-
-
 #: what is wrong with a file -> what to do about one that another program wrote
 _FIXES = {
+    "data.no_files": "Name the file that the other program exported, .json or .jsonl.",
     "data.empty_file": "Export it again; nothing is in it.",
     "data.file_type": "Name the .json or .jsonl file that was exported; where this is it, unpack or rename it.",
     "data.unknown_format": EXPECTED[Shape.PREFERENCES],
@@ -223,7 +211,7 @@ def refused(wrong: Problem) -> InvalidInput:
 
 def records(path: Path) -> Iterator[Record]:
     """Objects of a JSON list or of JSON lines. Raises InvalidInput "data.*" and "exchange.bad_record"."""
-    for line in read_lines(files_of(path)):
+    for line in read_lines(source_files([path])):
         if isinstance(line, Problem):
             raise refused(line)
         nothing = Record({}, line)

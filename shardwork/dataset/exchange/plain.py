@@ -13,14 +13,14 @@ from ...errors import InvalidInput
 from ...problem import Problem
 from ..row import Format, Part
 from ..rows import read_rows
-from ..source import read_lines
-from .comparison import Comparison, Winner, files_of, records, refused
+from ..source import read_lines, source_files
+from .comparison import Comparison, Winner, records, refused
 from .shape import EXPECTED, Shape, known
 
 
 def read(path: Path) -> Iterator[Comparison]:
     """Raises InvalidInput "data.*" at the first row that is no preference."""
-    for row in read_rows(read_lines(files_of(path, "dpo"))):
+    for row in read_rows(read_lines(source_files([path], "dpo"))):
         if isinstance(row, Problem):
             raise _other(path, row) or refused(row)
         if row.format is not Format.PREFERENCE:
