@@ -108,7 +108,8 @@ def test_a_judge_that_likes_what_is_first_flips_and_makes_no_preference(
     assert json_of(run(*command(answers, tmp_path / "out", to)))["flips"] == 5
     assert all(one["reasons"] == ["flip"] for one in votes(tmp_path / "out"))
     made = run("feedback", "export", tmp_path / "out", tmp_path / "p.jsonl", "--to", "preferences", "--json")
-    assert json_of(made)["preferences"] == 0
+    assert (made.exit_code, error_of(made)["code"]) == (3, "feedback.no_preferences")
+    assert not (tmp_path / "p.jsonl").exists()
 
 
 @pytest.mark.parametrize("said", ["C", "", "A is better", "AB", "a", "**A**", "I choose A", "<|im_end|>A", "B.", "AA"])
