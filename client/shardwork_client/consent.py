@@ -11,6 +11,12 @@ from shardwork.money import show
 from .outcome import interrupt, is_terminal, say, usage
 
 
+def tell_of_twin(job_id: str, name: str) -> None:
+    """Who left `--watch` with Ctrl-C and repeats the command would pay for a second job without a word."""
+    say(f"\n! Your job {job_id} has the same name, {name!r}, and has not ended; another one is paid for as well.")
+    say(f"→ Follow that one instead:  shardwork job watch {job_id}")
+
+
 def ask(plan: Plan) -> None:
     """Returns when the person agrees. Raises typer.Exit(1) when not, 130 on Ctrl-C."""
     kind = "SIMULATED " if plan.asset == "simulated" else ""

@@ -46,6 +46,8 @@ class SourceFile:
     format: str | None = None
     #: what will read its rows, which decides between formats whose keys a row has; empty: nobody knows yet
     recipe: str = ""
+    #: uploaded by a client or made by an earlier stage, and read by the coordinator
+    is_staged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

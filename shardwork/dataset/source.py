@@ -76,9 +76,6 @@ _CONVERSIONS = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".gif", ".webp"), "Name the file that holds the rows."),
     "": "Give it the ending that says what it is: .jsonl, .json, .csv, .tsv, .parquet or .txt.",
 }
-_EMPTY_FIX = (
-    "Remove it or fill it. Where an earlier stage made it, `shardwork job show` tells what that stage left out."
-)
 _NAME_FILES = "Name a JSONL, JSON, CSV, Parquet or text file, or a folder that holds some."
 _CONVERT = "Convert it to JSONL, one object a line, or to .txt."
 
@@ -106,7 +103,9 @@ def staged_files(folder: Path, recipe: str = "") -> list[SourceFile]:
     found: list[SourceFile] = []
     for path, name in _expanded((folder,), PLAIN_SUFFIXES):
         match = STAGED_SOURCE.match(name.partition("/")[0])
-        found.append(SourceFile(path, name, int(match[1]) if match and "/" in name else 0, recipe=recipe))
+        found.append(
+            SourceFile(path, name, int(match[1]) if match and "/" in name else 0, recipe=recipe, is_staged=True)
+        )
     return found
 
 
@@ -183,7 +182,15 @@ def _read(source: SourceFile, file: BufferedReader, heard: Heard) -> Iterator[Li
         found = True
         yield item
     if not found:
-        yield file_problem(source, "data.empty_file", "The file holds no rows.", _EMPTY_FIX)
+        yield _nothing_in(source)
+
+
+def _nothing_in(source: SourceFile) -> Problem:
+    """A client sends no file without rows, so that one which a coordinator meets is what an earlier stage left."""
+    if source.is_staged:
+        fix = "`shardwork job show` tells what that stage left out, and why."
+        return file_problem(source, "data.empty_file", "The earlier stage left no rows to go on with.", fix)
+    return file_problem(source, "data.empty_file", "The file holds no rows.", "Remove it or fill it.")
 
 
 def _items(suffix: str, source: SourceFile, file: BufferedReader, heard: Heard) -> Iterator[Line | Problem]:

@@ -168,6 +168,22 @@ def test_after_an_answer_the_same_file_is_a_new_job(logged_in: Run, fake: Fake, 
     assert len(fake.jobs) == 2
 
 
+def test_a_second_job_of_a_name_that_has_not_ended_is_told_before_it_is_paid_for(
+    logged_in: Run, fake: Fake, job: Path
+) -> None:
+    first = logged_in("job", "submit", job, "--yes")
+    assert "same name" not in first.stderr
+    (job_id,) = fake.jobs
+    fake.jobs[job_id].state = "running"
+    second = logged_in("job", "submit", job, "--yes")
+    assert second.exit_code == 0 and len(fake.jobs) == 2
+    assert f"Your job {job_id} has the same name, 'tutor'" in second.stderr
+    assert f"shardwork job watch {job_id}" in second.stderr
+    for each in fake.jobs.values():
+        each.state = "succeeded"
+    assert "same name" not in logged_in("job", "submit", job, "--yes").stderr
+
+
 def test_other_data_is_another_submission_even_after_a_lost_answer(logged_in: Run, fake: Fake, job: Path) -> None:
     fake.lose_answers = 6
     assert logged_in("job", "submit", job, "--yes").exit_code == 7

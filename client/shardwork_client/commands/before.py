@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..outcome import emit, guard, is_terminal, say, usage
 from .jobs import BEFORE, app
 from .options import ALL_SATS, JobFileArgument, JsonOption, TrackersOption, YesOption
+
+if TYPE_CHECKING:
+    from shardwork.client.asynchronous import AsyncClient
+    from shardwork.client.plan import Plan
 
 
 def _kinds(incomplete: str) -> list[tuple[str, str]]:
@@ -105,7 +109,8 @@ def submit(
 ) -> None:
     """Plan, ask, upload the inputs and start the job.
 
-    Safe to repeat: the same file resumes the upload and never pays twice.
+    Safe to repeat until the job's id is printed: the upload is resumed, and nothing is paid twice. After that the same
+    file is another job; one of its name that has not ended is told.
 
     Example:  shardwork job submit job.yaml --max-sats 500 --watch
     """
@@ -121,11 +126,19 @@ def submit(
         if not yes and not is_terminal():
             sentence = "Submitting spends sats and there is no terminal to ask on."
             usage(sentence, f"Agree beforehand:  shardwork job submit {file} --yes", json_output)
+
+        async def planned(client: AsyncClient) -> tuple[Plan, list[str]]:
+            made = await client.plan(file, max_sats=max_sats)
+            every = [job.last for job in await client.jobs()]
+            return made, [job.id for job in every if job.name == made.spec.name and not job.is_final]
+
         with progress.shown() as on_progress:
-            made = access.run(context, lambda client: client.plan(file, max_sats=max_sats), on_progress=on_progress)
+            made, twins = access.run(context, planned, on_progress=on_progress)
         if not json_output:
             render.show(plan_page.page(made), stderr=True)
         made.check_affordable()
+        if twins and not json_output:
+            consent.tell_of_twin(twins[0], made.spec.name)
         if not yes:
             consent.ask(made)
 

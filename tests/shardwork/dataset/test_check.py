@@ -15,6 +15,8 @@ import pytest
 from shardwork.dataset import CheckOptions, DataReport, Format, Source, Verdict, check_data
 from shardwork.dataset import line as line_module
 from shardwork.dataset.lengths import Overlong
+from shardwork.dataset.source import read_lines, staged_files
+from shardwork.problem import Problem
 
 from .folders import CHAT, SENTENCES, tokenizer_folder, turn, write_jsonl
 
@@ -112,6 +114,15 @@ def test_a_line_without_end_costs_no_memory_and_the_next_row_is_read(
     path.write_text('{"text": "' + "x" * 5000 + '"}\n{"text": 3}\n')
     codes = [(problem.code, problem.line) for problem in check_data([path], recipe="sft").errors]
     assert codes == [("data.line_too_long", 1), ("data.wrong_type", 2)]
+
+
+def test_rows_that_an_earlier_stage_did_not_leave_are_called_that(tmp_path: Path) -> None:
+    """A coordinator meets no other file without rows, and its reader cannot fill that one."""
+    (tmp_path / "preferences.jsonl").write_text("")
+    (wrong,) = read_lines(staged_files(tmp_path, "dpo"))
+    assert isinstance(wrong, Problem) and wrong.code == "data.empty_file" and wrong.file == "preferences.jsonl"
+    assert "earlier stage" in wrong.sentence and "job show" in wrong.fix
+    assert check_data([tmp_path], recipe="dpo").errors[0].fix == "Remove it or fill it."
 
 
 def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
