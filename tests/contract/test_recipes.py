@@ -415,3 +415,11 @@ def test_importing_the_recipes_loads_neither_torch_nor_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-I", "-c", text], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", sorted(POLICIES))
+def test_a_policy_is_sampled_from_held_out_prompts_and_not_from_nothing(kind: str) -> None:
+    (published,) = [planned for planned in whole_plan(kind) if planned.phase == "publish"]
+    (shard,) = published.shards
+    assert shard.inputs["eval"] == "id of eval" and "train" not in shard.inputs
+    assert PublishOrder.model_validate_json(shard.order_json).sample_prompts == ()

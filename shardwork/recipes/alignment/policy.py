@@ -125,6 +125,14 @@ class Policy(Tuned):
         outer = stage.params["outer"]
         return ("mean",) if outer == "auto" or stage.plan.shards_per_round == 1 else (outer,)
 
+    def sampled(self) -> dict[str, Any]:
+        return {"sample_prompts": ()}
+
+    def asked(self, given: PlanInput) -> dict[str, str]:
+        """Held-out prompts where there are any: what the policy writes is seen beside what its base wrote."""
+        name = "eval" if "eval" in given.artifacts else "train"
+        return {name: given.artifacts[name]}
+
     def prepared(self, params: Mapping[str, Any]) -> dict[str, Any]:
         needed = Rewards.read(params["rewards"].items(), params["reward_settings"]).needs()
         return {"rows_are": "prompts", "row_keys": needed}

@@ -125,11 +125,23 @@ class Tuned(Sft):
         # a stage that was frozen before it was known is published as it was quoted
         safety = bool(given.stage.params.get("safety", False))
         more = ASKED_TOKENS * given.facts.run_params if safety else 0
-        changes = {"merged": self.merges(given.stage.params), "safety": safety}
+        changes = {"merged": self.merges(given.stage.params), "safety": safety, **self.sampled()}
         return [
-            replace(_changed(plan, PublishOrder, changes), work_units=plan.work_units + more)
+            replace(
+                _changed(plan, PublishOrder, changes),
+                inputs={**plan.inputs, **self.asked(given)},
+                work_units=plan.work_units + more,
+            )
             for plan in super()._plan_publish(given)
         ]
+
+    def sampled(self) -> dict[str, Any]:
+        """Fields of a publish order that say what the model is sampled from."""
+        return {}
+
+    def asked(self, given: PlanInput) -> dict[str, str]:
+        """Inputs of publishing that hold prompts to sample from."""
+        return {}
 
 
 def _changed(

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from shardwork.errors import Internal
 from shardwork.recipes.alignment.guards.safety import MOST_TOKENS, PROMPTS, odd_metric
 from shardwork.recipes.base import Computed
+from shardwork.recipes.objectives import PolicyObjective
 from shardwork.tensors.file import open_tensors, read_tensors, write_tensors
 from shardwork_worker.training import publish as publishing
 from shardwork_worker.training.probing import safety
@@ -24,6 +25,7 @@ from shardwork_worker.training.probing.samples import SAMPLED_ROWS
 from shardwork_worker.training.trainer import TorchTrainer
 
 from . import tiny
+from .objectives import made
 from .test_recall import rows, write_probe
 
 BaseOf = Callable[[str], Path]
@@ -116,6 +118,25 @@ def test_samples_are_taken_from_every_prompt_and_are_the_same_each_time(
     ]
     assert texts[0] == texts[1]
     assert [entry["prompt"] for entry in json.loads(texts[0])["samples"]] == ["", "The worker"]
+
+
+def test_a_policy_is_sampled_from_its_own_prompts(trainer: TorchTrainer, base_of: BaseOf, tmp_path: Path) -> None:
+    """A policy has no rows to go on from, and what it writes after nothing tells nobody anything."""
+    base = base_of("llama")
+    asked = [([4, 9, 12, 7], [1]), ([30, 8], [1]), ([5, 6, 7], [1]), ([11, 3], [1])]
+    wanted = PolicyObjective(advantage="grpo", group=1)
+    prompts = made.write_rollouts(tmp_path / "in", asked, wanted, [[0.0]] * 4, [0.0] * 4)["prompts"]
+    checkpoint = tiny.first_checkpoint(trainer, base, tmp_path / "init", "full")
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    for name, side in (("eval", "held_out"), ("train", "train")):
+        given = tiny.context(tmp_path / name, base=base, checkpoint=checkpoint, **{name: prompts})
+        done = trainer.publish(tiny.publish_order("full", sample_prompts=()), given)
+        found = json.loads((done.outputs["samples"] / "samples.json").read_text())["samples"]
+        assert [entry["side"] for entry in found] == [side] * SAMPLED_ROWS
+        assert [entry["prompt"] for entry in found] == [
+            tokenizer.decode(tokens, skip_special_tokens=True) for tokens, _ in asked[:SAMPLED_ROWS]
+        ]
+        assert all(entry["base"] for entry in found)
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "scratch"])

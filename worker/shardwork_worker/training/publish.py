@@ -30,7 +30,7 @@ from .checkpoints import load_weights
 from .model import build
 from .probing import safety
 from .probing.recall import Recall, recall
-from .probing.samples import load_tokenizer, prompts_of, sample, write_entries, write_samples
+from .probing.samples import asked_of, load_tokenizer, prompts_of, sample, write_entries, write_samples
 from .probing.scores import scored
 from .quantised import loading
 
@@ -55,8 +55,9 @@ PROBE_TOKENS = 16
 
 
 def publish(order: PublishOrder, context: Context, device: torch.device) -> Computed:
-    """Inputs base, checkpoint, probe? -> outputs model and samples; metrics reload_difference (largest, over logits),
-    memorised.* (`recall`) and, where the order asks for it, safety.* (`probing.safety`).
+    """Inputs base, checkpoint, probe? and a policy's prompts, eval or train -> outputs model and samples; metrics
+    reload_difference (largest, over logits), memorised.* (`recall`) and, where the order asks for it, safety.*
+    (`probing.safety`).
 
     Raises Internal "publish.reload_differs", "publish.merge_differs" and "publish.local_path" rather than hand out a
     wrong model.
@@ -188,6 +189,7 @@ def sampled(model: Any, base: Path, order: PublishOrder, context: Context) -> tu
         return folder, {}
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
     prompts = prompts_of(order.sample_prompts, context.inputs.get("probe"), tokenizer, room)
+    prompts += asked_of(context.inputs, tokenizer, room)
     asked = safety.asked(tokenizer, order.chat_template, room) if order.safety else []
 
     def said(speaker: Any, start: float) -> tuple[list[str], list[str]]:

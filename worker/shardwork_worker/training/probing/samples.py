@@ -2,15 +2,15 @@
 # mypy: disable-error-code="no-untyped-call"
 """What a published model writes, beside what its base would have written: a few short greedy samples for its owner.
 
-Prompts are those of the order, and the beginnings of some rows of the `probe` artifact: held-out ones where there are
-any. Greedy, so the same machine writes the same again; two kinds of machine may differ where two tokens are equally
-likely, which is why samples are no part of what two keys agree on. Called by `publish`.
+Prompts are those of the order, the beginnings of some rows of the `probe` artifact: held-out ones where there are any,
+and some of a policy's own. Greedy, so the same machine writes the same again; two kinds of machine may differ where two
+tokens are equally likely, which is why samples are no part of what two keys agree on. Called by `publish`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,16 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, GenerationConfig
 
+from shardwork.recipes.alignment.answers import read_prompts
+
 from .recall import Row, read_rows
 
 SAMPLE_TOKENS = 48
 #: rows whose beginnings are prompts, and the most tokens of one
 SAMPLED_ROWS = 3
 PROMPT_TOKENS = 128
+#: an order allows none that is longer; of a longer one the end is asked
+LONGEST_PROMPT = 1 << 20
 FILE = "samples.json"
 
 
@@ -52,6 +56,19 @@ def prompts_of(given: tuple[str, ...], rows: Path | None, tokenizer: Any, room: 
     known = read_rows(rows)
     side = [row for row in known if not row.is_learnt] or known
     return found + [_begun(row, tokenizer, min(most, PROMPT_TOKENS)) for row in side[:SAMPLED_ROWS]]
+
+
+def asked_of(inputs: Mapping[str, Path], tokenizer: Any, room: int) -> list[Prompt]:
+    """Prompts of a policy, from an input `eval` or `train`. Raises Corrupt "answers.unreadable"."""
+    found: list[Prompt] = []
+    most = max(1, min(room - SAMPLE_TOKENS, PROMPT_TOKENS))
+    for name, side in (("eval", "held_out"), ("train", "train")):
+        if name in inputs:
+            prompts = read_prompts(inputs[name], max_length=LONGEST_PROMPT)
+            for number in range(min(SAMPLED_ROWS, len(prompts))):
+                tokens = [int(token) for token in prompts.prompt(number)[-most:]]
+                found.append(Prompt(tokens, text_of(tokenizer, tokens), side))
+    return found
 
 
 def _begun(row: Row, tokenizer: Any, most: int) -> Prompt:
