@@ -293,9 +293,13 @@ class JobSpec(Section):
 
     def names_of(self, stage: str) -> tuple[str, ...]:
         """What a stage is called in references: by its name, and one of a loop by its plain name as well."""
+        return (stage, stage.rpartition("-")[0]) if self.time_of(stage) else (stage,)
+
+    def time_of(self, stage: str) -> int:
+        """Which time of a loop a stage is, from 1; 0: it is in none."""
         plain, _, time = stage.rpartition("-")
-        looped = self.repeat is not None and plain in self.repeat.stages and time.isdigit()
-        return (stage, plain) if looped else (stage,)
+        looped = self.repeat is not None and plain in self.repeat.stages and time.isdecimal()
+        return int(time) if looped else 0
 
     @model_validator(mode="after")
     def _stages_refer_backwards(self) -> JobSpec:

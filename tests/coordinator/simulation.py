@@ -149,6 +149,8 @@ class Simulation:
         self.rates = RateCard()
         #: eval losses to report, candidate -> loss, by round
         self.losses: dict[int, float] = {}
+        #: and of one stage alone, by its name and round
+        self.losses_of: dict[tuple[str, int], float] = {}
         #: what learn shards tell beside losses, by round
         self.learned: dict[int, dict[str, float]] = {}
         #: where the safety set is asked: nobody refuses anything
@@ -396,7 +398,8 @@ class Simulation:
         if shard.phase == "map":
             return {"counts": fake_id(shard.id, salt)}, {"words": 10.0, "distinct": 5.0}
         if shard.phase == "evaluate":
-            loss = self.losses.get(shard.round, 3.0 - 0.1 * shard.round) + (0.0 if honest else 0.5)
+            told = self.losses_of.get((shard.stage, shard.round), self.losses.get(shard.round, 3.0 - 0.1 * shard.round))
+            loss = told + (0.0 if honest else 0.5)
             metrics = {"before.test_loss": 3.0 - 0.1 * (shard.round - 1)}
             for name in json.loads(shard.order_json)["candidates"]:
                 metrics |= {f"{name}.selection_loss": loss, f"{name}.test_loss": loss, f"{name}.test_se": 0.001}

@@ -12,6 +12,9 @@ from shardwork.why import Why
 from shardwork_coordinator.records import JobState, Shard, Stage, StageState
 
 from .simulation import Simulation, sft_job
+from .unruly import Unruly
+
+WORSE = 9.0
 
 
 def looped(improved_by: float | None) -> JobSpec:
@@ -70,3 +73,25 @@ async def test_a_loop_ends_when_it_no_longer_gains_and_what_follows_reads_what_r
     if gate == 0.9:
         assert Why.from_json(stages["tune-3"].why_json).code in ("stage.gate_skipped", "stage.input_skipped")
     await simulation.check_books()
+
+
+async def test_a_later_time_that_learns_nothing_ends_the_loop_and_the_job_goes_on_with_what_ran() -> None:
+    simulation = Unruly()
+    simulation.losses_of = {("tune-2", 1): WORSE}
+    stages = await ran(simulation)
+    assert [str(stage.state) for stage in stages.values()] == ["done", "skipped", "skipped", "done"]
+    nothing, unread = (Why.from_json(stages[name].why_json) for name in ("tune-2", "tune-3"))
+    assert nothing.code == "training.diverged" and "rose" in nothing.evidence["last_round"]
+    assert unread.code == "stage.input_skipped"
+    assert await base_of(simulation, "last") == model_of(stages["tune-1"])
+    await simulation.check_books()
+    await simulation.check_ending()
+
+
+async def test_a_first_time_that_learns_nothing_fails_the_job() -> None:
+    simulation = Unruly()
+    simulation.losses_of = {("tune-1", 1): WORSE}
+    await simulation.submit(looped(None))
+    job = await simulation.run_to_end(steps=2_000)
+    assert job.state is JobState.FAILED and "training.diverged" in job.why_json
+    await simulation.check_ending()

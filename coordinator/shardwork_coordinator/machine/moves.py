@@ -19,7 +19,8 @@ _JOB: dict[JobState, frozenset[JobState]] = {
 }
 _STAGE: dict[StageState, frozenset[StageState]] = {
     StageState.WAITING: frozenset({StageState.RUNNING, StageState.SKIPPED}),
-    StageState.RUNNING: frozenset({StageState.DONE, StageState.FAILED, StageState.CANCELLED}),
+    # a later time of a loop that learned nothing
+    StageState.RUNNING: frozenset({StageState.DONE, StageState.FAILED, StageState.CANCELLED, StageState.SKIPPED}),
 }
 _ROUND: dict[RoundState, frozenset[RoundState]] = {
     RoundState.OPEN: frozenset({RoundState.JUDGING, RoundState.MERGED, RoundState.ABANDONED}),

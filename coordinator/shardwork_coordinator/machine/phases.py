@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
-from shardwork.jobs.spec import STAGE_OUTPUT, StageSpec
+from shardwork.jobs.spec import STAGE_OUTPUT, JobSpec, StageSpec
 from shardwork.recipes import recipe
 from shardwork.recipes.base import (
     PEOPLE_PHASES,
@@ -281,7 +281,8 @@ def _after_round(state: Slice, world: World, change: Change) -> Change:
     stopped = json.loads(state.stage.numbers_json).get("stopped", 0.0) == 1.0
     last = state.round.number >= kind.learn_rounds(spec_of(state)) or stopped
     if last and state.round.state is RoundState.ROLLED_BACK and not _has_learned(state):
-        return fail(state, _nothing_learned(change), world, change)
+        why = _nothing_learned(change)
+        return _loop_over(state, why, change) if _is_a_later_time(state) else fail(state, why, world, change)
     if not last:
         next_kind = RoundKind.LEARN if kind.stage_type is StageType.ROUNDS else RoundKind.MAP
         return _open_round(state, state.round.number + 1, next_kind, world, change)
@@ -294,6 +295,20 @@ def _after_round(state: Slice, world: World, change: Change) -> Change:
 def _has_learned(state: Slice) -> bool:
     """Some round was merged: there is something to publish that the base was not."""
     return "best_checkpoint" in json.loads(state.stage.artifacts_json)
+
+
+def _is_a_later_time(state: Slice) -> bool:
+    """Of a loop: what the times before made is there, and what follows the loop reads it."""
+    return JobSpec.model_validate_json(state.job.spec_json).time_of(state.stage.name) > 1
+
+
+def _loop_over(state: Slice, why: Why, change: Change) -> Change:
+    """No gain is how a loop ends, and no fault: what reads this stage is skipped with it."""
+    stage = move(state.stage, StageState.SKIPPED, why_json=why.to_json())
+    change.rows.append(stage)
+    change.notes.append(Note.because("stage.skipped", name(stage), why))
+    change.follow = Follow.NEXT_STAGE
+    return change
 
 
 def _nothing_learned(change: Change) -> Why:

@@ -145,6 +145,19 @@ def test_the_error_of_a_rise_is_that_of_the_differences() -> None:
     assert error_of_rise(before, uneven) == pytest.approx(standard_error(rises))
 
 
+def test_items_that_were_all_alike_may_come_apart() -> None:
+    """The first round of a reward model: every pair had ln 2, and what a step does to seven of them is chance still."""
+    one = math.log(2)
+    before = HeldOut([one + 0.001 * place for place in (-2, 1, 0, 2, -1, 1, -1)], [1] * 7, apart=0.5)
+    after = HeldOut([one + rise for rise in (0.11, -0.06, 0.08, -0.03, 0.05, -0.04, 0.04)], [1] * 7, apart=0.5)
+    assert after.loss > 1.01 * before.loss
+    assert after.loss < before.loss + 3 * error_of_rise(before, after)
+    # rows of text are no such items
+    assert after.loss > before.loss + 3 * error_of_rise(HeldOut(before.sums, before.labels), after)
+    ruined = HeldOut([27.0, *after.sums[1:]], [1] * 7, apart=0.5)
+    assert ruined.loss > before.loss + 3 * error_of_rise(before, ruined)
+
+
 def test_a_step_that_ruins_one_row_is_not_excused_by_its_own_spread() -> None:
     before = HeldOut([3.0, 3.1, 2.9, 3.0], [1, 1, 1, 1])
     ruined = HeldOut([30.0, 3.1, 2.9, 3.0], [1, 1, 1, 1])

@@ -26,6 +26,9 @@ from .loop import token_losses
 from .model import Built, check_length
 from .objectives.measured import HeldOutItems
 
+#: what items of an objective may be apart: a model without an opinion has ln 2 of every pair, and once it has one,
+#: margins of about 1 either way spread that by half
+ITEMS_APART = 0.5
 #: reported instead of a loss that is not finite: comparable, JSON-safe and worse than anything real
 WORST_LOSS = 1e6
 
@@ -91,6 +94,8 @@ class HeldOut:
 
     sums: Sequence[float]
     labels: Sequence[int]
+    #: how far rows may be apart, at the least, however alike they were before: as a share of the mean
+    apart: float = 0.0
 
     @property
     def loss(self) -> float:
@@ -103,10 +108,12 @@ def error_of_rise(before: HeldOut, after: HeldOut) -> float:
     """Standard error of the rise in mean loss, from the differences row by row.
 
     Never more than that of the loss before: a step that ruins some rows and spares others has an error that would
-    excuse it. Zero where it cannot be told.
+    excuse it. Where rows are all alike before anything is learned, never more than that of rows `apart`. Zero where it
+    cannot be told.
     """
     rises = HeldOut([late - early for early, late in zip(before.sums, after.sums, strict=True)], after.labels)
-    return min(standard_error(before), standard_error(rises))
+    alike = before.apart * abs(before.loss) / math.sqrt(len(before.labels))
+    return min(max(standard_error(before), alike), standard_error(rises))
 
 
 def standard_error(found: HeldOut) -> float:
@@ -161,4 +168,4 @@ class _Items:
         found = self._held.measure(part)
         self._done += 1
         self._context.progress(self._done / self._passes)
-        return HeldOut(found.losses, [1] * len(found.losses)), found.metrics()
+        return HeldOut(found.losses, [1] * len(found.losses), ITEMS_APART), found.metrics()
