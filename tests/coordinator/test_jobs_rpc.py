@@ -9,6 +9,7 @@ import pytest
 
 from shardwork.errors import Conflict, InvalidInput, NotFound
 from shardwork.identity.role import Role
+from shardwork.jobs.spec import JobSpec
 from shardwork.v1 import jobs_pb2
 from shardwork_coordinator import views
 from shardwork_coordinator.rpc.auth import Caller
@@ -168,6 +169,22 @@ async def test_a_quote_is_free_and_warns_when_nobody_is_there() -> None:
     assert 0 < quote.estimate_low_msat <= quote.reserve_msat
     assert 1 <= quote.seconds_low <= quote.seconds_high
     assert [why.code for why in quote.warnings] == ["plan.no_workers"]
+
+
+async def test_a_shard_that_learns_nothing_sends_no_update() -> None:
+    """Of a judge only the base travels, and of people not even that."""
+    simulation = Unruly(workers=0)
+    desk = JobsDesk(engine=simulation.engine, rates=simulation.rates)
+    plan = {"rounds": 1, "shards_per_round": 2, "inner_steps": 2}
+    spec = {"name": "a", "trust": {"class": "public"}, "budget": {"max_sats": 500}}
+    sizes: dict[str, tuple[int, int]] = {}
+    for kind in ("judge", "dpo"):
+        stage = {"name": "one", "recipe": kind, "base_model": "models/m", "data": "a.jsonl", "plan": plan, "params": {}}
+        told = jobs_pb2.StageFacts(stage="one", rows=64, tokens=999, run_params=10**6, trained_params=10**6)
+        text = JobSpec.model_validate({**spec, "stages": [stage]}).canonical_json()
+        quote = (await quote_job(jobs_pb2.QuoteJobRequest(spec_json=text, facts=[told]), ME, desk)).quote
+        sizes[kind] = quote.upload_bytes_per_shard, quote.download_bytes_per_shard
+    assert sizes == {"judge": (0, 4 * 10**6), "dpo": (3 * 10**6, 7 * 10**6)}
 
 
 def test_facts_are_read_as_sent_and_bounded() -> None:

@@ -20,7 +20,7 @@ from shardwork.ids import job_id as derive_job_id
 from shardwork.jobs.spec import JobSpec
 from shardwork.problem import suggest
 from shardwork.recipes import recipe
-from shardwork.recipes.base import StageFacts
+from shardwork.recipes.base import StageFacts, StageType
 from shardwork.v1 import jobs_pb2, jobs_pb2_grpc
 from shardwork.why import Why
 
@@ -242,13 +242,16 @@ async def _speeds(desk: JobsDesk) -> tuple[int, int]:
 
 
 def _bytes(spec: JobSpec, facts: Mapping[str, StageFacts]) -> tuple[int, int]:
-    """(up, down) of one learn shard of the largest stage: delta and two moments; the base once, then updates."""
+    """(up, down) of one shard of the largest stage: delta and two moments where it learns, else next to nothing; the
+    base once, then updates."""
     width = {"int8": 1, "bf16": 2, "fp32": 4}
     sizes: list[tuple[int, int]] = []
     for stage in spec.stages:
         measured = facts.get(stage.name, StageFacts())
         each = width.get(str(stage.params.get("encoding", "int8")), 1)
-        sizes.append((3 * each * measured.trained_params, 3 * each * measured.trained_params + 4 * measured.run_params))
+        learns = recipe(stage.recipe).stage_type is StageType.ROUNDS
+        update = 3 * each * measured.trained_params if learns else 0
+        sizes.append((update, update + 4 * measured.run_params))
     return max(sizes)
 
 

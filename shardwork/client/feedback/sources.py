@@ -115,13 +115,18 @@ def _no_votes(job: JobStatus, stage: str | None) -> NotFound | Conflict:
     if stage is not None and stage not in [one.name for one in job.stages]:
         told = f"Stages of it: {', '.join(one.name for one in job.stages)}."
         return NotFound("feedback.no_such_stage", f"The job has no stage {stage!r}.", next_step=told, job=job.id)
-    if not named or job.is_final:
-        who = f"Stage {stage!r} of the job" if stage is not None else "No stage of the job"
-        told = (
-            f"Stages that make votes: {', '.join(makers)}." if makers else "Stages of people, judge and consensus do."
+    if not named:
+        who = f"Stage {stage!r} of the job makes" if stage is not None else "No stage of the job makes"
+        told = f"Stages that do: {', '.join(makers)}." if makers else "Stages of people, judge and consensus do."
+        no = "no votes" if stage is not None else "votes"
+        return NotFound("feedback.no_votes", f"{who} {no}.", next_step=told, job=job.id)
+    if job.is_final:
+        return NotFound(
+            "feedback.no_votes",
+            f"The job ended ({job.state}) before votes were put together.",
+            next_step="`shardwork job report` shows what became of it; submit a new job to go on.",
+            job=job.id,
         )
-        made = "made no votes" if stage is not None else "made votes"
-        return NotFound("feedback.no_votes", f"{who} {made}.", next_step=told, job=job.id)
     return Conflict(
         "feedback.no_votes_yet",
         f"No stage of job {job.id} has made votes yet.",
