@@ -155,8 +155,7 @@ class Preview:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         is_plain = console.no_color or console.color_system is None
-        learned = ("between « and » is learned", "") if is_plain else ("bright is learned", LEARNED_STYLE)
-        yield Text.assemble("first rows as the model reads them: ", learned, ", ", ("the rest is only read", "dim"))
+        yield self._head(is_plain=is_plain)
         grid = Table.grid(padding=(0, 1, 0, 0))
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
@@ -165,6 +164,13 @@ class Preview:
             for line in row_text(sample.pieces, is_plain=is_plain).split("\n", allow_blank=True):
                 grid.add_row(Text("│", style="cyan"), line)
         yield grid
+
+    def _head(self, *, is_plain: bool) -> Text:
+        """Nothing is learned of what people or a judge compare, nor of a prompt."""
+        if not any(is_learned for sample in self.samples for _, is_learned in sample.pieces):
+            return Text("first rows as they are read:")
+        learned = ("between « and » is learned", "") if is_plain else ("bright is learned", LEARNED_STYLE)
+        return Text.assemble("first rows as the model reads them: ", learned, ", ", ("the rest is only read", "dim"))
 
 
 def row_text(pieces: Sequence[tuple[str, bool]], *, is_plain: bool = False) -> Text:

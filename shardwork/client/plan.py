@@ -126,7 +126,7 @@ class Plan:
             raise InvalidInput(
                 "budget.below_plan",
                 f"The budget of {show(budget)} is below the {show(needed)} that the plan reserves.",
-                next_step=f"Set budget.max_sats or --max-sats to {ceil_sats(Msat(needed))}, or plan fewer rounds.",
+                next_step=f"Set budget.max_sats or --max-sats to {ceil_sats(Msat(needed))}, or plan less.",
                 file=self.measured.loaded.file,
                 key="budget.max_sats",
             )

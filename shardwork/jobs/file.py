@@ -411,6 +411,8 @@ class _Reading:
             return
         earlier = {str(each.get("name")): each for each in self.raw_stages[:index]}
         path = self.stage_path(index, "run_if", "stage")
+        if path not in self.marked.lines and ("repeat", "until") in self.marked.lines:
+            path = ("repeat", "until", "stage")  # the loop's condition, of which each time has its own
         if named not in earlier:
             fix = suggest(named, earlier, what="earlier stages") if earlier else "Put the stage that decides before it."
             self._add(path, "jobfile.unknown_stage", f"No stage called {named!r} comes before this one.", fix)

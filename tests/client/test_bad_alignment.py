@@ -287,6 +287,11 @@ CASES = {
     "a blend of nobody": Case(
         BLEND + TAIL, "", ("job.yaml", "params.weights"), [{"prompt": "a", "chosen": "x", "rejected": "y"}]
     ),
+    "a loop until a stage that holds nothing out": Case(
+        LOOP % (", until: {stage: learn, improved_by: 0.1}", "learn.model", "answer.rows") + TAIL,
+        "jobfile.gate_without_eval",
+        ("job.yaml:2", "repeat.until.stage", "eval_fraction"),
+    ),
     "a loop until a stage that is none": Case(
         LOOP % (", until: {stage: nobody, improved_by: 0.1}", "learn.model", "answer.rows") + TAIL,
         "",

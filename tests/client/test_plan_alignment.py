@@ -49,3 +49,4 @@ def test_the_time_of_people_is_not_ours_to_foresee(logged_in: Run, priced: Fake,
     done = logged_in("job", "plan", job)
     assert done.exit_code == 0, done.stderr
     assert "4 min 20 s; and the time that people take" in done.stdout
+    assert "first rows as they are read:" in done.stdout and "is learned" not in done.stdout
