@@ -423,3 +423,8 @@ def test_a_policy_is_sampled_from_held_out_prompts_and_not_from_nothing(kind: st
     (shard,) = published.shards
     assert shard.inputs["eval"] == "id of eval" and "train" not in shard.inputs
     assert PublishOrder.model_validate_json(shard.order_json).sample_prompts == ()
+
+
+def test_a_policy_of_pairs_is_sampled_from_held_out_ones() -> None:
+    (published,) = [planned for planned in whole_plan("dpo") if planned.phase == "publish"]
+    assert published.shards[0].inputs["eval"] == "id of eval"

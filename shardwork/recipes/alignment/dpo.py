@@ -60,5 +60,9 @@ class Dpo(Tuned):
     def prepared(self, params: Mapping[str, Any]) -> dict[str, Any]:
         return {"rows_are": "labelled" if params["loss"] == "kto" else "pairs"}
 
+    def asked(self, given: PlanInput) -> dict[str, str]:
+        """Held-out pairs: what the policy writes to their prompts is seen beside the answer that was liked."""
+        return {"eval": given.artifacts["eval"]} if "eval" in given.artifacts else {}
+
     def observe(self, seen: Observed) -> Observation:
         return observe_safety(seen) if seen.phase == "publish" else Observation()

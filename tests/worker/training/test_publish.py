@@ -21,7 +21,7 @@ from shardwork.recipes.objectives import PolicyObjective
 from shardwork.tensors.file import open_tensors, read_tensors, write_tensors
 from shardwork_worker.training import publish as publishing
 from shardwork_worker.training.probing import safety
-from shardwork_worker.training.probing.samples import SAMPLED_ROWS
+from shardwork_worker.training.probing.samples import SAMPLED_ROWS, asked_of
 from shardwork_worker.training.trainer import TorchTrainer
 
 from . import tiny
@@ -137,6 +137,29 @@ def test_a_policy_is_sampled_from_its_own_prompts(trainer: TorchTrainer, base_of
             tokenizer.decode(tokens, skip_special_tokens=True) for tokens, _ in asked[:SAMPLED_ROWS]
         ]
         assert all(entry["base"] for entry in found)
+
+
+def test_a_policy_of_pairs_is_sampled_from_held_out_ones(
+    trainer: TorchTrainer, base_of: BaseOf, tmp_path: Path
+) -> None:
+    base = base_of("llama")
+    pairs = [([4, 9, 12, 7], [5, 6], [8]), ([30, 8], [9, 3, 2], [4]), ([5, 6], [7], [9]), ([3, 4], [5], [6])]
+    held_out = made.write_eval_pairs(tmp_path / "eval", pairs)
+    checkpoint = tiny.first_checkpoint(trainer, base, tmp_path / "init", "full")
+    given = tiny.context(tmp_path / "out", base=base, checkpoint=checkpoint, eval=held_out)
+    done = trainer.publish(tiny.publish_order("full", sample_prompts=("",)), given)
+    found = json.loads((done.outputs["samples"] / "samples.json").read_text())["samples"]
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    # of four items two select
+    assert [(entry["side"], entry["prompt"], entry.get("expected", "")) for entry in found] == [
+        ("order", "", ""),
+        *(("held_out", tokenizer.decode(prompt), tokenizer.decode(chosen)) for prompt, chosen, _ in pairs[:2]),
+    ]
+    # of single answers with a label, those that are wanted
+    made.write_items(held_out / "selection.safetensors", [made.row(*pair[:2]) for pair in pairs], [0.0, 1.0, 0.0, 1.0])
+    (held_out / "index.json").write_text(json.dumps({"pad_token_id": 0, "rows_per_item": 1}))
+    told = asked_of({"eval": held_out}, tokenizer, 64)
+    assert [one.tokens for one in told] == [pairs[1][0], pairs[3][0]]
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "scratch"])

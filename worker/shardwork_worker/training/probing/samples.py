@@ -12,14 +12,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer, GenerationConfig
 
-from shardwork.recipes.alignment.answers import read_prompts
+from shardwork.recipes.alignment.answers import ANY_TOKEN, read_prompts
 
+from ..batches import IGNORE, RowFile, read_index
 from .recall import Row, read_rows
 
 SAMPLE_TOKENS = 48
@@ -28,6 +30,8 @@ SAMPLED_ROWS = 3
 PROMPT_TOKENS = 128
 #: an order allows none that is longer; of a longer one the end is asked
 LONGEST_PROMPT = 1 << 20
+#: of held-out pairs
+PAIRS = "selection.safetensors"
 FILE = "samples.json"
 
 
@@ -59,9 +63,14 @@ def prompts_of(given: tuple[str, ...], rows: Path | None, tokenizer: Any, room: 
 
 
 def asked_of(inputs: Mapping[str, Path], tokenizer: Any, room: int) -> list[Prompt]:
-    """Prompts of a policy, from an input `eval` or `train`. Raises Corrupt "answers.unreadable"."""
+    """Prompts of a policy, from an input `eval` or `train`; those of held-out pairs with the answer that was liked.
+
+    Raises Corrupt "answers.unreadable" and "rows.*".
+    """
     found: list[Prompt] = []
     most = max(1, min(room - SAMPLE_TOKENS, PROMPT_TOKENS))
+    if "eval" in inputs and (inputs["eval"] / PAIRS).exists():
+        return [_begun(row, tokenizer, most) for row in _judged(inputs["eval"])]
     for name, side in (("eval", "held_out"), ("train", "train")):
         if name in inputs:
             prompts = read_prompts(inputs[name], max_length=LONGEST_PROMPT)
@@ -69,6 +78,15 @@ def asked_of(inputs: Mapping[str, Path], tokenizer: Any, room: int) -> list[Prom
                 tokens = [int(token) for token in prompts.prompt(number)[-most:]]
                 found.append(Prompt(tokens, text_of(tokenizer, tokens), side))
     return found
+
+
+def _judged(folder: Path) -> list[Row]:
+    """The first row of each of some items: of a pair the answer that was liked, and no answer that was not."""
+    each = int(read_index(folder).get("rows_per_item", 1))
+    file = RowFile(folder / PAIRS, LONGEST_PROMPT, ANY_TOKEN)
+    liked = (number for number in range(0, file.rows, each) if file.value(number // each) >= 0.5)
+    found = [file.row(number) for number in islice(liked, SAMPLED_ROWS)]
+    return [Row(row.tokens.tolist(), row.labels.ne(IGNORE).long().tolist(), is_learnt=False) for row in found]
 
 
 def _begun(row: Row, tokenizer: Any, most: int) -> Prompt:
