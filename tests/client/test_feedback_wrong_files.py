@@ -12,7 +12,7 @@ import pytest
 
 from shardwork.client.feedback import exchanging
 
-from .conftest import Run, error_of
+from .conftest import Run, error_of, json_of
 from .test_feedback_files import folder_of, vote
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256))
@@ -187,3 +187,12 @@ def test_no_vote_at_all_is_nothing_to_export(run: Run, tmp_path: Path) -> None:
     done = run("feedback", "export", place, tmp_path / "out.json", "--to", "argilla", "--json")
     assert (done.exit_code, error_of(done)["code"]) == (4, "feedback.no_votes")
     assert not (tmp_path / "out.json").exists()
+
+
+def test_a_mark_before_the_text_is_no_part_of_it(run: Run, tmp_path: Path) -> None:
+    """As programs of Windows write files."""
+    place = folder_of(tmp_path / "votes", [vote(1, "a")])
+    for name in ("votes.jsonl", "items.jsonl"):
+        (place / name).write_bytes(b"\xef\xbb\xbf" + (place / name).read_bytes())
+    done = run("feedback", "export", place, tmp_path / "out.jsonl", "--to", "preferences", "--json")
+    assert json_of(done)["preferences"] == 1

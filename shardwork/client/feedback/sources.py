@@ -52,12 +52,12 @@ def of_path(path: Path) -> Source:
             path=path,
         )
     _refuse_others(file)
-    with file.open(encoding="utf-8", errors="replace") as lines:
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
         votes = list(read(lines, str(file)))
     beside = file.with_name(ITEMS)
     if file.name != VOTES or not beside.is_file():
         return Source(votes)
-    with beside.open(encoding="utf-8", errors="replace") as lines:
+    with beside.open(encoding="utf-8-sig", errors="replace") as lines:
         return Source(votes, dict(read_items(lines, str(beside))))
 
 
