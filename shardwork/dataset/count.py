@@ -239,8 +239,7 @@ class Count:
         self.histogram[bucket(length)] += 1
         self._keep(row, [length], length)
         if len(self.preview) < self.plan.options.preview_rows:
-            shown = [(piece[:PREVIEW_LETTERS], counts) for piece, counts in row.pieces()]
-            self.preview.append(Sample(row.file, row.line, tuple(shown)))
+            self.preview.append(Sample(row.file, row.line, _as_written(row)))
 
     def _count_sides(self, row: Row, sides: Sides) -> None:
         """A pair is one row with the tokens of both its answers."""
@@ -273,8 +272,10 @@ class Count:
         self.histogram[bucket(len(item.tokens))] += 1
         if self.tokenizer is not None and len(self.preview) < self.plan.options.preview_rows:
             cut = item.tail if row.format is Format.PROMPT else item.cut
-            shown = self.tokenizer.pieces(cut(self.plan.max_length))
-            self.preview.append(Sample(row.file, row.line, tuple(shown)))
+            # whoever compares answers is not shown them as one text
+            is_compared = row.format is Format.ANSWERS
+            shown = _as_written(row) if is_compared else tuple(self.tokenizer.pieces(cut(self.plan.max_length)))
+            self.preview.append(Sample(row.file, row.line, shown))
         how = self.plan.options.overlong.of(row.format)
         if self.plan.layout is Layout.JOINED and how is Overlong.SPLIT:  # cut where the sequences end
             self._keep(row, [len(item.tokens)], item.loss_tokens)
@@ -372,3 +373,7 @@ def at(row: Row | Place | None, key: str, code: str, sentence: str, fix: str) ->
     """A problem with the place of a row, where there is one."""
     file, line = (row.file, row.line) if row is not None else ("", None)
     return Problem(file=file, line=line, key=key, code=code, sentence=sentence, fix=fix)
+
+
+def _as_written(row: Row) -> tuple[tuple[str, bool], ...]:
+    return tuple((piece[:PREVIEW_LETTERS], counts) for piece, counts in row.pieces())

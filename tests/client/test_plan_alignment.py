@@ -41,6 +41,17 @@ def test_the_page_names_the_method_that_is_priced(
     assert "people take" not in done.stdout
 
 
+def test_answers_that_a_judge_compares_are_shown_apart(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
+    models.write_gpt2(tmp_path / "judge", positions=1024)
+    row = {"prompt": "Which?", "answers": [{"model": "new", "text": "this"}, {"model": "old", "text": "that"}]}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(row) + "\n")
+    job = tmp_path / "job.yaml"
+    job.write_text(f"name: a\nrecipe: judge\nbase_model: judge\ndata: answers.jsonl\n{TAIL}")
+    done = logged_in("job", "plan", job)
+    assert done.exit_code == 0, done.stderr
+    assert all(line in done.stdout for line in ("│ Which?\n", "│ [new] this\n", "│ [old] that\n"))
+
+
 def test_the_time_of_people_is_not_ours_to_foresee(logged_in: Run, priced: Fake, tmp_path: Path) -> None:
     row = {"prompt": "Which?", "answers": [{"model": "a", "text": "this"}, {"model": "b", "text": "that"}]}
     (tmp_path / "answers.jsonl").write_text(json.dumps(row) + "\n")
