@@ -214,6 +214,21 @@ async def test_a_policy_learns_from_its_own_answers_and_publishes_the_best_check
     await simulation.check_books()
 
 
+async def test_a_policy_that_left_its_budget_publishes_what_was_still_within_it() -> None:
+    simulation = Simulation(workers=3)
+    simulation.learned = {1: {"kl": 0.0}, 2: {"kl": 3.0}, 3: {"kl": 12.0}}
+    await simulation.submit(policy_job(kl_budget=5.0))
+    assert (await work(simulation, {})).state is JobState.SUCCEEDED
+    [stage] = await simulation.store.read(lambda tx: tx.find(Stage))
+    numbers, artifacts = json.loads(stage.numbers_json), json.loads(stage.artifacts_json)
+    assert Why.from_json(stage.why_json).code == "policy.kl_budget"
+    assert (numbers["best_round"], numbers["best_reward"]) == (1.0, pytest.approx(0.2))
+    second = [one for one in await shards(simulation, "rollout") if one.round == 2]
+    assert {json.loads(one.inputs_json)["checkpoint"] for one in second} == {artifacts["best_checkpoint"]}
+    assert artifacts["best_checkpoint"] != artifacts["checkpoint"]
+    await simulation.check_books()
+
+
 async def test_a_policy_s_shards_learn_from_what_they_answered_and_name_one_checkpoint() -> None:
     simulation = Simulation(workers=3)
     await simulation.submit(policy_job(rounds=1))

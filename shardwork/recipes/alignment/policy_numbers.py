@@ -1,12 +1,14 @@
 """What a policy's rounds measured, and what follows: the best checkpoint, the price of KL, when it is enough.
 
-The reward of a round is that of the checkpoint it began with. Pure; called by `policy`.
+The reward of a round is that of the checkpoint it began with. Where a `kl_budget` is set, the best is one of those that
+are known to be within it. Pure; called by `policy`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ...jobs.spec import holds_out
 from ...why import Why
@@ -38,28 +40,37 @@ def observe_reward(seen: Observed) -> Observation:
     if learned is not None:
         measures["reward_seen"] = learned[0]
     rang = tuple(alarms.of_rewards(seen, (mean, error), learned))
-    best = seen.numbers.get("best_reward")
-    is_best = best is None or mean > best
     numbers = {"is_measured": 1.0, "reward": mean, "reward_error": error}
-    numbers.setdefault("reward_start", seen.numbers.get("reward_start", mean))
-    if is_best:
-        numbers |= {"best_reward": mean, "best_round": float(seen.round_number - 1), "rounds_without_best": 0.0}
-        numbers["best_reward_error"] = error
-        if learned is not None:
-            numbers |= {"best_seen": learned[0], "best_seen_error": learned[1]}
-        return Observation(numbers=numbers, measures=measures, is_best=True)
+    numbers["reward_start"] = seen.numbers.get("reward_start", mean)
+    if learned is not None:
+        numbers |= {"reward_seen": learned[0], "reward_seen_error": learned[1]}
+    rose = mean > seen.numbers.get("best_reward", -math.inf)
+    found = Observation(numbers=numbers, measures=measures, alarms=() if rose else rang)
+    # how far this checkpoint went is told by those who learn from its answers; the last one's nobody knows
+    return found if seen.stage.params["kl_budget"] is not None else _compared(seen, found)
+
+
+def _compared(seen: Observed, found: Observation) -> Observation:
+    """With the checkpoint compared with the best so far: it is the best, or the round waited in vain."""
+    told = {**seen.numbers, **found.numbers}
+    mean, best = told["reward"], seen.numbers.get("best_reward")
+    if best is None or mean > best:
+        numbers = {"best_reward": mean, "best_round": float(seen.round_number - 1), "rounds_without_best": 0.0}
+        numbers["best_reward_error"] = told["reward_error"]
+        if "reward_seen" in told:
+            numbers |= {"best_seen": told["reward_seen"], "best_seen_error": told["reward_seen_error"]}
+        return replace(found, numbers={**found.numbers, **numbers}, is_best=True)
     waited = seen.numbers.get("rounds_without_best", 0.0) + 1
-    numbers["rounds_without_best"] = waited
+    numbers = {**found.numbers, "rounds_without_best": waited}
     patience = seen.stage.params.get("patience")
-    stop = None
-    if patience is not None and waited >= patience and seen.kind is RoundKind.LEARN:
-        stop = Why(
-            code="policy.no_gain",
-            sentence=f"Stage {seen.stage.name} ends early: its reward did not rise for {int(waited)} rounds.",
-            evidence={"reward": f"{mean:.4f}", "best": f"{best:.4f}", "patience": str(patience)},
-        )
-        numbers["last_round"] = float(seen.round_number)
-    return Observation(numbers=numbers, measures=measures, stop=stop, alarms=rang)
+    if patience is None or waited < patience or seen.kind is not RoundKind.LEARN:
+        return replace(found, numbers=numbers)
+    stop = Why(
+        code="policy.no_gain",
+        sentence=f"Stage {seen.stage.name} ends early: its reward did not rise for {int(waited)} rounds.",
+        evidence={"reward": f"{mean:.4f}", "best": f"{best:.4f}", "patience": str(patience)},
+    )
+    return replace(found, numbers={**numbers, "last_round": float(seen.round_number)}, stop=stop)
 
 
 def observe_learn(seen: Observed) -> Observation:
@@ -75,14 +86,17 @@ def observe_learn(seen: Observed) -> Observation:
         before = seen.numbers.get("kl_coefficient", params["kl_coefficient"])
         error = min(max(kl / params["kl_target"] - 1, -MOST_ERROR), MOST_ERROR)
         numbers["kl_coefficient"] = measures["kl_coefficient"] = before * (1 + error)
-    budget = params["kl_budget"]
-    if budget is None or kl <= budget:
-        return Observation(numbers=numbers, measures=measures, alarms=rang)
+    budget, learning = params["kl_budget"], Observation(numbers=numbers, measures=measures, alarms=rang)
+    if budget is None:
+        return learning
+    if kl <= budget:
+        return _compared(seen, learning) if "reward" in seen.numbers else learning
     stop = Why(
         code="policy.kl_budget",
         sentence=f"Stage {seen.stage.name} ends early: its policy went as far from its reference as it may.",
         evidence={"kl": f"{kl:.4f}", "budget": f"{budget:g}"},
-        next_step="Nothing to do: the best checkpoint is published. A higher params.kl_budget lets it go further.",
+        next_step="Nothing to do: the best checkpoint within it is published. A higher params.kl_budget lets it go "
+        "further.",
     )
     numbers["last_round"] = float(seen.round_number)
     return Observation(numbers=numbers, measures=measures, stop=stop, alarms=rang)

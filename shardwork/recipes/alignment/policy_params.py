@@ -63,7 +63,11 @@ class PolicyParams(TunedParams):
     ] = None
     kl_budget: Annotated[
         float | None,
-        Field(gt=0, le=10_000, description="nats an answer: beyond, the stage ends with its best checkpoint"),
+        Field(
+            gt=0,
+            le=10_000,
+            description="nats an answer: beyond, the stage ends; the best checkpoint known to be within is published",
+        ),
     ] = None
     clip_low: Annotated[float, Field(ge=0, le=1, description="of the ratio, below 1")] = 0.2
     clip_high: Annotated[float, Field(ge=0, le=10, description="of the ratio, above 1")] = 0.2
