@@ -89,10 +89,12 @@ def why_people(tx: Transaction, job: Job, round_: Round) -> Why:
         "held": str(held),
     }
     link = f"/people#{job.id}/{round_.stage}"
-    if votes.get(VoteState.GIVEN, 0):
+    left = "1 item is left" if round_.shards_left == 1 else f"{round_.shards_left} items are left"
+    if given := votes.get(VoteState.GIVEN, 0):
+        who = "Somebody has" if given == 1 else f"{given} people have"
         return Why(
             code="people.answering",
-            sentence=f"{votes[VoteState.GIVEN]} people have a task now; {round_.shards_left} items are left.",
+            sentence=f"{who} a task now; {left}.",
             evidence=where,
             next_step="Nothing to do: `shardwork job watch ID` follows it.",
         )
@@ -123,7 +125,8 @@ def why_people(tx: Transaction, job: Job, round_: Round) -> Why:
         )
     return Why(
         code="people.away",
-        sentence=f"Nobody has a task now; {round_.shards_left} items are left, and {len(people)} people came so far.",
+        sentence=f"Nobody has a task now; {left}, and {len(people)} {'person' if len(people) == 1 else 'people'} "
+        "came so far.",
         evidence=where,
         next_step=f"Send the link {link} again, or wait: answers and money are kept. "
         f"`shardwork feedback close {job.id}` goes on with the answers that it has.",

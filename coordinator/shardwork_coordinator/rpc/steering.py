@@ -161,14 +161,15 @@ def preview(tx: Transaction, job: Job, action: str, msat: int) -> jobs_pb2.Previ
 
 
 def _in_words(action: str, job: Job, cost: jobs_pb2.PreviewJobControlResponse) -> Why:
-    shards = f"{cost.running_shards} {'shard' if cost.running_shards == 1 else 'shards'}"
+    one = cost.running_shards == 1
+    shards, are = f"{cost.running_shards} {'shard that runs' if one else 'shards that run'}", "is" if one else "are"
     evidence = {"running_shards": str(cost.running_shards), "running_msat": str(cost.running_msat)}
     late = "" if not job.deadline_ms else " Its time-out runs on."
     match action:
         case "pause":
             return Why(
                 code="cost.pause",
-                sentence=f"No new shard is given out. {shards} that run are finished and paid, up to "
+                sentence=f"No new shard is given out. {shards} {are} finished and paid, up to "
                 f"{show(cost.running_msat)}; {show(cost.stays_reserved_msat)} stay in escrow.{late}",
                 evidence=evidence,
                 next_step="`shardwork job resume` goes on where it stopped; `shardwork job cancel` refunds the rest.",
@@ -192,7 +193,7 @@ def _in_words(action: str, job: Job, cost: jobs_pb2.PreviewJobControlResponse) -
         case _:
             return Why(
                 code="cost.cancel",
-                sentence=f"{shards} that run are stopped and not paid; results that were handed in are paid "
+                sentence=f"{shards} {are} stopped and not paid; results that were handed in are paid "
                 f"({show(cost.handed_in_msat)}); {show(cost.refund_msat)} come back to your balance.",
                 evidence=evidence | {"refund_msat": str(cost.refund_msat)},
                 next_step="A cancelled job can't go on; its best checkpoint so far can be downloaded.",
