@@ -217,7 +217,7 @@ async def test_a_policy_learns_from_its_own_answers_and_publishes_the_best_check
 async def test_a_policy_that_left_its_budget_publishes_what_was_still_within_it() -> None:
     simulation = Simulation(workers=3)
     simulation.learned = {1: {"kl": 0.0}, 2: {"kl": 3.0}, 3: {"kl": 12.0}}
-    await simulation.submit(policy_job(kl_budget=5.0))
+    await simulation.submit(policy_job(kl_budget=5.0, kl_coefficient=0.01))
     assert (await work(simulation, {})).state is JobState.SUCCEEDED
     [stage] = await simulation.store.read(lambda tx: tx.find(Stage))
     numbers, artifacts = json.loads(stage.numbers_json), json.loads(stage.artifacts_json)

@@ -1,7 +1,8 @@
 """What a policy's rounds measured, and what follows: the best checkpoint, the price of KL, when it is enough.
 
 The reward of a round is that of the checkpoint it began with. Where a `kl_budget` is set, the best is one of those that
-are known to be within it. Pure; called by `policy`.
+are known to be within it, by what a policy is to raise: its reward less the price of its KL (Ziegler et al., arXiv
+1909.08593, eq. 2). Pure; called by `policy`.
 """
 
 from __future__ import annotations
@@ -53,10 +54,10 @@ def observe_reward(seen: Observed) -> Observation:
 def _compared(seen: Observed, found: Observation) -> Observation:
     """With the checkpoint compared with the best so far: it is the best, or the round waited in vain."""
     told = {**seen.numbers, **found.numbers}
-    mean, best = told["reward"], seen.numbers.get("best_reward")
-    if best is None or mean > best:
+    mean, best, price = told["reward"], seen.numbers.get("best_reward"), _price(seen, found)
+    if best is None or mean - price > best - seen.numbers.get("best_price", 0.0):
         numbers = {"best_reward": mean, "best_round": float(seen.round_number - 1), "rounds_without_best": 0.0}
-        numbers["best_reward_error"] = told["reward_error"]
+        numbers |= {"best_reward_error": told["reward_error"], "best_price": price}
         if "reward_seen" in told:
             numbers |= {"best_seen": told["reward_seen"], "best_seen_error": told["reward_seen_error"]}
         return replace(found, numbers={**found.numbers, **numbers}, is_best=True)
@@ -71,6 +72,11 @@ def _compared(seen: Observed, found: Observation) -> Observation:
         evidence={"reward": f"{mean:.4f}", "best": f"{best:.4f}", "patience": str(patience)},
     )
     return replace(found, numbers={**numbers, "last_round": float(seen.round_number)}, stop=stop)
+
+
+def _price(seen: Observed, found: Observation) -> float:
+    """Of the way from the reference, as the job prices it; 0 where nobody knows how far it is."""
+    return seen.stage.params["kl_coefficient"] * found.numbers.get("kl", 0.0)
 
 
 def observe_learn(seen: Observed) -> Observation:

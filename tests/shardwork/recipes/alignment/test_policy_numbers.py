@@ -38,6 +38,13 @@ def test_a_checkpoint_beyond_the_budget_is_never_the_best_whatever_its_reward() 
     assert rounds.numbers["last_round"] == 3.0
 
 
+def test_within_the_budget_a_little_more_reward_does_not_pay_for_a_long_way() -> None:
+    rounds = Rounds(kl_budget=5.0, kl_coefficient=0.02)
+    # 0.60 less 0.085 is below 0.57 less 0.012, and 0.7 less 0.09 above it
+    told = ((0.05, 0.0), (0.57, 0.6), (0.60, 4.25), (0.7, 4.5))
+    assert [round_of(rounds, reward, kl)[0] for reward, kl in told] == [True, True, False, True]
+
+
 def test_what_was_never_measured_is_not_published_under_a_budget() -> None:
     """The last checkpoint is answered with once more, but nobody learns from it: its KL is unknown."""
     rounds = Rounds(kl_budget=5.0)
