@@ -76,7 +76,8 @@ def _compared(seen: Observed, found: Observation) -> Observation:
 
 def _price(seen: Observed, found: Observation) -> float:
     """Of the way from the reference, as the job prices it; 0 where nobody knows how far it is."""
-    return seen.stage.params["kl_coefficient"] * found.numbers.get("kl", 0.0)
+    coefficient: float = seen.stage.params["kl_coefficient"]
+    return coefficient * found.numbers.get("kl", 0.0)
 
 
 def observe_learn(seen: Observed) -> Observation:
