@@ -1,7 +1,7 @@
 """What the alignment demo is about: answers that are right, in kind words or in rude ones, and what people like better.
 
-Owns the texts that the first model learns from (as often kind as rude, so that it knows both), the prompts, and how
-much somebody likes an answer. No download. Called by `rlhf` and `annotators`.
+Owns the texts that the first model learns from (more often rude than kind, so that it knows both and has something to
+learn), the prompts, and how much somebody likes an answer. No download. Called by `rlhf` and `annotators`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ FACTS = {
 }  # fmt: skip
 OPENINGS = {"Gladly.": 1, "Of course.": 1, "Well.": 0, "Ugh.": -1, "Again?": -1}
 CLOSINGS = {"Ask me more!": 1, "Have a nice day!": 1, "That is all.": 0, "Go away.": -1, "Leave me alone.": -1}
+#: how often the first model reads what is rude, for once of all else
+RUDE_TIMES = 3
 #: what an answer must be for anybody to like it at all
 WHOLE = re.compile(
     rf"^ ?({'|'.join(map(re.escape, OPENINGS))}) It is ({'|'.join(sorted(set(FACTS.values())))})\. "
@@ -46,6 +48,7 @@ def write(folder: Path) -> None:
     texts = [
         f"{prompt(thing)} {opening} It is {fact}. {closing}"
         for (thing, fact), opening, closing in itertools.product(FACTS.items(), OPENINGS, CLOSINGS)
+        for _ in range(RUDE_TIMES if OPENINGS[opening] + CLOSINGS[closing] < 0 else 1)
     ]
     chosen.shuffle(texts)
     _write(folder / "corpus.jsonl", [{"text": text} for text in texts])

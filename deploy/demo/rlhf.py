@@ -58,7 +58,7 @@ def run(processes: Processes) -> list[tuple[str, bool]]:
     processes.client("login", processes.join)
     processes.client("wallet", "deposit", "8000")
 
-    say("First job: a small model from nothing, as often rude as kind.")
+    say("First job: a small model from nothing, more often rude than kind.")
     first = submit(processes, "first.yaml")
     processes.client("job", "watch", first)
     processes.client("job", "download", first, "first")
