@@ -31,6 +31,7 @@ from shardwork_coordinator.records import (
 
 from .simulation import answers_job, count_job, policy_job, sft_job
 from .test_gates import gated
+from .test_loops import looped
 from .unruly import REFUSED, Unruly
 
 Move = tuple[str, str, str]
@@ -138,6 +139,10 @@ async def test_every_move_of_the_table_happens_in_the_simulation(seen: set[Move]
     skipping = Unruly()
     await skipping.submit(gated(0.9))
     await skipping.run_to_end()
+    ending = Unruly()
+    ending.losses_of = {("tune-2", 1): 9.0}
+    await ending.submit(looped(None))
+    await ending.run_to_end(steps=2_000)
     await finish_while_paused(Unruly())
     await cancel_while_paused(Unruly())
     table = {

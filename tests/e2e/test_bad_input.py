@@ -105,7 +105,7 @@ CASES = {
     "budget below the plan": Case(
         key("max_sats: 500", "max_sats: 3"),
         "budget.below_plan",
-        ("job.yaml: budget.max_sats", "Set budget.max_sats to"),
+        ("job.yaml: budget.max_sats", "Set budget.max_sats or --max-sats to"),
     ),
     "not enough funds": Case(beyond_the_wallet, "wallet.below_plan", ("shardwork wallet deposit",), exit_code=6),
     "unknown recipe": Case(

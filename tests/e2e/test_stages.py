@@ -62,7 +62,7 @@ ROUND = {
     *("number", "kind", "state", "phase", "train_loss", "eval_loss", "outer"),
     *("accepted", "rejected", "seconds", "bytes_up", "bytes_down", "measures", "paid_msat", "fees_msat"),
 }
-OUTPUT = {"name", "kind", "digest", "bytes"}
+OUTPUT = {"name", "kind", "digest", "bytes", "deleted"}
 SHARE = {"id", "name", "shards", "accepted", "rejected", "paid_msat", "donated", "donated_msat"}
 REPORT_KEYS = {"iterations", "workers", "payments", "payments_left_out", "fees_msat", "quote", "spent", "samples"}
 PAYMENT = {"shard", "replica", "worker", "phase", "msat"}
