@@ -25,7 +25,7 @@ demo-rlhf: $(READY) ## Align a small model for real: answers, simulated people o
 pair: $(READY) ## The demo on two coordinators over one PostgreSQL, of which one is killed as well.
 	$(BIN)/python deploy/demo/run.py --postgres --coordinators 2
 
-test: $(READY) ## All tests that gate a change (under 12 minutes on 2 cores), a file to a process; three, because half of their time is waiting.
+test: $(READY) ## All tests that gate a change (20 minutes on 2 cores), a file to a process; three, because half of their time is waiting.
 	$(BIN)/python -m pytest -m "not nightly" -n 3 --dist loadfile
 
 nightly: $(READY) ## The longer campaigns as well.
