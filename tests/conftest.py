@@ -11,7 +11,7 @@ import database
 import pytest
 
 # read when torch is first imported. Thread pools of processes that run side by side wait for each other: on two cores a
-# step on a tiny model took ten times as long. A worker's child has one thread as well
+# step on a tiny model took three times as long. A worker's child has one thread as well
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
