@@ -59,13 +59,19 @@ def wait_asked(stage: Drill, job: str) -> None:
     stage.world.until(lambda: bool(stage.world.rows(asked, job)), "people to be asked")
 
 
+def asked(stage: Drill) -> str:
+    """A job of which people may answer `ITEMS` items."""
+    rows = [{"prompt": f"Say {n}.", "answers": [f"one {n}", f"two {n}"]} for n in range(ITEMS)]
+    (stage.world.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (stage.world.folder / "which.yaml").write_text(JOB)
+    job = stage.submit("which.yaml")
+    wait_asked(stage, job)
+    return job
+
+
 def test_a_kill_whenever_somebody_answers_loses_and_doubles_nothing(tmp_path: Path) -> None:
     with drill(tmp_path) as stage:
-        rows = [{"prompt": f"Say {n}.", "answers": [f"one {n}", f"two {n}"]} for n in range(ITEMS)]
-        (stage.world.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (stage.world.folder / "which.yaml").write_text(JOB)
-        job = stage.submit("which.yaml")
-        wait_asked(stage, job)
+        job = asked(stage)
         stage.arm(AT_PEOPLE)
         key, answered = SigningKey(b"\7" * 32), list[str]()
         call(stage, key, "join", name="anna")
@@ -84,11 +90,7 @@ def test_a_kill_whenever_somebody_answers_loses_and_doubles_nothing(tmp_path: Pa
 
 def test_a_kill_as_the_asking_is_ended_goes_on_with_what_was_answered(tmp_path: Path) -> None:
     with drill(tmp_path) as stage:
-        rows = [{"prompt": f"Say {n}.", "answers": [f"one {n}", f"two {n}"]} for n in range(ITEMS)]
-        (stage.world.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (stage.world.folder / "which.yaml").write_text(JOB)
-        job = stage.submit("which.yaml")
-        wait_asked(stage, job)
+        job = asked(stage)
         key = SigningKey(b"\7" * 32)
         call(stage, key, "join", name="anna")
         for _ in range(5):

@@ -26,6 +26,7 @@ from ..store.base import Transaction
 from . import settling, trust
 from .admitting import affords_tests, why_not
 from .desk import PeopleDesk
+from .gathering import COUNTING
 from .items import Index
 from .places import Place, open_round, why_shut
 from .trust import Kind
@@ -302,9 +303,8 @@ def covered(tx: Transaction, shard: Shard, round_: Round, world: World) -> bool:
 def _able(done: Sequence[tuple[int, str, str]], apart: int) -> list[int]:
     """Items that may be shown again: judged once, so many tasks ago."""
     again = {position for position, phase, _ in done if phase == REPEAT_PHASE}
-    answered = (VoteState.CAST, VoteState.HELD, VoteState.PAID)
     old = done[: max(len(done) - apart, 0)]
-    return [one for one, phase, state in old if phase == ASK_PHASE and state in answered and one not in again]
+    return [one for one, phase, state in old if phase == ASK_PHASE and state in COUNTING and one not in again]
 
 
 def _pair(byte: int, count: int) -> list[int]:

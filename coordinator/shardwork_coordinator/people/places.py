@@ -13,10 +13,12 @@ from shardwork.recipes.alignment.people import PRACTICE_ITEMS, PeopleParams, par
 from shardwork.recipes.base import ASK_PHASE
 from shardwork.why import Why
 
-from ..records import Job, JobState, Round, RoundState, Stage, StageState
+from ..records import Job, JobState, Round, RoundState, ShardState, Stage, StageState
 from ..store.base import Transaction
 
 RECIPE = "people"
+#: of an item that not enough people have judged
+STILL_ASKED = (ShardState.READY, ShardState.RUNNING)
 MOST_KEPT = 256
 #: letters that somebody takes in a second at best, and the least for any item
 LETTERS_A_SECOND, LEAST_MS, MOST_LEAST_MS = 60, 1_200, 30_000

@@ -17,6 +17,8 @@ from shardwork.why import Why
 from ..records import Annotator, AnnotatorState, Job, Party, Round, Shard, ShardState, Stage, Vote, VoteState
 from ..store.base import Transaction
 from . import places, trust
+from .gathering import COUNTING
+from .places import STILL_ASKED
 
 #: who was heard of in this time is there now
 HERE_MS = 10 * 60_000
@@ -24,9 +26,7 @@ HERE_MS = 10 * 60_000
 MOST_VOTES = 10_000
 #: answers within `HERE_MS` by which the time left is told
 PACE_VOTES = 10
-KEPT = (VoteState.CAST, VoteState.HELD, VoteState.PAID)
-COUNTED = (*KEPT, VoteState.REJECTED)
-OPEN = (ShardState.READY, ShardState.RUNNING)
+COUNTED = (*COUNTING, VoteState.REJECTED)
 
 #: annotator, item, phase, state, answer, order shown, when it came
 Row = tuple[Any, ...]
@@ -144,10 +144,10 @@ def _overlap(tx: Transaction, job: str, stage: str) -> int:
 
 def _left(tx: Transaction, key: dict[str, Any], place: places.Place, done: int) -> int:
     """Answers that are still needed, hidden and repeated items aside."""
-    open_ = {position for (position,) in tx.pick(Shard, ("position",), **key, phase=ASK_PHASE, state=OPEN)}
+    open_ = {position for (position,) in tx.pick(Shard, ("position",), **key, phase=ASK_PHASE, state=STILL_ASKED)}
     if not open_ and not done:
         return place.asked * place.params.overlap
-    given = tx.pick(Vote, ("position",), **key, phase=ASK_PHASE, state=KEPT)
+    given = tx.pick(Vote, ("position",), **key, phase=ASK_PHASE, state=COUNTING)
     return len(open_) * place.params.overlap - sum(1 for (position,) in given if position in open_)
 
 

@@ -20,8 +20,6 @@ from . import gathering, places, settling
 
 #: looked at in one sweep; the rest is looked at in the next
 MOST = 200
-#: of items that are asked still
-OPEN = (ShardState.READY, ShardState.RUNNING)
 #: who has not been heard of for so long has left
 AWAY_MS = 30 * 60_000
 
@@ -130,10 +128,10 @@ def _end(tx: Transaction, key: Key, world: World, pushes: list[Push]) -> None:
     if not _may_end(tx, job, stage):
         return
     asked: dict[str, Any] = {"job_id": job, "stage": stage, "phase": ASK_PHASE}
-    still = tx.find(Shard, **asked, state=OPEN, order="position", limit=MOST)
+    still = tx.find(Shard, **asked, state=places.STILL_ASKED, order="position", limit=MOST)
     for shard in still:
         pushes += advance(tx, slice_of_task(tx, shard), ItemShelved(why=TIME_OVER, is_told=False), world)
-    if len(still) < MOST or not tx.find(Shard, **asked, state=OPEN, limit=1):
+    if len(still) < MOST or not tx.find(Shard, **asked, state=places.STILL_ASKED, limit=1):
         write_note(tx, job, _ended(stage, tx.count(Shard, "state", **asked, canonical=-1)), world.now_ms)
 
 
