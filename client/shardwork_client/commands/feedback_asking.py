@@ -144,7 +144,9 @@ def close(
         if json_output:
             emit(views.job_json(job))
         else:
-            say("● People are asked no more; the stage goes on with the answers that it has.")
+            # asked again, when all is over, it says no more than is true
+            goes_on = "" if job.is_final else "; the stage goes on with the answers that it has"
+            say(f"● People are asked no more{goes_on}.")
             render.show(render.job_brief(job))
 
 
